@@ -1,0 +1,1 @@
+"""Prefect flows, and the place where everything is put together; the command line."""

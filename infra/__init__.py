@@ -1,0 +1,1 @@
+"""Adapters to the outside (store, tracking, engines, settings) and deployment files."""

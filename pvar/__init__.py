@@ -1,0 +1,1 @@
+"""Preference variance: the maths, the records and the configuration (numpy and pydantic only)."""
