@@ -1,0 +1,126 @@
+"""What stages need from the outside, as protocols. Adapters live in `infra/`, fakes among them.
+
+Nothing here names a service. An adapter's `identity` is what of it decides its results (kind,
+model digest, settings that change a number): it enters digests and cache keys, so it holds no
+path, address, batch size or secret.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from pvar.records import Comparison, Message, Response, Score, Verdict
+
+
+class ObjectInfo(NamedTuple):
+    """One object of a store's listing."""
+
+    key: str
+    num_bytes: int
+    modified: datetime
+    """Timezone-aware, UTC; the store's clock."""
+
+
+class Store(Protocol):
+    """Objects under string keys: `file://` and `s3://` behave alike (one contract test suite).
+
+    Keys are relative, `/`-separated, and cannot leave the store's root. Every write is atomic: a
+    reader sees the whole object or none. Errors: `NotFoundError` for a missing key, `StoreError`
+    (with the address, the cause and what to do) for everything else that fails.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The root, without credentials."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """Return the object's bytes."""
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put the object, replacing what is there."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put the object if there is none; False if there was one. One winner among many."""
+        ...
+
+    def download(self, key: str, path: Path) -> None:
+        """Copy the object to a local file (its folder is made)."""
+        ...
+
+    def upload(self, path: Path, key: str) -> None:
+        """Copy a local file into the store, multipart where it is large."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects whose key begins with `prefix`, in key order."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error if there is none."""
+        ...
+
+
+class SampleRequest(NamedTuple):
+    """One prompt to be answered."""
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+
+
+class Rejection(NamedTuple):
+    """A row that was turned away, and why."""
+
+    row_id: str
+    reason: str
+
+
+class Sampler(Protocol):
+    """A policy that answers prompts. Loaded once, used for many shards."""
+
+    def sample(
+        self, requests: Sequence[SampleRequest], *, num_responses: int, seed: int
+    ) -> tuple[list[Response], list[Rejection]]:
+        """Answer each request `num_responses` times; one bad prompt rejects only itself."""
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        ...
+
+
+class ScoreRequest(NamedTuple):
+    """One response to be scored."""
+
+    prompt_id: str
+    response_id: str
+    messages: tuple[Message, ...]
+    response: str
+
+
+class Scorer(Protocol):
+    """A reward model. Scores are float32 at least and do not depend on batch neighbours."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """One score per request, in the order of the requests; a failure is a missing reward."""
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        ...
+
+
+class Judge(Protocol):
+    """Says which of two answers is better."""
+
+    @property
+    def identity(self) -> Mapping[str, str | int | float | bool | None]:
+        """What decides its verdicts: kind, model, template digest, sampling parameters."""
+        ...
+
+    def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
+        """One verdict per comparison, in order."""
+        ...
