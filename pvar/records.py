@@ -38,7 +38,7 @@ class Response(NamedTuple):
     prompt_id: str
     response_id: str
     """Hash of (prompt id, sample index, text): equal texts stay separate samples."""
-    index: int
+    sample_index: int
     """0-based number of the sample within its prompt."""
     text: str
     num_tokens: int
