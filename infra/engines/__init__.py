@@ -1,0 +1,1 @@
+"""Engines: each answers prompts through the `Sampler` port."""

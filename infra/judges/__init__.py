@@ -1,0 +1,1 @@
+"""Judges: each says through the `Judge` port which of two answers is better."""

@@ -1,0 +1,1 @@
+"""Reward models: each scores responses through the `Scorer` port."""
