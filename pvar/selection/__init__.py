@@ -1,0 +1,23 @@
+"""Selection of prompts: candidates and a budget in, the chosen prompt ids out.
+
+    chosen = select(Candidates(prompt_ids, pvar), "top", Budget(fraction=0.1), seed=0)
+    control = matched_random_control(candidates, chosen, seed=1)
+
+One strategy per file, listed in `strategies.py`. A strategy says only which prompts come first;
+budget, quotas, ties and accounts are the same for all (`select.py`).
+"""
+
+from pvar.selection.candidates import Budget, Candidates, Measure, Selection, StrategyName
+from pvar.selection.select import matched_random_control, select
+from pvar.selection.strategies import STRATEGIES
+
+__all__ = [
+    "STRATEGIES",
+    "Budget",
+    "Candidates",
+    "Measure",
+    "Selection",
+    "StrategyName",
+    "matched_random_control",
+    "select",
+]
