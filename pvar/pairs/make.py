@@ -1,0 +1,118 @@
+"""Make pairs by a rule, and account for every pair that was wanted."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from pvar.accounts import Accounts
+from pvar.errors import ConfigError, InputError
+from pvar.pairs.answers import Answer, usable_answers
+from pvar.pairs.best_random import match_best_random
+from pvar.pairs.best_worst import match_best_worst
+from pvar.pairs.match import Match
+from pvar.pairs.max_mu_minus_2sigma import match_max_mu_minus_2sigma
+from pvar.pairs.original import Annotation, original_pair
+from pvar.records import Pair, Prompt, Response, Score
+
+RewardRule = Literal["best_worst", "best_random", "max_mu_minus_2sigma"]
+PairRule = Literal["best_worst", "best_random", "max_mu_minus_2sigma", "original"]
+
+RULES: dict[RewardRule, Callable[[Sequence[Answer], int, int], list[Match]]] = {
+    "best_worst": match_best_worst,
+    "best_random": match_best_random,
+    "max_mu_minus_2sigma": match_max_mu_minus_2sigma,
+}
+"""Rules by reward: (two or more answers, best first; most pairs to make; seed) → matches."""
+
+
+class Pairing(NamedTuple):
+    """The pairs, and what happened to what they were made of."""
+
+    pairs: list[Pair]
+    """In the order of the prompts."""
+    accounts: Accounts
+    """In wanted pairs: prompts times pairs per prompt in, pairs out, the others by reason."""
+    responses: Accounts
+    """In responses: usable answers out, the others by reason; nothing for rule `original`."""
+
+
+def make_pairs(
+    prompts: Sequence[Prompt],
+    responses: Iterable[Response],
+    scores: Iterable[Score],
+    rule: PairRule,
+    *,
+    seed: int,
+    pairs_per_prompt: int = 1,
+    min_margin: float = 0.0,
+    keep_truncated: bool = False,
+    annotations: Iterable[Annotation] = (),
+) -> Pairing:
+    """Make up to `pairs_per_prompt` pairs for each prompt.
+
+    `min_margin` is the least difference of the two rewards, in rewards (for `original`: in the
+    annotations' scores, which are then required). Only `original` reads `annotations`, and only
+    the others read responses and scores. Raises InputError for ids that come twice, ConfigError
+    for several original pairs per prompt.
+    """
+    _refuse_repeated(prompts)
+    if rule == "original":
+        if pairs_per_prompt != 1:
+            raise ConfigError(
+                f"pairs_per_prompt is {pairs_per_prompt}, but a prompt has one original pair; "
+                "set it to 1 or choose a rule by reward"
+            )
+        by_prompt = {annotation.prompt_id: annotation for annotation in annotations}
+        outcomes = [
+            original_pair(prompt, by_prompt.get(prompt.prompt_id), min_margin) for prompt in prompts
+        ]
+        return _account(outcomes, Accounts())
+
+    answers = usable_answers(
+        responses,
+        scores,
+        prompt_ids={prompt.prompt_id for prompt in prompts},
+        keep_truncated=keep_truncated,
+    )
+    outcomes = []
+    for prompt in prompts:
+        usable = answers.by_prompt.get(prompt.prompt_id, ())
+        matches = RULES[rule](usable, pairs_per_prompt, seed) if len(usable) > 1 else []
+        outcomes += [_reward_pair(prompt, match, min_margin) for match in matches]
+        outcomes += ["too_few_answers"] * (pairs_per_prompt - len(matches))
+    return _account(outcomes, answers.accounts)
+
+
+def _reward_pair(prompt: Prompt, match: Match, min_margin: float) -> Pair | str:
+    """The pair, or the name of the rule that excludes it. Texts differ: duplicates are gone."""
+    margin = match.chosen.reward - match.rejected.reward
+    if margin == 0:
+        return "tie"
+    if margin < min_margin:
+        return "margin"
+    return Pair(
+        prompt.prompt_id,
+        prompt.messages,
+        match.chosen.text,
+        match.rejected.text,
+        match.chosen.reward,
+        match.rejected.reward,
+    )
+
+
+def _account(outcomes: Sequence[Pair | str], responses: Accounts) -> Pairing:
+    pairs = [outcome for outcome in outcomes if isinstance(outcome, Pair)]
+    rejected = Counter(outcome for outcome in outcomes if isinstance(outcome, str))
+    accounts = Accounts(
+        rows_in=len(outcomes), rows_out=len(pairs), rejected=dict(sorted(rejected.items()))
+    )
+    return Pairing(pairs, accounts, responses)
+
+
+def _refuse_repeated(prompts: Sequence[Prompt]) -> None:
+    for prompt_id, count in Counter(prompt.prompt_id for prompt in prompts).most_common(1):
+        if count > 1:
+            raise InputError(
+                f"prompt {prompt_id} comes {count} times; responses are joined by prompt id: "
+                "deduplicate the prompts first"
+            )
