@@ -1,0 +1,202 @@
+"""The one reader and the one writer of user files: JSON lines (also .gz) and Parquet.
+
+Rows are read one at a time, and lines end at "\\n" only: texts hold U+2028 and other characters at
+which `str.splitlines` would cut. A bad line is a `BadRow` with its reason, so that the caller can
+count it; a file that cannot be read at all is an `InputError` that says what to do.
+
+Writing is atomic: rows go to a temporary file beside the target, which takes its place when it is
+complete. What was there before survives a full disk, a crash and a row that cannot be written.
+"""
+
+import gzip
+import json
+import os
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, NamedTuple
+from uuid import uuid4
+
+from pvar.errors import InputError, StoreError
+
+STDIN = Path("-")
+"""Stands for standard input, which is read as JSON lines."""
+
+JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+PARQUET = (".parquet",)
+PARQUET_ROWS_PER_BATCH = 8192
+
+
+class Row(NamedTuple):
+    """A row as it is in the file."""
+
+    number: int
+    """Line number (JSON lines) or row number (Parquet), from 1."""
+    fields: Mapping[str, object]
+
+
+class BadRow(NamedTuple):
+    """A line that is not a row."""
+
+    number: int
+    """Line number, from 1."""
+    reason: str
+
+
+def read_rows(path: Path) -> Iterator[Row | BadRow]:
+    """Iterate over the rows of a file, or of standard input (`STDIN`).
+
+    Blank lines are skipped. Raises InputError at once for a file that is missing, unreadable or of
+    an unknown kind, and while reading for one that turns out empty or damaged.
+    """
+    if path == STDIN:
+        return _parse_lines(sys.stdin.buffer, "standard input")
+    refuse_unreadable(path)
+    return _read_parquet(path) if path.name.endswith(PARQUET) else _read_json_lines(path)
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Raise InputError unless this is a file of a known kind that may be read."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check the path")
+    if not path.is_file():
+        raise InputError(f"{path}: not a file; give one {_kinds(JSON_LINES + PARQUET)} file")
+    if not path.name.endswith(JSON_LINES + PARQUET):
+        raise InputError(
+            f"{path}: unknown kind of file; its name must end with {_kinds(JSON_LINES + PARQUET)}"
+        )
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: no permission to read it; try `chmod u+r {path}`")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty; it must hold at least one row")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
+    """Write rows to a .jsonl, .jsonl.gz or .parquet file, all or nothing; return their number.
+
+    Equal rows make equal bytes. Raises InputError for a target that is not possible, StoreError
+    where writing fails.
+    """
+    if not path.name.endswith((".jsonl", ".jsonl.gz", *PARQUET)):
+        raise InputError(
+            f"{path}: cannot write this kind of file; "
+            f"its name must end with {_kinds(('.jsonl', '.jsonl.gz', *PARQUET))}"
+        )
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder; give the name of a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+    with _replacing(path) as file:
+        if path.name.endswith(PARQUET):
+            return _write_parquet(file, rows)
+        if path.name.endswith(".gz"):
+            with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+                return _write_json_lines(packed, rows)
+        return _write_json_lines(file, rows)
+
+
+def _read_json_lines(path: Path) -> Iterator[Row | BadRow]:
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            yield from _parse_lines(file, str(path))
+    except gzip.BadGzipFile as error:
+        raise InputError(f"{path}: not a gzip file ({error}); drop .gz from its name?") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: the gzip file is damaged ({error}); copy it again") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _parse_lines(file: Iterable[bytes], name: str) -> Iterator[Row | BadRow]:
+    is_empty = True
+    for number, line in enumerate(file, start=1):
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if not text.strip():
+            continue
+        if is_empty and text.lstrip().startswith(b"["):
+            raise InputError(
+                f"{name}: this is a JSON array; give one object per line (`jq -c '.[]'` does it)"
+            )
+        is_empty = False
+        yield _parse_line(number, text)
+    if is_empty:
+        raise InputError(f"{name}: there are no rows; it must hold at least one")
+
+
+def _parse_line(number: int, line: bytes) -> Row | BadRow:
+    try:
+        value = json.loads(line.decode())
+        if b"\\u" in line:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair: not a text
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        return BadRow(number, f"not UTF-8: {error.reason}")
+    except (ValueError, RecursionError) as error:
+        return BadRow(number, f"not JSON: {error}")
+    if not isinstance(value, dict):
+        return BadRow(number, f"not a JSON object but {type(value).__name__}")
+    return Row(number, value)
+
+
+def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.metadata.num_rows == 0:
+                raise InputError(f"{path}: there are no rows; it must hold at least one")
+            number = 0
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS_PER_BATCH):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Row(number, fields)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a sound Parquet file ({error}); copy it again") from error
+
+
+def _write_json_lines(file: IO[bytes] | gzip.GzipFile, rows: Iterable[Mapping[str, object]]) -> int:
+    num_rows = 0
+    for row in rows:
+        file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        num_rows += 1
+    return num_rows
+
+
+def _write_parquet(file: IO[bytes], rows: Iterable[Mapping[str, object]]) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    remaining = iter(rows)
+    tables = []
+    while batch := list(islice(remaining, PARQUET_ROWS_PER_BATCH)):
+        tables.append(pa.Table.from_pylist([dict(row) for row in batch]))
+    # Held until the end: a column that is all null at first has its type only later.
+    table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+    return int(table.num_rows)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that becomes `path` when the block ends well, and vanishes when it does not."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: writing failed ({error.strerror or error}); what was there before is "
+            "untouched. Free space or mend permissions, or write elsewhere, and repeat"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _kinds(suffixes: Iterable[str]) -> str:
+    return ", ".join(suffixes)

@@ -1,0 +1,194 @@
+import gzip
+import io
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.row_files import STDIN, BadRow, Row, read_rows, write_rows
+from pvar.errors import InputError, StoreError
+
+ROWS = [
+    {"prompt_id": "a", "text": "one\u2028two\u2029three\x85four\x0bfive", "reward": 1.5},
+    {"prompt_id": "ß", "text": 'quote " and \\ and \n newline', "reward": None},
+]
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
+def test_what_is_written_is_read_back_with_every_unicode_line_break(tmp_path, name):
+    assert write_rows(tmp_path / name, ROWS) == 2
+    assert [row.fields for row in read_rows(tmp_path / name)] == ROWS
+    assert [row.number for row in read_rows(tmp_path / name)] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
+def test_equal_rows_make_equal_bytes(tmp_path, name):
+    (tmp_path / "later").mkdir()
+    write_rows(tmp_path / name, ROWS)
+    write_rows(tmp_path / "later" / name, ROWS)
+    assert (tmp_path / name).read_bytes() == (tmp_path / "later" / name).read_bytes()
+
+
+def test_a_raw_line_separator_inside_a_string_does_not_end_the_line(tmp_path):
+    path = written(tmp_path / "rows.jsonl", '{"text": "a\u2028b"}\n{"text": "c\x85d"}\n')
+    assert [row.fields["text"] for row in read_rows(path)] == ["a\u2028b", "c\x85d"]
+
+
+def test_bad_lines_are_named_by_number_and_reason_and_the_others_are_read(tmp_path):
+    lines = [
+        b'{"n": 1}',
+        b"{broken",
+        b'{"text": "\xff"}',
+        b"[1, 2]",
+        b"",
+        b'{"text": "\\ud83d"}',  # half an emoji: no such text can be written as UTF-8
+        b'{"text": "\\ud83d\\ude00"}',
+        b"[" * 100_000,
+        b"1" * 5000,
+        b'{"n": 2}',
+    ]
+    rows = list(read_rows(written(tmp_path / "rows.jsonl", b"\n".join(lines))))
+    assert [row.fields for row in rows if isinstance(row, Row)] == [
+        {"n": 1},
+        {"text": "😀"},
+        {"n": 2},
+    ]
+    assert [(row.number, row.reason.split(":")[0]) for row in rows if isinstance(row, BadRow)] == [
+        (2, "not JSON"),
+        (3, "not UTF-8"),
+        (4, "not a JSON object but list"),
+        (6, "not UTF-8"),
+        (8, "not JSON"),
+        (9, "not JSON"),
+    ]
+
+
+def test_windows_line_ends_a_byte_order_mark_and_a_missing_last_newline_are_harmless(tmp_path):
+    path = written(tmp_path / "rows.json", b'\xef\xbb\xbf{"n": 1}\r\n{"n": 2}')
+    assert list(read_rows(path)) == [Row(1, {"n": 1}), Row(2, {"n": 2})]
+
+
+def test_standard_input_is_read_as_json_lines(monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(b'{"n": 1}\n'))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert list(read_rows(STDIN)) == [Row(1, {"n": 1})]
+
+
+def test_rows_are_read_lazily(tmp_path):
+    path = tmp_path / "rows.jsonl.gz"
+    whole = gzip.compress(b'{"n": 1}\n' * 100_000)
+    written(path, whole[: len(whole) // 2])
+    assert next(read_rows(path)) == Row(1, {"n": 1})
+
+
+def half_gzip() -> bytes:
+    return gzip.compress(json.dumps({"text": "x" * 1000}).encode())[:-12]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.jsonl", None, "no such file"),
+        ("empty.jsonl", b"", "is empty"),
+        ("blank.jsonl", b"\n \n", "no rows"),
+        ("empty.jsonl.gz", gzip.compress(b""), "no rows"),
+        ("rows.csv", b"a,b\n", r"must end with \.jsonl"),
+        ("array.json", b' [\n{"n": 1}\n]', "JSON array"),
+        ("plain.jsonl.gz", b'{"n": 1}\n', "not a gzip file"),
+        ("cut.jsonl.gz", half_gzip(), "damaged"),
+        ("rows.parquet", b'{"n": 1}\n', "not a sound Parquet file"),
+    ],
+)
+def test_files_that_cannot_be_read_say_so_with_their_path(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        written(path, content)
+    with pytest.raises(InputError, match=message) as error:
+        list(read_rows(path))
+    assert str(path) in str(error.value)
+
+
+def test_a_folder_is_not_a_file(tmp_path):
+    with pytest.raises(InputError, match="not a file"):
+        read_rows(tmp_path)
+
+
+def test_a_parquet_file_without_rows_is_refused(tmp_path):
+    pq.write_table(pa.table({"n": pa.array([], pa.int64())}), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match="no rows"):
+        list(read_rows(tmp_path / "rows.parquet"))
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path):
+    path = tmp_path / "rows.parquet"
+    write_rows(path, ({"n": number, "text": f"{number:x}" * 9} for number in range(20_000)))
+    content = bytearray(path.read_bytes())
+    content[1000:9000] = bytes(8000)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a sound Parquet file"):
+        list(read_rows(path))
+
+
+def test_a_parquet_column_may_be_null_for_longer_than_a_batch(tmp_path):
+    rows = [{"reward": None}] * 10_000 + [{"reward": 0.5}]
+    write_rows(tmp_path / "rows.parquet", rows)
+    assert [row.fields for row in read_rows(tmp_path / "rows.parquet")] == rows
+
+
+def test_a_failing_row_leaves_the_old_file_and_no_rubbish(tmp_path):
+    path = written(tmp_path / "rows.jsonl", b'{"old": true}\n')
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_rows(path, [{"n": 1}, {"n": float("nan")}])
+    assert path.read_bytes() == b'{"old": true}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
+def test_a_disk_that_fills_up_leaves_the_old_file_and_no_rubbish(tmp_path, name):
+    path = written(tmp_path / name, b"old")
+    # A limit on the size of files makes the write fail midway as a full disk does.
+    program = textwrap.dedent(
+        """
+        import random, resource, sys
+        from pathlib import Path
+        from infra.row_files import write_rows
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        noise = random.Random(0)
+        write_rows(Path(sys.argv[1]), ({"text": noise.randbytes(50).hex()} for _ in range(50_000)))
+        """
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, path], capture_output=True, text=True, check=False
+    )
+    assert f"{StoreError.__name__}: {path}: writing failed (File too large)" in run.stderr
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_targets_that_are_not_possible_are_refused_before_a_row_is_asked_for(tmp_path):
+    def rows():
+        raise AssertionError("no row is needed to refuse the target")
+        yield {}
+
+    with pytest.raises(InputError, match="must end with"):
+        write_rows(tmp_path / "rows.csv", rows())
+    with pytest.raises(InputError, match="no folder"):
+        write_rows(tmp_path / "nowhere" / "rows.jsonl", rows())
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(InputError, match="this is a folder"):
+        write_rows(tmp_path / "folder.jsonl", rows())
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_store_error():
+    with pytest.raises(StoreError, match="writing failed"):
+        write_rows(Path("/proc/rows.jsonl"), [{"n": 1}])
