@@ -1,0 +1,1 @@
+"""Commands of `pvar` that work on files alone: plain functions, registered in `flows/cli.py`."""

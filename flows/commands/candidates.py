@@ -1,0 +1,119 @@
+"""From the columns of a user's file to the candidates of a selection, in either of two forms."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.commands.columns import Columns
+from pvar.errors import ConfigError, InputError
+from pvar.selection import Candidates
+from pvar.variance import variance_by_prompt
+
+Floats = npt.NDArray[np.float64]
+MAX_PVAR = 0.25
+ROUNDING = 1e-6  # of a PVar computed in float32
+NUMBER_COLUMNS = (
+    "reward",
+    "pvar",
+    "reward_gap",
+    "reward_variance",
+    "implicit_gap",
+    "disagreement",
+    "num_tokens",
+)
+
+
+class CandidateTable(NamedTuple):
+    """Candidates, and how they came to their PVar."""
+
+    candidates: Candidates
+    origin: str
+    """Where the PVar comes from, in words."""
+
+
+def candidates_from(columns: Columns, scale: float | None) -> CandidateTable:
+    """Take PVar from the column pvar where there is one, else compute it from the rewards.
+
+    `scale` is for the rewards; None is 1. Raises InputError for a file that is neither form,
+    ConfigError for a scale where PVar is given.
+    """
+    if "pvar" in columns.numbers:
+        return _from_pvar(columns, scale)
+    return _from_rewards(columns, scale)
+
+
+def _from_pvar(columns: Columns, scale: float | None) -> CandidateTable:
+    """One row per prompt, PVar and the other measures given."""
+    if scale is not None:
+        raise ConfigError(
+            f"{columns.file_name} has a column pvar, so no reward is scaled; leave --scale out, "
+            "or remove that column to compute PVar from the rewards"
+        )
+    num_rows = np.bincount(columns.prompt_index)
+    if num_rows.max() > 1:
+        raise InputError(
+            f"{columns.file_name} has a column pvar, so it must hold one row per prompt, but "
+            f"{columns.prompt_ids[num_rows.argmax()]!r} has {num_rows.max()}; remove the repeats, "
+            "or the column to compute PVar from the rewards"
+        )
+    order = np.argsort(columns.prompt_index)
+    numbers = {name: values[order] for name, values in columns.numbers.items()}
+    pvar = numbers["pvar"]
+    wrong = (pvar < 0) | (pvar > MAX_PVAR + ROUNDING)
+    if wrong.any():
+        raise InputError(
+            f"{columns.file_name}: the pvar of {columns.prompt_ids[wrong.argmax()]!r} is "
+            f"{pvar[wrong.argmax()]}, but PVar lies between 0 and {MAX_PVAR}"
+        )
+    candidates = Candidates(
+        columns.prompt_ids,
+        pvar,
+        reward_gap=numbers.get("reward_gap"),
+        reward_variance=numbers.get("reward_variance"),
+        implicit_gap=numbers.get("implicit_gap"),
+        disagreement=numbers.get("disagreement"),
+        num_tokens=_whole(columns, numbers.get("num_tokens")),
+    )
+    return CandidateTable(candidates, "read from the column pvar")
+
+
+def _whole(columns: Columns, num_tokens: Floats | None) -> npt.NDArray[np.int64] | None:
+    if num_tokens is None:
+        return None
+    wrong = ~(num_tokens >= 0) | (num_tokens != np.floor(num_tokens))
+    if wrong.any():
+        raise InputError(
+            f"{columns.file_name}: the num_tokens of {columns.prompt_ids[wrong.argmax()]!r} is "
+            f"{num_tokens[wrong.argmax()]}; it must be a whole number, not missing"
+        )
+    return num_tokens.astype(np.int64)
+
+
+def _from_rewards(columns: Columns, scale: float | None) -> CandidateTable:
+    """One row per response: PVar, gap and variance of the rewards computed."""
+    if "reward" not in columns.numbers:
+        raise InputError(
+            f"{columns.file_name}: there is neither a column pvar (one row per prompt) nor a "
+            "column reward (one row per response); add one, or rename the one you have"
+        )
+    rewards = columns.numbers["reward"]
+    tau = 1.0 if scale is None else scale
+    pvar = variance_by_prompt(columns.prompt_index, rewards, scale=tau).pvar
+
+    present = np.isfinite(rewards)
+    prompt, reward = columns.prompt_index[present], rewards[present]
+    num_prompts = len(columns.prompt_ids)
+    largest, smallest = np.full(num_prompts, -np.inf), np.full(num_prompts, np.inf)
+    np.maximum.at(largest, prompt, reward)
+    np.minimum.at(smallest, prompt, reward)
+    count = np.bincount(prompt, minlength=num_prompts)
+    mean = np.bincount(prompt, reward, num_prompts) / np.maximum(count, 1)
+    squares = np.bincount(prompt, (reward - mean[prompt]) ** 2, num_prompts)
+    candidates = Candidates(
+        columns.prompt_ids,
+        pvar,
+        reward_gap=np.where(count > 1, largest - smallest, np.nan),
+        reward_variance=np.where(count > 1, squares / np.maximum(count - 1, 1), np.nan),
+    )
+    return CandidateTable(candidates, f"computed from {len(reward)} rewards with scale τ = {tau:g}")

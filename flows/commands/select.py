@@ -1,0 +1,116 @@
+"""`pvar select`: the prompts to train on, from a file of rewards or of preference variances."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from pydantic import ValidationError
+
+from flows.commands.candidates import NUMBER_COLUMNS, CandidateTable, candidates_from
+from flows.commands.columns import Columns, read_columns
+from flows.commands.summary import Figure, known, print_summary
+from infra.row_files import write_rows
+from pvar.errors import ConfigError
+from pvar.selection import Budget, Selection, StrategyName
+from pvar.selection import select as select_prompts
+
+
+def select(
+    input: Annotated[Path, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    strategy: StrategyName = "top",
+    fraction: float | None = None,
+    count: int | None = None,
+    tokens: int | None = None,
+    threshold: float | None = None,
+    seed: int = 0,
+    scale: float | None = None,
+    out: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Select prompts by a strategy, within a budget.
+
+    Parameters
+    ----------
+    input
+        JSONL or Parquet file (.jsonl may be .gz); `-` reads JSON lines from standard input.
+        Either one row per response with prompt_id and reward, from which PVar is computed, or one
+        row per prompt with prompt_id, pvar and, where the strategy or the budget needs them,
+        reward_gap, reward_variance, implicit_gap, disagreement and num_tokens.
+    strategy
+        What to prefer. all takes everything; random is the control.
+    fraction
+        Budget: share of the prompts.
+    count
+        Budget: number of prompts.
+    tokens
+        Budget: sum of num_tokens.
+    threshold
+        Least PVar, for the strategy threshold.
+    seed
+        Seed of the strategies random and stratified.
+    scale
+        Reward scale τ, in units of the rewards (1 where none is given).
+    out
+        File for the selected prompt ids with their measure, best first: .jsonl, .jsonl.gz or
+        .parquet.
+    as_json
+        Print the summary as one JSON object.
+    """
+    budget = _budget(strategy, fraction, count, tokens)
+    columns = read_columns(input, NUMBER_COLUMNS)
+    table = candidates_from(columns, scale)
+    selection = select_prompts(table.candidates, strategy, budget, seed=seed, threshold=threshold)
+    if out is not None:
+        write_rows(out, _rows(selection))
+    print_summary("Selection", _figures(columns, table, selection), as_json=as_json)
+
+
+def _budget(
+    strategy: StrategyName, fraction: float | None, count: int | None, tokens: int | None
+) -> Budget:
+    if (fraction, count, tokens) == (None, None, None):
+        if strategy not in ("all", "threshold"):
+            raise ConfigError(
+                f"the strategy {strategy} needs a budget; give --fraction, --count or --tokens"
+            )
+        return Budget(fraction=1.0)
+    if strategy == "all":
+        raise ConfigError("the strategy all takes every prompt; leave the budget out")
+    try:
+        return Budget(fraction=fraction, count=count, tokens=tokens)
+    except ValidationError as error:
+        problems = "; ".join(
+            ".".join(["budget", *map(str, each["loc"])]) + f": {each['msg']}"
+            for each in error.errors()
+        )
+        raise ConfigError(problems) from error
+
+
+def _figures(columns: Columns, table: CandidateTable, selection: Selection) -> list[Figure]:
+    return [
+        Figure("pvar_origin", "PVar", table.origin),
+        Figure("rows_rejected", "Rows left out", columns.accounts.rejected),
+        Figure("first_problem", "The first of them", columns.first_problem),
+        Figure("strategy", "Strategy", selection.strategy),
+        Figure("budget", "Budget", selection.budget.model_dump(exclude_none=True)),
+        Figure("prompts", "Prompts", selection.accounts.rows_in),
+        Figure("selected", "Selected", selection.accounts.rows_out),
+        Figure("left_out", "Left out", selection.accounts.rejected),
+        Figure("measure", "Measure", selection.measure),
+        Figure("cut_value", "Measure of the last one selected", selection.cut_value),
+        Figure(
+            "ties_at_cut",
+            "Prompts with exactly that measure",
+            {"selected": selection.num_tied_selected, "left_out": selection.num_tied_left_out},
+        ),
+    ]
+
+
+def _rows(selection: Selection) -> Iterator[dict[str, object]]:
+    for prompt_id, value in zip(
+        selection.prompt_ids.tolist(), selection.values.tolist(), strict=True
+    ):
+        yield {"prompt_id": prompt_id, selection.measure: known(value)}

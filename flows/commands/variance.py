@@ -1,0 +1,101 @@
+"""`pvar variance`: preference variance of every prompt in a file of rewards."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from cyclopts import Parameter
+
+from flows.commands.columns import Columns, read_columns
+from flows.commands.summary import Figure, known, print_summary
+from infra.row_files import write_rows
+from pvar.variance import PromptVariances, ties_at_cut, variance_by_prompt
+
+Floats = npt.NDArray[np.float64]
+TOP_SHARE = 0.1
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+def variance(
+    input: Annotated[Path, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    out: Path | None = None,
+    scale: float = 1.0,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Compute the preference variance of each prompt from the rewards of its responses.
+
+    Parameters
+    ----------
+    input
+        JSONL or Parquet file (.jsonl may be .gz) with one row per response and the columns
+        prompt_id and reward; `-` reads JSON lines from standard input.
+    out
+        File for prompt_id, num_responses, pvar and stderr: .jsonl, .jsonl.gz or .parquet.
+    scale
+        Reward scale τ in σ((r_i − r_j)/τ), in units of the rewards.
+    as_json
+        Print the summary as one JSON object.
+    """
+    columns = read_columns(input, ("reward",))
+    rewards = columns.require("reward")
+    variances = variance_by_prompt(columns.prompt_index, rewards, scale=scale)
+    if out is not None:
+        write_rows(out, _rows(columns, variances))
+    print_summary("Preference variance", _figures(columns, variances, scale), as_json=as_json)
+
+
+def _figures(columns: Columns, variances: PromptVariances, scale: float) -> list[Figure]:
+    pvar = variances.pvar[~np.isnan(variances.pvar)]
+    num_rewards = int(variances.num_responses.sum())
+    pairs = variances.pairs
+    return [
+        Figure("prompts", "Prompts", len(variances.pvar)),
+        Figure("prompts_with_pvar", "… with two rewards or more", len(pvar)),
+        Figure("rewards", "Rewards", num_rewards),
+        Figure("rewards_missing", "Rewards missing", columns.accounts.rows_out - num_rewards),
+        Figure("rows_rejected", "Rows left out", columns.accounts.rejected),
+        Figure("first_problem", "The first of them", columns.first_problem),
+        Figure("scale", "Reward scale τ", scale),
+        Figure("pvar_mean", "Mean PVar", float(pvar.mean()) if len(pvar) else None),
+        Figure("pvar_quantiles", "PVar quantiles", _quantiles(pvar)),
+        Figure(
+            "saturation_share",
+            "Share of pairs with |p − ½| > 0.49",
+            pairs.num_saturated / pairs.num_pairs if pairs.num_pairs else None,
+        ),
+        Figure("ties_at_top_tenth", "Ties where the top tenth ends", _ties(pvar)),
+    ]
+
+
+def _quantiles(pvar: Floats) -> dict[str, float]:
+    values = np.quantile(pvar, QUANTILES) if len(pvar) else np.full(len(QUANTILES), np.nan)
+    return {f"{100 * q:g} %": float(value) for q, value in zip(QUANTILES, values, strict=True)}
+
+
+def _ties(pvar: Floats) -> dict[str, int]:
+    """How many prompts have the PVar of the last one in the top tenth, and how many are in it."""
+    if not len(pvar):
+        return {}
+    ties = ties_at_cut(pvar, max(1, round(TOP_SHARE * len(pvar))))
+    return {"tied": ties.num_tied, "taken": ties.num_taken}
+
+
+def _rows(columns: Columns, variances: PromptVariances) -> Iterator[dict[str, object]]:
+    table = zip(
+        columns.prompt_ids.tolist(),
+        variances.num_responses.tolist(),
+        variances.pvar.tolist(),
+        variances.stderr.tolist(),
+        strict=True,
+    )
+    for prompt_id, num_responses, pvar, stderr in table:
+        yield {
+            "prompt_id": prompt_id,
+            "num_responses": num_responses,
+            "pvar": known(pvar),
+            "stderr": known(stderr),
+        }
