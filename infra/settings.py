@@ -1,0 +1,76 @@
+"""Where things are on this machine, from the environment: never in a preset, an artifact or a log.
+
+    PVAR_HOME                 downloaded and converted models, the defaults below   ./.pvar
+    PVAR_STORE_URI            artifacts: a path, file://… or s3://bucket/prefix     <home>/store
+    PVAR_MLFLOW_TRACKING_URI  or MLFLOW_TRACKING_URI                                <home>/mlflow.db
+    AWS_ENDPOINT_URL_S3       or AWS_ENDPOINT_URL: an S3-compatible server          Amazon's
+    AWS_REGION                or AWS_DEFAULT_REGION
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+
+Without AWS keys boto3 looks where it always does (profile, container role, instance role). An
+empty variable counts as absent.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _default_store_uri(values: dict[str, Any]) -> str:
+    home: Path = values["home"]
+    return (home.absolute() / "store").as_uri()
+
+
+def _default_tracking_uri(values: dict[str, Any]) -> str:
+    home: Path = values["home"]
+    return f"sqlite:///{home.absolute() / 'mlflow.db'}"
+
+
+class Settings(BaseSettings):
+    """The machine's own folders and addresses."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PVAR_", env_ignore_empty=True, frozen=True, populate_by_name=True
+    )
+
+    home: Path = Field(default_factory=lambda: Path.cwd() / ".pvar")
+    """Folder for downloaded and converted models and for what has no other place."""
+
+    store_uri: str = Field(default_factory=_default_store_uri)
+    """Root of the artifacts, for `infra.store.open_store`."""
+
+    mlflow_tracking_uri: str = Field(
+        default_factory=_default_tracking_uri,
+        validation_alias=AliasChoices("PVAR_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"),
+        repr=False,  # a database's address may hold its password
+    )
+    """MLflow's server or database."""
+
+
+class S3Access(BaseSettings):
+    """How S3 is reached: the standard variables, read once so that tests can give their own."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AWS_", env_ignore_empty=True, frozen=True, populate_by_name=True
+    )
+
+    endpoint_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    )
+    """Address of an S3-compatible server; None is what boto3 finds (a profile's, or Amazon's)."""
+
+    region: str | None = Field(
+        default=None, validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION")
+    )
+    """Region of the bucket."""
+
+    access_key_id: str | None = Field(default=None, repr=False)
+    """Name of the key; None leaves finding credentials to boto3."""
+
+    secret_access_key: SecretStr | None = None
+    """The key itself."""
+
+    session_token: SecretStr | None = None
+    """Third part of temporary credentials."""

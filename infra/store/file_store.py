@@ -1,0 +1,217 @@
+"""Objects as files below a folder.
+
+Every write goes to a temporary file in `<root>/.tmp` (the same file system), is synced to the disk
+and gets its name in one step: `os.replace` for `write`, `os.link` for `create`, which fails if the
+name is taken. A reader sees the whole object or none, also after a power cut.
+
+A writer holds a lock on its temporary file while it lives. Opening the store removes temporary
+files that nobody has locked and that are an hour old: a killed writer's.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from infra.store.keys import TEMPORARY, check_key, check_prefix
+from pvar.errors import NotFoundError, StoreError
+from pvar.ports import ObjectInfo
+
+_log = logging.getLogger(__name__)
+
+STALE_SECONDS = 3600
+"""A temporary file younger than this is left alone even if nobody has locked it (yet)."""
+
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""There is no such object: nothing has the name, a part of it is an object, or it is a folder."""
+
+
+class FileStore:
+    """A `Store` in a folder, which is made by the first write."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def uri(self) -> str:
+        """The folder as a file:// address."""
+        return self._root.as_uri()
+
+    def read(self, key: str) -> bytes:
+        """Return the object's bytes."""
+        with self._explained("read", key), self._existing(key) as file:
+            return file.read()
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put the object, replacing what is there."""
+        with self._explained("write", key), self._new_file(key) as (file, name):
+            file.write(data)
+            _settle(file)
+            os.replace(file.name, name)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put the object if there is none; False if there was one."""
+        with self._explained("create", key), self._new_file(key) as (file, name):
+            file.write(data)
+            _settle(file)
+            try:
+                os.link(file.name, name)
+            except FileExistsError:
+                return False
+            return True
+
+    def download(self, key: str, path: Path) -> None:
+        """Copy the object to a local file, which appears when it is whole."""
+        with self._explained("download", key), self._existing(key) as source:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            try:
+                with partial.open("xb") as target:
+                    shutil.copyfileobj(source, target)
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def upload(self, path: Path, key: str) -> None:
+        """Copy a local file into the store."""
+        with (
+            path.open("rb") as source,
+            self._explained("upload", key),
+            self._new_file(key) as (file, name),
+        ):
+            shutil.copyfileobj(source, file)
+            _settle(file)
+            os.replace(file.name, name)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects whose key begins with `prefix`, in key order."""
+        folder = check_prefix(prefix).rpartition("/")[0]
+        with self._explained("list", prefix):
+            yield from _objects(self._root / folder, f"{folder}/" if folder else "", prefix)
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error if there is none."""
+        with self._explained("delete", key), suppress(*_ABSENT):
+            self._path(key).unlink()
+
+    def _existing(self, key: str) -> BinaryIO:
+        try:
+            return self._path(key).open("rb")
+        except _ABSENT as error:
+            raise NotFoundError(f"{self.uri}: there is no object {key!r}") from error
+
+    def _path(self, key: str) -> Path:
+        return self._root / check_key(key)
+
+    @contextmanager
+    def _new_file(self, key: str) -> Iterator[tuple[BinaryIO, Path]]:
+        """A locked temporary file and the object's path; the body gives the one to the other."""
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = self._root / TEMPORARY
+        folder.mkdir(exist_ok=True)
+        temporary = folder / uuid.uuid4().hex
+        try:
+            with temporary.open("xb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield file, path
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _explained(self, verb: str, key: str) -> Iterator[None]:
+        """Turn what the system says into a StoreError with the cause and what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"{self.uri}: cannot {verb} {key!r}: {error.strerror}{_advice(error, self._root)}"
+            ) from error
+
+
+def open_file_store(root: Path) -> FileStore:
+    """Open the store in `root` and remove what killed writers left in it."""
+    _remove_stale(root / TEMPORARY)
+    return FileStore(root)
+
+
+def _objects(folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
+    """Objects in and below `folder`, whose keys begin with `base`, in key order."""
+    try:
+        with os.scandir(folder) as scan:
+            # `a-b` comes before `a/b`: a folder is sorted by its name with the slash.
+            entries = sorted(
+                ((f"{base}{e.name}/" if e.is_dir() else f"{base}{e.name}", e) for e in scan),
+                key=lambda pair: pair[0],
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for key, entry in entries:
+        if not key.startswith(prefix) or key == f"{TEMPORARY}/":
+            continue
+        if key.endswith("/"):
+            yield from _objects(folder / entry.name, key, prefix)
+        else:
+            with suppress(FileNotFoundError):  # deleted since
+                status = entry.stat()
+                modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                yield ObjectInfo(key, status.st_size, modified)
+
+
+def _settle(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(folder: Path) -> None:
+    with suppress(OSError):  # a store that cannot be cleaned can still be read
+        for path in folder.iterdir():
+            if time.time() - path.stat().st_mtime > STALE_SECONDS and _is_unlocked(path):
+                path.unlink()
+                _log.info("removed %s, left by a writer that was killed", path)
+
+
+def _is_unlocked(path: Path) -> bool:
+    with path.open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def _advice(error: OSError, root: Path) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return f" ({_space(root)}); free some space or move the store with PVAR_STORE_URI"
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return "; make the folder writable or move the store with PVAR_STORE_URI"
+        case errno.ENOTDIR | errno.EISDIR:
+            return "; a file stands where a folder is needed, or the reverse"
+        case _:
+            return f" ({error.filename})" if error.filename else ""
+
+
+def _space(root: Path) -> str:
+    with suppress(OSError):
+        usage = shutil.disk_usage(root)
+        return f"{usage.free >> 20} of {usage.total >> 20} MiB are free on its file system"
+    return "its file system is full"

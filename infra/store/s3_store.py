@@ -1,0 +1,252 @@
+"""Objects in an S3 bucket, or below a prefix of it, through boto3.
+
+`create` is a put with `If-None-Match: *`. Not every server honours it, so the first `create` asks
+(a probe object, written twice). Where it is ignored, a weaker method stands in, with a warning:
+look, put, wait `SETTLE_SECONDS`, look whose object is there. Two writers can both win only if one
+of them needs longer than that between its look and its put.
+
+Checksums are sent and checked only where S3 demands them: servers other than Amazon's often lack
+the newer ones. What was stored is verified by the manifests' sha256. A process killed during a
+multipart upload leaves invisible parts in the bucket: give it a lifecycle rule that aborts them.
+"""
+
+import logging
+import random
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
+
+from infra.settings import S3Access
+from infra.store.keys import TEMPORARY, check_key, check_prefix
+from infra.store.s3_errors import code, explained
+from pvar.errors import ConfigError, StoreError
+from pvar.ports import ObjectInfo
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_log = logging.getLogger(__name__)
+
+PART_BYTES = 16 << 20
+"""Files above this go in parts of this size, 8 at a time."""
+
+SETTLE_SECONDS = 2.0
+"""How long the weaker `create` waits for other writers."""
+
+_CONFLICT_ATTEMPTS = 5
+
+_TRANSFER = TransferConfig(
+    multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=8
+)
+
+# Three attempts at 3 s each: a server that is not there is an error within some seconds.
+_CLIENT = Config(
+    connect_timeout=3,
+    read_timeout=60,
+    retries={"mode": "standard", "total_max_attempts": 3},
+    max_pool_connections=32,
+    request_checksum_calculation="when_required",
+    response_checksum_validation="when_required",
+)
+
+
+class S3Store:
+    """A `Store` in a bucket. Threads may share it; the client is boto3's own."""
+
+    def __init__(self, client: "S3Client", bucket: str, prefix: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._root = f"{prefix}/" if prefix else ""
+        self._honours_put_if_absent: bool | None = None
+
+    @property
+    def uri(self) -> str:
+        """The s3:// address, without credentials."""
+        return f"s3://{self._bucket}/{self._root}".rstrip("/")
+
+    def read(self, key: str) -> bytes:
+        """Return the object's bytes."""
+        with self._explained("read", key):
+            return _read(self._client, self._bucket, self._name(key))
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put the object, replacing what is there."""
+        with self._explained("write", key):
+            self._client.put_object(Bucket=self._bucket, Key=self._name(key), Body=data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put the object if there is none; False if there was one."""
+        name = self._name(key)
+        with self._explained("create", key):
+            if self.honours_put_if_absent():
+                return _put_if_absent(self._client, self._bucket, name, data)
+            return _put_and_look(self._client, self._bucket, name, data)
+
+    def download(self, key: str, path: Path) -> None:
+        """Copy the object to a local file, which appears when it is whole."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._explained("download", key):
+                self._client.download_file(
+                    self._bucket, self._name(key), str(path), Config=_TRANSFER
+                )
+        except OSError as error:
+            raise StoreError(
+                f"{self.uri}: cannot download {key!r} to {path}: {error.strerror}; "
+                "make room or the folder writable"
+            ) from error
+
+    def upload(self, path: Path, key: str) -> None:
+        """Copy a local file into the store, in parts where it is large."""
+        with path.open("rb") as file, self._explained("upload", key):
+            self._client.upload_fileobj(file, self._bucket, self._name(key), Config=_TRANSFER)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects whose key begins with `prefix`, in key order."""
+        start = self._root + check_prefix(prefix)
+        pages = self._client.get_paginator("list_objects_v2")
+        with self._explained("list", prefix):
+            for page in pages.paginate(Bucket=self._bucket, Prefix=start):
+                for item in page.get("Contents", []):
+                    key = item["Key"].removeprefix(self._root)
+                    if not key.startswith(f"{TEMPORARY}/"):
+                        modified = item["LastModified"].astimezone(UTC)
+                        yield ObjectInfo(key, item["Size"], modified)
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error if there is none."""
+        with self._explained("delete", key):
+            self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
+
+    def honours_put_if_absent(self) -> bool:
+        """Whether the server's `If-None-Match: *` works; asked once, by two puts and a delete."""
+        if self._honours_put_if_absent is None:
+            name = f"{self._root}{TEMPORARY}/probe-{uuid.uuid4().hex}"
+            with self._explained("probe", name):
+                self._honours_put_if_absent = _probe(self._client, self._bucket, name)
+            if not self._honours_put_if_absent:
+                _log.warning(
+                    "%s ignores put-if-absent (If-None-Match): creating an object waits %.0f s "
+                    "and looks again instead; two runs that start at once may both do the work",
+                    self._client.meta.endpoint_url,
+                    SETTLE_SECONDS,
+                )
+        return self._honours_put_if_absent
+
+    def _name(self, key: str) -> str:
+        return self._root + check_key(key)
+
+    def _explained(self, verb: str, key: str) -> AbstractContextManager[None]:
+        return explained(self.uri, self._client.meta.endpoint_url, verb, key)
+
+
+def open_s3_store(bucket: str, prefix: str, access: S3Access) -> S3Store:
+    """Open `s3://bucket/prefix`; nothing is asked of the server yet."""
+    if prefix:
+        check_key(prefix)
+    return S3Store(_client(access), bucket, prefix)
+
+
+def _client(access: S3Access) -> "S3Client":
+    address = urlsplit(access.endpoint_url or "https://")
+    if address.scheme not in ("http", "https") or "@" in address.netloc:
+        raise ConfigError(
+            "AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) is not an address; write "
+            "http://host:port or https://host, without credentials"
+        )
+    secret, token = access.secret_access_key, access.session_token
+    try:
+        return boto3.client(
+            "s3",
+            endpoint_url=access.endpoint_url,
+            region_name=access.region,
+            aws_access_key_id=access.access_key_id,
+            aws_secret_access_key=secret.get_secret_value() if secret else None,
+            aws_session_token=token.get_secret_value() if token else None,
+            config=_CLIENT,
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigError(f"S3 cannot be set up from the AWS_* variables: {error}") from error
+
+
+@retry(
+    # botocore retries until the answer begins; the rest of it is ours.
+    retry=retry_if_exception_type((IncompleteReadError, ReadTimeoutError, ResponseStreamingError)),
+    stop=stop_after_attempt(3),
+    reraise=True,
+)
+def _read(client: "S3Client", bucket: str, name: str) -> bytes:
+    return client.get_object(Bucket=bucket, Key=name)["Body"].read()
+
+
+def _put_if_absent(client: "S3Client", bucket: str, name: str, data: bytes) -> bool:
+    """Put with `If-None-Match: *`; False if the object was there."""
+    writer = uuid.uuid4().hex
+    for _ in range(_CONFLICT_ATTEMPTS):
+        try:
+            client.put_object(
+                Bucket=bucket, Key=name, Body=data, IfNoneMatch="*", Metadata={"writer": writer}
+            )
+        except ClientError as error:
+            match error.response["ResponseMetadata"]["HTTPStatusCode"]:
+                case 412:
+                    # botocore repeats a put whose answer got lost; then the object may be ours.
+                    is_repeated = error.response["ResponseMetadata"]["RetryAttempts"] > 0
+                    return is_repeated and _writer(client, bucket, name) == writer
+                case 409:  # somebody writes or deletes it at this moment
+                    time.sleep(random.uniform(0.05, 0.2))  # noqa: S311
+                case _:
+                    raise
+        else:
+            return True
+    return False
+
+
+def _put_and_look(client: "S3Client", bucket: str, name: str, data: bytes) -> bool:
+    """The weaker `create`: the last of the writers who saw no object wins."""
+    if _writer(client, bucket, name) is not None:
+        return False
+    writer = uuid.uuid4().hex
+    client.put_object(Bucket=bucket, Key=name, Body=data, Metadata={"writer": writer})
+    time.sleep(SETTLE_SECONDS)
+    return _writer(client, bucket, name) == writer
+
+
+def _writer(client: "S3Client", bucket: str, name: str) -> str | None:
+    """Who created the object ("" if it does not say); None if there is no object."""
+    try:
+        return client.head_object(Bucket=bucket, Key=name)["Metadata"].get("writer", "")
+    except ClientError as error:
+        if code(error) == "404":
+            return None
+        raise
+
+
+def _probe(client: "S3Client", bucket: str, name: str) -> bool:
+    """Whether the second of two put-if-absent is refused."""
+    try:
+        first = _put_if_absent(client, bucket, name, b"")
+        second = _put_if_absent(client, bucket, name, b"")
+    except ClientError as error:
+        if code(error) == "NotImplemented":
+            return False
+        raise
+    client.delete_object(Bucket=bucket, Key=name)
+    return first and not second

@@ -1,0 +1,43 @@
+"""Neighbours that many tests share. More of them live in the conftest files of subfolders."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from infra.store import open_store
+from pvar.ports import Store
+from tests.services import ceph
+from tests.services.processes import require
+from tests.services.s3 import S3Server
+
+
+@pytest.fixture(scope="session")
+def moto_s3() -> Iterator[S3Server]:
+    """A quick S3 server, in a thread; it accepts any credentials."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield S3Server(f"http://{host}:{port}", "moto-tests", "not-a-secret")
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def ceph_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server. Tests that use it are marked `service`."""
+    require("ceph", ceph.PROGRAMS)
+    with ceph.running(tmp_path_factory.mktemp("ceph")) as server:
+        yield server
+
+
+@pytest.fixture
+def file_store(tmp_path: Path) -> Store:
+    """An empty store in a folder."""
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def s3_store(moto_s3: S3Server) -> Store:
+    """An empty store in a bucket of the quick server."""
+    return moto_s3.new_store()

@@ -1,0 +1,64 @@
+"""What every service needs: a free port, waiting for an answer, and an end by process id."""
+
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody uses right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(is_ready: Callable[[], bool], what: str, timeout_seconds: float = 60) -> None:
+    """Ask every 50 ms; TimeoutError with `what` when the time is over."""
+    deadline = time.monotonic() + timeout_seconds
+    while not is_ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} not within {timeout_seconds:.0f} s")
+        time.sleep(0.05)
+
+
+def answers(port: int) -> bool:
+    """Whether somebody accepts connections on loopback's `port`."""
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def stop(pid: int, marker: str, timeout_seconds: float = 20) -> None:
+    """End our process `pid` (its command line holds `marker`): first asked, then killed."""
+    if not _is_ours(pid, marker):
+        return
+    os.kill(pid, signal.SIGTERM)
+    try:
+        wait_until(lambda: not _is_ours(pid, marker), f"end of process {pid}", timeout_seconds)
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+
+
+def require(service: str, programs: Iterable[str]) -> None:
+    """Skip the test if a program is missing; fail where services are promised (CI)."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if not missing:
+        return
+    reason = f"{service} is not installed ({', '.join(missing)}); run: .ci/services {service}"
+    if os.environ.get("CI") == "true" or os.environ.get("PVAR_REQUIRE_SERVICES") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _is_ours(pid: int, marker: str) -> bool:
+    try:
+        return marker.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
