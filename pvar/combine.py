@@ -1,0 +1,141 @@
+"""Preference variance from several reward models, and how much they disagree.
+
+With p^m_ij the preference of model m under its own scale τ_m, over the responses that every model
+has scored:
+
+    mean_pvar          mean over m of PVar_m                            (the default)
+    mean_probability   PVar of the averaged preference p̄_ij = mean_m p^m_ij
+    disagreement       mean over pairs of the variance of p^m_ij over m
+
+The law of total variance ties them together, exactly:
+
+    mean_pvar = mean_probability + disagreement.
+
+`mean_pvar` is the default because each term is what the paper defines (arXiv 2510.13022) and the
+conflict between models stays a column of its own; `mean_probability` keeps only what the models
+agree on, and is the choice when their conflict is noise.
+
+Axes: M models, P prompts, N responses.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pvar.errors import ConfigError
+from pvar.pairwise import (
+    Bools,
+    Floats,
+    as_mask,
+    as_rewards,
+    blocks,
+    check_scale,
+    lagged_tanh,
+    mean_over_pairs,
+)
+from pvar.variance import preference_variance
+
+CombinationRule = Literal["mean_pvar", "mean_probability"]
+
+
+def preference_variance_per_model(
+    rewards: npt.ArrayLike, *, scales: Sequence[float], mask: npt.ArrayLike | None = None
+) -> Floats:
+    """PVar by each model, over the responses that all models have scored.
+
+    rewards: (M, P, N), non-finite entries missing; scales: M reward scales; mask: (P, N) booleans,
+        True where the response counts.
+
+    Returns (M, P), NaN for prompts with fewer than two such responses. Raises InputError for wrong
+    shapes, ConfigError for scales that are not M positive numbers.
+    """
+    return _per_model(_problem(rewards, scales, mask))
+
+
+def combine_preference_variance(
+    rewards: npt.ArrayLike,
+    *,
+    scales: Sequence[float],
+    mask: npt.ArrayLike | None = None,
+    rule: CombinationRule = "mean_pvar",
+) -> Floats:
+    """One PVar per prompt (P,) by the rule; arguments and errors as in the per-model function."""
+    problem = _problem(rewards, scales, mask)
+    match rule:
+        case "mean_pvar":
+            return np.asarray(_per_model(problem).mean(axis=0))
+        case "mean_probability":
+            return _over_models(problem).mean_probability
+
+
+def disagreement(
+    rewards: npt.ArrayLike, *, scales: Sequence[float], mask: npt.ArrayLike | None = None
+) -> Floats:
+    """Mean over pairs of the variance of the preference over models, (P,), from 0 to ¼.
+
+    Arguments and errors as in the per-model function; ConfigError for a single model.
+    """
+    problem = _problem(rewards, scales, mask)
+    if len(problem.scales) < 2:
+        raise ConfigError("disagreement needs at least two reward models; there is 1")
+    return _over_models(problem).disagreement
+
+
+class _Problem(NamedTuple):
+    """Checked arguments."""
+
+    rewards: Floats
+    scales: tuple[float, ...]
+    common: Bools
+    """(P, N) responses that count and that every model has scored."""
+
+
+def _problem(
+    rewards: npt.ArrayLike, scales: Sequence[float], mask: npt.ArrayLike | None
+) -> _Problem:
+    array = as_rewards(rewards, ndim=3)
+    if len(scales) != len(array) or not scales:
+        raise ConfigError(f"{len(scales)} scales for {len(array)} reward models; give one for each")
+    common: Bools = np.logical_and.reduce(np.isfinite(array))
+    allowed = as_mask(mask, array.shape[1:])
+    if allowed is not None:
+        common &= allowed
+    return _Problem(array, tuple(check_scale(scale) for scale in scales), common)
+
+
+def _per_model(problem: _Problem) -> Floats:
+    return np.stack(
+        [
+            preference_variance(model, scale=scale, mask=problem.common)
+            for model, scale in zip(problem.rewards, problem.scales, strict=True)
+        ]
+    )
+
+
+class _OverModels(NamedTuple):
+    mean_probability: Floats
+    """(P,) PVar of the averaged preference."""
+    disagreement: Floats
+    """(P,)"""
+
+
+def _over_models(problem: _Problem) -> _OverModels:
+    """Mean and variance of the preferences over models, pair by pair, averaged over pairs."""
+    num_models = len(problem.scales)
+    mean_probability, between = np.empty((2, problem.rewards.shape[1]), problem.rewards.dtype)
+    # All models are cut at the same prompts and step through the same pairs.
+    for of_models in zip(
+        *(blocks(model, problem.common) for model in problem.rewards), strict=True
+    ):
+        prompts = of_models[0].prompts
+        squared_mean, variance = np.zeros((2, prompts.stop - prompts.start), mean_probability.dtype)
+        for steps in zip(*map(lagged_tanh, of_models, problem.scales), strict=True):
+            mean = np.add.reduce([terms for _, terms in steps]) / num_models
+            squared_mean += np.square(mean).sum(axis=0)
+            for _, terms in steps:
+                variance += np.square(terms - mean).sum(axis=0) / num_models
+        mean_probability[prompts] = mean_over_pairs(squared_mean, of_models[0])
+        between[prompts] = mean_over_pairs(variance, of_models[0])
+    return _OverModels(mean_probability, between)
