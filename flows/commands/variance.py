@@ -15,7 +15,15 @@ from pvar.variance import PromptVariances, ties_at_cut, variance_by_prompt
 
 Floats = npt.NDArray[np.float64]
 TOP_SHARE = 0.1
-QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+QUANTILES = {
+    "min": 0.0,
+    "p10": 0.1,
+    "p25": 0.25,
+    "median": 0.5,
+    "p75": 0.75,
+    "p90": 0.9,
+    "max": 1.0,
+}
 
 
 def variance(
@@ -72,8 +80,10 @@ def _figures(columns: Columns, variances: PromptVariances, scale: float) -> list
 
 
 def _quantiles(pvar: Floats) -> dict[str, float]:
-    values = np.quantile(pvar, QUANTILES) if len(pvar) else np.full(len(QUANTILES), np.nan)
-    return {f"{100 * q:g} %": float(value) for q, value in zip(QUANTILES, values, strict=True)}
+    if not len(pvar):
+        return {}
+    values = np.quantile(pvar, list(QUANTILES.values())).tolist()
+    return dict(zip(QUANTILES, values, strict=True))
 
 
 def _ties(pvar: Floats) -> dict[str, int]:

@@ -1,0 +1,43 @@
+"""`pvar judge-parse`: the verdicts in what a judge wrote."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.commands.benchmark_files import file_name, rows_with
+from pvar.errors import InputError
+from pvar.evaluation.arena_hard_judge import parse_verdict
+from pvar.evaluation.style import Version
+
+
+app = App(
+    name="judge-parse",
+    help="Read the verdicts in what a judge wrote.",
+    version_flags=(),  # --version is the benchmark's here
+)
+
+
+@app.command
+def arena_hard(
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True)], /, *, version: Version
+) -> None:
+    """Print one JSON object a row with the parsed score; null where there is none.
+
+    Parameters
+    ----------
+    file
+        JSONL or Parquet with a column judgment; `-` reads JSON lines from standard input.
+    version
+        Rules of v0.1 (2024) or v2.0.
+    """
+    for row in rows_with(file, ("judgment",)):
+        judgment = row.fields["judgment"]
+        if judgment is not None and not isinstance(judgment, str):
+            raise InputError(
+                f"{file_name(file)}, row {row.number}: judgment is {judgment!r}, and not a text"
+            )
+        score = parse_verdict(judgment or "", version)
+        sys.stdout.write(json.dumps({"score": score}) + "\n")

@@ -1,0 +1,133 @@
+"""`pvar winrate`: AlpacaEval 2's and Arena-Hard's numbers, offline, from files of judgments."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from flows.commands.alpaca_eval_report import LEADERBOARD_JUDGE, Run, figures
+from flows.commands.arena_hard_report import (
+    Scoring,
+    leaderboard,
+    parse_controls,
+    print_leaderboard,
+    to_json,
+)
+from flows.commands.benchmark_files import (
+    read_annotations,
+    read_calibration,
+    read_games,
+    read_outputs,
+    read_questions,
+    read_styles,
+)
+from flows.commands.summary import print_summary
+from pvar.errors import InputError
+from pvar.evaluation.style import Version
+
+app = App(
+    name="winrate",
+    help="Compute the numbers of AlpacaEval 2 and Arena-Hard from files of judgments.",
+    version_flags=(),  # --version is the benchmark's here
+)
+
+InputPath = Annotated[Path, Parameter(allow_leading_hyphen=True)]
+"""A file, or `-` for standard input."""
+
+
+@app.command
+def alpaca_eval(
+    *,
+    annotations: InputPath,
+    outputs: Path,
+    baseline: Path,
+    calibration: Path | None = None,
+    judge: str = LEADERBOARD_JUDGE,
+    seed: int = 0,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Compute AlpacaEval 2's win rates of one model; rates are in percent.
+
+    Parameters
+    ----------
+    annotations
+        The judge's preferences: JSONL or Parquet with instruction, generator_1 (the baseline),
+        generator_2 (the model) and preference (1 baseline, 2 model, null not judged); `-` reads
+        JSON lines from standard input.
+    outputs
+        The model's answers: instruction, output.
+    baseline
+        The baseline's answers to all instructions: instruction, output, and index where the file
+        is not in the order of the evaluation set.
+    calibration
+        Folder with instruction_difficulty.csv and df_gamed.csv; without it there is no
+        length-controlled win rate. Nothing is downloaded.
+    judge
+        Name of the judge; any other than the leaderboard's makes the length-controlled number not
+        comparable with it.
+    seed
+        Seed of the bootstrap interval.
+    as_json
+        Print one JSON object.
+    """
+    run = Run(
+        annotations=read_annotations(annotations),
+        outputs=read_outputs(outputs),
+        baseline=read_outputs(baseline),
+        calibration=None if calibration is None else read_calibration(calibration),
+    )
+    title = f"AlpacaEval 2: {run.annotations.model}"
+    print_summary(title, figures(run, judge=judge, seed=seed), as_json=as_json)
+
+
+@app.command
+def arena_hard(
+    *,
+    games: InputPath,
+    version: Version,
+    style: str | None = None,
+    metadata: Sequence[Path] = (),
+    questions: Path | None = None,
+    seed: int = 0,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Compute Arena-Hard's scores of all models in a file, in percent against the baseline.
+
+    Parameters
+    ----------
+    games
+        Verdicts: JSONL or Parquet with question_id, model, baseline and games, a list of two
+        objects with a score (A>>B, A>B, A=B, B>A, B>>A or null); `-` reads standard input.
+    version
+        Rules of v0.1 (2024) or v2.0.
+    style
+        Control for style: length, markdown or length,markdown. Needs --metadata.
+    metadata
+        Style counts of the models and the baseline: files of answers with metadata, or tables
+        with model, question_id, token_len, header_count, list_count and bold_count.
+    questions
+        The questions that should be judged (uid or question_id, category); by default all of the
+        version.
+    seed
+        Seed of the bootstrap intervals.
+    as_json
+        Print a JSON list.
+    """
+    wanted = read_questions(questions) if questions is not None else None
+    judged = read_games(games, wanted)
+    controls = parse_controls(style)
+    if bool(controls) != bool(metadata):
+        raise InputError(
+            "--style and --metadata belong together: the control needs the counts, and the counts "
+            "are for nothing else"
+        )
+    scoring = Scoring(version, controls, read_styles(metadata), wanted, seed)
+    results = leaderboard(judged, scoring)
+    if as_json:
+        objects = [to_json(result, controls) for result in results]
+        sys.stdout.write(json.dumps(objects, ensure_ascii=False, allow_nan=False) + "\n")
+    else:
+        print_leaderboard(results)

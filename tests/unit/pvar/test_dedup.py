@@ -1,0 +1,130 @@
+import random
+
+import pytest
+
+from pvar.accounts import Accounts
+from pvar.dedup import deduplicate, normalise
+from pvar.digest import prompt_id
+from pvar.records import Message, Prompt
+
+
+def prompt(text, *, system=None, split="train") -> Prompt:
+    messages = (Message("user", text),)
+    if system is not None:
+        messages = (Message("system", system), *messages)
+    return Prompt(prompt_id(messages), messages, split, "test")
+
+
+def contents(result):
+    return [each.messages[-1].content for each in result.prompts]
+
+
+WORDS = [
+    "the",
+    "a",
+    "quick",
+    "slow",
+    "red",
+    "green",
+    "fox",
+    "dog",
+    "runs",
+    "walks",
+    "over",
+    "under",
+    "wall",
+    "river",
+    "and",
+    "then",
+    "sleeps",
+]
+
+
+def sentence(seed, num_words=40):
+    return " ".join(random.Random(seed).choices(WORDS, k=num_words))
+
+
+def test_normalisation_ignores_case_width_and_white_space_but_not_punctuation():
+    # Full-width letters, a non-breaking space and ß are the same text under NFKC and case folding.
+    assert normalise("  Ｈello\u00a0Straße\n\n WORLD ") == "hello strasse world"
+    assert normalise("2-2") != normalise("2+2")
+
+
+def test_exact_duplicates_after_normalisation_go_and_say_for_whom():
+    first, second, other = prompt("Tell me a joke"), prompt("tell  me a JOKE "), prompt("Hello")
+    result = deduplicate([first, second, other], min_similarity=None)
+    kept, gone = sorted([first, second], key=lambda each: each.prompt_id)
+    assert {each.prompt_id for each in result.prompts} == {kept.prompt_id, other.prompt_id}
+    assert result.removed == [(gone.prompt_id, kept.prompt_id, "duplicate", 1.0)]
+    assert result.accounts == Accounts(rows_in=3, rows_out=2, rejected={"duplicate": 1})
+
+
+def test_near_duplicates_go_with_their_exact_similarity():
+    text = sentence(0)
+    near = prompt(f"{text} today")
+    result = deduplicate([prompt(text), near], min_similarity=0.8)
+    (removed,) = result.removed
+    # The longer text has every 5-gram of the shorter one, so the similarity is the ratio of sizes.
+    short, long = (
+        {each[start : start + 5] for start in range(len(each) - 4)}
+        for each in (text, f"{text} today")
+    )
+    assert removed.reason == "near_duplicate"
+    assert removed.similarity == len(short) / len(long)
+    assert len(result.prompts) == 1
+
+
+def test_different_prompts_stay_even_if_a_hash_proposes_them():
+    # Similarity of these sentences over 17 words is well below 0.8, but far from 0.
+    prompts = [prompt(sentence(seed)) for seed in range(200)]
+    assert deduplicate(prompts, min_similarity=0.8).removed == []
+
+
+def test_most_near_duplicates_are_found():
+    # One word of forty is replaced: 5-gram similarity about 0.9.
+    originals = [sentence(seed) for seed in range(100)]
+    changed = [text.replace(" ", " indeed ", 1) for text in originals]
+    result = deduplicate([prompt(text) for text in originals + changed], min_similarity=0.8)
+    assert len(result.removed) >= 98
+
+
+def test_what_stays_does_not_depend_on_the_order_of_the_rows():
+    prompts = [
+        prompt(f"{sentence(seed)}{end}") for seed in range(20) for end in ("", "!", " x", "?")
+    ]
+    kept = {each.prompt_id for each in deduplicate(prompts).prompts}
+    for seed in range(5):
+        random.Random(seed).shuffle(prompts)
+        assert {each.prompt_id for each in deduplicate(prompts).prompts} == kept
+
+
+def test_what_stays_keeps_its_order():
+    prompts = [prompt(sentence(seed)) for seed in range(10)]
+    assert deduplicate(prompts).prompts == prompts
+
+
+def test_the_evaluation_prompt_stays_and_its_training_copy_goes():
+    for text in (sentence(seed) for seed in range(10)):
+        evaluation, training = prompt(text, split="eval"), prompt(f"{text}.")
+        assert deduplicate([training, evaluation]).prompts == [evaluation]
+
+
+def test_a_system_message_shared_by_all_does_not_make_them_near_duplicates():
+    system = sentence(1, 400)
+    prompts = [prompt("What is 2+2?", system=system), prompt("Name a river.", system=system)]
+    assert deduplicate(prompts).prompts == prompts
+
+
+def test_the_same_question_under_another_system_message_is_another_prompt():
+    prompts = [prompt(sentence(0), system="Be terse."), prompt(sentence(0), system="Be a pirate.")]
+    assert deduplicate(prompts).prompts == prompts
+
+
+@pytest.mark.parametrize("min_similarity", [0.05, 0.5, 0.99, 1.0])
+def test_any_similarity_in_range_is_possible(min_similarity):
+    prompts = [prompt("aaaaa bbbbb"), prompt("zzzz"), prompt("y"), prompt("?")]
+    assert len(deduplicate(prompts, min_similarity=min_similarity).prompts) == 4
+
+
+def test_nothing_in_nothing_out():
+    assert deduplicate([]).accounts == Accounts()
