@@ -54,7 +54,7 @@ def _from_pvar(columns: Columns, scale: float | None) -> CandidateTable:
     if num_rows.max() > 1:
         raise InputError(
             f"{columns.file_name} has a column pvar, so it must hold one row per prompt, but "
-            f"{columns.prompt_ids[num_rows.argmax()]!r} has {num_rows.max()}; remove the repeats, "
+            f"prompt {columns.prompt_ids[num_rows.argmax()]} has {num_rows.max()}; remove the repeats, "
             "or the column to compute PVar from the rewards"
         )
     order = np.argsort(columns.prompt_index)
@@ -63,7 +63,7 @@ def _from_pvar(columns: Columns, scale: float | None) -> CandidateTable:
     wrong = (pvar < 0) | (pvar > MAX_PVAR + ROUNDING)
     if wrong.any():
         raise InputError(
-            f"{columns.file_name}: the pvar of {columns.prompt_ids[wrong.argmax()]!r} is "
+            f"{columns.file_name}: the pvar of prompt {columns.prompt_ids[wrong.argmax()]} is "
             f"{pvar[wrong.argmax()]}, but PVar lies between 0 and {MAX_PVAR}"
         )
     candidates = Candidates(
@@ -84,7 +84,7 @@ def _whole(columns: Columns, num_tokens: Floats | None) -> npt.NDArray[np.int64]
     wrong = ~(num_tokens >= 0) | (num_tokens != np.floor(num_tokens))
     if wrong.any():
         raise InputError(
-            f"{columns.file_name}: the num_tokens of {columns.prompt_ids[wrong.argmax()]!r} is "
+            f"{columns.file_name}: the num_tokens of prompt {columns.prompt_ids[wrong.argmax()]} is "
             f"{num_tokens[wrong.argmax()]}; it must be a whole number, not missing"
         )
     return num_tokens.astype(np.int64)

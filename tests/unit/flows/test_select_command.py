@@ -1,0 +1,165 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.commands.select import select
+from flows.commands.variance import variance
+from infra.row_files import read_rows, write_rows
+from pvar.errors import ConfigError, InputError
+
+POOL = Path(__file__).parents[3].parent / "shared/data/preference_pool/pool.jsonl.gz"
+
+# Two rewards each: PVar grows with their distance, so by PVar the order is c, b, d, a.
+REWARDS = [
+    {"prompt_id": prompt, "reward": reward}
+    for prompt, pair in {"a": (0, 0), "b": (5, 7), "c": (-2, 3), "d": (1, 2)}.items()
+    for reward in pair
+]
+TABLE = [
+    {"prompt_id": "a", "pvar": 0.0, "disagreement": 0.3, "num_tokens": 30},
+    {"prompt_id": "b", "pvar": 0.2, "disagreement": 0.1, "num_tokens": 20},
+    {"prompt_id": "c", "pvar": None, "disagreement": 0.2, "num_tokens": 10},
+    {"prompt_id": "d", "pvar": 0.1, "disagreement": None, "num_tokens": 50},
+]
+
+
+@pytest.fixture
+def rewards(tmp_path):
+    write_rows(tmp_path / "rewards.jsonl", REWARDS)
+    return tmp_path / "rewards.jsonl"
+
+
+@pytest.fixture
+def table(tmp_path):
+    write_rows(tmp_path / "table.parquet", TABLE)
+    return tmp_path / "table.parquet"
+
+
+def selected(path, **options):
+    out = path.with_name("out.jsonl")
+    select(path, out=out, **options)
+    return [row.fields["prompt_id"] for row in read_rows(out)]
+
+
+def test_the_top_comes_from_high_pvar_and_the_bottom_from_low(rewards):
+    assert selected(rewards, strategy="top", fraction=0.5) == ["c", "b"]
+    assert selected(rewards, strategy="bottom", fraction=0.5) == ["a", "d"]
+
+
+def test_gap_and_variance_of_rewards_are_computed_too(rewards, tmp_path):
+    out = tmp_path / "out.jsonl"
+    select(rewards, strategy="reward_gap", count=2, out=out)
+    assert [row.fields for row in read_rows(out)] == [
+        {"prompt_id": "c", "reward_gap": 5.0},
+        {"prompt_id": "b", "reward_gap": 2.0},
+    ]
+    # Unbiased variance of two rewards is half their squared distance.
+    select(rewards, strategy="reward_variance", count=2, out=out)
+    assert [row.fields["reward_variance"] for row in read_rows(out)] == [12.5, 2.0]
+
+
+def test_one_reward_alone_has_no_gap(tmp_path):
+    write_rows(tmp_path / "rewards.jsonl", [*REWARDS, {"prompt_id": "e", "reward": 99.0}])
+    everything = selected(tmp_path / "rewards.jsonl", strategy="reward_gap", fraction=1.0)
+    assert everything == ["c", "b", "d", "a"]
+
+
+def test_a_table_with_pvar_is_taken_as_it_is_and_the_summary_says_so(table, rewards, capsys):
+    assert selected(table, strategy="top", count=4, as_json=True) == ["b", "d", "a"]
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["pvar_origin"] == "read from the column pvar"
+    assert summary["left_out"] == {"no_measure": 1}
+    select(rewards, strategy="top", count=1, scale=2.0, as_json=True)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["pvar_origin"] == "computed from 8 rewards with scale τ = 2"
+
+
+def test_other_measures_and_token_budgets_come_from_the_table(table):
+    assert selected(table, strategy="disagreement", count=2) == ["a", "c"]
+    assert selected(table, strategy="top", tokens=70) == ["b", "d"]
+
+
+def test_the_output_of_variance_is_an_input_of_select(rewards, tmp_path):
+    variance(rewards, out=tmp_path / "pvar.parquet")
+    assert selected(tmp_path / "pvar.parquet", strategy="top", fraction=0.5) == ["c", "b"]
+
+
+def test_the_order_of_the_rows_does_not_matter(tmp_path):
+    for name, rows in (("a.jsonl", REWARDS), ("b.jsonl", REWARDS[::-1])):
+        write_rows(tmp_path / name, rows)
+    for strategy in ("top", "random", "stratified"):
+        first, second = (
+            selected(tmp_path / name, strategy=strategy, count=2, seed=4)
+            for name in ("a.jsonl", "b.jsonl")
+        )
+        assert first == second
+
+
+def test_the_summary_counts_ties_at_the_cut(tmp_path, capsys):
+    rows = [{"prompt_id": number, "pvar": 0.25} for number in range(10)]
+    write_rows(tmp_path / "table.jsonl", rows)
+    assert selected(tmp_path / "table.jsonl", fraction=0.3, as_json=True) == [0, 1, 2]
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["cut_value"] == 0.25
+    assert summary["ties_at_cut"] == {"selected": 3, "left_out": 7}
+    assert summary["budget"] == {"fraction": 0.3}
+
+
+def test_all_and_threshold_need_no_budget(table):
+    assert selected(table, strategy="all") == ["a", "b", "c", "d"]
+    assert selected(table, strategy="threshold", threshold=0.1) == ["b", "d"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "top"}, "needs a budget; give --fraction, --count or --tokens"),
+        ({"strategy": "all", "count": 1}, "leave the budget out"),
+        ({"strategy": "top", "count": 1, "fraction": 0.5}, "exactly one of"),
+        ({"strategy": "top", "fraction": 1.5}, r"budget\.fraction: .*less than or equal to 1"),
+        ({"strategy": "top", "count": 1, "scale": 2.0}, "leave --scale out"),
+        ({"strategy": "threshold"}, "between 0 and"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(table, options, message):
+    with pytest.raises(ConfigError, match=message):
+        select(table, **options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([{"prompt_id": "a", "score": 1}], {}, "neither a column pvar .* nor a column reward"),
+        ([{"prompt_id": "a", "pvar": 0.1}] * 2, {}, "one row per prompt, but prompt a has 2"),
+        ([{"prompt_id": "a", "pvar": 0.3}], {}, "the pvar of prompt a is 0.3"),
+        ([{"prompt_id": "a", "pvar": -0.1}], {}, "the pvar of prompt a is -0.1"),
+        ([{"prompt_id": "a", "pvar": 0.1}], {"strategy": "disagreement"}, "disagreement"),
+        (
+            [{"prompt_id": "a", "pvar": 0.1, "num_tokens": 1.5}],
+            {},
+            "the num_tokens of prompt a is 1.5",
+        ),
+        (
+            [{"prompt_id": "a", "pvar": 0.1, "num_tokens": None}],
+            {},
+            "the num_tokens of prompt a is nan",
+        ),
+    ],
+)
+def test_files_that_do_not_fit_are_refused_by_what_is_wrong(tmp_path, rows, options, message):
+    write_rows(tmp_path / "table.jsonl", rows)
+    with pytest.raises(InputError, match=message):
+        select(tmp_path / "table.jsonl", count=1, **options)
+
+
+@pytest.mark.skipif(not POOL.exists(), reason="shared/data is not beside the project")
+def test_the_top_tenth_of_the_real_pool_is_the_highest_pvar(tmp_path):
+    variance(POOL, out=tmp_path / "pvar.jsonl")
+    pvar = {
+        row.fields["prompt_id"]: row.fields["pvar"] for row in read_rows(tmp_path / "pvar.jsonl")
+    }
+    select(POOL, strategy="top", fraction=0.1, out=tmp_path / "top.jsonl")
+    top = [row.fields["prompt_id"] for row in read_rows(tmp_path / "top.jsonl")]
+    assert len(top) == 40
+    assert min(pvar[each] for each in top) > max(pvar[each] for each in pvar.keys() - set(top))

@@ -1,0 +1,193 @@
+import gzip
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+import cyclopts
+import pytest
+
+from flows.commands.variance import variance
+from infra.row_files import read_rows, write_rows
+from pvar.errors import ConfigError, InputError
+
+POOL = Path(__file__).parents[3].parent / "shared/data/preference_pool/pool.jsonl.gz"
+
+ROWS = [
+    {"prompt_id": "b", "reward": 0.0, "text": "one\u2028two"},
+    {"prompt_id": "a", "reward": 1.0},
+    {"prompt_id": "b", "reward": math.log(3)},
+    {"prompt_id": "a", "reward": None},
+    {"prompt_id": "c", "reward": 2.0},
+    {"prompt_id": "c", "reward": 2.0},
+    {"prompt_id": "c", "reward": 2.0},
+]
+# b: σ(ln 3) = ¾, so both ordered pairs are (¼)² = 0.0625. a: one reward, no PVar. c: all equal, 0.
+TABLE = [
+    {"prompt_id": "a", "num_responses": 1, "pvar": None, "stderr": None},
+    {"prompt_id": "b", "num_responses": 2, "pvar": 0.0625, "stderr": None},
+    {"prompt_id": "c", "num_responses": 3, "pvar": 0.0, "stderr": 0.0},
+]
+
+
+def rounded(path):
+    return [
+        {
+            name: round(value, 12) if isinstance(value, float) else value
+            for name, value in row.fields.items()
+        }
+        for row in read_rows(path)
+    ]
+
+
+@pytest.mark.parametrize("source", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
+@pytest.mark.parametrize("target", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
+def test_every_format_gives_the_same_table(tmp_path, source, target):
+    write_rows(tmp_path / source, ROWS)
+    variance(tmp_path / source, out=tmp_path / target)
+    assert rounded(tmp_path / target) == TABLE
+
+
+def test_the_order_of_the_rows_does_not_matter(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS[::-1])
+    variance(tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl")
+    assert rounded(tmp_path / "out.jsonl") == TABLE
+
+
+def test_the_json_summary_has_every_figure(tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text(
+        "\n".join([*map(json.dumps, ROWS), "{broken", '{"prompt_id": "b", "reward": "high"}'])
+    )
+    variance(tmp_path / "rows.jsonl", as_json=True)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary.pop("first_problem").startswith("row 8: not JSON")
+    assert summary.pop("pvar_mean") == pytest.approx(0.03125)
+    # Quantiles of {0, 0.0625} are linear between the two.
+    assert summary.pop("pvar_quantiles") == pytest.approx(
+        {
+            "min": 0.0,
+            "p10": 0.00625,
+            "p25": 0.015625,
+            "median": 0.03125,
+            "p75": 0.046875,
+            "p90": 0.05625,
+            "max": 0.0625,
+        }
+    )
+    assert summary == {
+        "prompts": 3,
+        "prompts_with_pvar": 2,
+        "rewards": 6,
+        "rewards_missing": 1,
+        "rows_rejected": {"unreadable": 1, "bad_number": 1},
+        "scale": 1.0,
+        "saturation_share": 0.0,
+        "ties_at_top_tenth": {"tied": 1, "taken": 1},
+    }
+
+
+def test_a_small_scale_saturates_and_the_summary_says_so(tmp_path, capsys):
+    rows = [
+        {"prompt_id": prompt, "reward": float(reward)} for prompt in range(20) for reward in (0, 1)
+    ]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    variance(tmp_path / "rows.jsonl", scale=0.01, as_json=True)
+    summary = json.loads(capsys.readouterr().out)
+    # σ(100) − ½ is ½ but for 4e-44: every pair is certain, all 20 prompts have ¼, two are taken.
+    assert summary["saturation_share"] == 1.0
+    assert summary["ties_at_top_tenth"] == {"tied": 20, "taken": 2}
+
+
+def test_the_summary_for_people_fits_a_terminal(tmp_path, capsys):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    variance(tmp_path / "rows.jsonl")
+    shown = capsys.readouterr().out
+    assert "median: 0.03125" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_file_without_any_pair_has_no_pvar_and_no_crash(tmp_path, capsys):
+    write_rows(tmp_path / "rows.jsonl", [{"prompt_id": "a", "reward": 1.0}])
+    variance(tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl", as_json=True)
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["prompts_with_pvar"], summary["pvar_mean"]) == (0, None)
+    variance(tmp_path / "rows.jsonl")
+
+
+def test_integer_ids_stay_integers_and_sort_as_numbers(tmp_path):
+    rows = [{"prompt_id": number, "reward": 0.0} for number in (10, 9, 10, 9)]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    variance(tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl")
+    assert [row.fields["prompt_id"] for row in read_rows(tmp_path / "out.jsonl")] == [9, 10]
+
+
+def test_dash_reads_standard_input_also_on_the_command_line(monkeypatch, capsys):
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    app = cyclopts.App(result_action="return_value")
+    app.command(variance)
+    app(["variance", "-", "--json"])
+    assert json.loads(capsys.readouterr().out)["prompts"] == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt_id": "a", "score": 1.0}], "there is no column reward"),
+        ([{"prompt": "a", "reward": 1.0}], "there is no column prompt_id"),
+        ([{"prompt_id": "a", "reward": 1.0}, {"prompt_id": 1, "reward": 1.0}], "all of one kind"),
+        ([{"prompt_id": 1.5, "reward": 1.0}], r"row 1: prompt_id is 1\.5"),
+        ([{"prompt_id": "", "reward": 1.0}], "row 1: prompt_id is ''"),
+        ([{"prompt_id": 2**63, "reward": 1.0}], "row 1: prompt_id is 9223372036854775808"),
+        ([{"prompt_id": "a", "reward": True}], "row 1: reward is True, not a number"),
+        ([{"prompt_id": "a", "reward": 10**400}], "row 1: reward is 1000"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused_by_what_is_wrong(tmp_path, rows, message):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match=message) as error:
+        variance(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["prompt_id", "reward"])
+def test_a_parquet_file_without_a_column_is_refused_by_its_name(tmp_path, column):
+    rows = [{name: value for name, value in ROWS[0].items() if name != column}]
+    write_rows(tmp_path / "rows.parquet", rows)
+    with pytest.raises(InputError, match=f"there is no column {column}"):
+        variance(tmp_path / "rows.parquet")
+
+
+def test_a_scale_that_is_not_positive_is_refused(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    with pytest.raises(ConfigError):
+        variance(tmp_path / "rows.jsonl", scale=0.0)
+
+
+def two_loops(rewards):
+    """The definition, with no shortcut: mean of (σ(Δ) − ½)² over ordered pairs."""
+    squares = [
+        (1 / (1 + math.exp(second - first)) - 0.5) ** 2
+        for i, first in enumerate(rewards)
+        for j, second in enumerate(rewards)
+        if i != j
+    ]
+    return sum(squares) / len(squares)
+
+
+@pytest.mark.skipif(not POOL.exists(), reason="shared/data is not beside the project")
+def test_the_real_preference_pool_matches_the_definition(tmp_path):
+    rewards = {}
+    with gzip.open(POOL, "rt", encoding="utf-8", newline="\n") as file:
+        for line in file:
+            row = json.loads(line)
+            rewards.setdefault(row["prompt_id"], []).append(row["reward"])
+    variance(POOL, out=tmp_path / "out.parquet")
+    table = {row.fields["prompt_id"]: row.fields for row in read_rows(tmp_path / "out.parquet")}
+    assert table.keys() == rewards.keys()
+    assert len(table) == 400
+    for prompt_id, values in rewards.items():
+        assert table[prompt_id]["num_responses"] == 8
+        assert table[prompt_id]["pvar"] == pytest.approx(two_loops(values), abs=1e-12)
