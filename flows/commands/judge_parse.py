@@ -12,7 +12,6 @@ from pvar.errors import InputError
 from pvar.evaluation.arena_hard_judge import parse_verdict
 from pvar.evaluation.style import Version
 
-
 app = App(
     name="judge-parse",
     help="Read the verdicts in what a judge wrote.",

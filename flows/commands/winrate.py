@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -89,7 +88,7 @@ def arena_hard(
     games: InputPath,
     version: Version,
     style: str | None = None,
-    metadata: Sequence[Path] = (),
+    metadata: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
     questions: Path | None = None,
     seed: int = 0,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,

@@ -24,6 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pvar.errors import InputError
 
+Floats = NDArray[np.float64]
+
 _NORMAL = NormalDist()
 _MAX_BLOCK_VALUES = 4_000_000
 _SAME = 1e-12
@@ -135,7 +137,7 @@ def num_prompts_for_width(
     return math.ceil((2 * z * standard_deviation / width) ** 2)
 
 
-def _prompt_means(preferences: ArrayLike) -> NDArray[np.float64]:
+def _prompt_means(preferences: ArrayLike) -> Floats:
     """Mean over each prompt's judgments that are there; NaN where there is none."""
     values = np.asarray(preferences, dtype=np.float64)
     if values.ndim not in (1, 2):
@@ -156,9 +158,7 @@ def _prompt_means(preferences: ArrayLike) -> NDArray[np.float64]:
     return np.where(num_judgments > 0, totals / np.maximum(num_judgments, 1), np.nan)
 
 
-def _win_rate(
-    per_prompt: NDArray[np.float64], confidence: float, num_resamples: int, seed: int
-) -> WinRate:
+def _win_rate(per_prompt: Floats, confidence: float, num_resamples: int, seed: int) -> WinRate:
     values = per_prompt[~np.isnan(per_prompt)]
     interval = mean_interval(values, confidence=confidence, num_resamples=num_resamples, seed=seed)
     return WinRate(
@@ -173,15 +173,18 @@ def _win_rate(
 
 
 def mean_interval(
-    values: NDArray[np.float64],
+    values: Floats,
     *,
+    weights: Floats | None = None,
     confidence: float,
     num_resamples: int,
     seed: int,
 ) -> Interval:
     """BCa interval of the mean of independent values in [0, 1], shape (n,), no NaN.
 
-    The exact interval of the module's docstring where all values are the same.
+    With `weights`, positive and of the same shape, of the weighted mean Σ w v / Σ w: value and
+    weight are drawn together. The exact interval of the module's docstring where all values are
+    the same.
     """
     alpha = 1 - confidence
     if values.size == 0:
@@ -190,32 +193,33 @@ def mean_interval(
         value = float(values[0])
         share = 1 - (alpha / 2) ** (1 / values.size)
         return Interval(value - share * value, value + share * (1 - value))
-    sums = _resampled_sums(values, num_resamples, np.random.default_rng(seed))
-    lower, upper = np.quantile(sums / values.size, _bca_levels(values, sums, alpha))
+    weights = np.ones_like(values) if weights is None else weights
+    mean = float(np.sum(weights * values) / np.sum(weights))
+    means = _resampled_means(values, weights, num_resamples, np.random.default_rng(seed))
+    influence = weights * (values - mean)
+    lower, upper = np.quantile(means, _bca_levels(mean, means, influence, alpha))
     return Interval(float(lower), float(upper))
 
 
-def _resampled_sums(
-    values: NDArray[np.float64], num_resamples: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Sums of `num_resamples` draws of n values with replacement, in blocks of bounded memory."""
+def _resampled_means(
+    values: Floats, weights: Floats, num_resamples: int, rng: np.random.Generator
+) -> Floats:
+    """Weighted means of n draws with replacement, `num_resamples` times, in bounded memory."""
     rows = max(1, _MAX_BLOCK_VALUES // values.size)
-    sums = np.empty(num_resamples)
+    products = values * weights
+    means = np.empty(num_resamples)
     for start in range(0, num_resamples, rows):
         stop = min(start + rows, num_resamples)
         drawn = rng.integers(0, values.size, size=(stop - start, values.size))
-        sums[start:stop] = values[drawn].sum(axis=1)
-    return sums
+        means[start:stop] = products[drawn].sum(axis=1) / weights[drawn].sum(axis=1)
+    return means
 
 
-def _bca_levels(
-    values: NDArray[np.float64], sums: NDArray[np.float64], alpha: float
-) -> tuple[float, float]:
+def _bca_levels(mean: float, means: Floats, influence: Floats, alpha: float) -> tuple[float, float]:
     """Quantile levels of the resampled means that make the ends of the BCa interval."""
-    below = float(np.mean(sums < values.sum()) + np.mean(sums <= values.sum())) / 2
-    bias = _NORMAL.inv_cdf(min(max(below, 0.5 / sums.size), 1 - 0.5 / sums.size))
-    deviations = values - values.mean()
-    acceleration = float(np.sum(deviations**3) / (6 * np.sum(deviations**2) ** 1.5))
+    below = float(np.mean(means < mean) + np.mean(means <= mean)) / 2
+    bias = _NORMAL.inv_cdf(min(max(below, 0.5 / means.size), 1 - 0.5 / means.size))
+    acceleration = float(np.sum(influence**3) / (6 * np.sum(influence**2) ** 1.5))
 
     def level(z: float) -> float:
         return _NORMAL.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))

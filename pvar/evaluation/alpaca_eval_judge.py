@@ -1,0 +1,102 @@
+"""AlpacaEval 2's judge: the order of the two answers, the prompt, and reading one token's odds.
+
+The judge answers with one token: "m" for the answer shown first, "M" for the second. With the
+log-probabilities of both, the preference is 2 − P(m) / (P(m) + P(M)) on AlpacaEval's scale from 1
+(first) to 2 (second). The baseline is shown first unless a coin seeded by the instruction says
+otherwise; a preference from a swapped showing is turned around, 3 − p.
+
+Source: tatsu-lab/alpaca_eval 0.6.6, completion_parsers.py and annotators/pairwise_evaluator.py;
+judge gpt-4-1106-preview, one token, temperature 1, five top log-probabilities. Its prompt is not
+copied here: give the file's text (ChatML with {instruction}, {output_1}, {output_2}) to be
+comparable with the leaderboard, else our own words ask for the same two tokens.
+"""
+
+import math
+import random
+import re
+from collections.abc import Mapping
+
+from pvar.errors import ConfigError
+from pvar.records import Message
+
+FIRST_TOKEN, SECOND_TOKEN = "m", "M"
+
+DEFAULT_TEMPLATE = """<|im_start|>system
+You compare the answers of two language models and say which one people would like better.
+<|im_end|>
+<|im_start|>user
+Here is an instruction and the answers of two models, named m and M.
+
+## Instruction
+
+{instruction}
+
+## Answer of model m
+
+{output_1}
+
+## Answer of model M
+
+{output_2}
+
+## Task
+
+Which answer would people like better? Reply with the model's name alone: m or M.
+<|im_end|>
+"""
+
+_BLOCK = re.compile(r"<\|im_start\|>(system|user|assistant)\n(.*?)\n?<\|im_end\|>", re.DOTALL)
+_FIELD = re.compile(r"\{(instruction|output_1|output_2)\}")
+
+
+def is_swapped(instruction: str, *, seed: int = 0) -> bool:
+    """Whether the model's answer is shown first. Seed 0 gives the leaderboard's own order."""
+    coin = random.Random(f"is_switched_outputs{instruction}{seed}")  # noqa: S311 - its definition
+    return coin.choices([False, True])[0]
+
+
+def preference_from_logprobs(token_logprobs: Mapping[str, float], *, swapped: bool) -> float | None:
+    """Preference in [1, 2] for the model over the baseline; None where neither token is there.
+
+    A token outside the judge's top five counts as impossible, as in the original.
+    """
+    first = token_logprobs.get(FIRST_TOKEN, -math.inf)
+    second = token_logprobs.get(SECOND_TOKEN, -math.inf)
+    if max(first, second) == -math.inf:
+        return None
+    largest = max(first, second)
+    odds_first, odds_second = math.exp(first - largest), math.exp(second - largest)
+    shown = 2 - odds_first / (odds_first + odds_second)
+    return 3 - shown if swapped else shown
+
+
+def judge_messages(
+    instruction: str,
+    baseline_output: str,
+    model_output: str,
+    *,
+    swapped: bool,
+    template: str = DEFAULT_TEMPLATE,
+) -> tuple[Message, ...]:
+    """The judge's prompt. Raises ConfigError for a template without its blocks or fields."""
+    _check(template)
+    first, second = (model_output, baseline_output) if swapped else (baseline_output, model_output)
+    fields = {"instruction": instruction, "output_1": first, "output_2": second}
+    return tuple(
+        # One pass: braces inside an answer are text, not fields.
+        Message(role, _FIELD.sub(lambda match: fields[match[1]], content))
+        for role, content in _BLOCK.findall(template)
+    )
+
+
+def _check(template: str) -> None:
+    fields = set(_FIELD.findall(template))
+    if missing := {"instruction", "output_1", "output_2"} - fields:
+        raise ConfigError(
+            f"the judge's template lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}"
+        )
+    if not _BLOCK.search(template):
+        raise ConfigError(
+            "the judge's template has no ChatML block; write <|im_start|>user, a line break, the "
+            "text and <|im_end|>"
+        )

@@ -1,0 +1,89 @@
+"""The two tables behind AlpacaEval 2's length control, read from the text of their CSV files.
+
+`instruction_difficulty.csv` has the instruction's number in its first column and a column
+`instruction_difficulty`; `df_gamed.csv` has the columns preference (0 to 1), index, std_delta_len
+and instruction_difficulty. The public scorer downloads them at run time (data set
+tatsu-lab/alpaca_eval); here they are files that the user gives, and the result names them.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pvar.errors import InputError
+from pvar.evaluation.length_control import Calibration
+
+DIFFICULTY_FILE = "instruction_difficulty.csv"
+GAMED_FILE = "df_gamed.csv"
+
+_DIFFICULTY = "instruction_difficulty"
+_PUBLISHED_ENDS = (("e28d875b", "a18b"), ("97aeec3f", "d674d"))
+_GAMED_COLUMNS = ("preference", "index", "std_delta_len", _DIFFICULTY)
+
+
+def parse_calibration(difficulty_csv: str, gamed_csv: str) -> Calibration:
+    """Read both tables. Raises InputError that names the file and the column or line at fault."""
+    numbers, difficulties = _difficulties(difficulty_csv)
+    by_number = np.full(max(numbers, default=-1) + 1, math.nan)
+    by_number[numbers] = difficulties
+    gamed = [row for row in _rows(gamed_csv, GAMED_FILE, _GAMED_COLUMNS) if row["preference"]]
+
+    def column(name: str) -> list[float]:
+        return [_number(row, name, GAMED_FILE, line) for line, row in enumerate(gamed, start=2)]
+
+    return Calibration(
+        difficulties=by_number,
+        gamed_preferences=np.array(column("preference")),
+        gamed_std_delta_lengths=np.array(column("std_delta_len")),
+        gamed_indices=np.array(column("index"), dtype=np.int64),
+        gamed_difficulties=np.array(column(_DIFFICULTY)),
+    )
+
+
+def _difficulties(text: str) -> tuple[list[int], list[float]]:
+    rows = _rows(text, DIFFICULTY_FILE, (_DIFFICULTY,))
+    numbers = [
+        int(_number(row, next(iter(row)), DIFFICULTY_FILE, line))
+        for line, row in enumerate(rows, start=2)
+    ]
+    if min(numbers) < 0:
+        raise InputError(f"{DIFFICULTY_FILE}: an instruction's number is {min(numbers)}")
+    values = [
+        _number(row, _DIFFICULTY, DIFFICULTY_FILE, line) for line, row in enumerate(rows, start=2)
+    ]
+    return numbers, values
+
+
+def _rows(text: str, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(text))
+    found = reader.fieldnames or ()
+    if missing := [column for column in columns if column not in found]:
+        raise InputError(
+            f"{name}: no column {', '.join(missing)}; its columns are {', '.join(found) or 'none'}"
+        )
+    rows = list(reader)
+    if not rows:
+        raise InputError(f"{name}: there are no rows; it must hold one an instruction")
+    return rows
+
+
+def _number(row: Mapping[str, str], column: str, name: str, line: int) -> float:
+    try:
+        value = float(row[column])
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{name}, line {line}: {column} is {row[column]!r}, not a number")
+    return value
+
+
+def is_published(difficulty_sha256: str, gamed_sha256: str) -> bool:
+    """Whether both tables are the ones that the public scorer downloads.
+
+    Of their digests only the ends are publicly documented.
+    """
+    digests = zip((difficulty_sha256, gamed_sha256), _PUBLISHED_ENDS, strict=True)
+    return all(found.startswith(start) and found.endswith(end) for found, (start, end) in digests)
