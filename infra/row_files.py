@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -46,19 +46,16 @@ class BadRow(NamedTuple):
     reason: str
 
 
-def read_rows(path: Path, *, columns: Collection[str] | None = None) -> Iterator[Row | BadRow]:
+def read_rows(path: Path) -> Iterator[Row | BadRow]:
     """Iterate over the rows of a file, or of standard input (`STDIN`).
 
-    `columns` are the ones that matter, where not all do: of a Parquet file no others are read.
     Blank lines are skipped. Raises InputError at once for a file that is missing, unreadable or of
     an unknown kind, and while reading for one that turns out empty or damaged.
     """
     if path == STDIN:
         return _parse_lines(sys.stdin.buffer, "standard input")
     refuse_unreadable(path)
-    if path.name.endswith(PARQUET):
-        return _read_parquet(path, columns)
-    return _read_json_lines(path)
+    return _read_parquet(path) if path.name.endswith(PARQUET) else _read_json_lines(path)
 
 
 def refuse_unreadable(path: Path) -> None:
@@ -143,7 +140,7 @@ def _parse_line(number: int, line: bytes) -> Row | BadRow:
     return Row(number, value)
 
 
-def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[Row | BadRow]:
+def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -151,9 +148,8 @@ def _read_parquet(path: Path, columns: Collection[str] | None) -> Iterator[Row |
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if file.metadata.num_rows == 0:
                 raise InputError(f"{path}: there are no rows; it must hold at least one")
-            names = [name for name in file.schema_arrow.names if columns is None or name in columns]
             number = 0
-            for batch in file.iter_batches(PARQUET_ROWS_PER_BATCH, columns=names):
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS_PER_BATCH):
                 for fields in batch.to_pylist():
                     number += 1
                     yield Row(number, fields)

@@ -1,18 +1,24 @@
-"""From the columns of a user's file to the candidates of a selection, in either of two forms."""
+"""From a user's file, in either of two forms, to the candidates of a selection."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.commands.columns import Columns
+from flows.commands.columns import Columns, is_parquet, read_columns
+from flows.commands.reward_files import read_variances
+from infra.row_files import refuse_unreadable
+from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
-from pvar.selection import Candidates
+from pvar.selection import Candidates, StrategyName
 from pvar.variance import variance_by_prompt
 
 Floats = npt.NDArray[np.float64]
 MAX_PVAR = 0.25
 ROUNDING = 1e-6  # of a PVar computed in float32
+REWARD_STRATEGIES = ("reward_gap", "reward_variance")
+"""Need the rewards themselves beside PVar."""
 NUMBER_COLUMNS = (
     "reward",
     "pvar",
@@ -25,22 +31,59 @@ NUMBER_COLUMNS = (
 
 
 class CandidateTable(NamedTuple):
-    """Candidates, and how they came to their PVar."""
+    """Candidates, and how they came about."""
 
     candidates: Candidates
     origin: str
     """Where the PVar comes from, in words."""
+    accounts: Accounts
+    """In rows of the file."""
+    first_problem: str | None
+    """What is wrong with the first row that was rejected."""
 
 
-def candidates_from(columns: Columns, scale: float | None) -> CandidateTable:
+def read_candidates(path: Path, strategy: StrategyName, scale: float | None) -> CandidateTable:
     """Take PVar from the column pvar where there is one, else compute it from the rewards.
 
     `scale` is for the rewards; None is 1. Raises InputError for a file that is neither form,
     ConfigError for a scale where PVar is given.
     """
+    if strategy not in REWARD_STRATEGIES and _is_long_parquet(path):
+        return _from_variances(path, scale)
+    columns = read_columns(path, NUMBER_COLUMNS)
     if "pvar" in columns.numbers:
         return _from_pvar(columns, scale)
     return _from_rewards(columns, scale)
+
+
+def _is_long_parquet(path: Path) -> bool:
+    """Whether PVar alone is to be computed from Parquet, which may be larger than memory."""
+    if not is_parquet(path):
+        return False
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    refuse_unreadable(path)
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a sound Parquet file ({error}); copy it again") from error
+    return {"prompt_id", "reward"} <= set(names) and "pvar" not in names
+
+
+def _from_variances(path: Path, scale: float | None) -> CandidateTable:
+    tau = 1.0 if scale is None else scale
+    variances = read_variances(path, scale=tau)
+    return CandidateTable(
+        Candidates(variances.prompt_ids, variances.pvar),
+        _computed(variances.num_rewards, tau),
+        variances.accounts,
+        variances.first_problem,
+    )
+
+
+def _computed(num_rewards: int, scale: float) -> str:
+    return f"computed from {num_rewards} rewards with scale τ = {scale:g}"
 
 
 def _from_pvar(columns: Columns, scale: float | None) -> CandidateTable:
@@ -54,8 +97,8 @@ def _from_pvar(columns: Columns, scale: float | None) -> CandidateTable:
     if num_rows.max() > 1:
         raise InputError(
             f"{columns.file_name} has a column pvar, so it must hold one row per prompt, but "
-            f"prompt {columns.prompt_ids[num_rows.argmax()]} has {num_rows.max()}; remove the repeats, "
-            "or the column to compute PVar from the rewards"
+            f"prompt {columns.prompt_ids[num_rows.argmax()]} has {num_rows.max()}; "
+            "remove the repeats, or the column to compute PVar from the rewards"
         )
     order = np.argsort(columns.prompt_index)
     numbers = {name: values[order] for name, values in columns.numbers.items()}
@@ -75,7 +118,9 @@ def _from_pvar(columns: Columns, scale: float | None) -> CandidateTable:
         disagreement=numbers.get("disagreement"),
         num_tokens=_whole(columns, numbers.get("num_tokens")),
     )
-    return CandidateTable(candidates, "read from the column pvar")
+    return CandidateTable(
+        candidates, "read from the column pvar", columns.accounts, columns.first_problem
+    )
 
 
 def _whole(columns: Columns, num_tokens: Floats | None) -> npt.NDArray[np.int64] | None:
@@ -84,8 +129,9 @@ def _whole(columns: Columns, num_tokens: Floats | None) -> npt.NDArray[np.int64]
     wrong = ~(num_tokens >= 0) | (num_tokens != np.floor(num_tokens))
     if wrong.any():
         raise InputError(
-            f"{columns.file_name}: the num_tokens of prompt {columns.prompt_ids[wrong.argmax()]} is "
-            f"{num_tokens[wrong.argmax()]}; it must be a whole number, not missing"
+            f"{columns.file_name}: the num_tokens of prompt "
+            f"{columns.prompt_ids[wrong.argmax()]} is {num_tokens[wrong.argmax()]}; "
+            "it must be a whole number, not missing"
         )
     return num_tokens.astype(np.int64)
 
@@ -116,4 +162,6 @@ def _from_rewards(columns: Columns, scale: float | None) -> CandidateTable:
         reward_gap=np.where(count > 1, largest - smallest, np.nan),
         reward_variance=np.where(count > 1, squares / np.maximum(count - 1, 1), np.nan),
     )
-    return CandidateTable(candidates, f"computed from {len(reward)} rewards with scale τ = {tau:g}")
+    return CandidateTable(
+        candidates, _computed(len(reward), tau), columns.accounts, columns.first_problem
+    )

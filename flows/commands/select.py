@@ -7,8 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import ValidationError
 
-from flows.commands.candidates import NUMBER_COLUMNS, CandidateTable, candidates_from
-from flows.commands.columns import Columns, read_columns
+from flows.commands.candidates import CandidateTable, read_candidates
 from flows.commands.summary import Figure, known, print_summary
 from infra.row_files import write_rows
 from pvar.errors import ConfigError
@@ -60,12 +59,11 @@ def select(
         Print the summary as one JSON object.
     """
     budget = _budget(strategy, fraction, count, tokens)
-    columns = read_columns(input, NUMBER_COLUMNS)
-    table = candidates_from(columns, scale)
+    table = read_candidates(input, strategy, scale)
     selection = select_prompts(table.candidates, strategy, budget, seed=seed, threshold=threshold)
     if out is not None:
         write_rows(out, _rows(selection))
-    print_summary("Selection", _figures(columns, table, selection), as_json=as_json)
+    print_summary("Selection", _figures(table, selection), as_json=as_json)
 
 
 def _budget(
@@ -89,11 +87,11 @@ def _budget(
         raise ConfigError(problems) from error
 
 
-def _figures(columns: Columns, table: CandidateTable, selection: Selection) -> list[Figure]:
+def _figures(table: CandidateTable, selection: Selection) -> list[Figure]:
     return [
         Figure("pvar_origin", "PVar", table.origin),
-        Figure("rows_rejected", "Rows left out", columns.accounts.rejected),
-        Figure("first_problem", "The first of them", columns.first_problem),
+        Figure("rows_rejected", "Rows left out", table.accounts.rejected),
+        Figure("first_problem", "The first of them", table.first_problem),
         Figure("strategy", "Strategy", selection.strategy),
         Figure("budget", "Budget", selection.budget.model_dump(exclude_none=True)),
         Figure("prompts", "Prompts", selection.accounts.rows_in),

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from cyclopts import Parameter
 
-from flows.commands.columns import Columns, read_columns
+from flows.commands.reward_files import Variances, read_variances
 from flows.commands.summary import Figure, known, print_summary
 from infra.row_files import write_rows
-from pvar.variance import PromptVariances, ties_at_cut, variance_by_prompt
+from pvar.variance import ties_at_cut
 
 Floats = npt.NDArray[np.float64]
 TOP_SHARE = 0.1
@@ -48,25 +48,23 @@ def variance(
     as_json
         Print the summary as one JSON object.
     """
-    columns = read_columns(input, ("reward",))
-    rewards = columns.require("reward")
-    variances = variance_by_prompt(columns.prompt_index, rewards, scale=scale)
+    variances = read_variances(input, scale=scale)
     if out is not None:
-        write_rows(out, _rows(columns, variances))
-    print_summary("Preference variance", _figures(columns, variances, scale), as_json=as_json)
+        write_rows(out, _rows(variances))
+    print_summary("Preference variance", _figures(variances, scale), as_json=as_json)
 
 
-def _figures(columns: Columns, variances: PromptVariances, scale: float) -> list[Figure]:
+def _figures(variances: Variances, scale: float) -> list[Figure]:
     pvar = variances.pvar[~np.isnan(variances.pvar)]
-    num_rewards = int(variances.num_responses.sum())
+    num_missing = variances.accounts.rows_out - variances.num_rewards
     pairs = variances.pairs
     return [
         Figure("prompts", "Prompts", len(variances.pvar)),
         Figure("prompts_with_pvar", "… with two rewards or more", len(pvar)),
-        Figure("rewards", "Rewards", num_rewards),
-        Figure("rewards_missing", "Rewards missing", columns.accounts.rows_out - num_rewards),
-        Figure("rows_rejected", "Rows left out", columns.accounts.rejected),
-        Figure("first_problem", "The first of them", columns.first_problem),
+        Figure("rewards", "Rewards", variances.num_rewards),
+        Figure("rewards_missing", "Rewards missing", num_missing),
+        Figure("rows_rejected", "Rows left out", variances.accounts.rejected),
+        Figure("first_problem", "The first of them", variances.first_problem),
         Figure("scale", "Reward scale τ", scale),
         Figure("pvar_mean", "Mean PVar", float(pvar.mean()) if len(pvar) else None),
         Figure("pvar_quantiles", "PVar quantiles", _quantiles(pvar)),
@@ -94,9 +92,9 @@ def _ties(pvar: Floats) -> dict[str, int]:
     return {"tied": ties.num_tied, "taken": ties.num_taken}
 
 
-def _rows(columns: Columns, variances: PromptVariances) -> Iterator[dict[str, object]]:
+def _rows(variances: Variances) -> Iterator[dict[str, object]]:
     table = zip(
-        columns.prompt_ids.tolist(),
+        variances.prompt_ids.tolist(),
         variances.num_responses.tolist(),
         variances.pvar.tolist(),
         variances.stderr.tolist(),

@@ -87,15 +87,24 @@ class Candidates:
                     f"candidates: {field.name} has shape {values.shape}, prompt_ids has "
                     f"({num_prompts},); give one value per prompt"
                 )
-        ids, counts = np.unique(self.prompt_ids, return_counts=True)
-        if len(ids) < num_prompts:
+        repeated = _first_repeated(self.prompt_ids)
+        if repeated is not None:
             raise InputError(
-                f"candidates: {num_prompts} rows hold only {len(ids)} different prompt ids "
-                f"({ids[np.argmax(counts)]} comes {counts.max()} times); give one row per prompt"
+                f"candidates: the prompt id {repeated} comes more than once; "
+                "give one row per prompt"
             )
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
+
+
+def _first_repeated(prompt_ids: IdArray) -> object | None:
+    """An id that comes twice; ascending ids, which large tables have, are not sorted again."""
+    if np.all(prompt_ids[1:] > prompt_ids[:-1]):
+        return None
+    ascending = np.sort(prompt_ids)
+    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+    return repeated[0] if len(repeated) else None
 
 
 class Settings(NamedTuple):

@@ -24,16 +24,16 @@ TABLE = [
 ]
 
 
-@pytest.fixture
-def rewards(tmp_path):
-    write_rows(tmp_path / "rewards.jsonl", REWARDS)
-    return tmp_path / "rewards.jsonl"
+@pytest.fixture(params=["rewards.jsonl", "rewards.parquet"])
+def rewards(tmp_path, request):
+    write_rows(tmp_path / request.param, REWARDS)
+    return tmp_path / request.param
 
 
-@pytest.fixture
-def table(tmp_path):
-    write_rows(tmp_path / "table.parquet", TABLE)
-    return tmp_path / "table.parquet"
+@pytest.fixture(params=["table.jsonl.gz", "table.parquet"])
+def table(tmp_path, request):
+    write_rows(tmp_path / request.param, TABLE)
+    return tmp_path / request.param
 
 
 def selected(path, **options):
@@ -127,6 +127,7 @@ def test_options_that_do_not_fit_together_are_refused(table, options, message):
         select(table, **options)
 
 
+@pytest.mark.parametrize("name", ["table.jsonl", "table.parquet"])
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
@@ -147,10 +148,40 @@ def test_options_that_do_not_fit_together_are_refused(table, options, message):
         ),
     ],
 )
-def test_files_that_do_not_fit_are_refused_by_what_is_wrong(tmp_path, rows, options, message):
-    write_rows(tmp_path / "table.jsonl", rows)
+def test_files_that_do_not_fit_are_refused_by_what_is_wrong(tmp_path, name, rows, options, message):
+    write_rows(tmp_path / name, rows)
     with pytest.raises(InputError, match=message):
-        select(tmp_path / "table.jsonl", count=1, **options)
+        select(tmp_path / name, count=1, **options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": "a", "pvar": 0.1}], "no column prompt_id"),
+        ([{"prompt_id": 1.5, "pvar": 0.1}], "prompt_id is of type double"),
+        ([{"prompt_id": "a", "pvar": "high"}], "the column pvar is of type string"),
+        ([{"prompt_id": None, "pvar": 0.1}], "prompt_id"),
+    ],
+)
+def test_a_parquet_table_with_wrong_columns_is_refused_by_their_name(tmp_path, rows, message):
+    write_rows(tmp_path / "table.parquet", rows)
+    with pytest.raises(InputError, match=message):
+        select(tmp_path / "table.parquet", count=1)
+
+
+@pytest.mark.parametrize("name", ["table.jsonl", "table.parquet"])
+def test_rows_without_a_prompt_id_are_left_out_and_counted(tmp_path, capsys, name):
+    (tmp_path / "table.jsonl").write_text('{"prompt_id": "a", "pvar": 0.1}\n{"pvar": 0.2}\n')
+    rows = [{"prompt_id": "a", "pvar": 0.1}, {"prompt_id": None, "pvar": 0.2}]
+    write_rows(tmp_path / "table.parquet", rows)
+    assert selected(tmp_path / name, count=5, as_json=True) == ["a"]
+    assert json.loads(capsys.readouterr().out)["rows_rejected"] == {"no_prompt_id": 1}
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path):
+    (tmp_path / "table.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError, match="not a sound Parquet file"):
+        select(tmp_path / "table.parquet", count=1)
 
 
 @pytest.mark.skipif(not POOL.exists(), reason="shared/data is not beside the project")

@@ -115,10 +115,11 @@ def test_a_file_without_any_pair_has_no_pvar_and_no_crash(tmp_path, capsys):
     variance(tmp_path / "rows.jsonl")
 
 
-def test_integer_ids_stay_integers_and_sort_as_numbers(tmp_path):
+@pytest.mark.parametrize("source", ["rows.jsonl", "rows.parquet"])
+def test_integer_ids_stay_integers_and_sort_as_numbers(tmp_path, source):
     rows = [{"prompt_id": number, "reward": 0.0} for number in (10, 9, 10, 9)]
-    write_rows(tmp_path / "rows.jsonl", rows)
-    variance(tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl")
+    write_rows(tmp_path / source, rows)
+    variance(tmp_path / source, out=tmp_path / "out.jsonl")
     assert [row.fields["prompt_id"] for row in read_rows(tmp_path / "out.jsonl")] == [9, 10]
 
 
@@ -138,7 +139,6 @@ def test_dash_reads_standard_input_also_on_the_command_line(monkeypatch, capsys)
         ([{"prompt": "a", "reward": 1.0}], "there is no column prompt_id"),
         ([{"prompt_id": "a", "reward": 1.0}, {"prompt_id": 1, "reward": 1.0}], "all of one kind"),
         ([{"prompt_id": 1.5, "reward": 1.0}], r"row 1: prompt_id is 1\.5"),
-        ([{"prompt_id": "", "reward": 1.0}], "row 1: prompt_id is ''"),
         ([{"prompt_id": 2**63, "reward": 1.0}], "row 1: prompt_id is 9223372036854775808"),
         ([{"prompt_id": "a", "reward": True}], "row 1: reward is True, not a number"),
         ([{"prompt_id": "a", "reward": 10**400}], "row 1: reward is 1000"),
@@ -156,7 +156,7 @@ def test_files_that_do_not_fit_are_refused_by_what_is_wrong(tmp_path, rows, mess
 def test_a_parquet_file_without_a_column_is_refused_by_its_name(tmp_path, column):
     rows = [{name: value for name, value in ROWS[0].items() if name != column}]
     write_rows(tmp_path / "rows.parquet", rows)
-    with pytest.raises(InputError, match=f"there is no column {column}"):
+    with pytest.raises(InputError, match=f"column {column}"):
         variance(tmp_path / "rows.parquet")
 
 

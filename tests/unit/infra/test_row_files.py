@@ -145,17 +145,6 @@ def test_a_parquet_column_may_be_null_for_longer_than_a_batch(tmp_path):
     assert [row.fields for row in read_rows(tmp_path / "rows.parquet")] == rows
 
 
-def test_only_the_columns_that_matter_are_read_from_parquet(tmp_path):
-    write_rows(tmp_path / "rows.parquet", ROWS)
-    (first, _) = read_rows(tmp_path / "rows.parquet", columns=("reward", "no such column"))
-    assert first == Row(1, {"reward": 1.5})
-
-
-def test_a_parquet_file_without_any_of_the_columns_still_has_its_rows(tmp_path):
-    write_rows(tmp_path / "rows.parquet", ROWS)
-    assert list(read_rows(tmp_path / "rows.parquet", columns=())) == [Row(1, {}), Row(2, {})]
-
-
 def test_a_failing_row_leaves_the_old_file_and_no_rubbish(tmp_path):
     path = written(tmp_path / "rows.jsonl", b'{"old": true}\n')
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -295,8 +295,10 @@ def test_quotas_without_sources_are_refused():
 
 
 def test_candidates_are_one_row_per_prompt():
-    with pytest.raises(InputError, match=r"3 rows hold only 2 different prompt ids \(a comes 2"):
+    with pytest.raises(InputError, match="prompt id a comes more than once"):
         candidates([0.1, 0.2, 0.1], ids=["a", "b", "a"])
+    with pytest.raises(InputError, match="prompt id 7 comes more than once"):
+        candidates([0.1, 0.2, 0.1], ids=[6, 7, 7])
     with pytest.raises(InputError, match=r"pvar has shape \(2,\), prompt_ids has \(3,\)"):
         candidates([0.1, 0.2], ids=["a", "b", "c"])
 
