@@ -1,5 +1,6 @@
 """Neighbours that many tests share. More of them live in the conftest files of subfolders."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.services.s3 import S3Server
 @pytest.fixture(scope="session")
 def moto_s3() -> Iterator[S3Server]:
     """A quick S3 server, in a thread; it accepts any credentials."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it would report every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -8,7 +8,6 @@ A writer holds a lock on its temporary file while it lives. Opening the store re
 files that nobody has locked and that are an hour old: a killed writer's.
 """
 
-import errno
 import fcntl
 import logging
 import os
@@ -21,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from infra.store.disk import cause
 from infra.store.keys import TEMPORARY, check_key, check_prefix
 from pvar.errors import NotFoundError, StoreError
 from pvar.ports import ObjectInfo
@@ -70,15 +70,20 @@ class FileStore:
 
     def download(self, key: str, path: Path) -> None:
         """Copy the object to a local file, which appears when it is whole."""
-        with self._explained("download", key), self._existing(key) as source:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._explained("read", key), self._existing(key) as source:
             partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with partial.open("xb") as target:
                     shutil.copyfileobj(source, target)
                 os.replace(partial, path)
+            except OSError as error:
+                why = cause(error, path.parent, "choose another folder")
+                message = f"{self.uri}: cannot download {key!r} to {path}: {why}"
+                raise StoreError(message) from error
             finally:
-                partial.unlink(missing_ok=True)
+                with suppress(OSError):
+                    partial.unlink()
 
     def upload(self, path: Path, key: str) -> None:
         """Copy a local file into the store."""
@@ -133,9 +138,8 @@ class FileStore:
         try:
             yield
         except OSError as error:
-            raise StoreError(
-                f"{self.uri}: cannot {verb} {key!r}: {error.strerror}{_advice(error, self._root)}"
-            ) from error
+            why = cause(error, self._root, "move the store with PVAR_STORE_URI")
+            raise StoreError(f"{self.uri}: cannot {verb} {key!r}: {why}") from error
 
 
 def open_file_store(root: Path) -> FileStore:
@@ -196,22 +200,3 @@ def _is_unlocked(path: Path) -> bool:
         except BlockingIOError:
             return False
         return True
-
-
-def _advice(error: OSError, root: Path) -> str:
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return f" ({_space(root)}); free some space or move the store with PVAR_STORE_URI"
-        case errno.EROFS | errno.EACCES | errno.EPERM:
-            return "; make the folder writable or move the store with PVAR_STORE_URI"
-        case errno.ENOTDIR | errno.EISDIR:
-            return "; a file stands where a folder is needed, or the reverse"
-        case _:
-            return f" ({error.filename})" if error.filename else ""
-
-
-def _space(root: Path) -> str:
-    with suppress(OSError):
-        usage = shutil.disk_usage(root)
-        return f"{usage.free >> 20} of {usage.total >> 20} MiB are free on its file system"
-    return "its file system is full"

@@ -34,6 +34,7 @@ from botocore.exceptions import (
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from infra.settings import S3Access
+from infra.store.disk import cause
 from infra.store.keys import TEMPORARY, check_key, check_prefix
 from infra.store.s3_errors import code, explained
 from pvar.errors import ConfigError, StoreError
@@ -108,10 +109,8 @@ class S3Store:
                     self._bucket, self._name(key), str(path), Config=_TRANSFER
                 )
         except OSError as error:
-            raise StoreError(
-                f"{self.uri}: cannot download {key!r} to {path}: {error.strerror}; "
-                "make room or the folder writable"
-            ) from error
+            why = cause(error, path.parent, "choose another folder")
+            raise StoreError(f"{self.uri}: cannot download {key!r} to {path}: {why}") from error
 
     def upload(self, path: Path, key: str) -> None:
         """Copy a local file into the store, in parts where it is large."""

@@ -145,12 +145,12 @@ def test_a_large_file_comes_back_whole(store: Store, tmp_path: Path) -> None:
 
 def test_an_upload_replaces_and_a_download_too(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "file"
-    for content in (b"old and long", b"new"):
+    for content in (b"old and long", b"new", b""):
         path.write_bytes(content)
         store.upload(path, "file")
-    path.write_bytes(b"something else")
-    store.download("file", path)
-    assert path.read_bytes() == b"new"
+        path.write_bytes(b"something else")
+        store.download("file", path)
+        assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../outside", "a/../../outside", "a//b", "a\n"])

@@ -1,0 +1,110 @@
+"""A proxy before an S3 server that behaves like some server in the field: one fault at a time.
+
+Requests are forwarded unsigned-for (the quick server checks no signature), so headers can go.
+"""
+
+import http.client
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from tests.services.s3 import S3Server
+
+
+class Fault(Enum):
+    """What is wrong with the server."""
+
+    IGNORES_CONDITIONS = auto()
+    """If-None-Match is overlooked, as older S3-compatible servers do."""
+    REFUSES_CONDITIONS = auto()
+    """If-None-Match is answered with 501 NotImplemented."""
+    CONFLICTS_ONCE = auto()
+    """The first conditional put of each object is answered with 409, as Amazon's S3 may."""
+    LOSES_ANSWERS = auto()
+    """The first conditional put of each object is carried out, but its answer does not arrive."""
+    CUTS_ANSWERS = auto()
+    """The first reading of each object breaks off half-way."""
+
+
+@contextmanager
+def faulty(server: S3Server, fault: Fault) -> Iterator[S3Server]:
+    """`server`, seen through a proxy with the fault."""
+
+    class Handler(_Handler):
+        target = urlsplit(server.endpoint).netloc
+        seen: ClassVar[set[str]] = set()
+
+    Handler.fault = fault
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server._replace(endpoint=f"http://127.0.0.1:{proxy.server_port}")
+    finally:
+        proxy.shutdown()
+        thread.join()
+        proxy.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    target: str
+    fault: Fault
+    seen: set[str]
+    """Paths whose first request got its fault."""
+
+    def _forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        is_conditional = "If-None-Match" in self.headers
+        if self.fault is Fault.IGNORES_CONDITIONS:
+            del self.headers["If-None-Match"]
+        if is_conditional and self.fault is Fault.REFUSES_CONDITIONS:
+            return self._answer(501, b"<Error><Code>NotImplemented</Code></Error>")
+        if is_conditional and self.fault is Fault.CONFLICTS_ONCE and self._is_first():
+            return self._answer(409, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
+        status, headers, content = self._ask_target(body)
+        if is_conditional and self.fault is Fault.LOSES_ANSWERS and self._is_first():
+            return self._hang_up()
+        is_cut = self.command == "GET" and self.fault is Fault.CUTS_ANSWERS and self._is_first()
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in ("transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if is_cut else content)
+        return self._hang_up() if is_cut else None
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _forward
+
+    def _is_first(self) -> bool:
+        is_first = self.path not in self.seen
+        self.seen.add(self.path)
+        return is_first
+
+    def _ask_target(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        connection = http.client.HTTPConnection(self.target)
+        try:
+            connection.request(self.command, self.path, body, dict(self.headers.items()))
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            connection.close()
+
+    def _answer(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: the requests are the tests' own."""

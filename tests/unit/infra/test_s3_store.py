@@ -1,0 +1,152 @@
+"""What an S3 server may do wrong, and what the user then reads."""
+
+import logging
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+
+import pytest
+from pydantic import SecretStr
+
+from infra.settings import S3Access
+from infra.store import open_store
+from pvar.errors import ConfigError, StoreError
+from pvar.ports import Store
+from tests.services.processes import free_port
+from tests.services.s3 import S3Server
+from tests.services.s3_proxy import Fault, faulty
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.IGNORES_CONDITIONS, pytest.param(Fault.REFUSES_CONDITIONS, marks=pytest.mark.slow)],
+)
+def test_without_put_if_absent_create_still_has_one_winner_and_warns(
+    moto_s3: S3Server, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    with faulty(moto_s3, fault) as server, caplog.at_level(logging.WARNING):
+        store = server.new_store()
+        barrier = threading.Barrier(16)
+
+        def race(number: int) -> bool:
+            barrier.wait()
+            return store.create("lease.json", str(number).encode())
+
+        assert store.create("warm-up", b"")
+        with ThreadPoolExecutor(16) as pool:
+            won = list(pool.map(race, range(16)))
+        assert sum(won) == 1
+        assert store.read("lease.json") == str(won.index(True)).encode()
+        assert not store.create("lease.json", b"later")
+    (warning,) = [r.getMessage() for r in caplog.records if "put-if-absent" in r.getMessage()]
+    assert warning.startswith(f"{server.endpoint} ignores put-if-absent")
+
+
+def test_a_server_that_honours_put_if_absent_is_asked_once_and_keeps_no_trace(
+    moto_s3: S3Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket = moto_s3.new_bucket()
+    store = open_store(f"s3://{bucket}", access=moto_s3.access())
+    with caplog.at_level(logging.WARNING):
+        assert store.create("a", b"")
+        assert not store.create("a", b"")
+    assert not caplog.records
+    listing = moto_s3.client().list_objects_v2(Bucket=bucket)
+    assert [item["Key"] for item in listing["Contents"]] == ["a"]
+
+
+@pytest.mark.parametrize("fault", [Fault.LOSES_ANSWERS, Fault.CONFLICTS_ONCE])
+def test_a_creator_whose_put_is_repeated_knows_that_it_won(moto_s3: S3Server, fault: Fault) -> None:
+    with faulty(moto_s3, fault) as server:
+        store = server.new_store()
+        assert store.create("lease.json", b"mine")
+        assert not store.create("lease.json", b"yours")
+        assert store.read("lease.json") == b"mine"
+
+
+def test_a_reading_that_breaks_off_is_repeated(moto_s3: S3Server, tmp_path: Path) -> None:
+    data = Random(3).randbytes(300_000)
+    with faulty(moto_s3, Fault.CUTS_ANSWERS) as server:
+        store = server.new_store()
+        for key in ("read", "download"):
+            store.write(key, data)
+        assert store.read("read") == data
+        store.download("download", tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == data
+
+
+def test_a_large_file_goes_in_parts(moto_s3: S3Server, tmp_path: Path) -> None:
+    bucket = moto_s3.new_bucket()
+    path = tmp_path / "model"
+    path.write_bytes(bytes(40 << 20))
+    open_store(f"s3://{bucket}", access=moto_s3.access()).upload(path, "model")
+    # S3 ends the ETag of an object of three parts with -3; parts are 16 MiB.
+    assert moto_s3.client().head_object(Bucket=bucket, Key="model")["ETag"].endswith('-3"')
+
+
+@pytest.mark.timeout(60)
+def test_an_address_that_nobody_answers_is_named(tmp_path: Path) -> None:
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    access = S3Access(
+        endpoint_url=endpoint, access_key_id="me", secret_access_key=SecretStr("planted-secret")
+    )
+    store = open_store("s3://bucket/prefix", access=access)
+    with pytest.raises(StoreError) as caught:
+        store.read("manifest.json")
+    assert str(caught.value) == (
+        f"s3://bucket/prefix: cannot read 'manifest.json': no answer from {endpoint} "
+        "(EndpointConnectionError); check AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) and that "
+        "the server runs"
+    )
+    assert "planted-secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_missing_bucket_is_named(moto_s3: S3Server, tmp_path: Path) -> None:
+    store = open_store("s3://not-there/x", access=moto_s3.access())
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    for operation in (
+        lambda: store.read("a"),
+        lambda: store.write("a", b""),
+        lambda: store.create("a", b""),
+        lambda: store.upload(path, "a"),
+        lambda: list(store.list("")),
+    ):
+        with pytest.raises(StoreError, match=r"has no bucket 'not-there'; create it"):
+            operation()
+
+
+def test_missing_credentials_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"no credentials for http://127\.0\.0\.1:9; set AWS"):
+        open_store("s3://bucket").read("a")
+
+
+def test_the_standard_variables_say_where_s3_is(
+    moto_s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto_s3.environment().items():
+        monkeypatch.setenv(name, value)
+    store = open_store(f"s3://{moto_s3.new_bucket()}")
+    store.write("a", b"x")
+    assert store.read("a") == b"x"
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:9000", "http://me:planted-secret@host", "s3://b"])
+def test_an_endpoint_that_is_no_plain_address_is_refused(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL_S3") as caught:
+        open_store("s3://bucket", access=S3Access(endpoint_url=endpoint))
+    assert "planted-secret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_bad_local_folder_is_not_blamed_on_the_server(s3_store: Store, tmp_path: Path) -> None:
+    s3_store.write("a", b"x")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"to .*/file/below: File exists: .*/file; a file"):
+        s3_store.download("a", tmp_path / "file" / "below")
