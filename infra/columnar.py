@@ -1,21 +1,17 @@
-"""PVar of a long table of scores (one row a response) that need not fit in memory.
+"""PVar of a long Parquet table of scores (one row a response) that need not fit in memory.
 
 One pass over the columns `prompt_id` and `reward`, rows of a prompt anywhere in the file. A table
-within `BUFFER_BYTES` is computed at once. A larger one is spilled into temporary files by a hash of
-the prompt id, so that all rows of a prompt meet in one of them, and computed file by file
-(a Grace hash join's first half). The temporary files take about as much disk as the two columns,
-in TMPDIR.
+of up to `buffer_bytes` is computed at once. A larger one is spilled into temporary files by a hash
+of the prompt id, so that all rows of a prompt meet in one of them, and computed file by file (the
+first half of a Grace hash join). The temporary files take about as much disk as the two columns do
+uncompressed, in TMPDIR.
 """
 
-import gzip
-import io
-import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +25,11 @@ if TYPE_CHECKING:
 COLUMNS = ("prompt_id", "reward")
 
 BUFFER_BYTES = 256 << 20
-"""Arrow bytes of the two columns that are computed in memory, about 8 million rows."""
+"""The two columns of about 8 million rows, as Arrow holds them."""
 
 NUM_PARTITIONS = 64
 
-BATCH_ROWS = 1 << 20
-
-JSON_BLOCK_BYTES = 32 << 20
-"""Read at once; a longer line is refused."""
+BATCH_ROWS = 1 << 17
 
 
 class VarianceTable(NamedTuple):
@@ -51,33 +44,42 @@ class VarianceTable(NamedTuple):
     stderr: npt.NDArray[np.float64]
     """(P,) NaN for fewer than three."""
     num_rows: int
+    num_without_id: int
+    """Rows without a prompt id, which are left out."""
     num_missing: int
-    """Rows whose reward is null or not finite."""
+    """Rows with one whose reward is null or not finite."""
     num_pairs: int
     num_saturated: int
     """Pairs with |p − ½| > 0.49."""
 
 
-def variance_from_file(path: str | Path, *, scale: float) -> VarianceTable:
-    """Compute PVar of every prompt of a JSONL or Parquet file, plain or gzipped; `-` is stdin.
+def variance_from_file(
+    path: str | Path, *, scale: float, buffer_bytes: int = BUFFER_BYTES
+) -> VarianceTable:
+    """Compute PVar of every prompt of a Parquet file.
 
-    The kind of file is read from its first bytes. Raises InputError for a file that cannot be read,
-    lacks a column (named), or holds a row without prompt id; ConfigError for a bad scale.
+    Raises InputError for a file that cannot be read, lacks a column (named) or holds other types,
+    ConfigError for a scale that is not positive.
     """
-    parts = list(iter_variance(path, scale=scale))
-    return VarianceTable(
-        np.concatenate([part.prompt_ids for part in parts]),
-        np.concatenate([part.num_responses for part in parts]),
-        np.concatenate([part.pvar for part in parts]),
-        np.concatenate([part.stderr for part in parts]),
-        num_rows=sum(part.num_rows for part in parts),
-        num_missing=sum(part.num_missing for part in parts),
-        num_pairs=sum(part.num_pairs for part in parts),
-        num_saturated=sum(part.num_saturated for part in parts),
-    )
+    parts = list(iter_variance(path, scale=scale, buffer_bytes=buffer_bytes))
+    end = sum(len(part.pvar) for part in parts)
+    prompt_ids = np.empty(end, np.dtypes.StringDType())
+    num_responses = np.empty(end, np.int32)
+    pvar, stderr = np.empty((2, end))
+    counts = np.zeros(5, np.int64)
+    while parts:  # each is freed as it is copied, from the heap's end: never two whole tables
+        part = parts.pop()
+        rows = slice(end - len(part.pvar), end)
+        prompt_ids[rows], num_responses[rows] = part.prompt_ids, part.num_responses
+        pvar[rows], stderr[rows] = part.pvar, part.stderr
+        counts += part[4:]
+        end = rows.start
+    return VarianceTable(prompt_ids, num_responses, pvar, stderr, *counts.tolist())
 
 
-def iter_variance(path: str | Path, *, scale: float) -> Iterator[VarianceTable]:
+def iter_variance(
+    path: str | Path, *, scale: float, buffer_bytes: int = BUFFER_BYTES
+) -> Iterator[VarianceTable]:
     """Like `variance_from_file`, in parts of whole prompts: memory stays flat for any table."""
     import pyarrow as pa
 
@@ -85,13 +87,13 @@ def iter_variance(path: str | Path, *, scale: float) -> Iterator[VarianceTable]:
     buffered_bytes = 0
     with ExitStack() as stack:
         spill: _Spill | None = None
-        for batch in _batches(path, stack):
+        for batch in _batches(path):
             if spill is not None:
                 spill.write(batch)
                 continue
             buffered.append(batch)
             buffered_bytes += batch.nbytes
-            if buffered_bytes > BUFFER_BYTES:
+            if buffered_bytes > buffer_bytes:
                 spill = _Spill(Path(stack.enter_context(tempfile.TemporaryDirectory())))
                 while buffered:
                     spill.write(buffered.pop(0))
@@ -103,23 +105,23 @@ def iter_variance(path: str | Path, *, scale: float) -> Iterator[VarianceTable]:
 def _schema() -> "pa.Schema":
     import pyarrow as pa
 
-    return pa.schema({"prompt_id": pa.string(), "reward": pa.float64()})
+    fields: list[tuple[str, pa.DataType]] = [("prompt_id", pa.string()), ("reward", pa.float64())]
+    return pa.schema(fields)
 
 
 def _variance(table: "pa.Table", scale: float) -> VarianceTable:
+    num_rows = len(table)
+    table = table.filter(table["prompt_id"].is_valid())
     ids = table["prompt_id"].combine_chunks().dictionary_encode()
     rewards = table["reward"].to_numpy()  # null becomes NaN
-    if len(rewards) == 0:
-        return VarianceTable(
-            _strings([]), np.empty(0, np.int32), np.empty(0), np.empty(0), 0, 0, 0, 0
-        )
     result = variance_by_prompt(ids.indices.to_numpy(), rewards, scale=scale)
     return VarianceTable(
         _strings(ids.dictionary.to_pylist()),
         result.num_responses,
         result.pvar,
         result.stderr,
-        num_rows=len(rewards),
+        num_rows=num_rows,
+        num_without_id=num_rows - len(rewards),
         num_missing=int(np.count_nonzero(~np.isfinite(rewards))),
         num_pairs=result.pairs.num_pairs,
         num_saturated=result.pairs.num_saturated,
@@ -175,91 +177,20 @@ def _hash(strings: "pa.Array[Any]") -> npt.NDArray[np.int64]:
     return np.asarray((sums[ends] - sums[ends - lengths]) >> np.uint64(33), np.int64)
 
 
-def _batches(path: str | Path, stack: ExitStack) -> Iterator["pa.RecordBatch"]:
-    """Batches of (prompt_id, reward) from either kind of file."""
+def _batches(path: str | Path) -> Iterator["pa.RecordBatch"]:
+    """Batches of the two columns, in the schema above."""
     import pyarrow as pa
-
-    file = _open(path, stack)
-    try:
-        raw = (
-            _parquet_batches(file, path) if _peek(file, 4) == b"PAR1" else _json_batches(file, path)
-        )
-        for batch in raw:
-            if batch["prompt_id"].null_count:
-                raise InputError(f"{path}: {batch['prompt_id'].null_count} rows have no prompt_id")
-            yield batch.cast(_schema())
-    except pa.ArrowException as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _open(path: str | Path, stack: ExitStack) -> BinaryIO:
-    """A seekable binary stream, unzipped. stdin and gzipped Parquet are read into memory."""
-    if str(path) == "-":
-        file = cast(BinaryIO, io.BytesIO(sys.stdin.buffer.read()))
-    else:
-        try:
-            file = stack.enter_context(open(path, "rb"))  # noqa: SIM115 (the stack closes it)
-        except OSError as error:
-            raise InputError(f"{path} cannot be opened: {error.strerror}") from error
-    if _peek(file, 2) != b"\x1f\x8b":
-        return file
-    unzipped = stack.enter_context(gzip.GzipFile(fileobj=file))
-    try:
-        is_parquet = _peek(cast(BinaryIO, unzipped), 4) == b"PAR1"
-        return cast(BinaryIO, io.BytesIO(unzipped.read()) if is_parquet else unzipped)
-    except (EOFError, OSError) as error:
-        raise InputError(f"{path} is not a whole gzip file: {error}") from error
-
-
-def _peek(file: BinaryIO, size: int) -> bytes:
-    start = file.read(size)
-    file.seek(0)
-    return start
-
-
-def _parquet_batches(file: BinaryIO, path: str | Path) -> Iterator["pa.RecordBatch"]:
     import pyarrow.parquet as pq
 
-    parquet = pq.ParquetFile(file)
-    _require_columns(parquet.schema_arrow.names, path)
-    yield from parquet.iter_batches(batch_size=BATCH_ROWS, columns=list(COLUMNS))
-
-
-def _json_batches(file: BinaryIO, path: str | Path) -> Iterator["pa.RecordBatch"]:
-    """Lines end at \\n alone, so texts may hold U+2028 and other separators."""
-    import pyarrow as pa
-    import pyarrow.json
-
-    first = _first_row(file, path)
-    _require_columns(list(first), path)
-    id_type: pa.DataType = pa.int64() if isinstance(first["prompt_id"], int) else pa.string()
-    schema = pa.schema({"prompt_id": id_type, "reward": pa.float64()})
-    yield from pyarrow.json.open_json(
-        file,
-        read_options=pyarrow.json.ReadOptions(block_size=JSON_BLOCK_BYTES),
-        parse_options=pyarrow.json.ParseOptions(
-            explicit_schema=schema, unexpected_field_behavior="ignore"
-        ),
-    )
-
-
-def _first_row(file: BinaryIO, path: str | Path) -> dict[str, object]:
-    line = next((line for line in file if line.strip()), None)
-    file.seek(0)
-    if line is None:
-        raise InputError(f"{path} has no rows")
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{path} is neither Parquet nor JSONL: first row: {error}") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{path}: the first row is not a JSON object")
-    return row
-
-
-def _require_columns(names: list[str], path: str | Path) -> None:
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        raise InputError(
-            f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(names)}"
-        )
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            names = file.schema_arrow.names
+            missing = [name for name in COLUMNS if name not in names]
+            if missing:
+                raise InputError(
+                    f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(names)}"
+                )
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(COLUMNS)):
+                yield batch.select(list(COLUMNS)).cast(_schema())
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {error}") from error
