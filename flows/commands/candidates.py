@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flows.commands.columns import Columns, is_parquet, read_columns
-from flows.commands.reward_files import read_variances
-from infra.row_files import refuse_unreadable
+from flows.commands.columns import Columns
+from flows.commands.line_columns import read_line_columns
+from flows.commands.parquet_columns import is_parquet, parquet_schema, read_parquet_columns
+from flows.commands.reward_files import read_pvar
 from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
 from pvar.selection import Candidates, StrategyName
@@ -49,7 +50,8 @@ def read_candidates(path: Path, strategy: StrategyName, scale: float | None) -> 
     ConfigError for a scale where PVar is given.
     """
     if strategy not in REWARD_STRATEGIES and _is_long_parquet(path):
-        return _from_variances(path, scale)
+        return _from_long_parquet(path, scale)
+    read_columns = read_parquet_columns if is_parquet(path) else read_line_columns
     columns = read_columns(path, NUMBER_COLUMNS)
     if "pvar" in columns.numbers:
         return _from_pvar(columns, scale)
@@ -60,25 +62,18 @@ def _is_long_parquet(path: Path) -> bool:
     """Whether PVar alone is to be computed from Parquet, which may be larger than memory."""
     if not is_parquet(path):
         return False
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    refuse_unreadable(path)
-    try:
-        names = pq.read_schema(path).names
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a sound Parquet file ({error}); copy it again") from error
-    return {"prompt_id", "reward"} <= set(names) and "pvar" not in names
+    names = parquet_schema(path).names
+    return "reward" in names and "pvar" not in names
 
 
-def _from_variances(path: Path, scale: float | None) -> CandidateTable:
+def _from_long_parquet(path: Path, scale: float | None) -> CandidateTable:
     tau = 1.0 if scale is None else scale
-    variances = read_variances(path, scale=tau)
+    scored = read_pvar(path, scale=tau)
     return CandidateTable(
-        Candidates(variances.prompt_ids, variances.pvar),
-        _computed(variances.num_rewards, tau),
-        variances.accounts,
-        variances.first_problem,
+        Candidates(scored.prompt_ids, scored.pvar),
+        _computed(scored.num_rewards, tau),
+        Accounts(rows_in=scored.num_rows, rows_out=scored.num_rows),
+        None,
     )
 
 

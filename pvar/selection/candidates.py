@@ -31,6 +31,7 @@ Measure = Literal["pvar", "reward_gap", "reward_variance", "implicit_gap", "disa
 FloatArray = NDArray[np.floating[Any]]
 IdArray = NDArray[Any]
 """Prompt ids: strings or integers, all of one kind."""
+IDS_PER_PIECE = 1 << 20
 
 
 class Budget(BaseModel):
@@ -98,13 +99,17 @@ class Candidates:
         return len(self.prompt_ids)
 
 
-def _first_repeated(prompt_ids: IdArray) -> object | None:
-    """An id that comes twice; ascending ids, which large tables have, are not sorted again."""
+def _first_repeated(prompt_ids: IdArray) -> str | None:
+    """An id that comes twice. Large tables bring tens of millions: none is copied but in pieces."""
     if np.all(prompt_ids[1:] > prompt_ids[:-1]):
         return None
-    ascending = np.sort(prompt_ids)
-    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
-    return repeated[0] if len(repeated) else None
+    order = np.argsort(prompt_ids)
+    for start in range(0, len(order), IDS_PER_PIECE):
+        ascending = prompt_ids[order[start : start + IDS_PER_PIECE + 1]]
+        repeated = ascending[1:][ascending[1:] == ascending[:-1]].tolist()
+        if repeated:
+            return str(repeated[0])
+    return None
 
 
 class Settings(NamedTuple):
