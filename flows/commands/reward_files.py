@@ -67,7 +67,7 @@ def _from_parquet(path: Path, scale: float) -> Variances:
     kind = _kind_of_ids(path)
     table = variance_from_file(path, scale=scale)
     _refuse_no_rows(path, table.num_rows)
-    ids = table.prompt_ids.astype(kind)
+    ids = table.prompt_ids.astype(kind, copy=False)
     order = np.argsort(ids)
     return Variances(
         ids[order],
@@ -101,7 +101,7 @@ def read_pvar(path: Path, *, scale: float) -> PromptPvar:
     pvar: list[NDArray[np.float64]] = []
     num_rows = num_rewards = 0
     for part in iter_variance(path, scale=scale):
-        ids.append(part.prompt_ids.astype(kind))
+        ids.append(part.prompt_ids.astype(kind, copy=False))
         pvar.append(part.pvar)
         num_rows += part.num_rows
         num_rewards += part.num_rows - part.num_missing

@@ -136,6 +136,18 @@ def test_every_unusable_response_is_left_out_by_a_named_rule():
     )
 
 
+def test_of_equal_texts_the_earliest_sample_stays_whatever_the_order():
+    responses = [response(0, "good"), response(1, "bad"), response(2, "bad")]
+    rewards = [1.0, 0.0, 1e-7]  # equal texts, but for the noise of a batch
+    scores = [
+        Score("p", each.response_id, reward)
+        for each, reward in zip(responses, rewards, strict=True)
+    ]
+    for order in (responses, responses[::-1]):
+        (pair,) = make_pairs([prompt()], order, scores, "best_worst", seed=0).pairs
+        assert pair.rejected_reward == 0.0
+
+
 def test_truncated_answers_can_be_kept():
     responses = [response(0, finish_reason="length"), response(1, finish_reason="length")]
     scores = [Score("p", "p-r00", 1.0), Score("p", "p-r01", 0.0)]
