@@ -28,12 +28,12 @@ def broadcast(rewards: Floats) -> Floats:
 
 
 def best_seconds(compute: Callable[[Floats], object], rewards: Floats, *, repeats: int) -> float:
-    """Shortest of several runs: the others were disturbed by the rest of the machine."""
+    """Shortest processor time of several runs: of one core, whatever else the machine does."""
     seconds = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         compute(rewards)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return min(seconds)
 
 

@@ -4,6 +4,8 @@ The oracle is the two-loop definition written with math.exp; numbers in comments
 """
 
 import math
+import subprocess
+import sys
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -364,3 +366,11 @@ def test_a_number_without_rows_is_a_prompt_without_responses():
     assert result.num_responses.tolist() == [2, 0, 1]
     assert np.isnan(result.pvar[1:]).all()
     assert result.pairs == (1, 0)
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    script = (
+        "import pvar, sys; print({'scipy', 'sklearn', 'pyarrow', 'torch'} & sys.modules.keys())"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert loaded.stdout.strip() == "set()", loaded.stderr
