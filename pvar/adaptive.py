@@ -11,8 +11,8 @@ of PVar_K, the leading Hoeffding term 2√ζ₁/√n with the correction for dra
 replacement, and with one constant for all prompts: the jackknife's own figure is unknown for n = 2
 and too noisy just above (plans that mixed it in found less, tests/benchmarks/README.md).
 
-For h ≤ ¼, Hoeffding's inequality for U-statistics (1963, section 5) bounds the deviation of PVar_n by
-¼·√(ln(1/δ)/n); c = 0.2 is that at δ ≈ ½.
+For 0 ≤ h ≤ ¼, Hoeffding's inequality for U-statistics (1963, section 5) bounds the deviation of
+PVar_n by ¼·√(ln(1/δ)/n) for even n; c = 0.2 is that at δ ≈ ½.
 
 Axes: P prompts, K responses at most.
 """
