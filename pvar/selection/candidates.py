@@ -73,7 +73,7 @@ class Candidates:
     implicit_gap: FloatArray | None = None
     """Implicit reward of chosen minus rejected under the policy, β·Δlog(π_θ/π_ref)."""
     disagreement: FloatArray | None = None
-    """Spread of the prompt's PVar over reward models."""
+    """Between reward models, in [0, ¼] (`pvar.combine.disagreement`)."""
     num_tokens: NDArray[np.integer[Any]] | None = None
     """Training tokens that the prompt costs."""
     source: NDArray[Any] | None = None

@@ -75,7 +75,7 @@ def test_near_duplicates_go_with_their_exact_similarity():
 
 
 def test_similar_prompts_below_the_threshold_stay_although_the_hashes_propose_them():
-    # 0.69 to 0.77 similar: the bands propose about half of these pairs, the similarity removes none.
+    # 0.69 to 0.77 similar: the bands propose about half of these pairs, and none is removed.
     originals = [sentence(seed) for seed in range(30)]
     similar = [f"{text} {sentence(seed, 22)}" for seed, text in enumerate(originals, start=100)]
     prompts = [prompt(text) for text in originals + similar]
