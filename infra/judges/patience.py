@@ -1,0 +1,88 @@
+"""Calling a server again when it asks for time, or is in trouble, and not for ever.
+
+The pause is what the server says (Retry-After) plus up to a second, so that all who were told the
+same do not come back at once; else a random time up to back_off · 2ⁿ (Amazon's "full jitter").
+"""
+
+import logging
+from collections.abc import Callable
+from threading import Event
+from typing import NamedTuple, TypeVar
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from infra.judges.calls import CallError, TransientError
+
+_log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+LONGEST_PAUSE_SECONDS = 120.0
+"""A server that wants a longer pause (Retry-After) is not asked again in this run."""
+
+
+class Patience(NamedTuple):
+    """How long a call is waited for and how often it is repeated."""
+
+    timeout_seconds: float
+    """A server that is silent for so long has timed out."""
+    max_attempts: int
+    """Requests for one reply, the first included (≥ 1)."""
+    back_off_seconds: float
+    """Longest first pause; it doubles with every attempt, up to a minute."""
+
+
+def patiently(send: Callable[[], Result], patience: Patience, over: Event) -> Result:
+    """Call `send` until it gives a result or patience is at its end; `over` ends any pause."""
+    return Retrying(
+        retry=retry_if_exception_type(TransientError),
+        wait=_pause(patience),
+        stop=_stop(patience),
+        sleep=_sleep(over),
+        before_sleep=_report,
+        reraise=True,
+    )(send)
+
+
+def _pause(patience: Patience) -> Callable[[RetryCallState], float]:
+    back_off = wait_random_exponential(multiplier=patience.back_off_seconds, max=60)
+
+    def seconds(state: RetryCallState) -> float:
+        told = _error(state).pause_seconds
+        return back_off(state) if told is None else told + min(back_off(state), 1.0)
+
+    return seconds
+
+
+def _stop(patience: Patience) -> Callable[[RetryCallState], bool]:
+    is_last = stop_after_attempt(patience.max_attempts)
+
+    def stop(state: RetryCallState) -> bool:
+        return is_last(state) or (_error(state).pause_seconds or 0) > LONGEST_PAUSE_SECONDS
+
+    return stop
+
+
+def _sleep(over: Event) -> Callable[[float], None]:
+    def sleep(seconds: float) -> None:
+        if over.wait(seconds):
+            raise CallError("abandoned")
+
+    return sleep
+
+
+def _report(state: RetryCallState) -> None:
+    pause = state.next_action.sleep if state.next_action else 0
+    _log.info("judge: %s; asking again in %.1f s", _error(state).reason, pause)
+
+
+def _error(state: RetryCallState) -> TransientError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, TransientError)
+    return error

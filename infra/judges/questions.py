@@ -1,0 +1,174 @@
+"""What a language model is asked as a judge, and how its reply becomes a preference.
+
+    AlpacaEval   one token, "m" or "M", with the log-probabilities of both
+    ArenaHard    a text that ends in [[A>>B]], [[A>B]], [[A=B]], [[B>A]] or [[B>>A]]
+
+The wording and the reading are the benchmarks' own (`pvar/evaluation/`); here they meet a server.
+The first answer of a comparison is shown first (m, A), so a preference is always for the second.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from pvar.digest import digest
+from pvar.evaluation.alpaca_eval_judge import (
+    DEFAULT_TEMPLATE,
+    FIRST_TOKEN,
+    SECOND_TOKEN,
+    judge_messages,
+    preference_from_logprobs,
+)
+from pvar.evaluation.arena_hard import JudgedQuestion, outcomes
+from pvar.evaluation.arena_hard_judge import (
+    CONTINUE,
+    OWN_ANSWER_FIRST,
+    JudgeTemplate,
+    game_messages,
+    parse_verdict,
+    wants_continuation,
+)
+from pvar.evaluation.style import Version
+from pvar.judging import Identity, prompt_text
+from pvar.records import Comparison, Message
+
+NO_VERDICT = "no_verdict"
+TRUNCATED = "truncated"
+
+
+class Request(NamedTuple):
+    """One request to a chat model."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float
+    top_logprobs: int | None = None
+    """How many tokens' log-probabilities come with the reply; None for none."""
+
+
+class Reply(NamedTuple):
+    """What the model wrote."""
+
+    text: str
+    is_truncated: bool
+    """It ran into `max_tokens`."""
+    top_logprobs: Mapping[str, float]
+    """Of the first token; empty where they were not asked for."""
+
+
+class Reading(NamedTuple):
+    """What a reply says of a comparison."""
+
+    preference: float | None
+    """Probability in [0, 1] that the second answer is better."""
+    evidence: str
+    reason: str | None = None
+    """Why there is no preference."""
+
+
+Ask = Callable[[Request], Reply]
+
+
+class Questions(Protocol):
+    """A way of asking."""
+
+    @property
+    def identity(self) -> Identity:
+        """Its kind, the digest of its wording, and its sampling parameters."""
+        ...
+
+    def put(self, comparison: Comparison, ask: Ask) -> Reading:
+        """Ask about one comparison; errors of `ask` pass through."""
+        ...
+
+
+@dataclass(frozen=True)
+class AlpacaEval:
+    """The odds of two tokens: P(M) / (P(m) + P(M)), as in AlpacaEval 2."""
+
+    template: str = DEFAULT_TEMPLATE
+    """ChatML with {instruction}, {output_1} and {output_2}."""
+
+    @property
+    def identity(self) -> Identity:
+        """The leaderboard's own parameters; temperature 1 leaves the log-probabilities alone."""
+        return {
+            "kind": "alpaca_eval",
+            "template": digest(self.template),
+            "max_tokens": 1,
+            "temperature": 1.0,
+            "top_logprobs": 5,
+        }
+
+    def put(self, comparison: Comparison, ask: Ask) -> Reading:
+        """Ask for one token."""
+        messages = judge_messages(
+            prompt_text(comparison.messages),
+            comparison.first,
+            comparison.second,
+            swapped=False,
+            template=self.template,
+        )
+        reply = ask(Request(messages, max_tokens=1, temperature=1.0, top_logprobs=5))
+        odds = {
+            token: reply.top_logprobs[token]
+            for token in (FIRST_TOKEN, SECOND_TOKEN)
+            if token in reply.top_logprobs
+        }
+        preference = preference_from_logprobs(odds, swapped=False)  # from 1 (first) to 2 (second)
+        if preference is None:
+            return Reading(None, reply.text, NO_VERDICT)
+        return Reading(preference - 1, json.dumps(odds))
+
+
+@dataclass(frozen=True)
+class ArenaHard:
+    """A reasoned verdict in words, as in Arena-Hard; > and >> are both a win here.
+
+    The evidence keeps the whole text, from which Arena-Hard's own score weighs >> three times.
+    """
+
+    version: Version
+    max_tokens: int
+    temperature: float
+    template: JudgeTemplate = OWN_ANSWER_FIRST
+
+    @property
+    def identity(self) -> Identity:
+        """Version (how verdicts are read), wording and sampling parameters."""
+        return {
+            "kind": "arena_hard",
+            "version": self.version,
+            "template": self.template.digest,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+        }
+
+    def put(self, comparison: Comparison, ask: Ask) -> Reading:
+        """Ask for a judgment; a v0.1 judge that forgot its verdict is asked for it once."""
+        messages = game_messages(
+            prompt_text(comparison.messages),
+            comparison.first,
+            comparison.second,
+            game=1,
+            template=self.template,
+        )
+        reply = ask(Request(messages, self.max_tokens, self.temperature))
+        judgment = reply.text
+        if self.version == "v0.1" and wants_continuation(judgment):
+            again = (*messages, Message("assistant", judgment), Message("user", CONTINUE))
+            reply = ask(Request(again, self.max_tokens, self.temperature))
+            judgment = f"{judgment}\n{reply.text}"
+        preference = _preference(judgment, self.version)
+        if preference is None:
+            return Reading(None, judgment, TRUNCATED if reply.is_truncated else NO_VERDICT)
+        return Reading(preference, judgment)
+
+
+def _preference(judgment: str, version: Version) -> float | None:
+    """1 where B, the second answer, wins, ½ for a tie, 0 where A does."""
+    label = parse_verdict(judgment, version)
+    # Game 1 shows the baseline as A: its outcome for the model is the preference for B.
+    games = outcomes(JudgedQuestion("", "", "", None, label, label), version)
+    return games[0].value if games else None

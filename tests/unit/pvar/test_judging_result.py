@@ -1,0 +1,77 @@
+"""A result says what it does not cover, and is not final below the required coverage (PITFALLS 24).
+
+Preferences are the challenger's; `unseen` is a showing without a verdict.
+"""
+
+import pytest
+
+from pvar.errors import BudgetError, JudgeError
+from pvar.judging_result import BUDGET_SPENT, JudgedPair, JudgingResult, Showing
+from pvar.records import Verdict
+
+
+def seen(preference: float, *, is_swapped: bool = False) -> Showing:
+    return Showing(is_swapped, preference, None, None)
+
+
+def unseen(reason: str) -> Showing:
+    return Showing(True, None, None, reason)
+
+
+def result(*showings: tuple[Showing, ...], min_coverage: float = 1.0) -> JudgingResult:
+    pairs = tuple(JudgedPair(f"p{i}", each) for i, each in enumerate(showings))
+    return JudgingResult(pairs, min_coverage, num_calls=3, num_cached=0, usd=0.0)
+
+
+def test_a_pair_has_the_mean_of_its_showings_or_none() -> None:
+    judged = result((seen(1.0), seen(0.5)), (seen(1.0), unseen("timeout")), (seen(0.25),))
+
+    # With the first showing alone the second pair's preference would be the position's, 1.
+    assert judged.verdicts == (
+        Verdict("p0", 0.75),
+        Verdict("p1", None, "timeout"),
+        Verdict("p2", 0.25),
+    )
+    assert judged.num_judged == 2
+    assert judged.coverage == pytest.approx(2 / 3)
+    assert judged.missing == {"timeout": 1}
+
+
+def test_consistency_counts_the_pairs_whose_showings_name_the_same_side() -> None:
+    judged = result(
+        (seen(0.9), seen(0.6)),  # challenger twice
+        (seen(0.9), seen(0.4)),  # whoever is shown second
+        (seen(0.5), seen(0.5)),  # a tie twice
+        (seen(0.5), seen(0.6)),
+        (seen(0.9), unseen("timeout")),  # not comparable
+        (seen(0.9),),
+    )
+
+    assert judged.position_consistency == pytest.approx(2 / 4)
+    assert result((seen(0.9),)).position_consistency is None
+
+
+def test_a_result_is_final_from_the_required_coverage_on() -> None:
+    pairs = ((seen(1.0),), (seen(1.0),), (seen(0.0),), (unseen("timeout"),))
+
+    enough = result(*pairs, min_coverage=0.75)
+    assert enough.is_final
+    assert enough.final_verdicts() == enough.verdicts
+
+    too_little = result(*pairs, min_coverage=0.76)
+    assert not too_little.is_final
+    with pytest.raises(JudgeError, match=r"3 of 4 pairs .*75\.0%, required 76\.0%.*timeout"):
+        too_little.final_verdicts()
+
+
+def test_a_spent_budget_is_an_error_of_its_own_and_only_below_the_required_coverage() -> None:
+    pairs = ((seen(1.0),), (unseen(BUDGET_SPENT),))
+
+    assert len(result(*pairs, min_coverage=0.5).final_verdicts()) == 2
+    with pytest.raises(BudgetError, match="3 calls spent the judge's budget"):
+        result(*pairs, min_coverage=0.9).final_verdicts()
+
+
+def test_nothing_judged_is_not_final() -> None:
+    assert result().coverage == 0.0
+    assert not result(min_coverage=0.01).is_final
