@@ -12,23 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from tasks.report_data import (
-    AnswerFigures,
-    AnswerSample,
-    Counts,
-    Evaluation,
-    Failure,
-    Gate,
-    GateCheck,
-    Link,
-    PromptExample,
-    PvarDistribution,
-    ReportData,
-    RewardScale,
-    ScoredResponse,
-    Setting,
-    StageRow,
-)
+from tasks.report_data import ReportData, ScoredResponse
 from tasks.report_figures import pvar_figure, training_figures, win_rate_figure
 from tasks.report_text import (
     count,
@@ -46,25 +30,6 @@ from tasks.report_text import (
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-__all__ = [
-    "AnswerFigures",
-    "AnswerSample",
-    "Counts",
-    "Evaluation",
-    "Failure",
-    "Gate",
-    "GateCheck",
-    "Link",
-    "PromptExample",
-    "PvarDistribution",
-    "ReportData",
-    "RewardScale",
-    "ScoredResponse",
-    "Setting",
-    "StageRow",
-    "render_report",
-]
 
 NUM_OPEN_SAMPLES = 6
 """Sample answers that are shown without unfolding."""

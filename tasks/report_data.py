@@ -73,7 +73,7 @@ class GateCheck(NamedTuple):
     """One condition of a promotion; value and bound are shares in [0, 1]."""
 
     check: str
-    """For example `lower end of the win rate, above`."""
+    """What must hold of the bound: `lower end of the win rate, above`."""
     value: float | None
     bound: float | None
     passed: bool

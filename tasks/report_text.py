@@ -101,7 +101,7 @@ def refusal(gate: Gate) -> str:
     if gate.promoted:
         return ""
     failed = "; ".join(
-        f"{check.check}: {_or_missing(check.value)}, bound {_or_missing(check.bound)}"
+        f"{check.check} {_or_missing(check.bound)} (it is {_or_missing(check.value)})"
         for check in gate.checks
         if not check.passed
     )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pvar.records import Message
-from tasks.report import (
+from tasks.report import render_report
+from tasks.report_data import (
     AnswerFigures,
     AnswerSample,
     Counts,
@@ -23,7 +24,6 @@ from tasks.report import (
     ScoredResponse,
     Setting,
     StageRow,
-    render_report,
 )
 from tasks.tables import TrainStep
 
@@ -98,7 +98,7 @@ FULL = ReportData(
         AnswerSample(asked(f"Question {number}"), f"before {number}", f"after {number}", preference)
         for number, preference in enumerate([1.0, 0.5, 0.0, None, 1.0, 1.0, 0.0, 1.0])
     ),
-    gate=Gate(True, (GateCheck("win rate, lower end, above", 0.658, 0.5, True),)),
+    gate=Gate(True, (GateCheck("lower end of the win rate, above", 0.658, 0.5, True),)),
     links=(
         Link("MLflow run", "http://localhost:5000/#/runs/1?a=1&b=2"),
         Link("Artifacts", "s3://bucket/root"),
@@ -263,11 +263,13 @@ def test_the_evaluation_shows_both_models(full: Page):
 
 
 def test_the_gate_shows_each_check_beside_its_bound(full: Page):
-    assert full.after("win rate, lower end")[:3] == ["65.8 %", "50 %", "passed"]
-    refused = Gate(False, (GateCheck("coverage", 0.9496, 0.95, False),), "It is switched off.")
+    assert full.after("lower end")[:3] == ["65.8 %", "50 %", "passed"]
+    refused = Gate(
+        False, (GateCheck("coverage, at least", 0.9496, 0.95, False),), "It is switched off."
+    )
     parsed = page(dataclasses.replace(FULL, gate=refused))
     assert parsed.after("coverage")[:2] == ["94.96 %", "95 %"]
-    assert "Not met: coverage: 94.96" in parsed.text
+    assert "Not met: coverage, at least 95 % (it is 94.96 %)." in plain(parsed.text)
     assert "It is switched off." in parsed.text
 
 

@@ -92,12 +92,12 @@ def test_a_missing_end_leaves_the_interval_out():
 
 def test_a_refusal_names_the_checks_that_failed_and_the_note():
     checks = (
-        GateCheck("win rate, lower end", 0.4949, 0.5, False),
-        GateCheck("coverage", None, 0.95, False),
+        GateCheck("lower end, above", 0.4949, 0.5, False),
+        GateCheck("coverage, at least", None, 0.95, False),
         GateCheck("ended", 0.9, 0.5, True),
     )
     assert plain(refusal(Gate(False, checks, "Promotion is switched off."))) == (
-        "Not met: win rate, lower end: 49.49 %, bound 50 %; coverage: missing, bound 95 %. "
+        "Not met: lower end, above 50 % (it is 49.49 %); coverage, at least 95 % (it is missing). "
         "Promotion is switched off."
     )
     assert refusal(Gate(True, checks[2:], "note")) == ""
