@@ -4,12 +4,29 @@ Ids are content hashes (`pvar.digest`), so the same prompt has the same id in ev
 machine, and a row can be joined without trusting its position (DESIGN.md, "Artifacts").
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 FinishReason = Literal["stop", "length", "error"]
 """Why sampling ended: the model ended its answer, ran into the token limit, or failed."""
 
 Split = Literal["train", "eval"]
+
+
+class Row(NamedTuple):
+    """A row of a user's file, as it is there."""
+
+    number: int
+    """Line number (JSON lines) or row number (Parquet), from 1."""
+    fields: Mapping[str, object]
+
+
+class BadRow(NamedTuple):
+    """A line of a user's file that is not a row."""
+
+    number: int
+    """Line number, from 1."""
+    reason: str
 
 
 class Message(NamedTuple):
@@ -30,6 +47,11 @@ class Prompt(NamedTuple):
     chosen: str | None = None
     """The source's own preferred answer (preference rows only)."""
     rejected: str | None = None
+    chosen_score: float | None = None
+    """The source's own score of `chosen`, where it has one."""
+    rejected_score: float | None = None
+    chosen_aspects: tuple[float, ...] = ()
+    """The source's ratings of single aspects of `chosen` (UltraFeedback: 1 to 5)."""
 
 
 class Response(NamedTuple):

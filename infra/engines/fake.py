@@ -13,7 +13,7 @@ import numpy as np
 
 from pvar.digest import digest, response_id
 from pvar.records import Response
-from tasks.ports import Rejection, SampleRequest
+from pvar.ports import Rejection, SampleRequest
 
 _WARM = ("good", "great", "happy", "love", "wonderful", "excellent", "beautiful", "nice")
 _BITTER = ("bad", "terrible", "sad", "hate", "awful", "horrible", "ugly", "poor")

@@ -10,7 +10,7 @@ from math import nan
 
 from pvar.digest import digest
 from pvar.records import Score
-from tasks.ports import ScoreRequest
+from pvar.ports import ScoreRequest
 
 
 @dataclass(frozen=True)

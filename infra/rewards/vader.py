@@ -9,7 +9,7 @@ compound is rounded to 4 decimals, so that saturated texts tie. The lexicon is E
 from collections.abc import Sequence
 
 from pvar.records import Score
-from tasks.ports import ScoreRequest
+from pvar.ports import ScoreRequest
 
 
 class VaderScorer:

@@ -27,12 +27,13 @@ _ENDPOINT = "AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL)"
 def explained(uri: str, endpoint: str, verb: str, key: str) -> Iterator[None]:
     """Turn the errors of the body, which does `verb` to `key`, into StoreError.
 
-    NotFoundError where the server says that there is no such object.
+    NotFoundError where a reader is told that there is no such object. A writer's 404 is something
+    else: a web server that is no S3.
     """
     try:
         yield
     except ClientError as error:
-        if code(error) in ("NoSuchKey", "404"):
+        if verb in ("read", "download") and code(error) in ("NoSuchKey", "404"):
             raise NotFoundError(f"{uri}: there is no object {key!r}") from error
         raise StoreError(
             f"{uri}: cannot {verb} {key!r}: {_refusal(error, uri, endpoint)}"

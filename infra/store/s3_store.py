@@ -241,11 +241,11 @@ def _writer(client: "S3Client", bucket: str, name: str) -> str | None:
 def _probe(client: "S3Client", bucket: str, name: str) -> bool:
     """Whether the second of two put-if-absent is refused."""
     try:
-        first = _put_if_absent(client, bucket, name, b"")
-        second = _put_if_absent(client, bucket, name, b"")
+        _put_if_absent(client, bucket, name, b"")
+        is_refused = not _put_if_absent(client, bucket, name, b"")
     except ClientError as error:
         if code(error) == "NotImplemented":
             return False
         raise
     client.delete_object(Bucket=bucket, Key=name)
-    return first and not second
+    return is_refused

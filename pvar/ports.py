@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pvar.records import Comparison, Message, Response, Score, Verdict
+from pvar.config import JudgeConfig, RewardModelConfig, RuntimeConfig, SamplerSettings
+from pvar.records import BadRow, Comparison, Message, Response, Row, Score, Verdict
 
 
 class ObjectInfo(NamedTuple):
@@ -123,4 +124,76 @@ class Judge(Protocol):
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One verdict per comparison, in order."""
+        ...
+
+
+class RegisteredVersion(NamedTuple):
+    """A version of a registered model."""
+
+    model_name: str
+    version: int
+    artifact: str | None
+    """`train/<digest>` of the artifact that it was made from; None if it is not ours."""
+    opponent: str | None = None
+    """Pinned reference of the model that it was compared with."""
+
+
+class Registry(Protocol):
+    """The model registry. Errors: `TrackingError` (unreachable), `PromotionError` (refused)."""
+
+    def champion(self, model_name: str) -> RegisteredVersion | None:
+        """The version that the alias `champion` names; None if there is none yet."""
+        ...
+
+    def register(
+        self, model_name: str, folder: Path, artifact: str, tags: Mapping[str, str]
+    ) -> RegisteredVersion:
+        """The version made from `artifact`: registered now, or found from an earlier try."""
+        ...
+
+    def promote(
+        self, version: RegisteredVersion, *, instead_of: RegisteredVersion | None, reason: str
+    ) -> None:
+        """Move the alias `champion` to `version` and keep what it named in the history.
+
+        PromotionError if `champion` is no longer `instead_of` (a promotion came in between).
+        """
+        ...
+
+
+class Ports(Protocol):
+    """Everything that a stage may reach, put together by `flows/wiring.py`."""
+
+    @property
+    def store(self) -> Store:
+        """The artifact store."""
+        ...
+
+    @property
+    def registry(self) -> Registry:
+        """The model registry."""
+        ...
+
+    def source_rows(self, location: str) -> Iterator[Row | BadRow]:
+        """Rows of a pinned data reference."""
+        ...
+
+    def model_folder(self, location: str) -> Path:
+        """Local Hugging Face folder of a pinned model reference (safetensors and tokenizer)."""
+        ...
+
+    def sampler(
+        self, settings: SamplerSettings, folder: Path | None, runtime: RuntimeConfig
+    ) -> Sampler:
+        """Load a policy from its folder (None for engines that need none)."""
+        ...
+
+    def scorer(
+        self, settings: RewardModelConfig, folder: Path | None, runtime: RuntimeConfig
+    ) -> Scorer:
+        """Load a reward model from its folder (None for lexicons and fakes)."""
+        ...
+
+    def judge(self, settings: JudgeConfig) -> Judge:
+        """Set up a judge."""
         ...

@@ -1,0 +1,5 @@
+"""`pvar doctor`."""
+
+
+def doctor() -> None:
+    """Say what is installed, reachable and missing."""

@@ -1,0 +1,33 @@
+"""`pvar run`: the whole pipeline."""
+
+from flows.commands.options import PresetOption, SetOption
+
+
+def run(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
+    """Run the pipeline: what is complete is reused, what is missing is made.
+
+    Parameters
+    ----------
+    preset
+        Name of a preset (see `pvar schema --presets`) or path of a YAML file.
+    set_
+        Changes to the preset as key=value, for example `--set select.strategy=random`.
+    """
+    from infra.presets import load_config
+
+    config = load_config(preset, set_)  # before anything slow: a mistake is told at once
+
+    from flows.console import console, show_progress
+
+    with show_progress():
+        from flows.pipeline import pipeline
+        from flows.run_record import load_run
+        from flows.wiring import connect
+
+        run_id = pipeline(config, preset=preset)
+        wiring = connect()
+        record = load_run(wiring.store, run_id)
+
+    from flows.outcome import describe
+
+    describe(record, wiring, console())

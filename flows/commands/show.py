@@ -1,0 +1,33 @@
+"""`pvar show`: the plan of a configuration, without running anything."""
+
+from flows.commands.options import PresetOption, SetOption
+
+
+def show(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
+    """Show each stage, the artifact it makes, and whether that is complete.
+
+    Parameters
+    ----------
+    preset
+        Name of a preset or path of a YAML file.
+    set_
+        Changes to the preset as key=value.
+    """
+    from rich.table import Table
+
+    from flows.console import console
+    from flows.wiring import connect, pin
+    from infra.presets import load_config
+    from tasks.graph import plan_nodes
+    from tasks.progress import progress_of
+
+    config = load_config(preset, set_)
+    wiring = connect()
+    table = Table("node", "stage", "artifact", "state", "rows", box=None)
+    for node in plan_nodes(pin(config, wiring)).values():
+        progress = progress_of(wiring.store, node.keys)
+        table.add_row(
+            node.name, node.stage.name, node.keys.root, progress.state, progress.rows or ""
+        )
+    console().print(table)
+    console().print(f"store: {wiring.store.uri}", highlight=False, soft_wrap=True)

@@ -1,0 +1,43 @@
+"""`pvar stage`: one stage of a configuration."""
+
+from typing import Literal
+
+from flows.commands.options import PresetOption, SetOption
+
+StageName = Literal["ingest", "sample", "score", "select", "train", "evaluate", "promote"]
+
+
+def stage(
+    name: StageName,
+    /,
+    *,
+    node: str | None = None,
+    preset: PresetOption = None,
+    set_: SetOption = (),
+) -> None:
+    """Run one stage; the artifacts that it reads must be complete.
+
+    Parameters
+    ----------
+    name
+        The stage.
+    node
+        One node of the stage, as `pvar show` lists them; all of them if not given.
+    preset
+        Name of a preset or path of a YAML file.
+    set_
+        Changes to the preset as key=value.
+    """
+    from infra.presets import load_config
+
+    config = load_config(preset, set_)
+
+    from flows.console import console, show_progress
+
+    with show_progress():
+        from flows.stages import STAGE_FLOWS
+
+        results = STAGE_FLOWS[name](config=config, node=node)
+    for result in results:
+        how = "reused" if result.reused else f"made in {result.seconds:.1f} s"
+        console().print(f"{result.node}: {result.artifact} {how}", highlight=False)

@@ -1,0 +1,95 @@
+"""Run one node of a pinned configuration: open its inputs, make its artifact, track it."""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from flows.wiring import Wiring
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
+from tasks.artifact import open_artifact
+from tasks.graph import Node, plan_nodes
+from tasks.stage import Job, Outcome, run_stage
+
+logger = logging.getLogger(__name__)
+
+
+def find_node(config: PipelineConfig, name: str) -> Node:
+    """The node of that name; ConfigError names the ones there are."""
+    nodes = plan_nodes(config)
+    if name not in nodes:
+        raise ConfigError(f"no node is called {name!r}; this configuration has {', '.join(nodes)}")
+    return nodes[name]
+
+
+def execute(
+    config: PipelineConfig, name: str, wiring: Wiring, *, parent_run: str | None = None
+) -> Outcome:
+    """Bring a node's artifact to completion, within an MLflow run of its own."""
+    node = find_node(config, name)
+    tracking = wiring.tracking
+    run = tracking.start_run(
+        name, {"pvar.stage": node.stage.name, "pvar.artifact": node.keys.root}, parent=parent_run
+    )
+    try:
+        tracking.log_parameters(run, flatten(node.recipe.config))
+        inputs = {input_name: keys.root for input_name, keys in node.inputs.items()}
+        tracking.log_inputs(run, inputs, wiring.store.uri)
+        outcome = _run(node, config, wiring, run)
+        manifest = outcome.artifact.manifest
+        tracking.log_summary(
+            run,
+            {
+                **manifest.summary,
+                "rows_in": manifest.accounts.rows_in,
+                "rows_out": manifest.accounts.rows_out,
+                **{f"rejected_{rule}": n for rule, n in manifest.accounts.rejected.items()},
+                "seconds": outcome.seconds,
+                "shards_made": outcome.shards_made,
+            },
+        )
+    except BaseException:
+        tracking.end_run(run, failed=True)
+        raise
+    tracking.end_run(run, failed=False)
+    return outcome
+
+
+def _run(node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> Outcome:
+    work = wiring.settings.home / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{node.name}-", dir=work) as scratch:
+        return _run_in(Path(scratch), node, config, wiring, run)
+
+
+def _run_in(scratch: Path, node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> Outcome:
+    inputs = {
+        name: open_artifact(wiring.store, keys.stage, keys.digest, scratch / "inputs")
+        for name, keys in node.inputs.items()
+    }
+
+    def log_step(step: int, figures: Mapping[str, float]) -> None:
+        wiring.tracking.log_summary(run, dict(figures), step=step)
+
+    job = Job(
+        spec=node.spec,
+        runtime=config.runtime,
+        inputs=inputs,
+        ports=wiring,
+        keys=node.keys,
+        scratch=scratch,
+        log_step=log_step,
+    )
+    return run_stage(node.stage, node.recipe, job)
+
+
+def flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested mappings as `a.b.c` → value; lists stay values."""
+    flat: dict[str, object] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,41 @@
+"""The last lines of `pvar run`: what came out, in a few figures, and where to go on."""
+
+from typing import TYPE_CHECKING
+
+from flows.run_record import RunRecord
+from flows.wiring import Wiring
+from tasks.artifact import open_artifact
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def describe(record: RunRecord, wiring: Wiring, console: "Console") -> None:
+    """Print the result of a run."""
+    summaries = {}
+    for node in record.nodes:
+        stage, _, digest = node.artifact.partition("/")
+        artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
+        summaries[node.name] = artifact.manifest.summary
+    result, decision = summaries["evaluate"], summaries["promote"]
+    num_reused = sum(node.state == "reused" for node in record.nodes)
+    lines = [
+        f"run {record.run}: {num_reused} of {len(record.nodes)} artifacts reused",
+        f"win rate {_share(result['win_rate'])} "
+        f"({_share(result['win_rate_lower'])}–{_share(result['win_rate_upper'])}) on "
+        f"{result['num_judged']} of {result['num_wanted']} held-out prompts, against "
+        f"{record.config.evaluate.opponent.partition('#')[0]}",
+        f"mean length {result['opponent_mean_length_tokens']:.0f} → "
+        f"{result['challenger_mean_length_tokens']:.0f} tokens, ended by themselves "
+        f"{_share(result['opponent_ended_share'])} → {_share(result['challenger_ended_share'])}",
+        f"gate {'passed' if decision['gate_passed'] else 'failed'}: "
+        f"{record.config.promote.model_name} version {decision['version']}"
+        f"{' is the champion' if decision['promoted'] else ' is registered, not promoted'}",
+        f"report: {wiring.store.uri}/runs/{record.run}.html",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _share(value: float | int | str | bool | None) -> str:
+    return f"{value:.1%}" if isinstance(value, int | float) else "missing"

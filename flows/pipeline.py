@@ -1,0 +1,114 @@
+"""The pipeline: from prompts to a gated, registered, better-aligned model.
+
+Nodes run one after the other, each as the flow of its stage; what is complete is reused. The run
+record in the store and MLflow's parent run are kept as the work goes on, so that a run that failed
+can be read, reported, and taken up again by the same command.
+"""
+
+import logging
+import secrets
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow
+
+from flows.execution import flatten
+from flows.report import write_report
+from flows.run_record import NodeRecord, RunRecord, save_run
+from flows.stages import STAGE_FLOWS, StageResult
+from flows.wiring import Wiring, connect, pin
+from pvar.config import PipelineConfig
+from tasks.graph import Node, plan_nodes
+
+logger = logging.getLogger(__name__)
+
+
+@flow(
+    name="pipeline",
+    description="Retrain a language model on the prompts with the highest preference variance.",
+    persist_result=False,
+)
+def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
+    """Run every stage and return the run's id; the report is in the store and in MLflow."""
+    wiring = connect()
+    pinned = pin(config, wiring)
+    nodes = plan_nodes(pinned)
+    record = _begin(pinned, preset, nodes, wiring)
+    assert record.mlflow_run is not None
+    try:
+        for node in nodes.values():
+            record = _run_node(node, pinned, record, wiring)
+    except BaseException:
+        _end(record, wiring, failed=True)
+        raise
+    _end(record, wiring, failed=False)
+    return record.run
+
+
+def _begin(
+    config: PipelineConfig, preset: str | None, nodes: dict[str, Node], wiring: Wiring
+) -> RunRecord:
+    started_at = datetime.now(UTC)
+    run = f"{started_at:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    tracking = wiring.tracking
+    mlflow_run = tracking.start_run(run, {"pvar.run": run, "pvar.preset": preset or ""})
+    tracking.log_parameters(mlflow_run, flatten(config.model_dump(mode="json")))
+    record = RunRecord(
+        run=run,
+        started_at=started_at,
+        preset=preset,
+        config=config,
+        mlflow_run=mlflow_run,
+        mlflow_experiment=tracking.experiment,
+        nodes=tuple(NodeRecord(name=node.name, artifact=node.keys.root) for node in nodes.values()),
+    )
+    save_run(wiring.store, record)
+    logger.info("run %s: %d nodes, store %s", run, len(nodes), wiring.store.uri)
+    return record
+
+
+def _run_node(node: Node, config: PipelineConfig, record: RunRecord, wiring: Wiring) -> RunRecord:
+    entry = NodeRecord(name=node.name, artifact=node.keys.root)
+    try:
+        (result,) = STAGE_FLOWS[node.stage.name](
+            config=config, node=node.name, parent_run=record.mlflow_run
+        )
+    except BaseException as error:
+        failed = entry.model_copy(
+            update={"state": "failed", "error": str(error) or type(error).__name__}
+        )
+        save_run(wiring.store, record.with_node(failed))
+        raise
+    record = record.with_node(_finished(entry, result))
+    save_run(wiring.store, record)
+    return record
+
+
+def _finished(entry: NodeRecord, result: StageResult) -> NodeRecord:
+    state = "reused" if result.reused else "made"
+    return entry.model_copy(update={"state": state, "seconds": result.seconds})
+
+
+def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:
+    """Close the run, with a report of as much as there is."""
+    assert record.mlflow_run is not None
+    record = record.model_copy(update={"finished_at": datetime.now(UTC)})
+    save_run(wiring.store, record)
+    with tempfile.TemporaryDirectory() as folder:
+        report = write_report(record, wiring, Path(folder) / "report.html")
+        wiring.store.upload(report, f"runs/{record.run}.html")
+        wiring.tracking.log_file(record.mlflow_run, report)
+    for node in record.nodes:
+        if node.name in ("evaluate", "promote") and node.state in ("made", "reused"):
+            stage, _, digest = node.artifact.partition("/")
+            _log_headline(record.mlflow_run, stage, digest, wiring)
+    wiring.tracking.end_run(record.mlflow_run, failed=failed)
+
+
+def _log_headline(run: str, stage: str, digest: str, wiring: Wiring) -> None:
+    """The run's result, on the parent run too, where runs are compared."""
+    from tasks.artifact import open_artifact
+
+    artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
+    wiring.tracking.log_summary(run, artifact.manifest.summary)

@@ -1,0 +1,79 @@
+"""One Prefect flow per stage, so that each runs alone and shows under its own name.
+
+    from flows.stages import sample
+    sample(config)                               the stage's own node
+    sample(config, node="answers-challenger")    another node of the same stage
+
+A stage flow takes the whole configuration, because the digest of its artifact follows from what
+comes before it; inputs that are not complete are an error that names the stage to run first.
+"""
+
+from prefect import Flow, flow
+from pydantic import BaseModel, ConfigDict
+
+from flows.execution import execute
+from flows.wiring import connect, pin
+from pvar.artifacts import Summary
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
+from tasks.graph import STAGES, plan_nodes
+
+
+class StageResult(BaseModel):
+    """What a stage flow says of its artifact; the artifact itself is in the store."""
+
+    model_config = ConfigDict(frozen=True)
+
+    node: str
+    artifact: str
+    """`stage/digest`."""
+    reused: bool
+    seconds: float
+    summary: Summary
+
+
+def nodes_of(config: PipelineConfig, stage: str) -> list[str]:
+    """Names of the nodes of a stage, in a pinned configuration."""
+    return [name for name, node in plan_nodes(config).items() if node.stage.name == stage]
+
+
+def _stage_flow(stage: str, description: str) -> Flow[..., list[StageResult]]:
+    @flow(name=stage, description=description, persist_result=False)
+    def run(
+        config: PipelineConfig, node: str | None = None, parent_run: str | None = None
+    ) -> list[StageResult]:
+        wiring = connect()
+        pinned = pin(config, wiring)
+        nodes = nodes_of(pinned, stage)
+        if node is not None and node not in nodes:
+            raise ConfigError(f"stage {stage} has no node {node!r}; it has {', '.join(nodes)}")
+        results = []
+        for name in [node] if node is not None else nodes:
+            outcome = execute(pinned, name, wiring, parent_run=parent_run)
+            results.append(
+                StageResult(
+                    node=name,
+                    artifact=outcome.artifact.keys.root,
+                    reused=outcome.reused,
+                    seconds=outcome.seconds,
+                    summary=outcome.artifact.manifest.summary,
+                )
+            )
+        return results
+
+    run.__name__ = stage
+    return run
+
+
+ingest = _stage_flow("ingest", "Read, validate, deduplicate and split the prompts.")
+sample = _stage_flow("sample", "Answer prompts with a policy: for training and for evaluation.")
+score = _stage_flow("score", "Score each response by the reward models.")
+select = _stage_flow("select", "Compute preference variance, select prompts, make pairs.")
+train = _stage_flow("train", "Train on the pairs with TRL.")
+evaluate = _stage_flow("evaluate", "Judge challenger against opponent on held-out prompts.")
+promote = _stage_flow("promote", "Register the model; move the champion if the gate passes.")
+
+STAGE_FLOWS: dict[str, Flow[..., list[StageResult]]] = {
+    flow.name: flow for flow in (ingest, sample, score, select, train, evaluate, promote)
+}
+assert STAGE_FLOWS.keys() == STAGES.keys()

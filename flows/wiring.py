@@ -1,0 +1,163 @@
+"""Where everything is put together: settings and adapters become the ports that stages know."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.models import fetch_model, pin_model
+from infra.registry import MlflowRegistry
+from infra.settings import Settings
+from infra.sources import pin_source, source_rows
+from infra.store import open_store
+from infra.tracking import Tracking
+from pvar.config import (
+    JudgeConfig,
+    PipelineConfig,
+    RewardModelConfig,
+    RuntimeConfig,
+    SamplerSettings,
+)
+from pvar.errors import IncompleteError
+from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
+from pvar.records import BadRow, Row
+from tasks.artifact import open_artifact
+from tasks.graph import train_keys
+from tasks.train import MODEL
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The ports of `pvar.ports`, over this machine's settings."""
+
+    settings: Settings
+    store: Store
+    tracking: Tracking
+    registry: MlflowRegistry
+
+    def source_rows(self, location: str) -> Iterator[Row | BadRow]:
+        """Rows of a pinned data reference."""
+        return source_rows(location, self.settings.home / "sources")
+
+    def model_folder(self, location: str) -> Path:
+        """Folder of a pinned model reference."""
+        models = self.settings.home / "models"
+        if location.startswith("artifact:"):
+            stage, _, digest = location.removeprefix("artifact:").partition("/")
+            return open_artifact(self.store, stage, digest, models).folder(MODEL)
+        return fetch_model(location, models, self.registry.download)
+
+    def sampler(
+        self, settings: SamplerSettings, folder: Path | None, runtime: RuntimeConfig
+    ) -> Sampler:
+        """The engine that the settings name."""
+        match settings.engine:
+            case "transformers":
+                from infra.engines.transformers import load_transformers_sampler
+
+                assert folder is not None
+                return load_transformers_sampler(folder, settings, runtime.sequences_per_batch)
+            case "fake":
+                from infra.engines.fake import FakeSampler
+
+                return FakeSampler(settings.max_prompt_tokens, settings.max_new_tokens)
+
+    def scorer(
+        self, settings: RewardModelConfig, folder: Path | None, runtime: RuntimeConfig
+    ) -> Scorer:
+        """The reward model that the settings name."""
+        match settings.kind:
+            case "vader":
+                from infra.rewards.vader import VaderScorer
+
+                return VaderScorer(settings.scale)
+            case "fake":
+                from infra.rewards.fake import FakeScorer
+
+                return FakeScorer(settings.name, settings.missing_share)
+            case "classifier":
+                from infra.rewards.classifier import load_classifier_scorer
+
+                assert folder is not None
+                return load_classifier_scorer(folder, settings, runtime.score_tokens_per_batch)
+
+    def judge(self, settings: JudgeConfig) -> Judge:
+        """The judge that the settings name."""
+        match settings.kind:
+            case "afinn":
+                from infra.judges.lexicon import LexiconJudge
+
+                return LexiconJudge()
+            case "fake":
+                from infra.judges.fake import FakeJudge
+
+                return FakeJudge(settings.missing_share)
+
+
+def connect(settings: Settings | None = None) -> Wiring:
+    """Adapters for the settings; nothing is asked of a server yet."""
+    settings = settings or Settings()
+    store = open_store(settings.store_uri)
+    tracking = Tracking(settings.mlflow_tracking_uri, store.uri)
+    return Wiring(settings, store, tracking, MlflowRegistry(tracking, store))
+
+
+def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
+    """The configuration with every reference pinned to what it names now (`location#digest`)."""
+    sources = wiring.settings.home / "sources"
+    ingest = config.ingest.model_copy(
+        update={
+            "source": pin_source(config.ingest.source, sources),
+            "decontaminate_against": tuple(
+                pin_source(source, sources) for source in config.ingest.decontaminate_against
+            ),
+        }
+    )
+    reward_models = tuple(
+        model.model_copy(update={"model": _pin_model(model.model, wiring)})
+        if model.kind == "classifier"
+        else model
+        for model in config.score.reward_models
+    )
+    pinned = config.model_copy(
+        update={
+            "policy": _pin_model(config.policy, wiring),
+            "ingest": ingest,
+            "score": config.score.model_copy(update={"reward_models": reward_models}),
+        }
+    )
+    evaluate = pinned.evaluate.model_copy(update={"opponent": _pin_opponent(pinned, wiring)})
+    return pinned.model_copy(update={"evaluate": evaluate})
+
+
+def _pin_model(reference: str, wiring: Wiring) -> str:
+    location, _, digest = pin_model(reference, wiring.registry.resolve).rpartition("#")
+    return f"{_here_or(location, digest, wiring)}#{digest}"
+
+
+def _here_or(location: str, digest: str, wiring: Wiring) -> str:
+    """`artifact:…` where the digest is that of an artifact that this store holds."""
+    if digest.startswith("train/"):
+        stage, _, artifact = digest.partition("/")
+        try:
+            open_artifact(wiring.store, stage, artifact, wiring.settings.home)
+        except IncompleteError:
+            return location
+        return f"artifact:{digest}"
+    return location
+
+
+def _pin_opponent(config: PipelineConfig, wiring: Wiring) -> str:
+    """The champion; the policy while there is none; and never the very model of this run.
+
+    When this run's model is the champion already, the comparison that made it so is repeated:
+    nothing is then computed again.
+    """
+    opponent = config.evaluate.opponent
+    if opponent != "champion":
+        return _pin_model(opponent, wiring)
+    champion: RegisteredVersion | None = wiring.registry.champion(config.promote.model_name)
+    if champion is None:
+        return config.policy
+    if champion.artifact == train_keys(config).root and champion.opponent is not None:
+        return champion.opponent
+    return _pin_model(f"models:/{champion.model_name}/{champion.version}", wiring)

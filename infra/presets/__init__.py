@@ -1,0 +1,90 @@
+"""Presets: YAML files that hold what differs from the defaults of the configuration tree."""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
+
+Tree = dict[str, Any]
+"""A configuration before it is validated: what YAML gives."""
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the project."""
+    names = (entry.name for entry in files(__package__).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def load_config(preset: str | None, changes: Sequence[str] = ()) -> PipelineConfig:
+    """The configuration of a preset (a name, or a path to a YAML file) with `key=value` changes.
+
+    Raises ConfigError for an unknown preset, YAML that is none, an unknown key, a value out of
+    range or a combination that cannot run; the message names the key and what is allowed.
+    """
+    tree = _read(preset) if preset is not None else {}
+    for change in changes:
+        _apply(tree, change)
+    try:
+        return PipelineConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, preset)) from error
+
+
+def _read(preset: str) -> Tree:
+    if preset in preset_names():
+        text = (files(__package__) / f"{preset}.yaml").read_text(encoding="utf-8")
+    else:
+        path = Path(preset).expanduser()
+        if not path.is_file():
+            raise ConfigError(
+                f"no preset is called {preset!r} and no file has that path; presets: "
+                f"{', '.join(preset_names())}"
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}") from error
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{preset} is not YAML: {error}") from error
+    if not isinstance(tree, Mapping | None):
+        raise ConfigError(f"{preset} holds a {type(tree).__name__}; it must hold keys and values")
+    return dict(tree or {})
+
+
+def _apply(tree: Tree, change: str) -> None:
+    """Set one dotted key; the value is read as YAML."""
+    key, separator, text = change.partition("=")
+    if not separator or not key:
+        raise ConfigError(
+            f"--set {change!r} is not key=value, such as --set sample.num_responses=4"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {change!r}: the value is not YAML: {error}") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        below = tree.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {key}: {parent!r} is a value, it has nothing below it")
+        tree = below
+    tree[last] = value
+
+
+def _explain(error: ValidationError, preset: str | None) -> str:
+    lines = [f"the configuration{f' of preset {preset!r}' if preset else ''} cannot run:"]
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"]) or "(whole)"
+        message = fault["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(fault["input"], Mapping) else f" (given: {fault['input']!r})"
+        lines.append(f"  {where}: {message}{given}")
+    lines.append("`pvar schema` lists every key with its range")
+    return "\n".join(lines)

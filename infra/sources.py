@@ -1,0 +1,95 @@
+"""Data references: what they hold today (pinning), and their rows.
+
+bundled:sentiment          this project's own prompts
+/file.jsonl, ./f.parquet   JSON lines (also .gz) or Parquet
+s3://bucket/key.jsonl      such a file in S3
+hub:org/name[:split]       a Hugging Face dataset (its split `train` unless named)
+"""
+
+import hashlib
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from infra.row_files import read_rows, refuse_unreadable
+from infra.store import open_store
+from pvar.errors import InputError, NotFoundError
+from pvar.records import BadRow, Row
+
+BUNDLED = {"sentiment": "data/sentiment_prompts.jsonl"}
+
+
+def pin_source(reference: str, cache: Path) -> str:
+    """Append the SHA-256 of the content; InputError for what cannot be read."""
+    if "#" in reference:
+        return reference
+    if reference.startswith("hub:"):
+        commit = _hub_commit(reference)
+        return f"{reference}@{commit}#{reference}@{commit}"
+    path = _local_file(reference, cache)
+    refuse_unreadable(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:24]
+    location = reference if ":" in reference else str(path)
+    return f"{location}#sha256-{digest}"
+
+
+def source_rows(location: str, cache: Path) -> Iterator[Row | BadRow]:
+    """Rows of a pinned location."""
+    if location.startswith("hub:"):
+        return _hub_rows(location)
+    return read_rows(_local_file(location, cache))
+
+
+def _local_file(location: str, cache: Path) -> Path:
+    scheme, separator, rest = location.partition(":")
+    if scheme == "bundled" and separator:
+        if rest not in BUNDLED:
+            raise InputError(f"no bundled data is called {rest!r}; there is {', '.join(BUNDLED)}")
+        return Path(str(files("pvar") / BUNDLED[rest]))
+    if scheme == "s3" and separator:
+        return _download(location, cache)
+    if scheme == "file" and separator:
+        return Path(url2pathname(urlsplit(location).path))
+    return Path(location).expanduser().absolute()
+
+
+def _download(location: str, cache: Path) -> Path:
+    folder, _, name = location.rpartition("/")
+    target = cache / hashlib.sha256(location.encode()).hexdigest()[:16] / name
+    try:
+        open_store(folder).download(name, target)
+    except NotFoundError as error:
+        raise InputError(f"{location}: no such object; check bucket and key") from error
+    return target
+
+
+def _hub_name(reference: str) -> tuple[str, str, str | None]:
+    """Repository, split and revision of `hub:org/name[:split][@commit]`."""
+    name, _, revision = reference.removeprefix("hub:").partition("@")
+    repository, _, split = name.partition(":")
+    return repository, split or "train", revision or None
+
+
+def _hub_commit(reference: str) -> str:
+    from huggingface_hub import HfApi
+
+    repository, _, _ = _hub_name(reference)
+    try:
+        return str(HfApi().dataset_info(repository, timeout=10).sha)
+    except Exception as error:  # the Hub client's errors have no common base
+        raise InputError(
+            f"{reference}: the Hub gives no such dataset ({type(error).__name__}); check the name "
+            "and the network, or download it and give the file"
+        ) from error
+
+
+def _hub_rows(location: str) -> Iterator[Row | BadRow]:
+    from datasets import load_dataset
+
+    repository, split, revision = _hub_name(location)
+    rows = load_dataset(repository, split=split, revision=revision, streaming=True)
+    for number, fields in enumerate(rows, start=1):
+        yield Row(number, fields)

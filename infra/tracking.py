@@ -1,0 +1,159 @@
+"""MLflow tracking: one parent run per pipeline run, a child per stage.
+
+Models and files go from here straight into the artifact store (`{store}/mlflow`), never through
+the tracking server's proxy, which fails on large ones (PITFALLS 32).
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from pvar.artifacts import Summary
+from pvar.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "pvar"
+MAX_PARAMETER_CHARACTERS = 6000
+MAX_PARAMETERS_PER_CALL = 100
+
+
+def open_client(tracking_uri: str) -> "MlflowClient":
+    """A client of the tracking server or database."""
+    # Before the import: a local database is made anew by alembic, whose log is no news to a user.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    import logging
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    import mlflow
+    from mlflow import MlflowClient
+
+    if tracking_uri.startswith("sqlite:///"):
+        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    # MLflow's registry over a database looks up logged models in the global address.
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_registry_uri(tracking_uri)
+    return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+
+
+class Tracking:
+    """Runs of one experiment. Its state is the client and the experiment, both opened lazily."""
+
+    def __init__(self, tracking_uri: str, store_uri: str) -> None:
+        self.tracking_uri = tracking_uri
+        self._artifact_location = f"{store_uri.rstrip('/')}/mlflow"
+        self._client: MlflowClient | None = None
+        self._experiment: str | None = None
+
+    @property
+    def client(self) -> "MlflowClient":
+        """The client, with the experiment made; TrackingError if it cannot be reached."""
+        if self._client is None:
+            client = open_client(self.tracking_uri)
+            self._experiment = _experiment(client, self._artifact_location, self.tracking_uri)
+            self._client = client
+        return self._client
+
+    @property
+    def experiment(self) -> str:
+        """Id of the experiment."""
+        assert self.client
+        assert self._experiment is not None
+        return self._experiment
+
+    def start_run(self, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
+        """Begin a run and return its id."""
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        all_tags = dict(tags)
+        if parent is not None:
+            all_tags[MLFLOW_PARENT_RUN_ID] = parent
+        run = self.client.create_run(self.experiment, run_name=name, tags=all_tags)
+        return str(run.info.run_id)
+
+    def log_parameters(self, run: str, parameters: Mapping[str, object]) -> None:
+        """Log flat parameters; a long value is cut (the artifact's recipe has the whole one)."""
+        from mlflow.entities import Param
+
+        entries = [
+            Param(name, str(value)[:MAX_PARAMETER_CHARACTERS]) for name, value in parameters.items()
+        ]
+        for start in range(0, len(entries), MAX_PARAMETERS_PER_CALL):
+            batch = entries[start : start + MAX_PARAMETERS_PER_CALL]
+            self.client.log_batch(run, params=batch)
+
+    def log_summary(self, run: str, summary: Summary, *, step: int = 0) -> None:
+        """Log the numbers as metrics and the texts as tags; a missing figure is not logged."""
+        import time
+
+        from mlflow.entities import Metric, RunTag
+
+        now = int(time.time() * 1000)
+        numbers = {
+            name: float(value) for name, value in summary.items() if isinstance(value, int | float)
+        }
+        texts = {name: value for name, value in summary.items() if isinstance(value, str)}
+        self.client.log_batch(
+            run,
+            metrics=[Metric(name, value, now, step) for name, value in numbers.items()],
+            tags=[RunTag(name, value) for name, value in texts.items()],
+        )
+
+    def log_inputs(self, run: str, inputs: Mapping[str, str], store_uri: str) -> None:
+        """Log the input artifacts (name → stage/digest) as datasets: lineage in MLflow's UI."""
+        import json
+
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        datasets = [
+            DatasetInput(
+                Dataset(
+                    name=artifact.partition("/")[0],
+                    digest=artifact.partition("/")[2],
+                    source_type="pvar",
+                    source=json.dumps({"uri": f"{store_uri}/{artifact}"}),
+                ),
+                [InputTag("mlflow.data.context", name)],
+            )
+            for name, artifact in inputs.items()
+        ]
+        if datasets:
+            self.client.log_inputs(run, datasets)
+
+    def log_file(self, run: str, path: Path) -> None:
+        """Keep a file as an artifact of the run."""
+        self.client.log_artifact(run, str(path))
+
+    def end_run(self, run: str, *, failed: bool) -> None:
+        """Close the run."""
+        self.client.set_terminated(run, "FAILED" if failed else "FINISHED")
+
+
+def _experiment(client: "MlflowClient", artifact_location: str, tracking_uri: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            return client.create_experiment(EXPERIMENT, artifact_location=artifact_location)
+        except MlflowException as error:
+            found = client.get_experiment_by_name(EXPERIMENT)  # made by another run just now
+            if found is None:
+                raise_unreachable(tracking_uri, error)
+            return str(found.experiment_id)
+    except (MlflowException, OSError) as error:
+        raise_unreachable(tracking_uri, error)
+
+
+def raise_unreachable(tracking_uri: str, error: Exception) -> NoReturn:
+    """Say which MLflow does not answer, without credentials."""
+    place = tracking_uri.rpartition("@")[2] if "@" in tracking_uri else tracking_uri
+    raise TrackingError(
+        f"MLflow at {place} cannot be used: {str(error).splitlines()[0][:300]}; check "
+        "PVAR_MLFLOW_TRACKING_URI (unset it for a local database)"
+    ) from error

@@ -1,0 +1,113 @@
+"""The artifact contract: what is hashed, what is promised, and when an artifact is complete.
+
+    {stage}/{digest}/recipe.json             first: exactly what was hashed, and the shard plan
+    {stage}/{digest}/shards/00003-{sha}/…    the files of a shard, under a name of their content
+    {stage}/{digest}/shards/00003.json       the shard's record, put once: the first writer wins
+    {stage}/{digest}/manifest.json           last: complete means that it is there
+
+Files are named by their content and records are put only if absent, so a worker that was thought
+dead and comes back can neither replace nor mix what others completed; leases only save work.
+A manifest holds no clock, host or duration: a deterministic stage that was killed and run again
+gives the same bytes as one that was not.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from pvar.accounts import Accounts
+from pvar.digest import digest
+
+Summary = dict[str, float | int | str | bool | None]
+"""A stage's figures, for MLflow and the report. A figure that could not be had is None."""
+
+
+class _Contract(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> bytes:
+        """The bytes that are stored: indented, in field order, the same everywhere."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+
+class ShardSpec(_Contract):
+    """One piece of a stage's work: rows [start, stop) of its ordered input."""
+
+    index: int = Field(ge=0)
+    start: int = Field(ge=0)
+    stop: int = Field(ge=0)
+
+    @property
+    def name(self) -> str:
+        """Five digits, so that names sort like numbers."""
+        return f"{self.index:05d}"
+
+
+class Recipe(_Contract):
+    """What an artifact is made of. Its first four fields are the artifact's identity."""
+
+    stage: str
+    version: int = Field(ge=1)
+    config: dict[str, JsonValue]
+    inputs: dict[str, str]
+    """Input name → digest of that artifact."""
+    shards: tuple[ShardSpec, ...] = ()
+    """The plan of the run that began the artifact; later runs keep to it."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the artifact: stage, version, configuration and inputs; not the plan."""
+        return digest(self.model_dump(mode="json", exclude={"shards"}))
+
+
+class FileRecord(_Contract):
+    """One file of a shard."""
+
+    name: str
+    num_bytes: int = Field(ge=0)
+    sha256: str
+    rows: int | None = None
+    """Number of rows, for tables."""
+
+
+class ShardRecord(_Contract):
+    """A complete shard."""
+
+    index: int
+    folder: str
+    """Folder of the files, below the artifact."""
+    files: tuple[FileRecord, ...]
+    accounts: Accounts
+
+
+class Manifest(_Contract):
+    """A complete artifact."""
+
+    stage: str
+    version: int
+    digest: str
+    inputs: dict[str, str]
+    """Input name → SHA-256 of that artifact's manifest, when this one was made."""
+    shards: tuple[ShardRecord, ...]
+    accounts: Accounts
+    summary: Summary
+
+
+def plan_shards(num_rows: int, rows_per_shard: int) -> tuple[ShardSpec, ...]:
+    """Cut `num_rows` into shards; the last one holds the rest, nothing is dropped.
+
+    No rows still make one empty shard, so that every artifact has a table with its columns.
+    """
+    starts = range(0, max(num_rows, 1), rows_per_shard)
+    return tuple(
+        ShardSpec(index=index, start=start, stop=min(start + rows_per_shard, num_rows))
+        for index, start in enumerate(starts)
+    )
+
+
+def total_accounts(records: Mapping[int, ShardRecord]) -> Accounts:
+    """The sum of the shards' accounts."""
+    total = Accounts(rows_in=0, rows_out=0, rejected={})
+    for _, record in sorted(records.items()):
+        total = total + record.accounts
+    return total

@@ -1,0 +1,325 @@
+"""The configuration tree: flow parameter, YAML preset and CLI options in one.
+
+One model per stage holds what decides its result (its identity); `runtime` holds how and where
+it is run and enters no digest. Endpoints and secrets are not here: they come from the environment
+(`infra/settings.py`). Field docstrings are the help texts of the Prefect form and of the CLI.
+
+Models are referred to by text: `bundled:smollm2-135m-instruct`, a Hub id `org/name[@revision]`, a
+path (`/…`, `./…`, `file://…`), `s3://bucket/prefix`, or MLflow's `models:/name@alias` and
+`models:/name/3`. Before a run they are pinned (`infra/models.py`): an alias becomes a version, and
+`#digest` is appended, which alone enters digests.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pvar.pairs import PairRule
+from pvar.selection import Budget, StrategyName
+
+ModelReference = Annotated[str, Field(min_length=1, max_length=500)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Names become parts of keys and of MLflow names."""
+
+
+class ConfigModel(BaseModel):
+    """Base of the tree: frozen, no unknown keys, docstrings are descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class IngestConfig(ConfigModel):
+    """Where prompts come from and which are kept."""
+
+    source: str = Field(default="bundled:sentiment", min_length=1)
+    """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:sentiment`.
+
+    Rows are prompts or preferences in TRL's standard or conversational format."""
+    eval_fraction: float = Field(default=0.4, gt=0, lt=1)
+    """Share of the prompts held out for evaluation, chosen by a hash of the prompt id."""
+    near_duplicate_similarity: float | None = Field(default=0.8, gt=0, le=1)
+    """Prompts whose estimated Jaccard similarity to an earlier one is at least this are dropped.
+    None keeps near-duplicates; exact ones are always dropped."""
+    decontaminate_against: tuple[str, ...] = ()
+    """Files of evaluation prompts; training prompts that share an n-gram with one are dropped."""
+    decontaminate_ngram_words: int = Field(default=13, ge=3, le=50)
+    """Length of the shared n-gram, in words."""
+
+
+class SamplerSettings(ConfigModel):
+    """How answers are generated."""
+
+    engine: Literal["transformers", "vllm", "openai", "fake"] = "transformers"
+    """What generates: in process (`transformers`, `vllm`), a server (`openai`), or a `fake`."""
+    max_new_tokens: int = Field(default=512, ge=2, le=32768)
+    """Longest answer, in tokens; longer ones are cut off and counted as truncated."""
+    max_prompt_tokens: int = Field(default=2048, ge=1, le=131072)
+    """Prompts longer than this are rejected, never cut."""
+    temperature: float = Field(default=1.0, gt=0, le=5)
+    """Sampling temperature."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling: smallest set of tokens with this probability."""
+
+
+class SampleConfig(SamplerSettings):
+    """How the policy answers training prompts."""
+
+    num_responses: int = Field(default=8, ge=2, le=256)
+    """Responses per prompt (K)."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of the run; each shard derives its own from it."""
+
+    @property
+    def sampler_settings(self) -> SamplerSettings:
+        """How one answer is generated, without how many."""
+        shared = set(SamplerSettings.model_fields)
+        return SamplerSettings.model_validate(self.model_dump(include=shared))
+
+
+class VaderReward(ConfigModel):
+    """VADER sentiment: the compound score in [−1, 1], times a scale."""
+
+    kind: Literal["vader"] = "vader"
+    name: Name = "vader"
+    """Name of the column and of the artifact."""
+    scale: float = Field(default=4.0, gt=0)
+    """Reward per unit of compound score: 4 spreads it like a trained reward model's logits."""
+
+
+class ClassifierReward(ConfigModel):
+    """A reward model of the form AutoModelForSequenceClassification with one logit."""
+
+    kind: Literal["classifier"] = "classifier"
+    name: Name
+    """Name of the column and of the artifact."""
+    model: ModelReference
+    """Hub id, path, s3:// or models:/ reference."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the weights; rewards are float32 in either case."""
+    max_length_tokens: int = Field(default=4096, ge=8)
+    """Longer conversations get no reward (missing), never one of a shortened text."""
+
+
+class FakeReward(ConfigModel):
+    """A hash of the text as reward, for trying out the workflow."""
+
+    kind: Literal["fake"] = "fake"
+    name: Name = "fake"
+    """Name of the column and of the artifact."""
+    missing_share: float = Field(default=0, ge=0, le=1)
+    """Share of responses that get no reward."""
+
+
+RewardModelConfig = Annotated[
+    VaderReward | ClassifierReward | FakeReward, Field(discriminator="kind")
+]
+
+
+class ScoreConfig(ConfigModel):
+    """Which reward models score the responses."""
+
+    reward_models: tuple[RewardModelConfig, ...] = Field(default=(VaderReward(),), min_length=1)
+    """Each is an artifact of its own: adding one does not score the others again."""
+
+    @field_validator("reward_models")
+    @classmethod
+    def _names_differ(cls, models: tuple[RewardModelConfig, ...]) -> tuple[RewardModelConfig, ...]:
+        names = [model.name for model in models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"reward models share a name: {names}; give each its own `name`")
+        return models
+
+
+class SelectConfig(ConfigModel):
+    """Which prompts to train on, and which of their responses."""
+
+    strategy: StrategyName = "top"
+    """top, bottom and threshold are by PVar; random is the control; all keeps every prompt."""
+    budget: Budget = Field(default=Budget(fraction=0.5))
+    """How much to keep: a fraction or a count of the prompts, or tokens."""
+    threshold: float | None = Field(default=None, ge=0, le=0.25)
+    """Least PVar, for strategy threshold."""
+    keep_truncated: bool = False
+    """Use answers that ran into the token limit as if they were whole."""
+    reward_scale: float | Literal["spread"] = 1.0
+    """τ in σ((r_i − r_j)/τ): a number, or `spread` for the pooled within-prompt deviation."""
+    combination: Literal["mean_pvar", "mean_probability"] = "mean_pvar"
+    """How several reward models make one PVar."""
+    pairs: PairRule = "best_worst"
+    """Which responses become chosen and rejected."""
+    pairs_per_prompt: int = Field(default=1, ge=1, le=64)
+    """Pairs made from one prompt, at most."""
+    min_margin: float = Field(default=0, ge=0)
+    """Pairs with a smaller reward difference (in rewards) are dropped."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of random choices."""
+
+    @field_validator("reward_scale")
+    @classmethod
+    def _positive(cls, scale: float | Literal["spread"]) -> float | Literal["spread"]:
+        if scale != "spread" and not 0 < scale < float("inf"):
+            raise ValueError(
+                f"reward_scale is {scale}; it must be positive and finite, or 'spread'"
+            )
+        return scale
+
+    @model_validator(mode="after")
+    def _strategy_fits(self) -> Self:
+        if (self.strategy == "threshold") != (self.threshold is not None):
+            raise ValueError(
+                f"strategy is {self.strategy} and threshold is {self.threshold}; strategy "
+                "threshold needs a threshold, and no other takes one"
+            )
+        return self
+
+
+class LoraAdapter(ConfigModel):
+    """Low-rank adapters on all linear layers instead of full training."""
+
+    rank: int = Field(default=16, ge=1, le=1024)
+    """Rank r of the adapters."""
+    alpha: int = Field(default=32, ge=1)
+    """Scale: updates are multiplied by alpha / rank."""
+    dropout: float = Field(default=0, ge=0, lt=1)
+    """Dropout on the adapters' input."""
+
+
+class TrainConfig(ConfigModel):
+    """Preference optimisation with TRL."""
+
+    method: Literal["dpo", "ipo"] = "dpo"
+    """Loss: DPO's sigmoid or IPO's square."""
+    beta: float = Field(default=0.1, gt=0)
+    """Strength of the pull towards the reference (DPO's β)."""
+    learning_rate: float = Field(default=5e-7, gt=0, lt=1)
+    """Peak learning rate. Full training wants about 5e-7, LoRA 5e-6 to 5e-4."""
+    num_epochs: int = Field(default=1, ge=1, le=100)
+    """Passes over the pairs."""
+    pairs_per_step: int = Field(default=8, ge=1)
+    """Pairs per optimiser step, over all devices (the global batch)."""
+    warmup_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises."""
+    lr_schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    """Shape of the learning rate after warm-up."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    max_length_tokens: int = Field(default=2048, ge=8)
+    """Pairs with a longer prompt plus answer are left out and counted, never cut."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """bfloat16: float32 weights under autocast, or with LoRA a bfloat16 base and float32
+    adapters. Weights that learn are float32 in either case."""
+    lora: LoraAdapter | None = None
+    """Adapters to train; None trains all weights."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of the data order and of the adapters."""
+
+
+class AfinnJudge(ConfigModel):
+    """AFINN sentiment lexicon: the more positive answer wins."""
+
+    kind: Literal["afinn"] = "afinn"
+
+
+class FakeJudge(ConfigModel):
+    """Verdicts by a hash of the texts, for trying out the workflow."""
+
+    kind: Literal["fake"] = "fake"
+    missing_share: float = Field(default=0, ge=0, le=1)
+    """Share of comparisons without a verdict."""
+
+
+JudgeConfig = Annotated[AfinnJudge | FakeJudge, Field(discriminator="kind")]
+
+
+class EvaluateConfig(ConfigModel):
+    """How the trained model is compared with its opponent on held-out prompts."""
+
+    judge: JudgeConfig = Field(default=AfinnJudge())
+    """Who decides which answer is better."""
+    opponent: ModelReference = "champion"
+    """`champion` (the promoted model; the starting policy while there is none) or a model."""
+    answers: SamplerSettings = SamplerSettings(temperature=0.7)
+    """How both models answer the evaluation prompts."""
+    num_answers: int = Field(default=1, ge=1, le=64)
+    """Answers per prompt and model; more make the interval narrower."""
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    """Seed of answers and of the bootstrap."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Level of the intervals."""
+
+
+class PromoteConfig(ConfigModel):
+    """The gate, and the name under which models are registered."""
+
+    model_name: Name = "pvar"
+    """Registered model in MLflow."""
+    min_win_rate: float = Field(default=0.5, ge=0, lt=1)
+    """The lower bound of the paired win rate must be above this."""
+    min_coverage: float = Field(default=0.95, gt=0, le=1)
+    """Share of the prompts that must have a verdict."""
+    min_ended_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the challenger's answers that must end by themselves."""
+    mode: Literal["automatic", "never"] = "automatic"
+    """automatic moves the alias when the gate passes; never only registers."""
+
+
+class RuntimeConfig(ConfigModel):
+    """How and where stages run: nothing here changes an artifact's identity."""
+
+    prompts_per_shard: int = Field(default=64, ge=1)
+    """Prompts that are sampled between two writes: what a crash can cost."""
+    responses_per_shard: int = Field(default=4096, ge=1)
+    """Responses that are scored between two writes."""
+    sequences_per_batch: int = Field(default=128, ge=1)
+    """Sequences generated at once (transformers engine)."""
+    score_tokens_per_batch: int = Field(default=16384, ge=64)
+    """Padded tokens of one scoring batch; halved when memory runs out."""
+    pairs_per_device: int = Field(default=4, ge=1)
+    """Pairs in memory at once; pairs_per_step is reached by accumulation."""
+    checkpoint_steps: int = Field(default=50, ge=1)
+    """Optimiser steps between checkpoints: what a crash can cost."""
+    num_threads: int | None = Field(default=None, ge=1)
+    """CPU threads of torch; None leaves its choice."""
+    lease_seconds: float = Field(default=60, ge=5)
+    """A worker that is silent for so long is thought dead and its shard is taken over."""
+
+
+class PipelineConfig(ConfigModel):
+    """Everything that a run is made of."""
+
+    policy: ModelReference = "bundled:smollm2-135m-instruct"
+    """The model to improve: it answers the prompts and is the start of training."""
+    ingest: IngestConfig = IngestConfig()
+    sample: SampleConfig = SampleConfig()
+    score: ScoreConfig = ScoreConfig()
+    select: SelectConfig = SelectConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    promote: PromoteConfig = PromoteConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Self:
+        longest = self.sample.max_prompt_tokens + self.sample.max_new_tokens
+        if self.train.max_length_tokens < self.sample.max_new_tokens:
+            raise ValueError(
+                f"train.max_length_tokens is {self.train.max_length_tokens}, but answers have up to "
+                f"sample.max_new_tokens = {self.sample.max_new_tokens} tokens (prompt and answer: "
+                f"{longest}): every long pair would be left out; raise the first or lower the second"
+            )
+        if self.train.pairs_per_step % self.runtime.pairs_per_device:
+            raise ValueError(
+                f"train.pairs_per_step ({self.train.pairs_per_step}) is not a multiple of "
+                f"runtime.pairs_per_device ({self.runtime.pairs_per_device})"
+            )
+        if self.select.strategy == "disagreement" and len(self.score.reward_models) < 2:
+            raise ValueError(
+                "select.strategy is disagreement, but score.reward_models has one model; add another"
+            )
+        if self.evaluate.judge.kind in {model.kind for model in self.score.reward_models}:
+            if self.evaluate.judge.kind != "fake":
+                raise ValueError(
+                    f"the judge ({self.evaluate.judge.kind}) is also a reward model of the "
+                    "selection: its verdict would be circular; choose another judge"
+                )
+        return self

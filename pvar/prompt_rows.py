@@ -1,0 +1,108 @@
+"""From a row of a user's file to a prompt: TRL's prompt-only and preference formats.
+
+    standard                        conversational
+    {"prompt": "…"}                 {"prompt": [{"role": "user", "content": "…"}]}
+    + {"chosen": "…",               + {"chosen": [{"role": "assistant", "content": "…"}],
+       "rejected": "…"}                "rejected": [{"role": "assistant", "content": "…"}]}
+
+Also read: preferences without a prompt, whose conversations begin alike (TRL's implicit prompt),
+answers that repeat the prompt's messages (UltraFeedback), `messages` for `prompt`, and the scores
+`score_chosen` and `score_rejected`. Standard prompts become one user message. Anything else is
+named as a reason, never guessed.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from pvar.digest import prompt_id
+from pvar.records import Message, Prompt
+
+ROLES = ("system", "user", "assistant")
+Fields = Mapping[str, object]
+
+
+def parse_prompt(fields: Fields, source: str) -> Prompt | str:
+    """The row's prompt (not yet assigned to a split: `train`), or the name of why there is none."""
+    conversation = fields.get("prompt", fields.get("messages"))
+    chosen, rejected = fields.get("chosen"), fields.get("rejected")
+    if (chosen is None) != (rejected is None):
+        return "chosen_without_rejected" if rejected is None else "rejected_without_chosen"
+    if conversation is None:
+        conversation = _common_beginning(chosen, rejected)
+        if conversation is None:
+            return "no_prompt"
+    messages = _messages(conversation)
+    if isinstance(messages, str):
+        return messages
+    if not any(message.content.strip() for message in messages if message.role == "user"):
+        return "empty_prompt"
+    if messages[-1].role == "assistant":
+        return "prompt_ends_with_assistant"
+    answers = _answer(chosen, messages), _answer(rejected, messages)
+    if chosen is not None and None in answers:
+        return "answer_not_text"
+    return Prompt(
+        prompt_id(messages),
+        messages,
+        "train",
+        source,
+        answers[0],
+        answers[1],
+        _score(fields.get("score_chosen")),
+        _score(fields.get("score_rejected")),
+        _ratings(fields.get("chosen_ratings")),
+    )
+
+
+def _messages(conversation: object) -> tuple[Message, ...] | str:
+    if isinstance(conversation, str):
+        return (Message("user", conversation),)
+    if not isinstance(conversation, Sequence) or not conversation:
+        return "prompt_not_text_or_messages"
+    messages = []
+    for item in conversation:
+        if not isinstance(item, Mapping):
+            return "prompt_not_text_or_messages"
+        role, content = item.get("role"), item.get("content")
+        if role not in ROLES:
+            return "unknown_role"
+        if not isinstance(content, str):
+            return "message_without_text"
+        messages.append(Message(role, content))
+    return tuple(messages)
+
+
+def _answer(answer: object, prompt: Sequence[Message]) -> str | None:
+    """Text of the one assistant message that follows the prompt."""
+    if answer is None or isinstance(answer, str):
+        return answer
+    messages = _messages(answer)
+    if isinstance(messages, str):
+        return None
+    if messages[: len(prompt)] == tuple(prompt):
+        messages = messages[len(prompt) :]
+    if len(messages) != 1 or messages[0].role != "assistant":
+        return None
+    return messages[0].content
+
+
+def _common_beginning(chosen: object, rejected: object) -> list[object] | None:
+    """The messages that both conversations begin with; None where they are not conversations."""
+    if not isinstance(chosen, list) or not isinstance(rejected, list):
+        return None
+    common = []
+    for left, right in zip(chosen, rejected, strict=False):
+        if left != right:
+            break
+        common.append(left)
+    return common or None
+
+
+def _score(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _ratings(value: object) -> tuple[float, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return ()
+    ratings = [_score(item) for item in value]
+    return tuple(rating for rating in ratings if rating is not None)

@@ -1,0 +1,220 @@
+"""The way of the data: which artifacts a configuration is made of, and from what each is made.
+
+    ingest ─┬─ sample ── score-… ── select ── train ─┬─ answers-challenger ─┐
+            ├────────────────────────────────────────┘                      ├─ evaluate ── promote
+            └─ answers-opponent ────────────────────────────────────────────┘
+
+A node is a stage with its slice of the configuration. Its digest follows from that and from the
+digests of its inputs, so the whole plan is known before anything is run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from pvar.artifacts import Recipe
+from pvar.config import PipelineConfig, RewardModelConfig
+from pvar.errors import ConfigError
+from tasks.artifact import ArtifactKeys
+from tasks.evaluate import EVALUATE, EvaluateSpec
+from tasks.ingest import INGEST, IngestSpec
+from tasks.promote import PROMOTE, PromoteSpec
+from tasks.sample import SAMPLE, SampleSpec
+from tasks.score import SCORE, ScoreSpec
+from tasks.select import SELECT, SelectSpec
+from tasks.stage import Stage
+from tasks.train import TRAIN, TrainSpec
+
+STAGES: dict[str, Stage[Any]] = {
+    stage.name: stage for stage in (INGEST, SAMPLE, SCORE, SELECT, TRAIN, EVALUATE, PROMOTE)
+}
+"""The seven stages, in order."""
+
+
+class Pinned(NamedTuple):
+    """A model or data reference that can no longer change under the run."""
+
+    location: str
+    digest: str
+
+    @classmethod
+    def parse(cls, reference: str) -> "Pinned":
+        """Split `location#digest`."""
+        location, separator, digest = reference.rpartition("#")
+        if not separator:
+            raise ConfigError(f"{reference!r} is not pinned: it has no #digest")
+        return cls(location, digest)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact of a run."""
+
+    name: str
+    stage: Stage[Any]
+    spec: BaseModel
+    inputs: Mapping[str, ArtifactKeys]
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is hashed."""
+        return Recipe(
+            stage=self.stage.name,
+            version=self.stage.version,
+            config=self.spec.model_dump(mode="json"),
+            inputs={name: keys.digest for name, keys in self.inputs.items()},
+        )
+
+    @property
+    def keys(self) -> ArtifactKeys:
+        """Where the artifact lies."""
+        return ArtifactKeys(self.stage.name, self.recipe.digest)
+
+
+def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
+    """All nodes of a pinned configuration by name, in the order in which they run."""
+    ingest = _ingest(config)
+    sample = _sample(config, ingest)
+    scores = [
+        Node(
+            f"score-{model.name}",
+            SCORE,
+            _score_spec(model),
+            {"prompts": ingest.keys, "responses": sample.keys},
+        )
+        for model in config.score.reward_models
+    ]
+    select = _select(config, ingest, sample, scores)
+    train = _train(config, select)
+    opponent = Pinned.parse(config.evaluate.opponent)
+    challenger_answers = _answers(config, "answers-challenger", ingest, _policy_of(train.keys))
+    opponent_answers = _answers(config, "answers-opponent", ingest, opponent)
+    evaluate = Node(
+        "evaluate",
+        EVALUATE,
+        EvaluateSpec(
+            judge=config.evaluate.judge,
+            confidence=config.evaluate.confidence,
+            seed=config.evaluate.seed,
+        ),
+        {
+            "prompts": ingest.keys,
+            "challenger": challenger_answers.keys,
+            "opponent": opponent_answers.keys,
+        },
+    )
+    promote = Node(
+        "promote",
+        PROMOTE,
+        PromoteSpec(
+            gate=config.promote,
+            strategy=config.select.strategy,
+            budget=_budget(config),
+            opponent=opponent.digest,
+            opponent_reference=config.evaluate.opponent,
+        ),
+        {"results": evaluate.keys, "model": train.keys},
+    )
+    nodes = (
+        ingest, sample, *scores, select, train,
+        opponent_answers, challenger_answers, evaluate, promote,
+    )  # fmt: skip
+    return {node.name: node for node in nodes}
+
+
+def train_keys(config: PipelineConfig) -> ArtifactKeys:
+    """The model that a configuration makes, whoever the opponent is."""
+    unopposed = config.evaluate.model_copy(update={"opponent": "nobody#nobody"})
+    return plan_nodes(config.model_copy(update={"evaluate": unopposed}))["train"].keys
+
+
+def _policy_of(train: ArtifactKeys) -> Pinned:
+    return Pinned(f"artifact:{train.root}", train.root)
+
+
+def _ingest(config: PipelineConfig) -> Node:
+    source = Pinned.parse(config.ingest.source)
+    evaluation = [Pinned.parse(reference) for reference in config.ingest.decontaminate_against]
+    spec = IngestSpec(
+        source=source.digest,
+        source_location=source.location,
+        source_name=source.location.rstrip("/").rpartition("/")[2],
+        eval_fraction=config.ingest.eval_fraction,
+        near_duplicate_similarity=config.ingest.near_duplicate_similarity,
+        decontaminate_against=tuple(each.digest for each in evaluation),
+        decontaminate_locations=tuple(each.location for each in evaluation),
+        decontaminate_ngram_words=config.ingest.decontaminate_ngram_words,
+    )
+    return Node("ingest", INGEST, spec, {})
+
+
+def _sample(config: PipelineConfig, ingest: Node) -> Node:
+    settings = config.sample
+    policy = Pinned.parse(config.policy)
+    spec, inputs = _sampling(policy, ingest)
+    return Node(
+        "sample",
+        SAMPLE,
+        SampleSpec(
+            **spec,
+            settings=settings.sampler_settings,
+            num_responses=settings.num_responses,
+            seed=settings.seed,
+            split="train",
+        ),
+        inputs,
+    )
+
+
+def _answers(config: PipelineConfig, name: str, ingest: Node, policy: Pinned) -> Node:
+    spec, inputs = _sampling(policy, ingest)
+    return Node(
+        name,
+        SAMPLE,
+        SampleSpec(
+            **spec,
+            settings=config.evaluate.answers,
+            num_responses=config.evaluate.num_answers,
+            seed=config.evaluate.seed,
+            split="eval",
+        ),
+        inputs,
+    )
+
+
+def _sampling(policy: Pinned, ingest: Node) -> tuple[dict[str, Any], dict[str, ArtifactKeys]]:
+    """Who answers: a model from outside, or the model of an artifact, which is then an input."""
+    inputs = {"prompts": ingest.keys}
+    if policy.location.startswith("artifact:"):
+        stage, _, digest = policy.digest.partition("/")
+        inputs["policy"] = ArtifactKeys(stage, digest)
+    return {"policy": policy.digest, "policy_location": policy.location}, inputs
+
+
+def _score_spec(model: RewardModelConfig) -> ScoreSpec:
+    if model.kind != "classifier":
+        return ScoreSpec(reward_model=model, model_location=None)
+    pinned = Pinned.parse(model.model)
+    by_digest = model.model_copy(update={"model": pinned.digest})
+    return ScoreSpec(reward_model=by_digest, model_location=pinned.location)
+
+
+def _select(config: PipelineConfig, ingest: Node, sample: Node, scores: list[Node]) -> Node:
+    names = tuple(model.name for model in config.score.reward_models)
+    inputs = {"prompts": ingest.keys, "responses": sample.keys}
+    for name, node in zip(names, scores, strict=True):
+        inputs[f"scores-{name}"] = node.keys
+    return Node("select", SELECT, SelectSpec(settings=config.select, reward_models=names), inputs)
+
+
+def _train(config: PipelineConfig, select: Node) -> Node:
+    policy = Pinned.parse(config.policy)
+    spec = TrainSpec(policy=policy.digest, policy_location=policy.location, settings=config.train)
+    return Node("train", TRAIN, spec, {"pairs": select.keys})
+
+
+def _budget(config: PipelineConfig) -> str:
+    ((kind, amount),) = config.select.budget.model_dump(exclude_none=True).items()
+    return f"{kind}={amount}"

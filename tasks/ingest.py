@@ -1,0 +1,150 @@
+"""Stage ingest: read the source, validate, deduplicate, decontaminate, split, freeze.
+
+A prompt's split follows from a hash of its id alone, so the same prompt is always on the same side,
+whatever else is in the file. Every line of the source is in the accounts: kept, or rejected by a
+named rule; the rejected ones are listed in `rejected.parquet`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pvar.accounts import Accounts
+from pvar.artifacts import ShardSpec, Summary
+from pvar.decontaminate import EvaluationPrompt, decontaminate
+from pvar.dedup import deduplicate
+from pvar.digest import digest
+from pvar.errors import InputError
+from pvar.prompt_rows import parse_prompt
+from pvar.records import BadRow, Prompt, Split
+from tasks.artifact import Artifact
+from tasks.stage import Job, Stage, Work
+from tasks.tables import RejectedRow, write_table
+
+PROMPTS = "prompts.parquet"
+REJECTED = "rejected.parquet"
+
+
+class IngestSpec(BaseModel):
+    """What decides the prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    """Digest of the source's content."""
+    source_location: str = Field(exclude=True)
+    source_name: str
+    eval_fraction: float
+    near_duplicate_similarity: float | None
+    decontaminate_against: tuple[str, ...]
+    """Digests of the evaluation files' content."""
+    decontaminate_locations: tuple[str, ...] = Field(exclude=True)
+    decontaminate_ngram_words: int
+
+
+class _Ingested(NamedTuple):
+    prompts: list[Prompt]
+    rejected: list[RejectedRow]
+
+
+def split_of(prompt_id: str, eval_fraction: float) -> Split:
+    """Side of a prompt: `eval` with probability `eval_fraction` over prompt ids."""
+    position = int(digest(["split", prompt_id], length=8), 16) / 16**8
+    return "eval" if position < eval_fraction else "train"
+
+
+def _ingest(job: Job[IngestSpec]) -> _Ingested:
+    prompts, rejected = _read(job)
+    if not prompts:
+        reasons = dict(Counter(row.rule for row in rejected))
+        raise InputError(
+            f"{job.spec.source_location}: none of its {len(rejected)} rows is a prompt ({reasons}); "
+            'give rows such as {"prompt": "…"} or {"prompt": "…", "chosen": "…", "rejected": "…"}'
+        )
+    deduplicated = deduplicate(prompts, min_similarity=job.spec.near_duplicate_similarity)
+    rejected += [
+        RejectedRow(each.prompt_id, each.reason, f"like {each.kept_prompt_id}")
+        for each in deduplicated.removed
+    ]
+    evaluation = list(_evaluation_prompts(job))
+    training = [prompt for prompt in deduplicated.prompts if prompt.split == "train"]
+    clean = decontaminate(training, evaluation, ngram_words=job.spec.decontaminate_ngram_words)
+    rejected += [
+        RejectedRow(each.prompt_id, "contaminated", f"{each.evaluation_prompt}: {each.shared}")
+        for each in clean.removed
+    ]
+    held_out = [prompt for prompt in deduplicated.prompts if prompt.split == "eval"]
+    return _Ingested(sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id), rejected)
+
+
+def _read(job: Job[IngestSpec]) -> _Ingested:
+    prompts, rejected = [], []
+    for row in job.ports.source_rows(job.spec.source_location):
+        if isinstance(row, BadRow):
+            rejected.append(RejectedRow(f"line {row.number}", "unreadable_line", row.reason))
+            continue
+        parsed = parse_prompt(row.fields, job.spec.source_name)
+        if isinstance(parsed, str):
+            rejected.append(RejectedRow(f"line {row.number}", parsed, _excerpt(row.fields)))
+        else:
+            split = split_of(parsed.prompt_id, job.spec.eval_fraction)
+            prompts.append(parsed._replace(split=split))
+    return _Ingested(prompts, rejected)
+
+
+def _excerpt(fields: object) -> str:
+    text = repr(fields)
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+def _evaluation_prompts(job: Job[IngestSpec]) -> Iterator[EvaluationPrompt]:
+    for location in job.spec.decontaminate_locations:
+        for row in job.ports.source_rows(location):
+            if isinstance(row, BadRow):
+                raise InputError(f"{location}: line {row.number} is unreadable: {row.reason}")
+            text = row.fields.get("instruction", row.fields.get("prompt"))
+            if not isinstance(text, str):
+                raise InputError(
+                    f"{location}: row {row.number} has no text `instruction` or `prompt`; it is "
+                    "read for decontamination, where a prompt that is not seen is not avoided"
+                )
+            yield EvaluationPrompt(f"{Path(location).name}:{row.number}", text)
+
+
+@contextmanager
+def _open_worker(job: Job[IngestSpec]) -> Iterator[Work]:
+    def ingest(_: ShardSpec, folder: Path) -> Accounts:
+        ingested = _ingest(job)
+        write_table(folder / PROMPTS, ingested.prompts, Prompt)
+        write_table(folder / REJECTED, ingested.rejected, RejectedRow)
+        rejected = Counter(row.rule for row in ingested.rejected)
+        return Accounts(
+            rows_in=len(ingested.prompts) + len(ingested.rejected),
+            rows_out=len(ingested.prompts),
+            rejected=dict(sorted(rejected.items())),
+        )
+
+    yield ingest
+
+
+def _summarise(_: Job[IngestSpec], artifact: Artifact) -> Summary:
+    prompts = artifact.rows(PROMPTS, Prompt)
+    splits = Counter(prompt.split for prompt in prompts)
+    return {
+        "num_train_prompts": splits["train"],
+        "num_eval_prompts": splits["eval"],
+        "num_annotated": sum(prompt.chosen is not None for prompt in prompts),
+    }
+
+
+INGEST = Stage(
+    name="ingest",
+    version=1,
+    plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
+    open_worker=_open_worker,
+    summarise=_summarise,
+)

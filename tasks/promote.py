@@ -1,0 +1,166 @@
+"""Stage promote: register the trained model, and make it the champion if the gate says so.
+
+Everything here can be done twice: a run that was killed between registering and recording finds
+the version it registered. What was decided, and why, is the artifact.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pvar.accounts import Accounts
+from pvar.artifacts import ShardSpec, Summary
+from pvar.config import PromoteConfig
+from pvar.gate import Decision, GateFigures, decide
+from pvar.ports import RegisteredVersion
+from tasks.artifact import Artifact
+from tasks.stage import Job, Stage, Work
+from tasks.train import MODEL
+
+logger = logging.getLogger(__name__)
+
+DECISION = "decision.json"
+
+
+class PromoteSpec(BaseModel):
+    """What decides the promotion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gate: PromoteConfig
+    strategy: str
+    budget: str
+    opponent: str
+    """Digest of the model that was beaten, or not."""
+    opponent_reference: str = Field(exclude=True)
+    """Its pinned reference."""
+
+
+class PromotionRecord(BaseModel):
+    """What was decided, for the report and for `decision.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    passed: bool
+    promoted: bool
+    checks: tuple[tuple[str, float | None, float, bool], ...]
+    """Name, value (None if missing), bound, passed."""
+    model_name: str
+    version: int
+    previous_version: int | None
+
+
+def _figures(job: Job[PromoteSpec]) -> GateFigures:
+    summary = job.inputs["results"].manifest.summary
+    return GateFigures(
+        *(_number(summary.get(name)) for name in ("win_rate_lower", "coverage")),
+        ended_share=_number(summary.get("challenger_ended_share")),
+    )
+
+
+def _number(value: float | int | str | bool | None) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _tags(job: Job[PromoteSpec], decision: Decision) -> dict[str, str]:
+    """Where the version came from: artifacts, strategy, budget, results."""
+    results = job.inputs["results"]
+    tags = {
+        "pvar.artifact": job.inputs["model"].keys.root,
+        "pvar.results": results.keys.root,
+        "pvar.opponent": job.spec.opponent_reference,
+        "pvar.strategy": job.spec.strategy,
+        "pvar.budget": job.spec.budget,
+        "pvar.gate": "passed" if decision.passed else "failed",
+    }
+    for name in ("win_rate", "win_rate_lower", "win_rate_upper", "coverage"):
+        tags[f"pvar.{name}"] = f"{_number(results.manifest.summary.get(name)):.4f}"
+    return tags
+
+
+def promote(job: Job[PromoteSpec]) -> PromotionRecord:
+    """Decide, register, and move the alias if it passed."""
+    gate = job.spec.gate
+    decision = decide(_figures(job), gate)
+    registry = job.ports.registry
+    model = job.inputs["model"]
+    version = registry.register(
+        gate.model_name, model.folder(MODEL), model.keys.root, _tags(job, decision)
+    )
+    previous = registry.champion(gate.model_name)
+    promoted = decision.passed and gate.mode == "automatic"
+    if promoted and previous != version:
+        registry.promote(version, instead_of=previous, reason=f"gate passed: {job.keys.root}")
+    return _record(decision, version, previous, promoted=promoted)
+
+
+def _record(
+    decision: Decision,
+    version: RegisteredVersion,
+    previous: RegisteredVersion | None,
+    *,
+    promoted: bool,
+) -> PromotionRecord:
+    return PromotionRecord(
+        passed=decision.passed,
+        promoted=promoted,
+        checks=tuple(
+            (
+                check.name,
+                None if math.isnan(check.value) else check.value,
+                check.bound,
+                check.passed,
+            )
+            for check in decision.checks
+        ),
+        model_name=version.model_name,
+        version=version.version,
+        previous_version=None if previous in (None, version) else previous.version,
+    )
+
+
+@contextmanager
+def _open_worker(job: Job[PromoteSpec]) -> Iterator[Work]:
+    def work(_: ShardSpec, folder: Path) -> Accounts:
+        record = promote(job)
+        logger.info(
+            "%s version %d: gate %s%s",
+            record.model_name,
+            record.version,
+            "passed" if record.passed else "failed",
+            ", now champion" if record.promoted else "",
+        )
+        (folder / DECISION).write_text(record.model_dump_json(indent=1))
+        return Accounts(rows_in=1, rows_out=1)
+
+    yield work
+
+
+def read_decision(artifact: Artifact) -> PromotionRecord:
+    """The decision of a complete promote artifact."""
+    (path,) = artifact.paths(DECISION)
+    return PromotionRecord.model_validate(json.loads(path.read_text()))
+
+
+def _summarise(_: Job[PromoteSpec], artifact: Artifact) -> Summary:
+    record = read_decision(artifact)
+    return {
+        "gate_passed": record.passed,
+        "promoted": record.promoted,
+        "version": record.version,
+        "previous_version": record.previous_version,
+    }
+
+
+PROMOTE = Stage(
+    name="promote",
+    version=1,
+    plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
+    open_worker=_open_worker,
+    summarise=_summarise,
+)

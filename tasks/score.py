@@ -1,0 +1,100 @@
+"""Stage score: one reward per response, by one reward model.
+
+Each reward model is an artifact of its own. Shards are runs of responses in the order of the
+sample artifact. A reward that is missing stays missing, with its reason, in the rows as well as in
+the accounts; where every reward is missing, the model is at fault and the stage fails.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from pvar.accounts import Accounts
+from pvar.artifacts import ShardSpec, Summary, plan_shards
+from pvar.config import RewardModelConfig
+from pvar.errors import ScoringError
+from pvar.ports import ScoreRequest
+from pvar.records import Prompt, Response, Score
+from tasks.artifact import Artifact
+from tasks.ingest import PROMPTS
+from tasks.sample import RESPONSES
+from tasks.stage import Job, Stage, Work
+from tasks.tables import write_table
+
+SCORES = "scores.parquet"
+
+
+class ScoreSpec(BaseModel):
+    """What decides the rewards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reward_model: RewardModelConfig
+    """Its model reference is the digest of the model."""
+    model_location: str | None = Field(exclude=True)
+
+
+def _plan(job: Job[ScoreSpec]) -> tuple[ShardSpec, ...]:
+    num_responses = job.inputs["responses"].manifest.accounts.rows_out
+    return plan_shards(num_responses, job.runtime.responses_per_shard)
+
+
+@contextmanager
+def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
+    responses = job.inputs["responses"].rows(RESPONSES, Response)
+    messages = {
+        prompt.prompt_id: prompt.messages for prompt in job.inputs["prompts"].rows(PROMPTS, Prompt)
+    }
+    location = job.spec.model_location
+    folder = job.ports.model_folder(location) if location is not None else None
+    scorer = job.ports.scorer(job.spec.reward_model, folder, job.runtime)
+
+    def score(shard: ShardSpec, folder: Path) -> Accounts:
+        requests = [
+            ScoreRequest(each.prompt_id, each.response_id, messages[each.prompt_id], each.text)
+            for each in responses[shard.start : shard.stop]
+        ]
+        scores = [finite_or_missing(each) for each in scorer.score(requests)]
+        write_table(folder / SCORES, scores, Score)
+        missing = Counter(each.reason or "missing" for each in scores if each.reward is None)
+        return Accounts(
+            rows_in=len(requests),
+            rows_out=len(requests) - missing.total(),
+            rejected=dict(sorted(missing.items())),
+        )
+
+    try:
+        yield score
+    finally:
+        scorer.close()
+
+
+def finite_or_missing(score: Score) -> Score:
+    """A reward that is not a number is a missing one."""
+    if score.reward is None or math.isfinite(score.reward):
+        return score
+    return score._replace(reward=None, reason="not_finite")
+
+
+def _summarise(job: Job[ScoreSpec], artifact: Artifact) -> Summary:
+    accounts = artifact.manifest.accounts
+    rewards = [each.reward for each in artifact.rows(SCORES, Score) if each.reward is not None]
+    if not rewards and accounts.rows_in:
+        raise ScoringError(
+            f"reward model {job.spec.reward_model.name!r} gave no reward for any of "
+            f"{accounts.rows_in} responses ({dict(accounts.rejected)}): nothing can be selected by "
+            "it; check that it is a reward model of a supported form"
+        )
+    return {
+        "num_rewards": len(rewards),
+        "reward_mean": float(np.mean(rewards)) if rewards else None,
+        "reward_std": float(np.std(rewards)) if rewards else None,
+    }
+
+
+SCORE = Stage(name="score", version=1, plan=_plan, open_worker=_open_worker, summarise=_summarise)

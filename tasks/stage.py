@@ -1,0 +1,281 @@
+"""A stage, and how it is brought to completion: look, claim, work, record, and the manifest last.
+
+Any number of processes may run the same stage at once: each claims shards by lease, and each shard
+is recorded once. The model (or whatever `open_worker` loads) is loaded when the first missing shard
+is claimed, and then serves all shards of this process.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from pydantic import BaseModel
+
+from pvar.accounts import Accounts
+from pvar.artifacts import (
+    FileRecord,
+    Manifest,
+    Recipe,
+    ShardRecord,
+    ShardSpec,
+    Summary,
+    total_accounts,
+)
+from pvar.config import RuntimeConfig
+from pvar.errors import DamagedError, StageError
+from tasks.artifact import (
+    Artifact,
+    ArtifactKeys,
+    discard_shard,
+    open_artifact,
+    read_document,
+    sha256_of,
+)
+from tasks.lease import try_acquire
+from pvar.ports import Ports, Store
+from tasks.tables import num_rows
+
+logger = logging.getLogger(__name__)
+
+Spec = TypeVar("Spec", bound=BaseModel)
+Work = Callable[[ShardSpec, Path], Accounts]
+"""Makes one shard: writes its files into the folder and accounts for its rows."""
+
+POLL_SECONDS = 1.0
+"""Pause before looking again for a shard that somebody else is working on."""
+
+
+@dataclass(frozen=True)
+class Job(Generic[Spec]):
+    """What a stage's functions are given."""
+
+    spec: Spec
+    """The identity part of the configuration."""
+    runtime: RuntimeConfig
+    inputs: Mapping[str, Artifact]
+    ports: Ports
+    keys: ArtifactKeys
+    scratch: Path
+    """A local folder of this artifact, for files that need not survive."""
+    log_step: Callable[[int, Mapping[str, float]], None]
+    """Reports figures while the work goes on (step, name → value)."""
+
+
+@dataclass(frozen=True)
+class Stage(Generic[Spec]):
+    """What a stage does; it knows neither Prefect nor S3."""
+
+    name: str
+    version: int
+    """Raised by hand when the meaning of the result changes: old artifacts are then not reused."""
+    plan: Callable[[Job[Spec]], Sequence[ShardSpec]]
+    """Cuts the work into shards."""
+    open_worker: Callable[[Job[Spec]], AbstractContextManager[Work]]
+    """Loads what the work needs."""
+    summarise: Callable[[Job[Spec], Artifact], Summary]
+    """The figures of the whole, from the complete shards."""
+
+
+class Outcome(NamedTuple):
+    """How a stage came to its artifact."""
+
+    artifact: Artifact
+    shards_made: int
+    """Shards made by this process; 0 when everything was there."""
+    seconds: float
+
+    @property
+    def reused(self) -> bool:
+        """Nothing was computed here."""
+        return self.shards_made == 0
+
+
+def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Outcome:
+    """Bring the artifact of `recipe` to completion and return it.
+
+    Raises whatever the stage raises; what was complete before stays complete.
+    """
+    began = time.monotonic()
+    keys, store = job.keys, job.ports.store
+    manifest = verified_manifest(store, keys, job.inputs)
+    made = 0
+    if manifest is None:
+        recipe = _begin(store, stage, recipe, job)
+        made = _make_missing_shards(stage, recipe, job)
+        manifest = _complete(stage, recipe, job)
+    seconds = time.monotonic() - began
+    rows = manifest.accounts
+    logger.info(
+        "%s: %s in %.1f s (%d shards made, %d rows in, %d out, rejected %s)",
+        keys.root,
+        "reused" if made == 0 else "made",
+        seconds,
+        made,
+        rows.rows_in,
+        rows.rows_out,
+        dict(rows.rejected) or "none",
+    )
+    return Outcome(open_artifact(store, keys.stage, keys.digest, _cache(job)), made, seconds)
+
+
+def verified_manifest(
+    store: Store, keys: ArtifactKeys, inputs: Mapping[str, Artifact]
+) -> Manifest | None:
+    """The manifest if all its files are there in their size and its inputs are today's."""
+    manifest = read_document(store, keys.manifest, Manifest)
+    if manifest is None:
+        return None
+    today = {name: manifest_digest(artifact.manifest) for name, artifact in inputs.items()}
+    if manifest.inputs != today:
+        changed = sorted(name for name in today if manifest.inputs.get(name) != today[name])
+        logger.warning("%s: made from an earlier %s; making it again", keys.root, changed)
+        for shard in manifest.shards:
+            discard_shard(store, keys, shard.index)
+        return None
+    sizes = {info.key: info.num_bytes for info in store.list(f"{keys.root}/shards/")}
+    damaged = [
+        shard.index
+        for shard in manifest.shards
+        if any(
+            sizes.get(f"{keys.root}/{shard.folder}/{file.name}") != file.num_bytes
+            for file in shard.files
+        )
+    ]
+    for index in damaged:
+        discard_shard(store, keys, index)
+    return None if damaged else manifest
+
+
+def manifest_digest(manifest: Manifest) -> str:
+    """SHA-256 of a manifest's bytes: changes when the content of any file does."""
+    return hashlib.sha256(manifest.to_json()).hexdigest()
+
+
+def _begin(store: Store, stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Recipe:
+    """Write the recipe with a shard plan, or take over the one that is there."""
+    existing = read_document(store, job.keys.recipe, Recipe)
+    if existing is None:
+        planned = recipe.model_copy(update={"shards": tuple(stage.plan(job))})
+        if store.create(job.keys.recipe, planned.to_json()):
+            return planned
+        existing = read_document(store, job.keys.recipe, Recipe)
+    if existing is None or existing.digest != job.keys.digest:
+        raise DamagedError(
+            f"{store.uri}/{job.keys.recipe} does not describe {job.keys.root}; delete that folder "
+            "and run the stage again"
+        )
+    return existing
+
+
+def _make_missing_shards(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> int:
+    """Claim and make shards until all have a record; returns how many were made here."""
+    made = 0
+    missing = list(recipe.shards)
+    with ExitStack() as stack:
+        work: Work | None = None
+        while missing := [shard for shard in missing if not _is_recorded(job, shard)]:
+            claimed_any = False
+            for shard in missing:
+                lease = try_acquire(
+                    job.ports.store,
+                    job.keys.lease(shard.index),
+                    ttl_seconds=job.runtime.lease_seconds,
+                )
+                if lease is None:
+                    continue
+                with lease:
+                    claimed_any = True
+                    if _is_recorded(job, shard):  # finished between the look and the claim
+                        continue
+                    if work is None:
+                        work = stack.enter_context(stage.open_worker(job))
+                    _make_shard(job, shard, work)
+                    made += 1
+            if not claimed_any:
+                logger.debug("%s: waiting for %d shards of others", job.keys.root, len(missing))
+                time.sleep(POLL_SECONDS)
+    return made
+
+
+def _is_recorded(job: Job[Any], shard: ShardSpec) -> bool:
+    store, keys = job.ports.store, job.keys
+    record = read_document(store, keys.record(shard.index), ShardRecord)
+    if record is None:
+        return False
+    folder = f"{keys.root}/{record.folder}/"
+    sizes = {info.key: info.num_bytes for info in store.list(folder)}
+    if all(sizes.get(f"{folder}{file.name}") == file.num_bytes for file in record.files):
+        return True
+    discard_shard(store, keys, shard.index)
+    return False
+
+
+def _make_shard(job: Job[Any], shard: ShardSpec, work: Work) -> None:
+    began = time.monotonic()
+    local = job.scratch / "shards" / shard.name
+    local.mkdir(parents=True, exist_ok=True)
+    for leftover in sorted(local.rglob("*"), reverse=True):
+        leftover.unlink() if leftover.is_file() else leftover.rmdir()
+    accounts = work(shard, local)
+    record = _upload(job, shard, local, accounts)
+    job.ports.store.create(job.keys.record(shard.index), record.to_json())
+    logger.info(
+        "%s: shard %d of rows %d–%d: %d rows out in %.1f s",
+        job.keys.root,
+        shard.index,
+        shard.start,
+        shard.stop,
+        accounts.rows_out,
+        time.monotonic() - began,
+    )
+
+
+def _upload(job: Job[Any], shard: ShardSpec, local: Path, accounts: Accounts) -> ShardRecord:
+    paths = sorted(path for path in local.rglob("*") if path.is_file())
+    files = tuple(
+        FileRecord(
+            name=path.relative_to(local).as_posix(),
+            num_bytes=path.stat().st_size,
+            sha256=sha256_of(path),
+            rows=num_rows(path) if path.suffix == ".parquet" else None,
+        )
+        for path in paths
+    )
+    content = hashlib.sha256("".join(f"{file.name} {file.sha256}\n" for file in files).encode())
+    folder = f"shards/{shard.name}-{content.hexdigest()[:12]}"
+    for path, file in zip(paths, files, strict=True):
+        job.ports.store.upload(path, f"{job.keys.root}/{folder}/{file.name}")
+    return ShardRecord(index=shard.index, folder=folder, files=files, accounts=accounts)
+
+
+def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:
+    """Write the manifest from the records; whoever comes second finds the same one."""
+    store, keys = job.ports.store, job.keys
+    records: dict[int, ShardRecord] = {}
+    for shard in recipe.shards:
+        record = read_document(store, keys.record(shard.index), ShardRecord)
+        if record is None:
+            raise StageError(f"{keys.root}: shard {shard.index} vanished; run the stage again")
+        records[shard.index] = record
+    manifest = Manifest(
+        stage=recipe.stage,
+        version=recipe.version,
+        digest=keys.digest,
+        inputs={name: manifest_digest(artifact.manifest) for name, artifact in job.inputs.items()},
+        shards=tuple(records.values()),
+        accounts=total_accounts(records),
+        summary={},
+    )
+    summary = stage.summarise(job, Artifact(store, keys, manifest, _cache(job)))
+    manifest = manifest.model_copy(update={"summary": summary})
+    store.create(keys.manifest, manifest.to_json())
+    return manifest
+
+
+def _cache(job: Job[Any]) -> Path:
+    return job.scratch / "read"
