@@ -1,11 +1,12 @@
 """A proxy before an S3 server that behaves like some server in the field: one fault at a time.
 
-Requests are forwarded unsigned-for (the quick server checks no signature), so headers can go.
+Headers may be dropped on the way: the quick server behind it checks no signature.
 """
 
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
@@ -21,6 +22,8 @@ class Fault(Enum):
 
     IGNORES_CONDITIONS = auto()
     """If-None-Match is overlooked, as older S3-compatible servers do."""
+    IGNORES_CONDITIONS_AND_LAGS = auto()
+    """So too, and of two writers both look before either puts, and one put comes 0.2 s later."""
     REFUSES_CONDITIONS = auto()
     """If-None-Match is answered with 501 NotImplemented."""
     CONFLICTS_ONCE = auto()
@@ -36,10 +39,10 @@ def faulty(server: S3Server, fault: Fault) -> Iterator[S3Server]:
     """`server`, seen through a proxy with the fault."""
 
     class Handler(_Handler):
-        target = urlsplit(server.endpoint).netloc
-        seen: ClassVar[set[str]] = set()
+        pass
 
-    Handler.fault = fault
+    Handler.target, Handler.fault, Handler.seen = urlsplit(server.endpoint).netloc, fault, set()
+    Handler.both_look, Handler.both_looked = threading.Barrier(2), threading.Event()
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -53,16 +56,20 @@ def faulty(server: S3Server, fault: Fault) -> Iterator[S3Server]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    target: str
-    fault: Fault
-    seen: set[str]
+    target: ClassVar[str]
+    fault: ClassVar[Fault]
+    seen: ClassVar[set[str]]
     """Paths whose first request got its fault."""
+    both_look: ClassVar[threading.Barrier]
+    both_looked: ClassVar[threading.Event]
 
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         is_conditional = "If-None-Match" in self.headers
-        if self.fault is Fault.IGNORES_CONDITIONS:
+        if self.fault in (Fault.IGNORES_CONDITIONS, Fault.IGNORES_CONDITIONS_AND_LAGS):
             del self.headers["If-None-Match"]
+        if self.fault is Fault.IGNORES_CONDITIONS_AND_LAGS and "contested" in self.path:
+            self._lag()
         if is_conditional and self.fault is Fault.REFUSES_CONDITIONS:
             return self._answer(501, b"<Error><Code>NotImplemented</Code></Error>")
         if is_conditional and self.fault is Fault.CONFLICTS_ONCE and self._is_first():
@@ -80,6 +87,13 @@ class _Handler(BaseHTTPRequestHandler):
         return self._hang_up() if is_cut else None
 
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _forward
+
+    def _lag(self) -> None:
+        if self.command == "HEAD" and not self.both_looked.is_set():
+            self.both_look.wait(timeout=60)
+            self.both_looked.set()
+        elif self.command == "PUT" and not self._is_first():
+            time.sleep(0.2)
 
     def _is_first(self) -> bool:
         is_first = self.path not in self.seen

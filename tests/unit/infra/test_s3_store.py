@@ -1,7 +1,6 @@
 """What an S3 server may do wrong, and what the user then reads."""
 
 import logging
-import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import SecretStr
 
 from infra.settings import S3Access
 from infra.store import open_store
-from pvar.errors import ConfigError, StoreError
+from pvar.errors import ConfigError, NotFoundError, StoreError
 from pvar.ports import Store
 from tests.services.processes import free_port
 from tests.services.s3 import S3Server
@@ -23,25 +22,28 @@ from tests.services.s3_proxy import Fault, faulty
     "fault",
     [Fault.IGNORES_CONDITIONS, pytest.param(Fault.REFUSES_CONDITIONS, marks=pytest.mark.slow)],
 )
-def test_without_put_if_absent_create_still_has_one_winner_and_warns(
+def test_without_put_if_absent_create_still_does_not_replace_and_warns(
     moto_s3: S3Server, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
     with faulty(moto_s3, fault) as server, caplog.at_level(logging.WARNING):
         store = server.new_store()
-        barrier = threading.Barrier(16)
-
-        def race(number: int) -> bool:
-            barrier.wait()
-            return store.create("lease.json", str(number).encode())
-
-        assert store.create("warm-up", b"")
-        with ThreadPoolExecutor(16) as pool:
-            won = list(pool.map(race, range(16)))
-        assert sum(won) == 1
-        assert store.read("lease.json") == str(won.index(True)).encode()
-        assert not store.create("lease.json", b"later")
-    (warning,) = [r.getMessage() for r in caplog.records if "put-if-absent" in r.getMessage()]
+        assert store.create("lease.json", b"first")
+        assert not store.create("lease.json", b"second")
+        assert store.read("lease.json") == b"first"
+        store.write("manifest.json", b"written")
+        assert not store.create("manifest.json", b"created")
+    (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith(f"{server.endpoint} ignores put-if-absent")
+
+
+def test_without_put_if_absent_two_who_saw_nothing_agree_on_one(moto_s3: S3Server) -> None:
+    with faulty(moto_s3, Fault.IGNORES_CONDITIONS_AND_LAGS) as server:
+        store = server.new_store()
+        store.create("free", b"")  # the probe is behind us
+        with ThreadPoolExecutor(2) as pool:
+            won = list(pool.map(lambda data: store.create("contested", data), (b"0", b"1")))
+        assert sum(won) == 1
+        assert store.read("contested") == str(won.index(True)).encode()
 
 
 def test_a_server_that_honours_put_if_absent_is_asked_once_and_keeps_no_trace(
@@ -57,13 +59,31 @@ def test_a_server_that_honours_put_if_absent_is_asked_once_and_keeps_no_trace(
     assert [item["Key"] for item in listing["Contents"]] == ["a"]
 
 
+def test_what_a_killed_probe_left_is_not_listed(moto_s3: S3Server) -> None:
+    bucket = moto_s3.new_bucket()
+    moto_s3.client().put_object(Bucket=bucket, Key="runs/.tmp/probe-1")
+    assert list(open_store(f"s3://{bucket}/runs", access=moto_s3.access()).list("")) == []
+
+
 @pytest.mark.parametrize("fault", [Fault.LOSES_ANSWERS, Fault.CONFLICTS_ONCE])
-def test_a_creator_whose_put_is_repeated_knows_that_it_won(moto_s3: S3Server, fault: Fault) -> None:
-    with faulty(moto_s3, fault) as server:
+def test_a_creator_whose_put_is_repeated_knows_that_it_won(
+    moto_s3: S3Server, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    with faulty(moto_s3, fault) as server, caplog.at_level(logging.WARNING, "infra.store"):
         store = server.new_store()
         assert store.create("lease.json", b"mine")
         assert not store.create("lease.json", b"yours")
         assert store.read("lease.json") == b"mine"
+    # Neither fault makes it a server that ignores conditions.
+    assert not [record for record in caplog.records if record.name.startswith("infra.store")]
+
+
+def test_a_writer_is_not_told_that_its_object_is_missing(moto_s3: S3Server) -> None:
+    # A web server that is no S3 answers 404 to everything; here, moto below its own pages.
+    access = moto_s3._replace(endpoint=f"{moto_s3.endpoint}/moto-api/nothing").access()
+    with pytest.raises(StoreError, match="answers 404") as caught:
+        open_store("s3://bucket", access=access).write("a", b"")
+    assert not isinstance(caught.value, NotFoundError)
 
 
 def test_a_reading_that_breaks_off_is_repeated(moto_s3: S3Server, tmp_path: Path) -> None:

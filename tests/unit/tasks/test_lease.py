@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
@@ -114,6 +115,34 @@ def test_the_context_renews_by_itself_and_stops(file_store: Store) -> None:
             time.sleep(0.05)
         assert not lease.lost
     assert threading.active_count() == threads
+    assert record(file_store, "shard/000001.json").is_released
+
+
+class SlowStore:
+    """A store whose first write comes late; the rest is the other store's."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.began, self.may_end, self.ended = (threading.Event() for _ in range(3))
+
+    def write(self, key: str, data: bytes) -> None:
+        if self.began.is_set():
+            return self._store.write(key, data)
+        self.began.set()
+        assert self.may_end.wait(60)
+        self._store.write(key, data)
+        return self.ended.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_late_renewal_does_not_undo_the_release(file_store: Store) -> None:
+    slow = SlowStore(file_store)
+    with hold(cast(Store, slow), "shard", ttl_seconds=0.4):
+        assert slow.began.wait(60)  # the renewal is on its way
+        threading.Timer(0.3, slow.may_end.set).start()
+    assert slow.ended.wait(60)
     assert record(file_store, "shard/000001.json").is_released
 
 
