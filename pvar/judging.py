@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from pvar.errors import ConfigError
-from pvar.ports import Judge
 from pvar.records import Comparison, Message, Verdict
 
 Identity = Mapping[str, str | int | float | bool | None]
@@ -39,8 +38,8 @@ class Answer(NamedTuple):
 
 
 @runtime_checkable
-class MeteredJudge(Judge, Protocol):
-    """A judge whose calls are slow and cost money: it answers one by one."""
+class MeteredJudge(Protocol):
+    """What a `Judge` can besides whose calls are slow and cost money: it answers one by one."""
 
     def judge_each(self, comparisons: Iterable[Comparison]) -> Iterator[Answer]:
         """Answers in the order of completion.

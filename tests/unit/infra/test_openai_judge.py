@@ -344,6 +344,27 @@ def test_an_outage_stops_judging_instead_of_trying_every_comparison() -> None:
     assert 6 <= len(server.asked) <= 7
 
 
+def test_a_late_success_is_delivered_but_does_not_end_an_outage() -> None:
+    outage = threading.Event()
+
+    def behaviour(asked: Asked) -> Sent:
+        if "n 0?" in asked.prompt:
+            outage.wait(20)
+            time.sleep(0.2)  # for the sixth failure to arrive
+            return M_WINS_3_TO_1
+        if len(server.asked) >= 7:
+            outage.set()
+        return fails(500)
+
+    with serving(behaviour) as server:
+        answers = judge_at(server, max_attempts=1).judge_each([comparison(n) for n in range(99)])
+        delivered = [next(answers).verdict for _ in range(7)]
+        with pytest.raises(JudgeError, match="all failed"):
+            next(answers)
+
+    assert [v.prompt_id for v in delivered if v.preference is not None] == ["p0"]
+
+
 def test_single_failures_are_no_outage() -> None:
     with serving(lambda a: fails(500) if "1?" in a.prompt else M_WINS_3_TO_1) as server:
         verdicts = judge_at(server, max_attempts=1).judge([comparison(n) for n in range(99)])
