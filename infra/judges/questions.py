@@ -142,7 +142,7 @@ class ArenaHard:
             "version": self.version,
             "template": self.template.digest,
             "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
+            "temperature": float(self.temperature),  # 0 and 0.0 are one judge
         }
 
     def put(self, comparison: Comparison, ask: Ask) -> Reading:

@@ -31,7 +31,7 @@ class RewardModelJudge:
             **self.reward_model,
             "kind": "reward_model",
             "reward_model": self.reward_model["kind"],
-            "preference_scale": self.scale,
+            "preference_scale": float(self.scale),
         }
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:

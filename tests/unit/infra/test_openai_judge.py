@@ -194,12 +194,13 @@ def test_everything_that_decides_a_verdict_changes_the_identity_and_nothing_else
 
     same = replace(
         judge,
+        questions=replace(ARENA_V01, temperature=0),
         access=JudgeAccess(base_url=SecretStr("http://elsewhere/v1"), api_key=SecretStr("k")),
         max_in_flight=9,
         patience=Patience(1, 1, 1),
         prices=Prices(1, 1),
     )
-    assert same.identity == judge.identity
+    assert canonical_json(same.identity) == canonical_json(judge.identity)
     assert isinstance(judge, MeteredJudge)
 
 
