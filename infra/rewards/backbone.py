@@ -56,7 +56,7 @@ class Backbone:
 class _Prompts(NamedTuple):
     """Keys and values of a batch of prompts, padded on the right."""
 
-    index: dict[Ids, int]
+    row_of: dict[Ids, int]
     cache: "DynamicCache"
     mask: "torch.Tensor"
 
@@ -162,8 +162,8 @@ def _run_prompts(
     """All answers to a batch of prompts, themselves in batches."""
     ids, mask = pad_right(batch, backbone)
     output = backbone.model(input_ids=ids, attention_mask=mask, use_cache=True)
-    index = {prompt: row for row, prompt in enumerate(batch)}
-    prompts = _Prompts(index, output.past_key_values, mask)
+    row_of = {prompt: row for row, prompt in enumerate(batch)}
+    prompts = _Prompts(row_of, output.past_key_values, mask)
     return run_in_batches(
         [row for prompt in batch for row in by_prompt[prompt]],
         partial(_run_answers, backbone, read, prompts),
@@ -179,7 +179,7 @@ def _run_answers(
     from transformers import DynamicCache
 
     ids, mask = pad_right([row.own for row in batch], backbone)
-    of_row = torch.tensor([prompts.index[row.shared] for row in batch], device=ids.device)
+    of_row = torch.tensor([prompts.row_of[row.shared] for row in batch], device=ids.device)
     longest = max(len(row.shared) for row in batch)
     prompt_mask = prompts.mask[of_row, :longest]
     cache = DynamicCache(
@@ -195,8 +195,7 @@ def _run_answers(
         use_cache=True,
     )
     states = [
-        hidden[: len(row.own)]
-        for row, hidden in zip(batch, output.last_hidden_state, strict=True)
+        hidden[: len(row.own)] for row, hidden in zip(batch, output.last_hidden_state, strict=True)
     ]
     return dict(zip(batch, read(batch, states).tolist(), strict=True))
 

@@ -6,6 +6,7 @@ start and not after hours. Sorting also makes the batches a function of the set 
 their order nor repetitions change a result. Results are joined to rows by key, never by position.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -39,16 +40,16 @@ def run_in_batches(
         done = _try(run, batch)
         if done is None:
             budget = _padded_tokens(batch, sizes) // 2
-            logger.warning("a batch of %d rows ran out of memory; now %d tokens", len(batch), budget)
+            logger.warning(
+                "a batch of %d rows ran out of memory; now %d tokens", len(batch), budget
+            )
             pending += reversed(batch)
         else:
             results.update(done)
     return results
 
 
-def _take(
-    pending: list[RowT], sizes: Callable[[RowT], tuple[int, ...]], budget: int
-) -> list[RowT]:
+def _take(pending: list[RowT], sizes: Callable[[RowT], tuple[int, ...]], budget: int) -> list[RowT]:
     """Move rows from the end of `pending` into a batch, at least one."""
     batch = [pending.pop()]
     while pending and _padded_tokens([*batch, pending[-1]], sizes) <= budget:
@@ -57,8 +58,8 @@ def _take(
 
 
 def _padded_tokens(batch: Sequence[RowT], sizes: Callable[[RowT], tuple[int, ...]]) -> int:
-    widths = [max(part) for part in zip(*map(sizes, batch), strict=True)]
-    return len(batch) * sum(widths)
+    widest: list[int] = [max(part) for part in zip(*map(sizes, batch), strict=True)]
+    return len(batch) * sum(widest)
 
 
 def _try(
@@ -75,13 +76,14 @@ def _try(
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether torch ran out of memory, on a GPU or on the CPU."""
-    from accelerate.utils.memory import should_reduce_batch_size
+    """Whether torch ran out of memory on a GPU or on the CPU (known by its text alone)."""
+    import torch
 
-    return bool(should_reduce_batch_size(error))
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _free() -> None:
-    from accelerate.utils.memory import clear_device_cache
+    import torch
 
-    clear_device_cache(garbage_collection=True)
+    gc.collect()
+    torch.cuda.empty_cache()

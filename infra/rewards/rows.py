@@ -89,9 +89,7 @@ def to_scores(
             f"all {len(rewards)} rewards are NaN or infinite: the model overflows or its weights "
             "are damaged; load it with dtype float32, or fetch it again"
         )
-    return [
-        _score(request, row, rewards) for request, row in zip(requests, encoded, strict=True)
-    ]
+    return [_score(request, row, rewards) for request, row in zip(requests, encoded, strict=True)]
 
 
 def _score(request: ScoreRequest, row: Row | Unscorable, rewards: Mapping[Row, float]) -> Score:

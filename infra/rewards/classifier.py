@@ -1,0 +1,92 @@
+"""Scoring with reward models that read a reward from a decoder's last hidden states.
+
+The conversation with its answer is rendered by the model's own chat template and is scored whole or
+not at all: a conversation that is too long has no reward, rather than the reward of another text
+(PITFALLS 11). What is computed how is in `backbone.py` and `heads.py`.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from infra.rewards.backbone import (
+    Backbone,
+    evaluate,
+    load_checkpoint,
+    make_backbone,
+    max_context_tokens,
+)
+from infra.rewards.families import read_checkpoint_config, recognise
+from infra.rewards.heads import Head, load_head
+from infra.rewards.rows import Row, encode_requests, scorable, to_scores
+from infra.rewards.self_test import PROBES, check_scores
+from pvar.config import ClassifierReward
+from pvar.ports import ScoreRequest
+from pvar.records import Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClassifierScorer:
+    """A reward model, loaded and tested."""
+
+    backbone: Backbone
+    head: Head
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length_tokens: int
+    tokens_per_batch: int
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """One score per request, in order; float32 rewards, or None with a reason (`rows.py`)."""
+        encoded = encode_requests(self.tokenizer, requests, self.head.split, self.max_length_tokens)
+        return to_scores(requests, encoded, self.evaluate(scorable(encoded)))
+
+    def evaluate(self, rows: Sequence[Row]) -> dict[Row, float]:
+        """Rewards of rows."""
+        return evaluate(self.backbone, rows, self.head.read, self.tokens_per_batch)
+
+    def close(self) -> None:
+        """Nothing beyond the process: memory is freed when it ends."""
+
+
+def load_classifier_scorer(
+    folder: Path, settings: ClassifierReward, tokens_per_batch: int
+) -> ClassifierScorer:
+    """Load a reward model and test that it can be trusted.
+
+    Raises ModelError for a model that is not of a supported form, lacks weights or has several
+    logits, and ScoringError for one whose scores depend on the batch.
+    """
+    from transformers import AutoModel
+
+    began = perf_counter()
+    config = read_checkpoint_config(folder)
+    family = recognise(folder, config)
+    checkpoint = load_checkpoint(folder, AutoModel, settings.dtype)
+    head = load_head(folder, config, family, checkpoint)
+    scorer = ClassifierScorer(
+        make_backbone(checkpoint.model, checkpoint.tokenizer.pad_token_id),
+        head,
+        checkpoint.tokenizer,
+        max_context_tokens(checkpoint.model, settings.max_length_tokens),
+        tokens_per_batch,
+    )
+    probes = encode_requests(
+        checkpoint.tokenizer, PROBES, head.split, max_context_tokens(checkpoint.model, 2**31)
+    )
+    check_scores(probes, scorer.evaluate, settings.dtype)
+    logger.info(
+        "reward model %s (%s, %s): loaded and tested in %.1f s",
+        settings.name,
+        config.architectures[0],
+        settings.dtype,
+        perf_counter() - began,
+    )
+    return scorer

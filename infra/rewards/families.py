@@ -1,0 +1,139 @@
+"""Which form of reward model a checkpoint is, and which are refused, by name.
+
+One table, first match wins; the pattern is matched against `architectures` of config.json. Chat
+template and beginning-of-sequence token are always the checkpoint's own (`pvar/chat.py`), as its
+authors' examples use them. No code of a checkpoint is ever run: custom heads that are worth it are
+written out here (`heads.py`), the others are refused with what to do instead.
+"""
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+
+from pvar.errors import ModelError
+
+SUPPORTED = (
+    "supported are one-logit AutoModelForSequenceClassification models (such as Skywork-Reward "
+    "v1 and v2) and ArmoRM"
+)
+
+
+class Family(NamedTuple):
+    """One row of the table."""
+
+    architectures: str
+    """Pattern of the architecture's name."""
+    examples: str
+    head: Literal["one_logit", "gated"] | None
+    """How the reward is read; None is refused."""
+    answer_header: str = ""
+    """Gated: the text between prompt and answer, where the gate reads the prompt."""
+    refusal: str = ""
+    """Why, and what to do."""
+
+
+FAMILIES = (
+    Family(
+        "LlamaForRewardModelWithGating",
+        "ArmoRM-Llama3-8B",
+        "gated",
+        answer_header="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    ),
+    Family(
+        "Gemma2ForRewardModelWithGating",
+        "ArmoRM's recipe on Gemma 2",
+        "gated",
+        answer_header="<end_of_turn>\n<start_of_turn>model\n",
+    ),
+    Family(
+        "*ForSequenceClassification",
+        "Skywork-Reward v1 and v2, FsfairX, GRM, Tulu 3, URM's one-logit base models",
+        "one_logit",
+    ),
+    Family(
+        "*ForProcessRewardModel",
+        "Qwen2.5-Math-PRM",
+        None,
+        refusal="is a process reward model: it scores steps, not answers",
+    ),
+    Family(
+        "*ForTokenClassification",
+        "Math-Shepherd-style models",
+        None,
+        refusal="labels every token (as process reward models do) and has no score of an answer",
+    ),
+    Family(
+        "*ForCausalLM",
+        "generative reward models, LLM judges, policies",
+        None,
+        refusal="generates text: as a judge it belongs into evaluation, and a DPO-trained policy "
+        "scores by its implicit reward",
+    ),
+    Family(
+        "*ForConditionalGeneration",
+        "SteamSHP",
+        None,
+        refusal="generates its verdict instead of a score",
+    ),
+    Family(
+        "*RewardModel",
+        "InternLM2-Reward, Qwen2.5-Math-RM, UltraRM, Eurus-RM",
+        None,
+        refusal="has a head in code of its own, which is not run",
+    ),
+    Family(
+        "*ForScore",
+        "PKU-Alignment's beaver models",
+        None,
+        refusal="has a head in code of its own, which is not run",
+    ),
+)
+
+
+class CheckpointConfig(BaseModel):
+    """What is read of a checkpoint's config.json."""
+
+    architectures: tuple[str, ...] = ()
+    id2label: dict[str, str] = {}
+    gating_temperature: float = 10.0
+    """ArmoRM's own default."""
+
+
+def read_checkpoint_config(folder: Path) -> CheckpointConfig:
+    """Parse config.json; raises ModelError if it is missing or is no such file."""
+    path = folder / "config.json"
+    try:
+        return CheckpointConfig.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelError(
+            f"{path} is not the config.json of a Hugging Face model ({error}); give the folder of "
+            "a reward model"
+        ) from error
+
+
+def recognise(folder: Path, config: CheckpointConfig) -> Family:
+    """The checkpoint's row of the table; raises ModelError for what cannot be scored with."""
+    architecture = config.architectures[0] if config.architectures else "(none named)"
+    family = next((row for row in FAMILIES if fnmatchcase(architecture, row.architectures)), None)
+    if family is None:
+        raise ModelError(
+            f"{folder}: the architecture {architecture} is not a known form of reward model; "
+            f"{SUPPORTED}"
+        )
+    if family.head is None:
+        raise ModelError(f"{folder}: {architecture} {family.refusal}; {SUPPORTED}")
+    if family.head == "one_logit" and not _scores_the_last_token(architecture):
+        raise ModelError(
+            f"{folder}: {architecture} is not one of transformers' decoders with a linear score of "
+            f"the last token (it is an encoder, or has code of its own); {SUPPORTED}"
+        )
+    return family
+
+
+def _scores_the_last_token(architecture: str) -> bool:
+    import transformers
+    from transformers.modeling_layers import GenericForSequenceClassification
+
+    return issubclass(getattr(transformers, architecture, object), GenericForSequenceClassification)
