@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pvar.digest import digest, response_id
-from pvar.records import Response
 from pvar.ports import Rejection, SampleRequest
+from pvar.records import Response
 
 _WARM = ("good", "great", "happy", "love", "wonderful", "excellent", "beautiful", "nice")
 _BITTER = ("bad", "terrible", "sad", "hate", "awful", "horrible", "ugly", "poor")

@@ -1,20 +1,22 @@
 """Sampling with transformers, in process: the engine for machines without vLLM.
 
 Batches are sorted by prompt length and padded on the left; the prompt is rendered to ids by the
-model's own chat template (`pvar/chat.py`). Not covered: continuous batching, several devices.
+model's own chat template (`pvar/chat.py`); `decoding.py` draws the answers.
+Not covered: continuous batching, several devices.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from infra.engines.decoding import Sampling, decode
 from pvar.chat import prompt_token_ids
 from pvar.config import SamplerSettings
 from pvar.digest import response_id
-from pvar.records import FinishReason, Response
 from pvar.ports import Rejection, SampleRequest
+from pvar.records import FinishReason, Response
 
 if TYPE_CHECKING:
     import torch
@@ -69,22 +71,16 @@ class TransformersSampler:
         return encoded, rejections
 
     def _generate(self, batch: Sequence[_Encoded], num_responses: int) -> list[Response]:
-        import torch
-
-        inputs, mask = _pad_left([item.token_ids for item in batch], self._padding_id())
-        with torch.inference_mode():
-            output: Any = self.model.generate(  # type: ignore[operator]
-                inputs.to(self.model.device),
-                attention_mask=mask.to(self.model.device),
-                do_sample=True,
-                temperature=self.settings.temperature,
-                top_p=self.settings.top_p,
-                top_k=0,
-                num_return_sequences=num_responses,
-                max_new_tokens=self.settings.max_new_tokens,
-                pad_token_id=self._padding_id(),
-            )
-        answers = output[:, inputs.shape[1] :].tolist()
+        token_ids, mask = _pad_left([item.token_ids for item in batch], self._padding_id())
+        device = self.model.device
+        how = Sampling(
+            num_responses,
+            self.settings.max_new_tokens,
+            self.settings.temperature,
+            self.settings.top_p,
+            self._end_ids(),
+        )
+        answers = decode(self.model, token_ids.to(device), mask.to(device), how)
         return [
             self._response(item.prompt_id, index, answers[row * num_responses + index])
             for row, item in enumerate(batch)
@@ -92,14 +88,11 @@ class TransformersSampler:
         ]
 
     def _response(self, prompt_id: str, index: int, token_ids: list[int]) -> Response:
-        ends = self._end_ids()
-        length = next((i for i, token in enumerate(token_ids) if token in ends), None)
-        finish: FinishReason = "length" if length is None else "stop"
-        answer = token_ids if length is None else token_ids[:length]
-        text = str(self.tokenizer.decode(answer, skip_special_tokens=True)).strip()
-        num_tokens = len(answer) + (length is not None)
+        ended = token_ids[-1] in self._end_ids()
+        finish: FinishReason = "stop" if ended else "length"
+        text = str(self.tokenizer.decode(token_ids, skip_special_tokens=True)).strip()
         return Response(
-            prompt_id, response_id(prompt_id, index, text), index, text, num_tokens, finish
+            prompt_id, response_id(prompt_id, index, text), index, text, len(token_ids), finish
         )
 
     def _end_ids(self) -> frozenset[int]:

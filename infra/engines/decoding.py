@@ -1,0 +1,110 @@
+"""Ancestral sampling of K answers per prompt with a causal language model of transformers.
+
+Each prompt is read once and its key–value cache is then repeated K times, where `generate` would
+read it K times; rows that have ended are dropped from the batch instead of being computed on.
+
+Axes: P prompts, K answers per prompt, R ≤ P·K rows that still go on, T prompt tokens, V vocabulary.
+"""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+MIN_DROPPED_SHARE = 0.1
+"""Ended rows are dropped once they are this share of the batch: dropping copies the cache."""
+
+
+class Sampling(NamedTuple):
+    """How the next token is drawn."""
+
+    num_responses: int
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    end_ids: Collection[int]
+
+
+def decode(
+    model: "PreTrainedModel", token_ids: "torch.Tensor", mask: "torch.Tensor", how: Sampling
+) -> list[list[int]]:
+    """Sample from torch's global generator; P·K lists of new token ids, the end token included.
+
+    token_ids, mask: (P, T), padded on the left. Answers of one prompt are next to each other.
+    """
+    import torch
+
+    ends = torch.tensor(sorted(how.end_ids), device=model.device)
+    with torch.inference_mode():
+        logits, cache = _read_prompts(model, token_ids, mask, how.num_responses)
+        mask = mask.repeat_interleave(how.num_responses, dim=0)
+        answers: list[list[int]] = [[] for _ in range(len(mask))]
+        rows = torch.arange(len(mask))
+        going_on = torch.ones(len(mask), dtype=torch.bool)
+        for step in range(how.max_new_tokens):
+            tokens = draw(logits, how.temperature, how.top_p)
+            for row, token, goes_on in zip(
+                rows.tolist(), tokens.tolist(), going_on.tolist(), strict=True
+            ):
+                if goes_on:
+                    answers[row].append(token)
+            going_on &= ~torch.isin(tokens, ends).cpu()
+            num_ended = len(rows) - int(going_on.sum())
+            if num_ended == len(rows) or step == how.max_new_tokens - 1:
+                break
+            if num_ended >= MIN_DROPPED_SHARE * len(rows):
+                kept = going_on.nonzero().squeeze(1)
+                cache.batch_select_indices(kept.to(model.device))
+                rows, tokens, mask = rows[kept], tokens[kept], mask[kept]
+                going_on = going_on[kept]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            output = model(
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=mask.sum(dim=1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits = output.logits[:, -1]
+    return answers
+
+
+def _read_prompts(
+    model: "PreTrainedModel", token_ids: "torch.Tensor", mask: "torch.Tensor", num_responses: int
+) -> "tuple[torch.Tensor, Any]":
+    """Logits of the first new token, (P·K, V), and the cache for P·K rows."""
+    output = model(
+        input_ids=token_ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    output.past_key_values.batch_repeat_interleave(num_responses)
+    logits = output.logits[:, -1].repeat_interleave(num_responses, dim=0)
+    return logits, output.past_key_values
+
+
+def draw(logits: "torch.Tensor", temperature: float, top_p: float) -> "torch.Tensor":
+    """One token per row, (R,), by inverting the cumulative distribution; in float32.
+
+    With top_p < 1 the distribution is cut to the smallest set of tokens that has that probability.
+    """
+    import torch
+
+    probabilities = torch.softmax(logits.float() / temperature, dim=-1)
+    order = None
+    if top_p < 1:
+        probabilities, order = probabilities.sort(dim=-1, descending=True)
+        before = probabilities.cumsum(dim=-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= top_p, 0.0)
+    cumulative = probabilities.cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    # Strictly below the total, so that no token after the last possible one is drawn.
+    threshold = torch.rand_like(total) * total
+    drawn = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)
+    if order is not None:
+        drawn = order.gather(-1, drawn)
+    return drawn.squeeze(-1)
