@@ -28,7 +28,7 @@ def console() -> "Console":
 
 
 class _NoTraceback(logging.Filter):
-    """Drops the tracebacks of errors that are messages for the user (they are printed at the end)."""
+    """Drops the tracebacks of errors that are messages for the user, printed at the end."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

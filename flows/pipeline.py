@@ -35,7 +35,6 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
     pinned = pin(config, wiring)
     nodes = plan_nodes(pinned)
     record = _begin(pinned, preset, nodes, wiring)
-    assert record.mlflow_run is not None
     try:
         for node in nodes.values():
             record = _run_node(node, pinned, record, wiring)
@@ -92,7 +91,6 @@ def _finished(entry: NodeRecord, result: StageResult) -> NodeRecord:
 
 def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:
     """Close the run, with a report of as much as there is."""
-    assert record.mlflow_run is not None
     record = record.model_copy(update={"finished_at": datetime.now(UTC)})
     save_run(wiring.store, record)
     with tempfile.TemporaryDirectory() as folder:

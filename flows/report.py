@@ -238,10 +238,10 @@ def _gate(record: RunRecord, promote: Artifact) -> Gate:
 def _links(record: RunRecord, wiring: Wiring) -> tuple[Link, ...]:
     links = []
     uri = wiring.settings.mlflow_tracking_uri
-    if record.mlflow_run and uri.startswith(("http://", "https://")) and "@" not in uri:
+    if uri.startswith(("http://", "https://")) and "@" not in uri:
         target = f"{uri.rstrip('/')}/#/experiments/{record.mlflow_experiment}/runs/"
         links.append(Link("MLflow run", target + record.mlflow_run))
-    elif record.mlflow_run:
+    else:
         links.append(Link("MLflow run", record.mlflow_run))
     links.append(Link("Artifact store", wiring.store.uri))
     return tuple(links)

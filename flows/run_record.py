@@ -34,8 +34,8 @@ class RunRecord(BaseModel):
     preset: str | None
     config: PipelineConfig
     """Pinned: exactly what was run."""
-    mlflow_run: str | None
-    mlflow_experiment: str | None
+    mlflow_run: str
+    mlflow_experiment: str
     nodes: tuple[NodeRecord, ...]
 
     def with_node(self, node: NodeRecord) -> "RunRecord":

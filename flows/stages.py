@@ -61,7 +61,6 @@ def _stage_flow(stage: str, description: str) -> Flow[..., list[StageResult]]:
             )
         return results
 
-    run.__name__ = stage
     return run
 
 

@@ -11,13 +11,15 @@ from infra.sources import pin_source, source_rows
 from infra.store import open_store
 from infra.tracking import Tracking
 from pvar.config import (
+    AlpacaEvalJudge,
+    ArenaHardJudge,
     JudgeConfig,
     PipelineConfig,
     RewardModelConfig,
     RuntimeConfig,
     SamplerSettings,
 )
-from pvar.errors import IncompleteError
+from pvar.errors import ConfigError, IncompleteError
 from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
 from tasks.artifact import open_artifact
@@ -60,6 +62,8 @@ class Wiring:
                 from infra.engines.fake import FakeSampler
 
                 return FakeSampler(settings.max_prompt_tokens, settings.max_new_tokens)
+            case "vllm" | "openai":
+                raise ConfigError(f"engine {settings.engine!r} is not built yet; use transformers")
 
     def scorer(
         self, settings: RewardModelConfig, folder: Path | None, runtime: RuntimeConfig
@@ -80,7 +84,7 @@ class Wiring:
                 assert folder is not None
                 return load_classifier_scorer(folder, settings, runtime.score_tokens_per_batch)
 
-    def judge(self, settings: JudgeConfig) -> Judge:
+    def judge(self, settings: JudgeConfig, folder: Path | None, runtime: RuntimeConfig) -> Judge:
         """The judge that the settings name."""
         match settings.kind:
             case "afinn":
@@ -91,6 +95,50 @@ class Wiring:
                 from infra.judges.fake import FakeJudge
 
                 return FakeJudge(settings.missing_share)
+            case "reward_model":
+                from infra.judges.reward_model import RewardModelJudge
+
+                scorer = self.scorer(settings.reward_model, folder, runtime)
+                identity = settings.reward_model.model_dump()
+                return RewardModelJudge(scorer, identity, settings.scale)
+            case "alpaca_eval" | "arena_hard":
+                return _server_judge(settings, runtime)
+
+
+def _server_judge(settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeConfig) -> Judge:
+    """A language model on an OpenAI-compatible server."""
+    from infra.judges.access import JudgeAccess
+    from infra.judges.openai import OpenAIJudge, Prices
+    from infra.judges.patience import Patience
+    from infra.judges.questions import AlpacaEval, ArenaHard, Questions
+    from pvar.evaluation.alpaca_eval_judge import DEFAULT_TEMPLATE
+    from pvar.evaluation.arena_hard_judge import OWN_ANSWER_FIRST, JudgeTemplate
+
+    questions: Questions
+    if settings.kind == "alpaca_eval":
+        questions = AlpacaEval(settings.template or DEFAULT_TEMPLATE)
+    else:
+        template = JudgeTemplate(settings.instructions) if settings.instructions else None
+        questions = ArenaHard(
+            settings.version,
+            settings.max_tokens,
+            settings.temperature,
+            template or OWN_ANSWER_FIRST,
+        )
+    prompt_price = runtime.judge_usd_per_million_prompt_tokens
+    completion_price = runtime.judge_usd_per_million_completion_tokens
+    return OpenAIJudge(
+        settings.model,
+        questions,
+        JudgeAccess(),
+        runtime.judge_max_in_flight,
+        Patience(runtime.judge_timeout_seconds, runtime.judge_max_attempts, back_off_seconds=1.0),
+        prices=(
+            Prices(prompt_price, completion_price)
+            if prompt_price is not None and completion_price is not None
+            else None
+        ),
+    )
 
 
 def connect(settings: Settings | None = None) -> Wiring:
@@ -112,12 +160,7 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
             ),
         }
     )
-    reward_models = tuple(
-        model.model_copy(update={"model": _pin_model(model.model, wiring)})
-        if model.kind == "classifier"
-        else model
-        for model in config.score.reward_models
-    )
+    reward_models = tuple(_pin_reward_model(model, wiring) for model in config.score.reward_models)
     pinned = config.model_copy(
         update={
             "policy": _pin_model(config.policy, wiring),
@@ -125,8 +168,20 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
             "score": config.score.model_copy(update={"reward_models": reward_models}),
         }
     )
-    evaluate = pinned.evaluate.model_copy(update={"opponent": _pin_opponent(pinned, wiring)})
+    judge = config.evaluate.judge
+    if judge.kind == "reward_model":
+        reward_model = _pin_reward_model(judge.reward_model, wiring)
+        judge = judge.model_copy(update={"reward_model": reward_model})
+    evaluate = pinned.evaluate.model_copy(
+        update={"judge": judge, "opponent": _pin_opponent(pinned, wiring)}
+    )
     return pinned.model_copy(update={"evaluate": evaluate})
+
+
+def _pin_reward_model(settings: RewardModelConfig, wiring: Wiring) -> RewardModelConfig:
+    if settings.kind != "classifier":
+        return settings
+    return settings.model_copy(update={"model": _pin_model(settings.model, wiring)})
 
 
 def _pin_model(reference: str, wiring: Wiring) -> str:

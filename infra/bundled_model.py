@@ -7,7 +7,7 @@ quantisation settings, so its weights move into a plain LlamaForCausalLM.
 
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pvar.errors import ModelError
 
@@ -45,7 +45,7 @@ def convert_bundled_model(name: str, folder: Path) -> None:
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    model = LlamaForCausalLM(config)
+    model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
     model.load_state_dict(quantised.state_dict())
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)

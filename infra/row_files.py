@@ -17,10 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 from uuid import uuid4
 
 from pvar.errors import InputError, StoreError
+from pvar.records import BadRow, Row
 
 STDIN = Path("-")
 """Stands for standard input, which is read as JSON lines."""
@@ -28,22 +29,6 @@ STDIN = Path("-")
 JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 PARQUET = (".parquet",)
 PARQUET_ROWS_PER_BATCH = 8192
-
-
-class Row(NamedTuple):
-    """A row as it is in the file."""
-
-    number: int
-    """Line number (JSON lines) or row number (Parquet), from 1."""
-    fields: Mapping[str, object]
-
-
-class BadRow(NamedTuple):
-    """A line that is not a row."""
-
-    number: int
-    """Line number, from 1."""
-    reason: str
 
 
 def read_rows(path: Path) -> Iterator[Row | BadRow]:

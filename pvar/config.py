@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pvar.judging import refuse_circular_judge
 from pvar.pairs import PairRule
 from pvar.selection import Budget, StrategyName
 
@@ -220,6 +221,42 @@ class AfinnJudge(ConfigModel):
     kind: Literal["afinn"] = "afinn"
 
 
+class AlpacaEvalJudge(ConfigModel):
+    """A language model on an OpenAI-compatible server, asked for one token as in AlpacaEval 2."""
+
+    kind: Literal["alpaca_eval"] = "alpaca_eval"
+    model: str = Field(min_length=1, max_length=200)
+    """Name of the model on the server that PVAR_JUDGE_BASE_URL names."""
+    template: str | None = None
+    """ChatML text with {instruction}, {output_1} and {output_2}; None is this project's wording."""
+
+
+class ArenaHardJudge(ConfigModel):
+    """A language model on an OpenAI-compatible server, asked for a reasoned verdict."""
+
+    kind: Literal["arena_hard"] = "arena_hard"
+    model: str = Field(min_length=1, max_length=200)
+    """Name of the model on the server that PVAR_JUDGE_BASE_URL names."""
+    version: Literal["v0.1", "v2.0"] = "v2.0"
+    """Whose rules read the verdict; v0.1 asks once more for one that is missing."""
+    max_tokens: int = Field(default=4096, ge=16, le=131072)
+    """Longest judgment, in tokens; one that is cut off before its verdict is missing."""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """Sampling temperature of the judge."""
+    instructions: str | None = None
+    """System prompt; None is this project's wording."""
+
+
+class RewardModelJudge(ConfigModel):
+    """A reward model: σ of the difference of its rewards."""
+
+    kind: Literal["reward_model"] = "reward_model"
+    reward_model: RewardModelConfig
+    """Must not be one of the selection's."""
+    scale: float = Field(default=1.0, gt=0)
+    """Reward difference per unit of log-odds."""
+
+
 class FakeJudge(ConfigModel):
     """Verdicts by a hash of the texts, for trying out the workflow."""
 
@@ -228,7 +265,10 @@ class FakeJudge(ConfigModel):
     """Share of comparisons without a verdict."""
 
 
-JudgeConfig = Annotated[AfinnJudge | FakeJudge, Field(discriminator="kind")]
+JudgeConfig = Annotated[
+    AfinnJudge | AlpacaEvalJudge | ArenaHardJudge | RewardModelJudge | FakeJudge,
+    Field(discriminator="kind"),
+]
 
 
 class EvaluateConfig(ConfigModel):
@@ -236,6 +276,10 @@ class EvaluateConfig(ConfigModel):
 
     judge: JudgeConfig = Field(default=AfinnJudge())
     """Who decides which answer is better."""
+    judge_orders: Literal["both", "seeded"] = "both"
+    """Every pair in both orders, or in one drawn by a coin (half the cost)."""
+    allow_circular_judge: bool = False
+    """Accept a judge that is also a reward model of the selection; the report says so."""
     opponent: ModelReference = "champion"
     """`champion` (the promoted model; the starting policy while there is none) or a model."""
     answers: SamplerSettings = SamplerSettings(temperature=0.7)
@@ -278,8 +322,20 @@ class RuntimeConfig(ConfigModel):
     """Pairs in memory at once; pairs_per_step is reached by accumulation."""
     checkpoint_steps: int = Field(default=50, ge=1)
     """Optimiser steps between checkpoints: what a crash can cost."""
-    num_threads: int | None = Field(default=None, ge=1)
-    """CPU threads of torch; None leaves its choice."""
+    judge_max_in_flight: int = Field(default=8, ge=1, le=256)
+    """Calls to the judge's server at the same time."""
+    judge_timeout_seconds: float = Field(default=120, gt=0)
+    """A judge's server that is silent for so long has timed out."""
+    judge_max_attempts: int = Field(default=6, ge=1, le=20)
+    """Requests for one reply before its verdict is missing."""
+    judge_max_calls: int | None = Field(default=None, ge=0)
+    """Calls that one run may make; the next run goes on from there."""
+    judge_max_usd: float | None = Field(default=None, ge=0)
+    """Money that one run may spend; needs the prices below."""
+    judge_usd_per_million_prompt_tokens: float | None = Field(default=None, ge=0)
+    """Price of what the judge reads."""
+    judge_usd_per_million_completion_tokens: float | None = Field(default=None, ge=0)
+    """Price of what the judge writes."""
     lease_seconds: float = Field(default=60, ge=5)
     """A worker that is silent for so long is thought dead and its shard is taken over."""
 
@@ -300,12 +356,11 @@ class PipelineConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
-        longest = self.sample.max_prompt_tokens + self.sample.max_new_tokens
         if self.train.max_length_tokens < self.sample.max_new_tokens:
             raise ValueError(
-                f"train.max_length_tokens is {self.train.max_length_tokens}, but answers have up to "
-                f"sample.max_new_tokens = {self.sample.max_new_tokens} tokens (prompt and answer: "
-                f"{longest}): every long pair would be left out; raise the first or lower the second"
+                f"train.max_length_tokens is {self.train.max_length_tokens}, but answers have up "
+                f"to sample.max_new_tokens = {self.sample.max_new_tokens} tokens: every long pair "
+                "would be left out; raise the first or lower the second"
             )
         if self.train.pairs_per_step % self.runtime.pairs_per_device:
             raise ValueError(
@@ -314,12 +369,11 @@ class PipelineConfig(ConfigModel):
             )
         if self.select.strategy == "disagreement" and len(self.score.reward_models) < 2:
             raise ValueError(
-                "select.strategy is disagreement, but score.reward_models has one model; add another"
+                "select.strategy is disagreement, but score.reward_models has one; add another"
             )
-        if self.evaluate.judge.kind in {model.kind for model in self.score.reward_models}:
-            if self.evaluate.judge.kind != "fake":
-                raise ValueError(
-                    f"the judge ({self.evaluate.judge.kind}) is also a reward model of the "
-                    "selection: its verdict would be circular; choose another judge"
-                )
+        refuse_circular_judge(
+            self.evaluate.judge.model_dump(),
+            [model.model_dump() for model in self.score.reward_models],
+            allowed=self.evaluate.allow_circular_judge,
+        )
         return self

@@ -194,6 +194,6 @@ class Ports(Protocol):
         """Load a reward model from its folder (None for lexicons and fakes)."""
         ...
 
-    def judge(self, settings: JudgeConfig) -> Judge:
-        """Set up a judge."""
+    def judge(self, settings: JudgeConfig, folder: Path | None, runtime: RuntimeConfig) -> Judge:
+        """Set up a judge; `folder` holds the model of one that is a reward model."""
         ...

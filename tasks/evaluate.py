@@ -1,29 +1,36 @@
 """Stage evaluate: challenger against opponent on the same held-out prompts.
 
-Every pair of answers is shown to the judge in both orders, which cancels position bias; the prompt's
-preference is the mean. The interval is a prompt-clustered bootstrap (`pvar.evaluation.paired`).
+Every pair of answers is shown to the judge in both orders, which cancels position bias, or in one
+drawn by a coin (`tasks/judging.py`). The interval is a prompt-clustered bootstrap over prompts
+(`pvar.evaluation.paired`).
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.config import JudgeConfig
 from pvar.evaluation.paired import paired_win_rate
+from pvar.judging import JudgeBudget, MeteredJudge
 from pvar.records import Comparison, Prompt, Response, Verdict
 from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
+from tasks.judging import judge_pairs
 from tasks.sample import RESPONSES
 from tasks.stage import Job, Stage, Work
-from tasks.tables import by_prompt, write_table
+from tasks.tables import JudgedShowing, by_prompt, write_table
+from tasks.verdict_cache import VerdictCache
 
 VERDICTS = "verdicts.parquet"
+SHOWINGS = "showings.parquet"
 
 
 class EvaluateSpec(BaseModel):
@@ -32,8 +39,13 @@ class EvaluateSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     judge: JudgeConfig
+    """A reward model's reference is its digest."""
+    judge_location: str | None = Field(exclude=True)
+    orders: Literal["both", "seeded"]
     confidence: float
     seed: int
+    required_coverage: float = Field(exclude=True)
+    """Below it there is no result: the stage fails, and keeps what was judged."""
 
 
 def comparisons(job: Job[EvaluateSpec]) -> list[Comparison]:
@@ -54,36 +66,45 @@ def comparisons(job: Job[EvaluateSpec]) -> list[Comparison]:
 
 @contextmanager
 def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
-    judge = job.ports.judge(job.spec.judge)
+    location = job.spec.judge_location
+    folder = job.ports.model_folder(location) if location is not None else None
+    judge = job.ports.judge(job.spec.judge, folder, job.runtime)
 
     def evaluate(_: ShardSpec, folder: Path) -> Accounts:
-        wanted = comparisons(job)
-        swapped = [each._replace(first=each.second, second=each.first) for each in wanted]
-        verdicts = [
-            _merge(straight, turned)
-            for straight, turned in zip(judge.judge(wanted), judge.judge(swapped), strict=True)
-        ]
+        result = judge_pairs(
+            judge,
+            comparisons(job),
+            # What is computed in no time is not worth an object of its own for every verdict.
+            cache=VerdictCache(job.ports.store) if isinstance(judge, MeteredJudge) else None,
+            budget=JudgeBudget(job.runtime.judge_max_calls, job.runtime.judge_max_usd),
+            min_coverage=job.spec.required_coverage,
+            orders=job.spec.orders,
+            seed=job.spec.seed,
+        )
+        verdicts = result.final_verdicts()
         write_table(folder / VERDICTS, verdicts, Verdict)
-        missing = sum(each.preference is None for each in verdicts)
+        write_table(
+            folder / SHOWINGS,
+            [
+                JudgedShowing(pair.prompt_id, *showing)
+                for pair in result.pairs
+                for showing in pair.showings
+            ],
+            JudgedShowing,
+        )
+        missing = len(verdicts) - result.num_judged
         return Accounts(
-            rows_in=len(wanted),
-            rows_out=len(wanted) - missing,
+            rows_in=len(verdicts),
+            rows_out=result.num_judged,
             rejected={"no_verdict": missing} if missing else {},
         )
 
     yield evaluate
 
 
-def _merge(straight: Verdict, turned: Verdict) -> Verdict:
-    """Mean of both orders, as the challenger's probability of being better."""
-    if straight.preference is None or turned.preference is None:
-        return straight._replace(preference=None, reason=straight.reason or turned.reason)
-    return straight._replace(preference=(straight.preference + 1 - turned.preference) / 2)
-
-
 def preferences(
     prompts: list[Prompt], verdicts: list[Verdict], num_answers: int
-) -> "np.typing.NDArray[np.float64]":
+) -> NDArray[np.float64]:
     """Challenger's preference per prompt and answer, (num_prompts, num_answers); NaN is missing."""
     judged = by_prompt(verdicts)
     table = np.full((len(prompts), max(num_answers, 1)), np.nan)
@@ -110,6 +131,7 @@ def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
         "num_judged": result.num_judged,
         "num_wanted": result.num_wanted,
         "coverage": result.coverage,
+        "position_consistency": position_consistency(artifact.rows(SHOWINGS, JudgedShowing)),
         **_answers("challenger", job),
         **_answers("opponent", job),
     }
@@ -132,6 +154,23 @@ def repetition(text: str) -> float:
     words = text.split()
     grams = list(zip(words, words[1:], words[2:], strict=False))
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def position_consistency(showings: list[JudgedShowing]) -> float | None:
+    """Share of the pairs shown in both orders whose two showings name the same side."""
+    straight = [each for each in showings if not each.is_swapped]
+    swapped = [each for each in showings if each.is_swapped]
+    if len(straight) != len(swapped) or not straight:
+        return None
+    both = [
+        (first.preference, second.preference)
+        for first, second in zip(straight, swapped, strict=True)
+        if first.preference is not None and second.preference is not None
+    ]
+    same = [
+        (first > 0.5) - (first < 0.5) == (second > 0.5) - (second < 0.5) for first, second in both
+    ]
+    return fmean(same) if same else None
 
 
 def _number(value: float) -> float | None:

@@ -94,11 +94,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     evaluate = Node(
         "evaluate",
         EVALUATE,
-        EvaluateSpec(
-            judge=config.evaluate.judge,
-            confidence=config.evaluate.confidence,
-            seed=config.evaluate.seed,
-        ),
+        _evaluate_spec(config),
         {
             "prompts": ingest.keys,
             "challenger": challenger_answers.keys,
@@ -199,6 +195,22 @@ def _score_spec(model: RewardModelConfig) -> ScoreSpec:
     pinned = Pinned.parse(model.model)
     by_digest = model.model_copy(update={"model": pinned.digest})
     return ScoreSpec(reward_model=by_digest, model_location=pinned.location)
+
+
+def _evaluate_spec(config: PipelineConfig) -> EvaluateSpec:
+    judge, location = config.evaluate.judge, None
+    if judge.kind == "reward_model":
+        scored = _score_spec(judge.reward_model)
+        judge = judge.model_copy(update={"reward_model": scored.reward_model})
+        location = scored.model_location
+    return EvaluateSpec(
+        judge=judge,
+        judge_location=location,
+        orders=config.evaluate.judge_orders,
+        confidence=config.evaluate.confidence,
+        seed=config.evaluate.seed,
+        required_coverage=config.promote.min_coverage,
+    )
 
 
 def _select(config: PipelineConfig, ingest: Node, sample: Node, scores: list[Node]) -> Node:

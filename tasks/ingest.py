@@ -62,7 +62,8 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     if not prompts:
         reasons = dict(Counter(row.rule for row in rejected))
         raise InputError(
-            f"{job.spec.source_location}: none of its {len(rejected)} rows is a prompt ({reasons}); "
+            f"{job.spec.source_location}: none of its {len(rejected)} rows is a prompt "
+            f"({reasons}); "
             'give rows such as {"prompt": "…"} or {"prompt": "…", "chosen": "…", "rejected": "…"}'
         )
     deduplicated = deduplicate(prompts, min_similarity=job.spec.near_duplicate_similarity)

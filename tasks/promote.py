@@ -58,7 +58,8 @@ class PromotionRecord(BaseModel):
 def _figures(job: Job[PromoteSpec]) -> GateFigures:
     summary = job.inputs["results"].manifest.summary
     return GateFigures(
-        *(_number(summary.get(name)) for name in ("win_rate_lower", "coverage")),
+        win_rate_lower=_number(summary.get("win_rate_lower")),
+        coverage=_number(summary.get("coverage")),
         ended_share=_number(summary.get("challenger_ended_share")),
     )
 

@@ -38,7 +38,7 @@ class Rewards:
     scales: tuple[float, ...]
     """Reward scale τ of each model."""
     combined: list[Score]
-    """One reward per response: the mean over models of reward / scale (of one model: its reward)."""
+    """One reward per response: its reward, or over several models the mean of reward / scale."""
 
     @property
     def scaled(self) -> Floats:

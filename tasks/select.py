@@ -1,4 +1,4 @@
-"""Stage select: preference variance of each training prompt, the strategy's choice, and the pairs."""
+"""Stage select: preference variance of each training prompt, the choice, and the pairs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -28,6 +28,7 @@ from pvar.artifacts import (
 )
 from pvar.config import RuntimeConfig
 from pvar.errors import DamagedError, StageError
+from pvar.ports import Ports, Store
 from tasks.artifact import (
     Artifact,
     ArtifactKeys,
@@ -37,7 +38,6 @@ from tasks.artifact import (
     sha256_of,
 )
 from tasks.lease import try_acquire
-from pvar.ports import Ports, Store
 from tasks.tables import num_rows
 
 logger = logging.getLogger(__name__)

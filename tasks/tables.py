@@ -4,7 +4,7 @@ The same rows give the same bytes (fixed schema, compression and no timestamps),
 a rerun of a deterministic stage end in the same manifest.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pvar.records import Message, Pair, Prompt, Response, Score, Verdict
 
 Record = TypeVar("Record", bound=NamedTuple)
+"""One of the records in `_COLUMNS`."""
 
 
 class PromptVariance(NamedTuple):
@@ -47,6 +48,20 @@ class TrainStep(NamedTuple):
     learning_rate: float
 
 
+class JudgedShowing(NamedTuple):
+    """One pair of answers put to the judge in one order."""
+
+    prompt_id: str
+    is_swapped: bool
+    """The challenger's answer was shown first."""
+    preference: float | None
+    """The challenger's, in [0, 1]."""
+    evidence: str | None
+    """What the judge wrote."""
+    reason: str | None
+    """Why there is no preference."""
+
+
 class RejectedRow(NamedTuple):
     """A row that did not go on, with the name of the rule and what was seen."""
 
@@ -55,82 +70,74 @@ class RejectedRow(NamedTuple):
     detail: str
 
 
+_TEXT, _REAL, _WHOLE, _FLAG = pa.string(), pa.float64(), pa.int32(), pa.bool_()
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_PAIR = [("prompt_id", pa.string()), ("messages", _MESSAGES)]
 
-_SCHEMAS: dict[type[Any], Any] = {
-    Prompt: pa.schema(
-        [
-            *_PAIR,
-            ("split", pa.string()),
-            ("source", pa.string()),
-            ("chosen", pa.string()),
-            ("rejected", pa.string()),
-            ("chosen_score", pa.float64()),
-            ("rejected_score", pa.float64()),
-            ("chosen_aspects", pa.list_(pa.float64())),
-        ]
-    ),
-    Response: pa.schema(
-        [
-            ("prompt_id", pa.string()),
-            ("response_id", pa.string()),
-            ("sample_index", pa.int32()),
-            ("text", pa.string()),
-            ("num_tokens", pa.int32()),
-            ("finish_reason", pa.string()),
-        ]
-    ),
-    Score: pa.schema(
-        [
-            ("prompt_id", pa.string()),
-            ("response_id", pa.string()),
-            ("reward", pa.float64()),
-            ("reason", pa.string()),
-        ]
-    ),
-    Pair: pa.schema(
-        [
-            *_PAIR,
-            ("chosen", pa.string()),
-            ("rejected", pa.string()),
-            ("chosen_reward", pa.float64()),
-            ("rejected_reward", pa.float64()),
-        ]
-    ),
-    Verdict: pa.schema(
-        [("prompt_id", pa.string()), ("preference", pa.float64()), ("reason", pa.string())]
-    ),
-    PromptVariance: pa.schema(
-        [
-            ("prompt_id", pa.string()),
-            ("num_responses", pa.int32()),
-            *(
-                (name, pa.float64())
-                for name in ("pvar", "stderr", "reward_gap", "reward_variance", "disagreement")
-            ),
-            ("selected", pa.bool_()),
-        ]
-    ),
-    TrainStep: pa.schema(
-        [("step", pa.int32()), *((name, pa.float64()) for name in TrainStep._fields[1:])]
-    ),
-    RejectedRow: pa.schema([(name, pa.string()) for name in RejectedRow._fields]),
+_COLUMNS: dict[type[Any], dict[str, pa.DataType]] = {
+    Prompt: {
+        "prompt_id": _TEXT,
+        "messages": _MESSAGES,
+        "split": _TEXT,
+        "source": _TEXT,
+        "chosen": _TEXT,
+        "rejected": _TEXT,
+        "chosen_score": _REAL,
+        "rejected_score": _REAL,
+        "chosen_aspects": pa.list_(pa.float64()),
+    },
+    Response: {
+        "prompt_id": _TEXT,
+        "response_id": _TEXT,
+        "sample_index": _WHOLE,
+        "text": _TEXT,
+        "num_tokens": _WHOLE,
+        "finish_reason": _TEXT,
+    },
+    Score: {"prompt_id": _TEXT, "response_id": _TEXT, "reward": _REAL, "reason": _TEXT},
+    Pair: {
+        "prompt_id": _TEXT,
+        "messages": _MESSAGES,
+        "chosen": _TEXT,
+        "rejected": _TEXT,
+        "chosen_reward": _REAL,
+        "rejected_reward": _REAL,
+    },
+    Verdict: {"prompt_id": _TEXT, "preference": _REAL, "reason": _TEXT},
+    PromptVariance: {
+        "prompt_id": _TEXT,
+        "num_responses": _WHOLE,
+        "pvar": _REAL,
+        "stderr": _REAL,
+        "reward_gap": _REAL,
+        "reward_variance": _REAL,
+        "disagreement": _REAL,
+        "selected": _FLAG,
+    },
+    TrainStep: {"step": _WHOLE, **dict.fromkeys(TrainStep._fields[1:], _REAL)},
+    JudgedShowing: {
+        "prompt_id": _TEXT,
+        "is_swapped": _FLAG,
+        "preference": _REAL,
+        "evidence": _TEXT,
+        "reason": _TEXT,
+    },
+    RejectedRow: dict.fromkeys(RejectedRow._fields, _TEXT),
 }
 
 
 def write_table(path: Path, rows: Iterable[Record], record: type[Record]) -> int:
     """Write the rows as Parquet and return their number."""
     dicts = [_to_dict(row) for row in rows]
-    table = pa.Table.from_pylist(dicts, schema=_SCHEMAS[record])
+    table = pa.Table.from_pylist(dicts, schema=pa.schema(_COLUMNS[record]))
     pq.write_table(table, path, compression="zstd")
     return len(dicts)
 
 
 def read_table(path: Path, record: type[Record]) -> list[Record]:
     """Read the rows of a file that `write_table` wrote."""
-    columns = pq.read_table(path, schema=_SCHEMAS[record]).to_pylist()
-    return [record(**_from_dict(row)) for row in columns]
+    columns = pq.read_table(path, schema=pa.schema(_COLUMNS[record])).to_pylist()
+    make: Callable[..., Record] = record
+    return [make(**_from_dict(row)) for row in columns]
 
 
 def num_rows(path: Path) -> int:

@@ -114,7 +114,7 @@ def _build_trainer(
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, PrinterCallback
     from trl import DPOTrainer
 
     settings = job.spec.settings
@@ -132,7 +132,7 @@ def _build_trainer(
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return DPOTrainer(
+    trainer = DPOTrainer(
         model=model,
         args=_training_arguments(job, len(pairs)),
         train_dataset=Dataset.from_list([_example(pair) for pair in pairs]),
@@ -140,6 +140,8 @@ def _build_trainer(
         peft_config=lora,
         callbacks=[_report_to(job)],
     )
+    trainer.remove_callback(PrinterCallback)  # it would print each step's dictionary
+    return trainer
 
 
 def _training_arguments(job: Job[TrainSpec], num_pairs: int) -> Any:

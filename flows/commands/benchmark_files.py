@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.row_files import STDIN, BadRow, Row, read_rows
+from infra.row_files import STDIN, read_rows
 from pvar.errors import InputError
 from pvar.evaluation.arena_hard import JudgedQuestion
 from pvar.evaluation.arena_hard_style import StyleKey
 from pvar.evaluation.calibration import DIFFICULTY_FILE, GAMED_FILE, parse_calibration
 from pvar.evaluation.length_control import Calibration
 from pvar.evaluation.style import StyleCounts, count_style
+from pvar.records import BadRow, Row
 
 
 class Annotations(NamedTuple):

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.commands.columns import NO_PROMPT_ID, STRINGS, Columns, rank_ids
-from infra.row_files import STDIN, BadRow, Row, read_rows
+from infra.row_files import STDIN, read_rows
 from pvar.accounts import Accounts
 from pvar.errors import InputError
+from pvar.records import BadRow, Row
 
 MAX_INTEGER_ID = 2**63 - 1
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infra.engines.decoding import Sampling, decode
 from pvar.chat import prompt_token_ids
@@ -96,7 +96,7 @@ class TransformersSampler:
         )
 
     def _end_ids(self) -> frozenset[int]:
-        configured = self.model.generation_config.eos_token_id  # type: ignore[union-attr]
+        configured = self.model.generation_config.eos_token_id
         many = configured if isinstance(configured, list) else [configured]
         return frozenset(
             token for token in (*many, self.tokenizer.eos_token_id) if token is not None
@@ -115,7 +115,7 @@ def load_transformers_sampler(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.bfloat16, use_safetensors=True, trust_remote_code=False
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
