@@ -1,0 +1,81 @@
+"""Which incoming files are good enough to train on.
+
+A file is judged as a whole: one that cannot be read, holds no prompt, or has too many bad rows is
+turned away with its reason, for a broken export should be mended rather than trained on in part. A
+few bad rows are left out and stay in the accounts.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pvar.accounts import Accounts
+from pvar.prompt_rows import parse_prompt
+from pvar.records import BadRow, Prompt, Row
+
+MAX_BAD_SHARE = 0.1
+"""A file with a larger share of bad rows is turned away."""
+
+
+class FileReport(NamedTuple):
+    """What an incoming file holds."""
+
+    accounts: Accounts
+    refusal: str | None
+    """Why the file is turned away; None if it is good."""
+
+
+def parse_row(row: Row | BadRow, source: str) -> Prompt | str:
+    """The prompt of a row of the file `source`, or the name of why there is none."""
+    return "unreadable_line" if isinstance(row, BadRow) else parse_prompt(row.fields, source)
+
+
+def inspect_rows(rows: Iterable[Row | BadRow], source: str) -> FileReport:
+    """Judge one file, whose name is `source`, by its rows."""
+    num_good = 0
+    rejected: Counter[str] = Counter()
+    first_bad = ""
+    for row in rows:
+        parsed = parse_row(row, source)
+        if isinstance(parsed, Prompt):
+            num_good += 1
+            continue
+        rejected[parsed] += 1
+        if not first_bad:
+            why = row.reason if isinstance(row, BadRow) else parsed
+            first_bad = f"the first is row {row.number}: {why}"
+    accounts = Accounts(
+        rows_in=num_good + rejected.total(),
+        rows_out=num_good,
+        rejected=dict(sorted(rejected.items())),
+    )
+    return FileReport(accounts, _refusal(accounts, first_bad))
+
+
+def _refusal(accounts: Accounts, first_bad: str) -> str | None:
+    if accounts.rows_in == 0:
+        return "it holds no rows"
+    num_bad = accounts.rows_in - accounts.rows_out
+    if num_bad <= MAX_BAD_SHARE * accounts.rows_in:
+        return None
+    return (
+        f"{num_bad} of its {accounts.rows_in} rows are bad {dict(accounts.rejected)}, more than "
+        f"{MAX_BAD_SHARE:.0%}; {first_bad}"
+    )
+
+
+def to_fields(prompt: Prompt) -> dict[str, object]:
+    """The prompt as a row that `parse_prompt` reads back as the same prompt."""
+    fields: dict[str, object] = {"prompt": [message._asdict() for message in prompt.messages]}
+    if prompt.chosen is not None:
+        fields |= {"chosen": prompt.chosen, "rejected": prompt.rejected}
+    scores = {"score_chosen": prompt.chosen_score, "score_rejected": prompt.rejected_score}
+    fields |= {
+        name: score
+        for name, score in scores.items()
+        if score is not None and math.isfinite(score)  # JSON has no NaN
+    }
+    if prompt.chosen_aspects and all(map(math.isfinite, prompt.chosen_aspects)):
+        fields["chosen_ratings"] = list(prompt.chosen_aspects)
+    return fields

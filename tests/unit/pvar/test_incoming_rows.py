@@ -1,0 +1,62 @@
+"""Which incoming files are good enough, and that a row survives being written again."""
+
+from pvar.accounts import Accounts
+from pvar.incoming import inspect_rows, parse_row, to_fields
+from pvar.records import BadRow, Prompt, Row
+
+GOOD = {"prompt": "Say hello"}
+
+
+def rows(num_good: int, *bad: Row | BadRow) -> list[Row | BadRow]:
+    return [*(Row(number, GOOD) for number in range(1, num_good + 1)), *bad]
+
+
+def test_a_tenth_of_bad_rows_is_accepted_and_accounted_for() -> None:
+    report = inspect_rows(rows(9, BadRow(10, "not JSON")), "a.jsonl")
+    assert report.refusal is None
+    assert report.accounts == Accounts(rows_in=10, rows_out=9, rejected={"unreadable_line": 1})
+
+
+def test_more_than_a_tenth_of_bad_rows_turns_the_file_away_with_the_first_reason() -> None:
+    report = inspect_rows(rows(8, BadRow(9, "not JSON: x"), Row(10, {"text": "?"})), "a.jsonl")
+    assert report.refusal == (
+        "2 of its 10 rows are bad {'no_prompt': 1, 'unreadable_line': 1}, more than 10%; "
+        "the first is row 9: not JSON: x"
+    )
+
+
+def test_a_file_of_bad_rows_only_is_turned_away() -> None:
+    assert inspect_rows([Row(1, {"text": "?"})], "a.jsonl").refusal is not None
+
+
+def test_a_file_without_rows_is_turned_away() -> None:
+    assert inspect_rows([], "a.jsonl").refusal == "it holds no rows"
+
+
+def test_a_preference_written_again_is_the_same_prompt() -> None:
+    row = Row(
+        1,
+        {
+            "prompt": [
+                {"role": "system", "content": "Be brief"},
+                {"role": "user", "content": "Hi"},
+            ],
+            "chosen": [{"role": "assistant", "content": "Hello"}],
+            "rejected": "Go away",
+            "score_chosen": 9.5,
+            "score_rejected": float("nan"),
+            "chosen_ratings": [5, 4],
+        },
+    )
+    first = parse_row(row, "a.jsonl")
+    assert isinstance(first, Prompt)
+    again = parse_row(Row(7, to_fields(first)), "a.jsonl")
+    # NaN has no JSON form: the score is missing afterwards, as it was before.
+    assert again == first._replace(rejected_score=None)
+    assert first.chosen == "Hello"
+
+
+def test_a_prompt_without_answers_is_written_without_them() -> None:
+    prompt = parse_row(Row(1, GOOD), "a.jsonl")
+    assert isinstance(prompt, Prompt)
+    assert to_fields(prompt) == {"prompt": [{"role": "user", "content": "Say hello"}]}
