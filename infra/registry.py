@@ -1,20 +1,22 @@
-"""The MLflow model registry: versions made from artifacts, the alias `champion`, its history.
+"""The MLflow model registry: versions made from artifacts, and the alias `champion`.
 
-MLflow keeps neither a history of an alias nor a guard against two promotions at once (PITFALLS 32),
-so every move is first written as the next entry of `registry/{model}/{number}.json` in the store,
-put only if absent: of two promotions that saw the same champion one gets the entry and the other a
-PromotionError. Then the alias moves, and `previous` follows. A promotion that was killed in between
-is finished by the next try; an alias that was moved by hand is recorded when it is noticed.
+MLflow has no guard against two promotions at once and no history of an alias (PITFALLS 32). Here a
+move is decided by its entry in the history (`infra.promotion_history`), and the aliases follow it:
+`champion`, and `previous`, which names what a rollback returns to. Whoever looks at the champion
+first brings both together: an unfinished move is finished, an alias moved by hand is recorded.
+
+MLflow cannot move an alias on condition. A process that is suspended in the very call that moves
+it, while two others promote, may set it back; it looks again after the call and corrects that.
 """
 
+import logging
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
+from infra.actor import whoami
+from infra.promotion_history import Kind, Move, NewestMove, PromotionHistory, previous_champion
 from infra.tracking import Tracking
 from pvar.errors import ModelError, PromotionError
 from pvar.ports import RegisteredVersion, Store
@@ -22,23 +24,26 @@ from pvar.ports import RegisteredVersion, Store
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+_log = logging.getLogger(__name__)
+
 CHAMPION = "champion"
 PREVIOUS = "previous"
 ARTIFACT_TAG = "pvar.artifact"
 OPPONENT_TAG = "pvar.opponent"
 
 
-class HistoryEntry(BaseModel):
-    """One move of the alias `champion`."""
+class VersionFacts(NamedTuple):
+    """A version and what it was registered with."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: RegisteredVersion
+    tags: Mapping[str, str]
 
-    number: int
-    from_version: int | None
-    to_version: int
-    reason: str
-    """Who or what moved it, and why."""
-    at: datetime
+
+class _Settled(NamedTuple):
+    """Alias and history, in agreement."""
+
+    champion: RegisteredVersion | None
+    newest: NewestMove | None
 
 
 class MlflowRegistry:
@@ -50,15 +55,13 @@ class MlflowRegistry:
 
     def champion(self, model_name: str) -> RegisteredVersion | None:
         """The version that `champion` names; None if there is none yet."""
-        from mlflow.exceptions import MlflowException
+        return self._settle(self._history(model_name)).champion
 
-        try:
-            found = self._tracking.client.get_model_version_by_alias(model_name, CHAMPION)
-        except MlflowException as error:
-            if _is_missing(error):
-                return None
-            raise
-        return _registered(found)
+    def history(self, model_name: str) -> list[Move]:
+        """All moves of the champion, oldest first; the last one leads to today's champion."""
+        history = self._history(model_name)
+        self._settle(history)
+        return history.moves()
 
     def resolve(self, reference: str) -> RegisteredVersion:
         """The version that `models:/name@alias` or `models:/name/3` names."""
@@ -86,6 +89,21 @@ class MlflowRegistry:
             ) from error
         return _registered(found)
 
+    def versions(self, model_name: str | None = None) -> list[VersionFacts]:
+        """All versions of a model, or of all models, by name and number."""
+        wanted = None if model_name is None else f"name = '{model_name}'"
+        client = self._tracking.client
+        found: list[ModelVersion] = []
+        token = None
+        while True:
+            page = client.search_model_versions(wanted, page_token=token)
+            found.extend(page)
+            token = page.token
+            if not token:
+                break
+        facts = [VersionFacts(_registered(each), dict(each.tags)) for each in found]
+        return sorted(facts, key=lambda each: (each.version.model_name, each.version.version))
+
     def download(self, reference: str, folder: Path) -> None:
         """Copy a registered model's files into a folder."""
         import mlflow
@@ -99,14 +117,18 @@ class MlflowRegistry:
     def register(
         self, model_name: str, folder: Path, artifact: str, tags: Mapping[str, str]
     ) -> RegisteredVersion:
-        """The version made from `artifact`: registered now, or found from an earlier try."""
+        """The version made from `artifact`: registered now, or found from an earlier try.
+
+        Its files go straight to the artifact store, not through MLflow's server.
+        """
         self._ensure_model(model_name)
         client = self._tracking.client
-        for found in client.search_model_versions(f"name = '{model_name}'"):
-            if found.tags.get(ARTIFACT_TAG) == artifact:
+        for facts in self.versions(model_name):
+            if facts.version.artifact == artifact:
+                number = str(facts.version.version)
                 for tag, value in tags.items():
-                    client.set_model_version_tag(model_name, found.version, tag, value)
-                return _registered(found)
+                    client.set_model_version_tag(model_name, number, tag, value)
+                return facts.version._replace(opponent=tags.get(OPPONENT_TAG))
         model = client.create_logged_model(
             self._tracking.experiment, name=model_name, tags=dict(tags)
         )
@@ -118,66 +140,136 @@ class MlflowRegistry:
             tags={**tags, ARTIFACT_TAG: artifact},
             model_id=model.model_id,
         )
-        return _registered(version)
+        return RegisteredVersion(model_name, int(version.version), artifact, tags.get(OPPONENT_TAG))
 
     def promote(
-        self, version: RegisteredVersion, *, instead_of: RegisteredVersion | None, reason: str
+        self,
+        version: RegisteredVersion,
+        *,
+        instead_of: RegisteredVersion | None,
+        reason: str,
+        by: str | None = None,
     ) -> None:
-        """Record the move, then make it; PromotionError if somebody else moved first."""
-        name = version.model_name
-        current = self.champion(name)
-        if current != instead_of:
-            raise PromotionError(
-                f"{name}: champion is {_label(current)}, not {_label(instead_of)} any more: another "
-                "promotion came in between; run the pipeline again to compare with the new champion"
-            )
-        history = self.history(name)
-        last = history[-1] if history else None
-        from_version = None if current is None else current.version
-        is_unfinished = (
-            last is not None
-            and last.to_version == version.version
-            and last.from_version == from_version
-        )
-        if not is_unfinished:
-            self._record_move_by_hand(name, last, from_version)
-            self._append(name, from_version, version.version, reason)
-        client = self._tracking.client
-        if from_version is not None:
-            client.set_registered_model_alias(name, PREVIOUS, str(from_version))
-        client.set_registered_model_alias(name, CHAMPION, str(version.version))
+        """Make `version` the champion; PromotionError if somebody else moved the alias first.
 
-    def history(self, model_name: str) -> list[HistoryEntry]:
-        """All moves of the champion, oldest first."""
-        return [
-            HistoryEntry.model_validate_json(self._store.read(info.key))
-            for info in self._store.list(f"registry/{model_name}/")
-        ]
+        `by` is who decided (this process's user if not given).
+        """
+        history = self._history(version.model_name)
+        champion, newest = self._settle(history)
+        if _number(champion) == version.version:
+            return  # an earlier try got so far
+        if _number(champion) != _number(instead_of):
+            raise PromotionError(
+                f"{version.model_name}: champion is {_label(_number(champion))}, not "
+                f"{_label(_number(instead_of))} any more: another promotion came in between; "
+                "run the pipeline again to compare with the new champion"
+            )
+        self._move(history, newest, "promotion", version.version, by=by, reason=reason)
+
+    def roll_back(
+        self, model_name: str, to: int | None = None, *, reason: str, by: str | None = None
+    ) -> Move:
+        """Make an earlier version the champion: `to`, or the champion before this one."""
+        history = self._history(model_name)
+        champion, newest = self._settle(history)
+        target = previous_champion(history.moves()) if to is None else to
+        if target is None:
+            raise PromotionError(
+                f"{model_name}: no champion came before {_label(_number(champion))}; name a "
+                "version: pvar rollback MODEL --to VERSION"
+            )
+        if target == _number(champion):
+            raise PromotionError(f"{model_name}: version {target} is the champion already")
+        self.resolve(f"models:/{model_name}/{target}")
+        return self._move(history, newest, "rollback", target, by=by, reason=reason)
+
+    def _history(self, model_name: str) -> PromotionHistory:
+        return PromotionHistory(self._store, model_name)
+
+    def _settle(self, history: PromotionHistory) -> _Settled:
+        """Bring the alias and its history together.
+
+        The history is read before the alias: a promotion that comes between the two takes the
+        number of the entry that would call it a move by hand, and the look is repeated.
+        """
+        while True:
+            newest = history.newest()
+            champion = self._named_champion(history.model_name)
+            current = _number(champion)
+            if newest and not newest.is_done and current in newest.ends:
+                self._follow(history, newest.move)
+            elif current == (newest.move.to_version if newest else None):
+                return _Settled(champion, newest)
+            else:
+                self._record_move_by_hand(history, newest, current)
 
     def _record_move_by_hand(
-        self, model_name: str, last: HistoryEntry | None, current: int | None
+        self, history: PromotionHistory, newest: NewestMove | None, to: int | None
     ) -> None:
-        recorded = None if last is None else last.to_version
-        if current is not None and current != recorded:
-            self._append(model_name, recorded, current, "moved outside pvar, noticed now")
+        reason = "found moved outside pvar"
+        if history.append(newest, "by_hand", to, by=whoami(), reason=reason):
+            _log.warning("%s: champion was moved by hand to %s", history.model_name, _label(to))
+            self._name_previous(history)
 
-    def _append(
-        self, model_name: str, from_version: int | None, to_version: int, reason: str
-    ) -> None:
-        number = len(self.history(model_name)) + 1
-        entry = HistoryEntry(
-            number=number,
-            from_version=from_version,
-            to_version=to_version,
-            reason=reason,
-            at=datetime.now(UTC),
-        )
-        key = f"registry/{model_name}/{number:06d}.json"
-        if not self._store.create(key, entry.model_dump_json(indent=1).encode()):
+    def _move(
+        self,
+        history: PromotionHistory,
+        newest: NewestMove | None,
+        kind: Kind,
+        to: int,
+        *,
+        by: str | None,
+        reason: str,
+    ) -> Move:
+        move = history.append(newest, kind, to, by=by or whoami(), reason=reason)
+        if move is None:
             raise PromotionError(
-                f"{model_name}: another promotion wrote move {number} first; run the pipeline "
-                "again to compare with the new champion"
+                f"{history.model_name}: another promotion was quicker, version {to} was not made "
+                "champion; see pvar history, and run the pipeline again to compare with the new "
+                "champion"
             )
+        self._follow(history, move)
+        return move
+
+    def _follow(self, history: PromotionHistory, move: Move) -> None:
+        """Let the aliases follow a move, and a newer one that comes in between."""
+        while True:
+            self._name(history.model_name, CHAMPION, move.to_version)
+            self._name_previous(history)
+            newest = history.newest()
+            if newest is None or newest.move == move:
+                break
+            move = newest.move
+        history.mark_done(move)
+
+    def _name_previous(self, history: PromotionHistory) -> None:
+        self._name(history.model_name, PREVIOUS, previous_champion(history.moves()))
+
+    def _name(self, model_name: str, alias: str, version: int | None) -> None:
+        """Set an alias, or take it away; a version that was deleted cannot be named."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._tracking.client
+        try:
+            if version is None:
+                client.delete_registered_model_alias(model_name, alias)
+            else:
+                client.set_registered_model_alias(model_name, alias, str(version))
+        except MlflowException as error:
+            if not _is_missing(error):
+                raise
+            _log.warning("%s: no %s in MLflow: %s stays", model_name, _label(version), alias)
+
+    def _named_champion(self, model_name: str) -> RegisteredVersion | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._tracking.client.get_model_version_by_alias(model_name, CHAMPION)
+        except MlflowException as error:
+            if _is_missing(error):
+                return None
+            raise
+        return _registered(found)
 
     def _ensure_model(self, model_name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -205,5 +297,9 @@ def _is_missing(error: Exception) -> bool:
     )
 
 
-def _label(version: RegisteredVersion | None) -> str:
-    return "nothing" if version is None else f"version {version.version}"
+def _number(version: RegisteredVersion | None) -> int | None:
+    return None if version is None else version.version
+
+
+def _label(version: int | None) -> str:
+    return "nothing" if version is None else f"version {version}"

@@ -1,0 +1,17 @@
+"""Who is at work: the name that goes into the history of promotions."""
+
+import getpass
+import os
+import socket
+
+
+def whoami() -> str:
+    """PVAR_ACTOR (a person or a pipeline, as CI sets it), else user@host."""
+    return os.environ.get("PVAR_ACTOR") or f"{_user()}@{socket.gethostname()}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return str(os.getuid())

@@ -1,0 +1,127 @@
+"""The moves of the alias `champion`, kept in the store because MLflow keeps none (PITFALLS 32).
+
+    registry/{model}/000003.json     the third move: who, when, from, to, why
+    registry/{model}/000003.done     the aliases followed it
+
+A move is put only if absent, and that decides: of several promotions that saw the same champion one
+gets the number. The alias follows it. Without the second object the process was killed in between
+(or is at it), and whoever looks next lets the alias follow; with it, an alias that names something
+else was moved by somebody outside pvar.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from pvar.ports import Store
+
+Kind = Literal["promotion", "rollback", "by_hand"]
+"""by_hand: the alias was found moved by something else than pvar, such as a click in MLflow."""
+
+
+class Move(BaseModel):
+    """One move of the alias `champion`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(ge=1)
+    kind: Kind
+    from_version: int | None
+    """None before there was a champion."""
+    to_version: int | None
+    """None if the alias was taken away by hand."""
+    by: str
+    """Who moved it; for a move by hand, who noticed."""
+    reason: str
+    at: AwareDatetime
+
+
+class NewestMove(NamedTuple):
+    """The last move, and whether the aliases followed it."""
+
+    move: Move
+    is_done: bool
+
+    @property
+    def ends(self) -> tuple[int | None, int | None]:
+        """What the alias may name while the move is under way."""
+        return self.move.from_version, self.move.to_version
+
+
+@dataclass(frozen=True)
+class PromotionHistory:
+    """The history of one registered model."""
+
+    store: Store
+    model_name: str
+
+    def moves(self) -> list[Move]:
+        """All moves, oldest first."""
+        keys = [info.key for info in self.store.list(self._prefix)]
+        return [self._read(key) for key in keys if key.endswith(".json")]
+
+    def newest(self) -> NewestMove | None:
+        """The last move; None before the first."""
+        keys = [info.key for info in self.store.list(self._prefix)]
+        entries = [key for key in keys if key.endswith(".json")]
+        if not entries:
+            return None
+        move = self._read(entries[-1])
+        # What was noticed has happened already.
+        return NewestMove(move, move.kind == "by_hand" or self._marker(move) in keys)
+
+    def append(
+        self, after: NewestMove | None, kind: Kind, to: int | None, *, by: str, reason: str
+    ) -> Move | None:
+        """Put the move that comes after the one that was seen; None if another took its place."""
+        last = after.move if after else None
+        move = Move(
+            number=last.number + 1 if last else 1,
+            kind=kind,
+            from_version=last.to_version if last else None,
+            to_version=to,
+            by=by,
+            reason=reason,
+            at=datetime.now(UTC),
+        )
+        data = move.model_dump_json(indent=1).encode()
+        is_first = self.store.create(f"{self._prefix}{move.number:06d}.json", data)
+        return move if is_first else None
+
+    def mark_done(self, move: Move) -> None:
+        """Record that the aliases followed."""
+        self.store.create(self._marker(move), b"")
+
+    @property
+    def _prefix(self) -> str:
+        return f"registry/{self.model_name}/"
+
+    def _marker(self, move: Move) -> str:
+        return f"{self._prefix}{move.number:06d}.done"
+
+    def _read(self, key: str) -> Move:
+        return Move.model_validate_json(self.store.read(key))
+
+
+def previous_champion(moves: Sequence[Move]) -> int | None:
+    """The version that a rollback returns to; None if there is none.
+
+    Champions lie on a pile: a promotion puts one on top; a rollback, or a move by hand to one that
+    lies there, takes off what is above it. So rolling back twice goes back two champions.
+    """
+    pile: list[int] = []
+    for move in moves:
+        to = move.to_version
+        if to is None:
+            continue
+        if move.kind != "promotion" and to in pile:
+            while pile[-1] != to:
+                pile.pop()
+        else:
+            pile.append(to)
+    if moves and moves[-1].to_version is None:
+        return pile[-1] if pile else None
+    return pile[-2] if len(pile) > 1 else None

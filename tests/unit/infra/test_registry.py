@@ -1,0 +1,304 @@
+"""The registry on MLflow with a database: one winner, no move without a record, a way back."""
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from infra.promotion_history import PromotionHistory
+from infra.registry import MlflowRegistry
+from infra.tracking import Tracking
+from pvar.errors import ModelError, PromotionError
+from pvar.ports import RegisteredVersion, Store
+
+MODEL = "assistant"
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, made once: that takes many seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    assert Tracking(f"sqlite:///{path}", "file:///nowhere").client
+    return path
+
+
+class Neighbours:
+    """MLflow and a store, as one test sees them; `registry()` is what each process opens."""
+
+    def __init__(self, folder: Path, store: Store, database: Path) -> None:
+        self.folder = folder
+        self.store = store
+        self.address = f"sqlite:///{database}"
+
+    def registry(self) -> MlflowRegistry:
+        return MlflowRegistry(Tracking(self.address, self.store.uri), self.store)
+
+    def register(self, artifact: str) -> RegisteredVersion:
+        model = self.folder / "model"
+        model.mkdir(exist_ok=True)
+        (model / "config.json").write_text(f'{{"made_from": "{artifact}"}}')
+        return self.registry().register(MODEL, model, artifact, {"pvar.win_rate": "0.6000"})
+
+    def versions(self, count: int) -> list[RegisteredVersion]:
+        return [self.register(f"train/{number:016x}") for number in range(1, count + 1)]
+
+    def alias(self, name: str) -> int | None:
+        """What MLflow says, not asked through our registry."""
+        client = Tracking(self.address, self.store.uri).client
+        found = client.get_registered_model(MODEL).aliases.get(name)
+        return None if found is None else int(found)
+
+    def click(self, name: str, version: int | None) -> None:
+        """What the MLflow UI does when a person edits an alias."""
+        client = Tracking(self.address, self.store.uri).client
+        if version is None:
+            client.delete_registered_model_alias(MODEL, name)
+        else:
+            client.set_registered_model_alias(MODEL, name, str(version))
+
+    def moves(self) -> list[tuple[str, int | None, int | None]]:
+        """The history as it lies in the store."""
+        history = PromotionHistory(self.store, MODEL).moves()
+        return [(move.kind, move.from_version, move.to_version) for move in history]
+
+
+@pytest.fixture
+def neighbours(tmp_path: Path, file_store: Store, empty_database: Path) -> Neighbours:
+    database = tmp_path / "mlflow.db"
+    shutil.copy(empty_database, database)
+    return Neighbours(tmp_path, file_store, database)
+
+
+def promote_all(registry: MlflowRegistry, versions: list[RegisteredVersion]) -> None:
+    champion = None
+    for version in versions:
+        registry.promote(version, instead_of=champion, reason="better")
+        champion = version
+
+
+def test_the_first_promotion_makes_a_champion(neighbours: Neighbours) -> None:
+    registry = neighbours.registry()
+    assert registry.champion(MODEL) is None
+    (first,) = neighbours.versions(1)
+    registry.promote(first, instead_of=None, reason="gate passed", by="pipeline")
+    assert registry.champion(MODEL) == first
+    assert neighbours.alias("champion") == 1
+    (move,) = registry.history(MODEL)
+    assert (move.from_version, move.to_version, move.by, move.reason) == (
+        *(None, 1),
+        *("pipeline", "gate passed"),
+    )
+
+
+def test_who_moved_it_is_the_user_or_the_named_actor(
+    neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = neighbours.versions(2)
+    registry = neighbours.registry()
+    monkeypatch.delenv("PVAR_ACTOR", raising=False)
+    registry.promote(first, instead_of=None, reason="")
+    monkeypatch.setenv("PVAR_ACTOR", "release-train")
+    registry.promote(second, instead_of=first, reason="")
+    by_user, by_actor = [move.by for move in registry.history(MODEL)]
+    assert "@" in by_user
+    assert by_actor == "release-train"
+
+
+def test_an_artifact_is_registered_once(neighbours: Neighbours) -> None:
+    first = neighbours.register("train/aa")
+    again = neighbours.register("train/aa")
+    other = neighbours.register("train/bb")
+    assert (first.version, again.version, other.version) == (1, 1, 2)
+
+
+def test_a_registered_model_comes_back_whole(neighbours: Neighbours, tmp_path: Path) -> None:
+    neighbours.register("train/aa")
+    target = tmp_path / "back"
+    target.mkdir()
+    neighbours.registry().download(f"models:/{MODEL}/1", target)
+    assert (target / "config.json").read_text() == '{"made_from": "train/aa"}'
+
+
+def test_a_promotion_over_another_champion_than_it_saw_is_refused(neighbours: Neighbours) -> None:
+    first, second, third = neighbours.versions(3)
+    registry = neighbours.registry()
+    promote_all(registry, [first, second])
+    with pytest.raises(PromotionError, match="champion is version 2, not version 1 any more"):
+        registry.promote(third, instead_of=first, reason="better than 1")
+    assert neighbours.alias("champion") == 2
+    assert neighbours.moves() == [("promotion", None, 1), ("promotion", 1, 2)]
+
+
+def test_of_promotions_at_the_same_moment_one_wins(neighbours: Neighbours) -> None:
+    first, *rivals = neighbours.versions(5)
+    neighbours.registry().promote(first, instead_of=None, reason="first")
+    start = Barrier(len(rivals))
+
+    def compete(rival: RegisteredVersion) -> bool:
+        registry = neighbours.registry()
+        assert registry.champion(MODEL) == first
+        start.wait()
+        try:
+            registry.promote(rival, instead_of=first, reason="better")
+        except PromotionError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(rivals)) as pool:
+        won = list(pool.map(compete, rivals))
+    assert sum(won) == 1
+    winner = rivals[won.index(True)]
+    assert neighbours.alias("champion") == winner.version
+    assert neighbours.alias("previous") == 1
+    assert neighbours.moves() == [("promotion", None, 1), ("promotion", 1, winner.version)]
+
+
+def kill_after_the_entry(neighbours: Neighbours, version: RegisteredVersion) -> None:
+    """What a promotion leaves that is killed before the alias moves."""
+    history = PromotionHistory(neighbours.store, MODEL)
+    entry = history.append(
+        history.newest(), "promotion", version.version, by="killed", reason="better"
+    )
+    assert entry is not None
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda registry, _: registry.champion(MODEL),
+        lambda registry, _: registry.history(MODEL),
+        lambda registry, versions: registry.promote(
+            versions[1], instead_of=versions[0], reason="again"
+        ),
+    ],
+)
+def test_whoever_looks_finishes_a_move_that_was_killed_half_way(
+    neighbours: Neighbours, look: Callable[[MlflowRegistry, list[RegisteredVersion]], object]
+) -> None:
+    versions = neighbours.versions(2)
+    registry = neighbours.registry()
+    registry.promote(versions[0], instead_of=None, reason="first")
+    kill_after_the_entry(neighbours, versions[1])
+    assert neighbours.alias("champion") == 1
+    look(registry, versions)
+    assert neighbours.alias("champion") == 2
+    assert neighbours.alias("previous") == 1
+    assert neighbours.moves() == [("promotion", None, 1), ("promotion", 1, 2)]
+
+
+def test_an_unfinished_promotion_beats_the_next_one(neighbours: Neighbours) -> None:
+    first, second, third = neighbours.versions(3)
+    registry = neighbours.registry()
+    registry.promote(first, instead_of=None, reason="first")
+    kill_after_the_entry(neighbours, second)
+    with pytest.raises(PromotionError, match="champion is version 2, not version 1"):
+        registry.promote(third, instead_of=first, reason="better than 1")
+    assert neighbours.alias("champion") == 2
+
+
+def test_an_alias_moved_back_by_hand_is_not_taken_for_an_unfinished_move(
+    neighbours: Neighbours,
+) -> None:
+    # The same alias as after a kill (entry 1 → 2, alias at 1): only the marker tells them apart.
+    first, second = neighbours.versions(2)
+    registry = neighbours.registry()
+    promote_all(registry, [first, second])
+    neighbours.click("champion", 1)
+    assert registry.champion(MODEL) == first
+    assert neighbours.alias("champion") == 1
+    assert neighbours.moves()[2:] == [("by_hand", 2, 1)]
+    registry.promote(second, instead_of=first, reason="after all")
+    assert neighbours.moves()[3:] == [("promotion", 1, 2)]
+
+
+def test_a_move_by_hand_is_recorded_when_it_is_noticed_and_once(neighbours: Neighbours) -> None:
+    versions = neighbours.versions(3)
+    registry = neighbours.registry()
+    promote_all(registry, versions[:2])
+    neighbours.click("champion", 3)
+    assert registry.champion(MODEL) == versions[2]
+    registry.champion(MODEL)
+    assert [move.reason for move in registry.history(MODEL)][2:] == ["found moved outside pvar"]
+    assert neighbours.moves()[2:] == [("by_hand", 2, 3)]
+    assert neighbours.alias("previous") == 2
+
+
+def test_an_alias_taken_away_by_hand_is_recorded_and_can_be_brought_back(
+    neighbours: Neighbours,
+) -> None:
+    registry = neighbours.registry()
+    promote_all(registry, neighbours.versions(2))
+    neighbours.click("champion", None)
+    assert registry.champion(MODEL) is None
+    assert neighbours.moves()[2:] == [("by_hand", 2, None)]
+    registry.roll_back(MODEL, reason="who did that?")
+    assert neighbours.alias("champion") == 2
+
+
+def test_an_alias_from_before_the_history_is_taken_over(neighbours: Neighbours) -> None:
+    first, second = neighbours.versions(2)
+    neighbours.click("champion", 1)
+    neighbours.registry().promote(second, instead_of=first, reason="better")
+    assert neighbours.moves() == [("by_hand", None, 1), ("promotion", 1, 2)]
+
+
+def test_rollback_goes_back_one_champion_at_a_time(neighbours: Neighbours) -> None:
+    registry = neighbours.registry()
+    promote_all(registry, neighbours.versions(3))
+    move = registry.roll_back(MODEL, reason="rude answers", by="ana@laptop")
+    assert (move.kind, move.from_version, move.to_version) == ("rollback", 3, 2)
+    assert (move.by, move.reason) == ("ana@laptop", "rude answers")
+    assert (neighbours.alias("champion"), neighbours.alias("previous")) == (2, 1)
+    registry.roll_back(MODEL, reason="still")
+    assert (neighbours.alias("champion"), neighbours.alias("previous")) == (1, None)
+    with pytest.raises(PromotionError, match="no champion came before version 1"):
+        registry.roll_back(MODEL, reason="still")
+
+
+def test_rollback_to_a_named_version(neighbours: Neighbours) -> None:
+    registry = neighbours.registry()
+    promote_all(registry, neighbours.versions(3))
+    registry.roll_back(MODEL, 1, reason="the one of spring")
+    assert neighbours.alias("champion") == 1
+    with pytest.raises(PromotionError, match="version 1 is the champion already"):
+        registry.roll_back(MODEL, 1, reason="again")
+    with pytest.raises(ModelError, match=f"MLflow has no models:/{MODEL}/9"):
+        registry.roll_back(MODEL, 9, reason="a slip")
+    assert neighbours.moves()[3:] == [("rollback", 3, 1)]
+
+
+def test_a_champion_whose_version_was_deleted_leaves_a_way_back(neighbours: Neighbours) -> None:
+    registry = neighbours.registry()
+    promote_all(registry, neighbours.versions(2))
+    Tracking(neighbours.address, neighbours.store.uri).client.delete_model_version(MODEL, "2")
+    assert registry.champion(MODEL) is None
+    registry.roll_back(MODEL, 1, reason="2 is gone")
+    assert neighbours.alias("champion") == 1
+
+
+def test_an_unfinished_move_to_a_deleted_version_blocks_nobody(neighbours: Neighbours) -> None:
+    first, second, third = neighbours.versions(3)
+    registry = neighbours.registry()
+    registry.promote(first, instead_of=None, reason="first")
+    kill_after_the_entry(neighbours, second)
+    Tracking(neighbours.address, neighbours.store.uri).client.delete_model_version(MODEL, "2")
+    assert registry.champion(MODEL) == first
+    registry.promote(third, instead_of=first, reason="better")
+    assert neighbours.alias("champion") == 3
+
+
+def test_versions_tell_what_they_were_registered_with(neighbours: Neighbours) -> None:
+    neighbours.versions(2)
+    facts = neighbours.registry().versions()
+    assert [each.version.version for each in facts] == [1, 2]
+    assert facts[0].tags["pvar.win_rate"] == "0.6000"
+    assert neighbours.registry().versions("another") == []
+
+
+@pytest.mark.parametrize("reference", ["models:/m", "models:/m/x", "m/3", "models:/m@a/b"])
+def test_what_names_no_version_is_refused(neighbours: Neighbours, reference: str) -> None:
+    with pytest.raises(ModelError, match="names no registered model"):
+        neighbours.registry().resolve(reference)
