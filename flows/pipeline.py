@@ -16,7 +16,7 @@ from prefect import flow
 from flows.execution import flatten
 from flows.report import write_report
 from flows.run_record import NodeRecord, RunRecord, save_run
-from flows.stages import STAGE_FLOWS, StageResult
+from flows.stages import STAGE_FLOWS
 from flows.wiring import Wiring, connect, pin
 from pvar.config import PipelineConfig
 from tasks.graph import Node, plan_nodes
@@ -35,12 +35,14 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
     pinned = pin(config, wiring)
     nodes = plan_nodes(pinned)
     record = _begin(pinned, preset, nodes, wiring)
-    try:
-        for node in nodes.values():
-            record = _run_node(node, pinned, record, wiring)
-    except BaseException:
-        _end(record, wiring, failed=True)
-        raise
+    for node in nodes.values():
+        try:
+            entry = _run_node(node, pinned, record.mlflow_run)
+        except BaseException as error:
+            _end_failed(record.with_node(_failed(node, error)), wiring)
+            raise
+        record = record.with_node(entry)
+        save_run(wiring.store, record)
     _end(record, wiring, failed=False)
     return record.run
 
@@ -67,26 +69,31 @@ def _begin(
     return record
 
 
-def _run_node(node: Node, config: PipelineConfig, record: RunRecord, wiring: Wiring) -> RunRecord:
-    entry = NodeRecord(name=node.name, artifact=node.keys.root)
+def _run_node(node: Node, config: PipelineConfig, mlflow_run: str) -> NodeRecord:
+    (result,) = STAGE_FLOWS[node.stage.name](config=config, node=node.name, parent_run=mlflow_run)
+    return NodeRecord(
+        name=node.name,
+        artifact=node.keys.root,
+        state="reused" if result.reused else "made",
+        seconds=result.seconds,
+    )
+
+
+def _failed(node: Node, error: BaseException) -> NodeRecord:
+    return NodeRecord(
+        name=node.name,
+        artifact=node.keys.root,
+        state="failed",
+        error=str(error) or type(error).__name__,
+    )
+
+
+def _end_failed(record: RunRecord, wiring: Wiring) -> None:
+    """Close the run as far as possible: what made it fail may stand in the way of that too."""
     try:
-        (result,) = STAGE_FLOWS[node.stage.name](
-            config=config, node=node.name, parent_run=record.mlflow_run
-        )
-    except BaseException as error:
-        failed = entry.model_copy(
-            update={"state": "failed", "error": str(error) or type(error).__name__}
-        )
-        save_run(wiring.store, record.with_node(failed))
-        raise
-    record = record.with_node(_finished(entry, result))
-    save_run(wiring.store, record)
-    return record
-
-
-def _finished(entry: NodeRecord, result: StageResult) -> NodeRecord:
-    state = "reused" if result.reused else "made"
-    return entry.model_copy(update={"state": state, "seconds": result.seconds})
+        _end(record, wiring, failed=True)
+    except Exception as error:  # noqa: BLE001  the first error is the one to show
+        logger.warning("run %s: its end is not fully recorded: %s", record.run, error)
 
 
 def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:

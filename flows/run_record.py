@@ -51,7 +51,8 @@ def save_run(store: Store, record: RunRecord) -> None:
 
 def load_run(store: Store, run: str) -> RunRecord:
     """The record of a run; `latest` is the newest one."""
-    runs = [info.key.removeprefix("runs/").removesuffix(".json") for info in store.list("runs/")]
+    keys = [info.key for info in store.list("runs/")]  # records, and beside them the reports
+    runs = [key[len("runs/") : -len(".json")] for key in keys if key.endswith(".json")]
     if not runs:
         raise InputError(f"{store.uri} holds no runs yet; start one: pvar run --preset demo")
     if run == "latest":

@@ -53,11 +53,13 @@ class Recipe(_Contract):
     """Input name → digest of that artifact."""
     shards: tuple[ShardSpec, ...] = ()
     """The plan of the run that began the artifact; later runs keep to it."""
+    made_from: dict[str, str] = Field(default_factory=dict)
+    """Input name → SHA-256 of that artifact's manifest, when the work began."""
 
     @property
     def digest(self) -> str:
         """Identity of the artifact: stage, version, configuration and inputs; not the plan."""
-        return digest(self.model_dump(mode="json", exclude={"shards"}))
+        return digest(self.model_dump(mode="json", include={"stage", "version", "config", "inputs"}))
 
 
 class FileRecord(_Contract):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -127,21 +128,25 @@ def fetch_verified(
 ) -> None:
     """Download a file and check it; a damaged one is discarded and DamagedError says so."""
     key = f"{keys.root}/{shard.folder}/{record.name}"
-    partial = target.with_name(f"{target.name}.part")
-    found = "nothing"
-    for _ in range(2):  # once more, in case the damage was done on the way here
-        try:
-            store.download(key, partial)
-        except NotFoundError:
-            continue
-        found = sha256_of(partial)
-        if found == record.sha256:
-            partial.replace(target)
-            return
+    partial = target.with_name(f"{target.name}.{uuid4().hex}.part")
+    found = None
+    try:
+        for _ in range(2):  # once more, in case the damage was done on the way here
+            try:
+                store.download(key, partial)
+            except NotFoundError:
+                continue
+            found = sha256_of(partial)
+            if found == record.sha256:
+                partial.replace(target)
+                return
+    finally:
+        partial.unlink(missing_ok=True)
     discard_shard(store, keys, shard.index)
     raise DamagedError(
-        f"{store.uri}/{key}: sha256 is {found}, its record says {record.sha256}; shard "
-        f"{shard.index} of {keys.root} was discarded: run the same command again to make it anew"
+        f"{store.uri}/{key}: {'no such file' if found is None else f'sha256 is {found}'}, its record "
+        f"says {record.sha256}; shard {shard.index} of {keys.root} was discarded: `pvar run` makes it anew (or `pvar stage "
+        f"{keys.stage}`, and then what comes after it)"
     )
 
 

@@ -37,7 +37,7 @@ from tasks.artifact import (
     read_document,
     sha256_of,
 )
-from tasks.lease import try_acquire
+from tasks.lease import hold, try_acquire
 from tasks.tables import num_rows
 
 logger = logging.getLogger(__name__)
@@ -130,12 +130,8 @@ def verified_manifest(
     manifest = read_document(store, keys.manifest, Manifest)
     if manifest is None:
         return None
-    today = {name: manifest_digest(artifact.manifest) for name, artifact in inputs.items()}
-    if manifest.inputs != today:
-        changed = sorted(name for name in today if manifest.inputs.get(name) != today[name])
-        logger.warning("%s: made from an earlier %s; making it again", keys.root, changed)
-        for shard in manifest.shards:
-            discard_shard(store, keys, shard.index)
+    if manifest.inputs != manifest_digests(inputs):
+        store.delete(keys.manifest)
         return None
     sizes = {info.key: info.num_bytes for info in store.list(f"{keys.root}/shards/")}
     damaged = [
@@ -151,16 +147,24 @@ def verified_manifest(
     return None if damaged else manifest
 
 
-def manifest_digest(manifest: Manifest) -> str:
-    """SHA-256 of a manifest's bytes: changes when the content of any file does."""
-    return hashlib.sha256(manifest.to_json()).hexdigest()
+def manifest_digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:
+    """SHA-256 of each input's manifest: it changes when the content of any of its files does."""
+    return {
+        name: hashlib.sha256(artifact.manifest.to_json()).hexdigest()
+        for name, artifact in inputs.items()
+    }
 
 
 def _begin(store: Store, stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Recipe:
     """Write the recipe with a shard plan, or take over the one that is there."""
+    made_from = manifest_digests(job.inputs)
     existing = read_document(store, job.keys.recipe, Recipe)
+    if existing is not None and existing.made_from != made_from:
+        _discard_stale(store, existing, job)
+        existing = None
     if existing is None:
-        planned = recipe.model_copy(update={"shards": tuple(stage.plan(job))})
+        plan = tuple(stage.plan(job))
+        planned = recipe.model_copy(update={"shards": plan, "made_from": made_from})
         if store.create(job.keys.recipe, planned.to_json()):
             return planned
         existing = read_document(store, job.keys.recipe, Recipe)
@@ -170,6 +174,26 @@ def _begin(store: Store, stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Re
             "and run the stage again"
         )
     return existing
+
+
+def _discard_stale(store: Store, recipe: Recipe, job: Job[Any]) -> None:
+    """Remove an artifact, also a half-made one, whose inputs were made again with other content.
+
+    Its shards, its plan and its checkpoints belong to the earlier inputs. Whoever still works on it
+    holds a lease, and is waited for by being told so (LeaseError).
+    """
+    keys, today = job.keys, manifest_digests(job.inputs)
+    changed = sorted(name for name in today if recipe.made_from.get(name) != today[name])
+    logger.warning("%s: made from an earlier %s; making it again", keys.root, ", ".join(changed))
+    with ExitStack() as held:
+        for shard in recipe.shards:
+            lease = hold(store, keys.lease(shard.index), ttl_seconds=job.runtime.lease_seconds)
+            held.callback(lease.release)
+        store.delete(keys.manifest)
+        for key in [info.key for info in store.list(f"{keys.root}/")]:
+            if key != keys.recipe and not key.startswith(f"{keys.root}/leases/"):
+                store.delete(key)
+        store.delete(keys.recipe)  # last: until then the next run comes here again
 
 
 def _make_missing_shards(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> int:
@@ -194,7 +218,7 @@ def _make_missing_shards(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> in
                         continue
                     if work is None:
                         work = stack.enter_context(stage.open_worker(job))
-                    _make_shard(job, shard, work)
+                    _make_shard(job, recipe, shard, work)
                     made += 1
             if not claimed_any:
                 logger.debug("%s: waiting for %d shards of others", job.keys.root, len(missing))
@@ -215,7 +239,7 @@ def _is_recorded(job: Job[Any], shard: ShardSpec) -> bool:
     return False
 
 
-def _make_shard(job: Job[Any], shard: ShardSpec, work: Work) -> None:
+def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> None:
     began = time.monotonic()
     local = job.scratch / "shards" / shard.name
     local.mkdir(parents=True, exist_ok=True)
@@ -223,6 +247,11 @@ def _make_shard(job: Job[Any], shard: ShardSpec, work: Work) -> None:
         leftover.unlink() if leftover.is_file() else leftover.rmdir()
     accounts = work(shard, local)
     record = _upload(job, shard, local, accounts)
+    if read_document(job.ports.store, job.keys.recipe, Recipe) != recipe:
+        raise StageError(
+            f"{job.keys.root}: its inputs were made again while shard {shard.index} was made from "
+            "the earlier ones; run the stage again"
+        )
     job.ports.store.create(job.keys.record(shard.index), record.to_json())
     logger.info(
         "%s: shard %d of rows %d–%d: %d rows out in %.1f s",
@@ -266,7 +295,7 @@ def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:
         stage=recipe.stage,
         version=recipe.version,
         digest=keys.digest,
-        inputs={name: manifest_digest(artifact.manifest) for name, artifact in job.inputs.items()},
+        inputs=recipe.made_from,
         shards=tuple(records.values()),
         accounts=total_accounts(records),
         summary={},
