@@ -1,5 +1,9 @@
 """Stage promote: register the trained model, and make it the champion if the gate says so.
 
+A version may replace only the champion that it was compared with: where another one was promoted
+(or rolled back to) since, the promotion fails. With `promote.mode: approval` the version waits for
+a person, who decides later (`flows/promotions.py`).
+
 Everything here can be done twice: a run that was killed between registering and recording finds
 the version it registered. What was decided, and why, is the artifact.
 """
@@ -16,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.config import PromoteConfig
+from pvar.errors import PromotionError
 from pvar.gate import Decision, GateFigures, decide
 from pvar.ports import RegisteredVersion
 from tasks.artifact import Artifact
@@ -25,6 +30,8 @@ from tasks.train import MODEL
 logger = logging.getLogger(__name__)
 
 DECISION = "decision.json"
+GATE_TAG = "pvar.gate"
+"""On the registered version: passed or failed."""
 
 
 class PromoteSpec(BaseModel):
@@ -48,6 +55,8 @@ class PromotionRecord(BaseModel):
 
     passed: bool
     promoted: bool
+    awaiting_approval: bool
+    """The gate passed, and a person is to decide."""
     checks: tuple[tuple[str, float | None, float, bool], ...]
     """Name, value (None if missing), bound, passed."""
     model_name: str
@@ -72,12 +81,12 @@ def _tags(job: Job[PromoteSpec], decision: Decision) -> dict[str, str]:
     """Where the version came from: artifacts, strategy, budget, results."""
     results = job.inputs["results"]
     tags = {
-        "pvar.artifact": job.inputs["model"].keys.root,
         "pvar.results": results.keys.root,
         "pvar.opponent": job.spec.opponent_reference,
         "pvar.strategy": job.spec.strategy,
         "pvar.budget": job.spec.budget,
-        "pvar.gate": "passed" if decision.passed else "failed",
+        GATE_TAG: "passed" if decision.passed else "failed",
+        "pvar.promotion": job.spec.gate.mode,
     }
     for name in ("win_rate", "win_rate_lower", "win_rate_upper", "coverage"):
         tags[f"pvar.{name}"] = f"{_number(results.manifest.summary.get(name)):.4f}"
@@ -95,9 +104,24 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
     )
     previous = registry.champion(gate.model_name)
     promoted = decision.passed and gate.mode == "automatic"
-    if promoted and previous != version:
+    if promoted:
+        refuse_stale(version, previous)
         registry.promote(version, instead_of=previous, reason=f"gate passed: {job.keys.root}")
-    return _record(decision, version, previous, promoted=promoted)
+    awaiting = decision.passed and not promoted and gate.mode != "never"
+    return _record(decision, version, previous, promoted=promoted, awaiting_approval=awaiting)
+
+
+def refuse_stale(version: RegisteredVersion, champion: RegisteredVersion | None) -> None:
+    """PromotionError unless the version was compared with the champion that it would replace."""
+    if champion is None or champion.version == version.version:
+        return
+    opponent = (version.opponent or "nothing").rpartition("#")[2]
+    if opponent not in (champion.artifact, f"models:/{champion.model_name}/{champion.version}"):
+        raise PromotionError(
+            f"{version.model_name} version {version.version} was compared with {opponent}, but the "
+            f"champion is version {champion.version} ({champion.artifact}); run the pipeline again "
+            "with evaluate.opponent=champion to compare with it: the rest is reused"
+        )
 
 
 def _record(
@@ -106,10 +130,13 @@ def _record(
     previous: RegisteredVersion | None,
     *,
     promoted: bool,
+    awaiting_approval: bool,
 ) -> PromotionRecord:
+    replaced = None if previous is None else previous.version
     return PromotionRecord(
         passed=decision.passed,
         promoted=promoted,
+        awaiting_approval=awaiting_approval,
         checks=tuple(
             (
                 check.name,
@@ -121,7 +148,7 @@ def _record(
         ),
         model_name=version.model_name,
         version=version.version,
-        previous_version=None if previous in (None, version) else previous.version,
+        previous_version=None if replaced == version.version else replaced,
     )
 
 
@@ -134,12 +161,18 @@ def _open_worker(job: Job[PromoteSpec]) -> Iterator[Work]:
             record.model_name,
             record.version,
             "passed" if record.passed else "failed",
-            ", now champion" if record.promoted else "",
+            _fate(record),
         )
         (folder / DECISION).write_text(record.model_dump_json(indent=1))
         return Accounts(rows_in=1, rows_out=1)
 
     yield work
+
+
+def _fate(record: PromotionRecord) -> str:
+    if record.promoted:
+        return ", now champion"
+    return ", awaiting approval" if record.awaiting_approval else ""
 
 
 def read_decision(artifact: Artifact) -> PromotionRecord:
@@ -153,6 +186,7 @@ def _summarise(_: Job[PromoteSpec], artifact: Artifact) -> Summary:
     return {
         "gate_passed": record.passed,
         "promoted": record.promoted,
+        "awaiting_approval": record.awaiting_approval,
         "version": record.version,
         "previous_version": record.previous_version,
     }
@@ -160,7 +194,7 @@ def _summarise(_: Job[PromoteSpec], artifact: Artifact) -> Summary:
 
 PROMOTE = Stage(
     name="promote",
-    version=1,
+    version=2,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,

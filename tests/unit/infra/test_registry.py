@@ -1,6 +1,5 @@
 """The registry on MLflow with a database: one winner, no move without a record, a way back."""
 
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,66 +9,14 @@ import pytest
 
 from infra.promotion_history import PromotionHistory
 from infra.registry import MlflowRegistry
-from infra.tracking import Tracking
 from pvar.errors import ModelError, PromotionError
 from pvar.ports import RegisteredVersion, Store
-
-MODEL = "assistant"
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables, made once: that takes many seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    assert Tracking(f"sqlite:///{path}", "file:///nowhere").client
-    return path
-
-
-class Neighbours:
-    """MLflow and a store, as one test sees them; `registry()` is what each process opens."""
-
-    def __init__(self, folder: Path, store: Store, database: Path) -> None:
-        self.folder = folder
-        self.store = store
-        self.address = f"sqlite:///{database}"
-
-    def registry(self) -> MlflowRegistry:
-        return MlflowRegistry(Tracking(self.address, self.store.uri), self.store)
-
-    def register(self, artifact: str) -> RegisteredVersion:
-        model = self.folder / "model"
-        model.mkdir(exist_ok=True)
-        (model / "config.json").write_text(f'{{"made_from": "{artifact}"}}')
-        return self.registry().register(MODEL, model, artifact, {"pvar.win_rate": "0.6000"})
-
-    def versions(self, count: int) -> list[RegisteredVersion]:
-        return [self.register(f"train/{number:016x}") for number in range(1, count + 1)]
-
-    def alias(self, name: str) -> int | None:
-        """What MLflow says, not asked through our registry."""
-        client = Tracking(self.address, self.store.uri).client
-        found = client.get_registered_model(MODEL).aliases.get(name)
-        return None if found is None else int(found)
-
-    def click(self, name: str, version: int | None) -> None:
-        """What the MLflow UI does when a person edits an alias."""
-        client = Tracking(self.address, self.store.uri).client
-        if version is None:
-            client.delete_registered_model_alias(MODEL, name)
-        else:
-            client.set_registered_model_alias(MODEL, name, str(version))
-
-    def moves(self) -> list[tuple[str, int | None, int | None]]:
-        """The history as it lies in the store."""
-        history = PromotionHistory(self.store, MODEL).moves()
-        return [(move.kind, move.from_version, move.to_version) for move in history]
+from tests.services.registry import MODEL, RegistryNeighbours
 
 
 @pytest.fixture
-def neighbours(tmp_path: Path, file_store: Store, empty_database: Path) -> Neighbours:
-    database = tmp_path / "mlflow.db"
-    shutil.copy(empty_database, database)
-    return Neighbours(tmp_path, file_store, database)
+def neighbours(tmp_path: Path, file_store: Store) -> RegistryNeighbours:
+    return RegistryNeighbours(tmp_path, file_store)
 
 
 def promote_all(registry: MlflowRegistry, versions: list[RegisteredVersion]) -> None:
@@ -79,7 +26,7 @@ def promote_all(registry: MlflowRegistry, versions: list[RegisteredVersion]) -> 
         champion = version
 
 
-def test_the_first_promotion_makes_a_champion(neighbours: Neighbours) -> None:
+def test_the_first_promotion_makes_a_champion(neighbours: RegistryNeighbours) -> None:
     registry = neighbours.registry()
     assert registry.champion(MODEL) is None
     (first,) = neighbours.versions(1)
@@ -94,7 +41,7 @@ def test_the_first_promotion_makes_a_champion(neighbours: Neighbours) -> None:
 
 
 def test_who_moved_it_is_the_user_or_the_named_actor(
-    neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+    neighbours: RegistryNeighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = neighbours.versions(2)
     registry = neighbours.registry()
@@ -107,14 +54,16 @@ def test_who_moved_it_is_the_user_or_the_named_actor(
     assert by_actor == "release-train"
 
 
-def test_an_artifact_is_registered_once(neighbours: Neighbours) -> None:
+def test_an_artifact_is_registered_once(neighbours: RegistryNeighbours) -> None:
     first = neighbours.register("train/aa")
     again = neighbours.register("train/aa")
     other = neighbours.register("train/bb")
     assert (first.version, again.version, other.version) == (1, 1, 2)
 
 
-def test_a_registered_model_comes_back_whole(neighbours: Neighbours, tmp_path: Path) -> None:
+def test_a_registered_model_comes_back_whole(
+    neighbours: RegistryNeighbours, tmp_path: Path
+) -> None:
     neighbours.register("train/aa")
     target = tmp_path / "back"
     target.mkdir()
@@ -122,7 +71,9 @@ def test_a_registered_model_comes_back_whole(neighbours: Neighbours, tmp_path: P
     assert (target / "config.json").read_text() == '{"made_from": "train/aa"}'
 
 
-def test_a_promotion_over_another_champion_than_it_saw_is_refused(neighbours: Neighbours) -> None:
+def test_a_promotion_over_another_champion_than_it_saw_is_refused(
+    neighbours: RegistryNeighbours,
+) -> None:
     first, second, third = neighbours.versions(3)
     registry = neighbours.registry()
     promote_all(registry, [first, second])
@@ -132,7 +83,7 @@ def test_a_promotion_over_another_champion_than_it_saw_is_refused(neighbours: Ne
     assert neighbours.moves() == [("promotion", None, 1), ("promotion", 1, 2)]
 
 
-def test_of_promotions_at_the_same_moment_one_wins(neighbours: Neighbours) -> None:
+def test_of_promotions_at_the_same_moment_one_wins(neighbours: RegistryNeighbours) -> None:
     first, *rivals = neighbours.versions(5)
     neighbours.registry().promote(first, instead_of=None, reason="first")
     start = Barrier(len(rivals))
@@ -156,7 +107,7 @@ def test_of_promotions_at_the_same_moment_one_wins(neighbours: Neighbours) -> No
     assert neighbours.moves() == [("promotion", None, 1), ("promotion", 1, winner.version)]
 
 
-def kill_after_the_entry(neighbours: Neighbours, version: RegisteredVersion) -> None:
+def kill_after_the_entry(neighbours: RegistryNeighbours, version: RegisteredVersion) -> None:
     """What a promotion leaves that is killed before the alias moves."""
     history = PromotionHistory(neighbours.store, MODEL)
     entry = history.append(
@@ -176,7 +127,8 @@ def kill_after_the_entry(neighbours: Neighbours, version: RegisteredVersion) -> 
     ],
 )
 def test_whoever_looks_finishes_a_move_that_was_killed_half_way(
-    neighbours: Neighbours, look: Callable[[MlflowRegistry, list[RegisteredVersion]], object]
+    neighbours: RegistryNeighbours,
+    look: Callable[[MlflowRegistry, list[RegisteredVersion]], object],
 ) -> None:
     versions = neighbours.versions(2)
     registry = neighbours.registry()
@@ -189,7 +141,7 @@ def test_whoever_looks_finishes_a_move_that_was_killed_half_way(
     assert neighbours.moves() == [("promotion", None, 1), ("promotion", 1, 2)]
 
 
-def test_an_unfinished_promotion_beats_the_next_one(neighbours: Neighbours) -> None:
+def test_an_unfinished_promotion_beats_the_next_one(neighbours: RegistryNeighbours) -> None:
     first, second, third = neighbours.versions(3)
     registry = neighbours.registry()
     registry.promote(first, instead_of=None, reason="first")
@@ -200,7 +152,7 @@ def test_an_unfinished_promotion_beats_the_next_one(neighbours: Neighbours) -> N
 
 
 def test_an_alias_moved_back_by_hand_is_not_taken_for_an_unfinished_move(
-    neighbours: Neighbours,
+    neighbours: RegistryNeighbours,
 ) -> None:
     # The same alias as after a kill (entry 1 → 2, alias at 1): only the marker tells them apart.
     first, second = neighbours.versions(2)
@@ -214,7 +166,9 @@ def test_an_alias_moved_back_by_hand_is_not_taken_for_an_unfinished_move(
     assert neighbours.moves()[3:] == [("promotion", 1, 2)]
 
 
-def test_a_move_by_hand_is_recorded_when_it_is_noticed_and_once(neighbours: Neighbours) -> None:
+def test_a_move_by_hand_is_recorded_when_it_is_noticed_and_once(
+    neighbours: RegistryNeighbours,
+) -> None:
     versions = neighbours.versions(3)
     registry = neighbours.registry()
     promote_all(registry, versions[:2])
@@ -227,7 +181,7 @@ def test_a_move_by_hand_is_recorded_when_it_is_noticed_and_once(neighbours: Neig
 
 
 def test_an_alias_taken_away_by_hand_is_recorded_and_can_be_brought_back(
-    neighbours: Neighbours,
+    neighbours: RegistryNeighbours,
 ) -> None:
     registry = neighbours.registry()
     promote_all(registry, neighbours.versions(2))
@@ -238,14 +192,14 @@ def test_an_alias_taken_away_by_hand_is_recorded_and_can_be_brought_back(
     assert neighbours.alias("champion") == 2
 
 
-def test_an_alias_from_before_the_history_is_taken_over(neighbours: Neighbours) -> None:
+def test_an_alias_from_before_the_history_is_taken_over(neighbours: RegistryNeighbours) -> None:
     first, second = neighbours.versions(2)
     neighbours.click("champion", 1)
     neighbours.registry().promote(second, instead_of=first, reason="better")
     assert neighbours.moves() == [("by_hand", None, 1), ("promotion", 1, 2)]
 
 
-def test_rollback_goes_back_one_champion_at_a_time(neighbours: Neighbours) -> None:
+def test_rollback_goes_back_one_champion_at_a_time(neighbours: RegistryNeighbours) -> None:
     registry = neighbours.registry()
     promote_all(registry, neighbours.versions(3))
     move = registry.roll_back(MODEL, reason="rude answers", by="ana@laptop")
@@ -258,7 +212,7 @@ def test_rollback_goes_back_one_champion_at_a_time(neighbours: Neighbours) -> No
         registry.roll_back(MODEL, reason="still")
 
 
-def test_rollback_to_a_named_version(neighbours: Neighbours) -> None:
+def test_rollback_to_a_named_version(neighbours: RegistryNeighbours) -> None:
     registry = neighbours.registry()
     promote_all(registry, neighbours.versions(3))
     registry.roll_back(MODEL, 1, reason="the one of spring")
@@ -270,28 +224,33 @@ def test_rollback_to_a_named_version(neighbours: Neighbours) -> None:
     assert neighbours.moves()[3:] == [("rollback", 3, 1)]
 
 
-def test_a_champion_whose_version_was_deleted_leaves_a_way_back(neighbours: Neighbours) -> None:
+def test_a_champion_whose_version_was_deleted_leaves_a_way_back(
+    neighbours: RegistryNeighbours,
+) -> None:
     registry = neighbours.registry()
     promote_all(registry, neighbours.versions(2))
-    Tracking(neighbours.address, neighbours.store.uri).client.delete_model_version(MODEL, "2")
+    neighbours.tracking().client.delete_model_version(MODEL, "2")
     assert registry.champion(MODEL) is None
     registry.roll_back(MODEL, 1, reason="2 is gone")
     assert neighbours.alias("champion") == 1
 
 
-def test_an_unfinished_move_to_a_deleted_version_blocks_nobody(neighbours: Neighbours) -> None:
+def test_an_unfinished_move_to_a_deleted_version_blocks_nobody(
+    neighbours: RegistryNeighbours,
+) -> None:
     first, second, third = neighbours.versions(3)
     registry = neighbours.registry()
     registry.promote(first, instead_of=None, reason="first")
     kill_after_the_entry(neighbours, second)
-    Tracking(neighbours.address, neighbours.store.uri).client.delete_model_version(MODEL, "2")
+    neighbours.tracking().client.delete_model_version(MODEL, "2")
     assert registry.champion(MODEL) == first
     registry.promote(third, instead_of=first, reason="better")
     assert neighbours.alias("champion") == 3
 
 
-def test_versions_tell_what_they_were_registered_with(neighbours: Neighbours) -> None:
-    neighbours.versions(2)
+def test_versions_tell_what_they_were_registered_with(neighbours: RegistryNeighbours) -> None:
+    neighbours.register("train/aa", win_rate="0.6000")
+    neighbours.register("train/bb")
     facts = neighbours.registry().versions()
     assert [each.version.version for each in facts] == [1, 2]
     assert facts[0].tags["pvar.win_rate"] == "0.6000"
@@ -299,6 +258,6 @@ def test_versions_tell_what_they_were_registered_with(neighbours: Neighbours) ->
 
 
 @pytest.mark.parametrize("reference", ["models:/m", "models:/m/x", "m/3", "models:/m@a/b"])
-def test_what_names_no_version_is_refused(neighbours: Neighbours, reference: str) -> None:
+def test_what_names_no_version_is_refused(neighbours: RegistryNeighbours, reference: str) -> None:
     with pytest.raises(ModelError, match="names no registered model"):
         neighbours.registry().resolve(reference)
