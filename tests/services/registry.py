@@ -67,3 +67,12 @@ class RegistryNeighbours:
         """The history as it lies in the store: kind, from, to."""
         history = PromotionHistory(self.store, MODEL).moves()
         return [(move.kind, move.from_version, move.to_version) for move in history]
+
+    def environment(self) -> dict[str, str]:
+        """Settings with which a command finds all this."""
+        return {
+            "PVAR_HOME": str(self.folder / "home"),
+            "PVAR_STORE_URI": self.store.uri,
+            "PVAR_MLFLOW_TRACKING_URI": self.address,
+            "PVAR_ACTOR": "ana",
+        }

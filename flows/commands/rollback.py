@@ -1,0 +1,37 @@
+"""`pvar rollback`: an earlier version becomes the champion again."""
+
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+
+def rollback(
+    model: str,
+    /,
+    *,
+    reason: str,
+    to: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+) -> None:
+    """Make an earlier version the champion, and record who did so and why.
+
+    Parameters
+    ----------
+    model
+        Name of the registered model.
+    reason
+        Why: kept in the history.
+    to
+        The version; the champion before this one if not given.
+    """
+    from flows.console import console
+    from flows.wiring import connect
+
+    move = connect().registry.roll_back(model, to, reason=reason)
+    was = "nothing" if move.from_version is None else f"version {move.from_version}"
+    console().print(
+        f"{model}: champion is version {move.to_version}, it was {was}; "
+        f"move {move.number} by {move.by}",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )

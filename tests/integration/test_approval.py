@@ -1,0 +1,126 @@
+"""The approval flow on Prefect's server: it is suspended, asked, and started again."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import Pause
+from prefect.flow_engine import run_flow
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.approval import approve_promotion
+from pvar.ports import Store
+from tests.services.registry import MODEL, RegistryNeighbours
+
+pytestmark = [
+    pytest.mark.slow,
+    # Raised inside Prefect.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        environment.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        with prefect_test_harness(server_startup_timeout=180):
+            yield
+
+
+@pytest.fixture
+def neighbours(
+    tmp_path: Path, file_store: Store, monkeypatch: pytest.MonkeyPatch, prefect_server: None
+) -> RegistryNeighbours:
+    neighbours = RegistryNeighbours(tmp_path, file_store)
+    for name, value in neighbours.environment().items():
+        monkeypatch.setenv(name, value)
+    neighbours.register(
+        "train/aa",
+        gate="passed",
+        opponent="bundled:start#start-1",
+        win_rate="0.6100",
+        win_rate_lower="0.5300",
+        win_rate_upper="0.6800",
+    )
+    return neighbours
+
+
+def start() -> UUID:
+    """A run of a deployment, as the UI makes one."""
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow(approve_promotion)
+        deployment = client.create_deployment(flow_id=flow, name="approve-promotion")
+        run = client.create_flow_run_from_deployment(
+            deployment, parameters={"model_name": MODEL, "version": 1}
+        )
+        return run.id
+
+
+def work_on(run: UUID) -> State[Any]:
+    """What a worker's process does with a run that is due."""
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_run(run)
+    with suppress(Pause):  # the process ends so
+        run_flow(approve_promotion, flow_run=flow_run, parameters=flow_run.parameters)
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run).state
+    assert state is not None
+    return state
+
+
+def answer(run: UUID, **form: str) -> None:
+    """What the UI sends when the form is submitted."""
+    with get_client(sync_client=True) as client:
+        response = client.resume_flow_run(run, run_input=form)
+    assert response.status.name == "ACCEPT", response.details
+
+
+def test_an_approved_version_is_champion_and_the_note_is_kept(
+    neighbours: RegistryNeighbours,
+) -> None:
+    run = start()
+    state = work_on(run)
+    assert state.is_paused()
+    assert neighbours.alias("champion") is None
+    answer(run, approver="Bo", decision="approve", note="read fifty answers")
+    assert work_on(run).is_completed()
+    assert neighbours.alias("champion") == 1
+    (move,) = neighbours.registry().history(MODEL)
+    assert (move.by, move.reason) == ("Bo", "approved: read fifty answers")
+
+
+def test_a_declined_version_stays_registered(neighbours: RegistryNeighbours) -> None:
+    run = start()
+    assert work_on(run).is_paused()
+    answer(run, approver="Bo", decision="decline", note="too long")
+    assert work_on(run).is_completed()
+    assert neighbours.alias("champion") is None
+    assert neighbours.moves() == []
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"approver": "Bo", "decision": "approve"},
+        {"approver": "", "decision": "approve", "note": "fine"},
+        {"approver": "Bo", "decision": "perhaps", "note": "fine"},
+    ],
+)
+def test_a_form_that_is_not_filled_in_is_sent_back(
+    neighbours: RegistryNeighbours, form: dict[str, str]
+) -> None:
+    run = start()
+    assert work_on(run).is_paused()
+    with get_client(sync_client=True) as client:
+        response = client.resume_flow_run(run, run_input=form)
+    assert response.status.name == "REJECT"
+    assert neighbours.alias("champion") is None

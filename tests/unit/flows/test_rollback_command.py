@@ -1,0 +1,95 @@
+"""`pvar rollback` and `pvar approve`: moves of the champion by people, kept in the history."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.commands.approve import approve
+from flows.commands.rollback import rollback
+from pvar.errors import PromotionError
+from pvar.ports import RegisteredVersion, Store
+from tests.services.registry import MODEL, RegistryNeighbours
+
+
+@pytest.fixture
+def neighbours(
+    tmp_path: Path, file_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> RegistryNeighbours:
+    neighbours = RegistryNeighbours(tmp_path, file_store)
+    for name, value in neighbours.environment().items():
+        monkeypatch.setenv(name, value)
+    return neighbours
+
+
+def promoted(neighbours: RegistryNeighbours, count: int) -> list[RegisteredVersion]:
+    versions = neighbours.versions(count)
+    champion = None
+    for version in versions:
+        neighbours.registry().promote(version, instead_of=champion, reason="better")
+        champion = version
+    return versions
+
+
+def test_rollback_returns_to_the_champion_before(
+    neighbours: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
+) -> None:
+    promoted(neighbours, 2)
+    rollback(MODEL, reason="rude answers")
+    assert neighbours.alias("champion") == 1
+    assert "champion is version 1, it was version 2; move 3 by ana" in capsys.readouterr().out
+    last = neighbours.registry().history(MODEL)[-1]
+    assert (last.by, last.reason) == ("ana", "rude answers")
+
+
+def test_rollback_to_a_version(neighbours: RegistryNeighbours) -> None:
+    promoted(neighbours, 3)
+    rollback(MODEL, to=1, reason="the one of spring")
+    assert neighbours.alias("champion") == 1
+
+
+def test_without_an_earlier_champion_rollback_says_what_to_do(
+    neighbours: RegistryNeighbours,
+) -> None:
+    promoted(neighbours, 1)
+    with pytest.raises(PromotionError, match="no champion came before version 1; name a version"):
+        rollback(MODEL, reason="?")
+
+
+def test_approval_makes_a_champion_and_keeps_the_note(neighbours: RegistryNeighbours) -> None:
+    neighbours.register("train/aa", gate="passed", opponent="bundled:start#start-1")
+    approve(MODEL, 1, note="read fifty answers")
+    assert neighbours.alias("champion") == 1
+    (move,) = neighbours.registry().history(MODEL)
+    assert (move.kind, move.by, move.reason) == (
+        "promotion",
+        "ana",
+        "approved: read fifty answers",
+    )
+
+
+def test_approval_can_be_repeated(neighbours: RegistryNeighbours) -> None:
+    # A suspended flow that is killed after the move starts again from the top.
+    neighbours.register("train/aa", gate="passed", opponent="bundled:start#start-1")
+    approve(MODEL, 1, note="fine")
+    approve(MODEL, 1, note="fine")
+    assert len(neighbours.moves()) == 1
+
+
+def test_what_failed_the_gate_cannot_be_approved(neighbours: RegistryNeighbours) -> None:
+    neighbours.register("train/aa", gate="failed", opponent="bundled:start#start-1")
+    with pytest.raises(PromotionError, match=r"did not pass the gate .* pvar rollback"):
+        approve(MODEL, 1, note="but I like it")
+    with pytest.raises(PromotionError, match="has no version 7; it has 1"):
+        approve(MODEL, 7, note="a slip")
+    assert neighbours.alias("champion") is None
+
+
+def test_approval_comes_too_late_when_another_champion_is_there(
+    neighbours: RegistryNeighbours,
+) -> None:
+    neighbours.register("train/aa", gate="passed", opponent="bundled:start#start-1")
+    neighbours.register("train/bb", gate="passed", opponent="bundled:start#start-1")
+    approve(MODEL, 1, note="fine")
+    with pytest.raises(PromotionError, match="version 2 was compared with start-1, but the champ"):
+        approve(MODEL, 2, note="fine too")
+    assert neighbours.alias("champion") == 1
