@@ -1,0 +1,69 @@
+"""`pvar gc`: delete what no run and no model version needs."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from flows.gc import Sweep
+
+
+def gc(
+    *,
+    keep_runs: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
+    delete: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Show the artifacts that nothing refers to, and delete them if asked to.
+
+    What a run, a registered model version or a needed artifact refers to stays, and so does what a
+    stage is working on. MLflow's own files and paid-for verdicts are not touched.
+
+    Parameters
+    ----------
+    keep_runs
+        Only this many of the newest runs count; all of them if not given.
+    delete
+        Delete what is shown. Without it nothing changes.
+    """
+    from rich.filesize import decimal
+
+    from flows.console import console
+    from flows.gc import carry_out, plan_sweep
+    from flows.wiring import connect
+
+    wiring = connect()
+    sweep = plan_sweep(wiring, keep_runs)
+    plan = sweep.plan
+    if plan.artifacts or sweep.folders:
+        console().print(_table(sweep))
+    size = decimal(sum(garbage.num_bytes for garbage in plan.artifacts))
+    console().print(
+        f"{len(plan.artifacts)} artifacts ({size}), {len(plan.stale_leases)} stale leases and "
+        f"{len(sweep.folders)} work folders are not needed; {plan.num_needed} artifacts are",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if delete:
+        num_deleted = carry_out(sweep, wiring)
+        console().print(f"deleted {num_deleted} artifacts", highlight=False)
+    elif plan.artifacts or plan.stale_leases or sweep.folders:
+        console().print("nothing was deleted; add --delete to do so", highlight=False)
+
+
+def _table(sweep: "Sweep") -> "Table":
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    table = Table("not needed", "objects", "size", "last change (UTC)", box=None)
+    for garbage in sweep.plan.artifacts:
+        table.add_row(
+            garbage.root,
+            str(garbage.num_objects),
+            decimal(garbage.num_bytes),
+            f"{garbage.modified:%Y-%m-%d %H:%M}",
+        )
+    for folder in sweep.folders:
+        table.add_row(str(folder), "", "", "")
+    return table

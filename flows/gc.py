@@ -1,0 +1,102 @@
+"""Retention: which artifacts somebody names, and deleting the others."""
+
+import logging
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from flows.lineage import links_of, whole_lineage
+from flows.wiring import Wiring
+from infra.registry import VersionFacts
+from pvar.errors import DamagedError
+from pvar.ports import Store
+from tasks.gc import Plan, delete_artifact, plan_gc
+from tasks.graph import STAGES
+from tasks.work_folders import abandoned_folders
+
+logger = logging.getLogger(__name__)
+
+
+class _NamedNode(BaseModel):
+    artifact: str
+
+
+class _NamedArtifacts(BaseModel):
+    """As much of a run's record as counts here: it may be of an older version of this project."""
+
+    nodes: tuple[_NamedNode, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What may go, and the runs that were looked at."""
+
+    plan: Plan
+    folders: tuple[Path, ...]
+    """Local work folders of processes that are gone."""
+    runs: frozenset[str]
+    """Keys of all run records."""
+
+
+def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
+    """Look at everything; nothing is changed.
+
+    `keep_runs` newest run records count (all for None). Raises TrackingError if MLflow cannot be
+    asked, and DamagedError for a record that cannot be read: what is not known is not garbage.
+    """
+    runs = _runs(wiring.store)
+    counting = runs if keep_runs is None else runs[len(runs) - min(keep_runs, len(runs)) :]
+    versions = wiring.registry.versions()
+    named = _named_by_runs(wiring.store, counting) | _named_by(versions)
+    lineage = whole_lineage(wiring, versions)
+    plan = plan_gc(wiring.store, lineage, tuple(STAGES), named, datetime.now(UTC))
+    return Sweep(plan, tuple(abandoned_folders(wiring.settings.home)), frozenset(runs))
+
+
+def carry_out(sweep: Sweep, wiring: Wiring) -> int:
+    """Delete what was planned, but for what is in use by now; returns how many artifacts went."""
+    store = wiring.store
+    num_deleted = 0
+    for garbage in sweep.plan.artifacts:
+        since = [run for run in _runs(store) if run not in sweep.runs]
+        is_named = garbage.root in _named_by_runs(store, since)
+        if is_named or not delete_artifact(store, garbage.root, datetime.now(UTC)):
+            logger.info("%s is in use by now: it stays", garbage.root)
+            continue
+        num_deleted += 1
+    for lease in sweep.plan.stale_leases:
+        store.delete(lease.key)
+    for folder in sweep.folders:
+        shutil.rmtree(folder)
+    return num_deleted
+
+
+def _runs(store: Store) -> list[str]:
+    """Keys of the run records, oldest first: their names begin with the time."""
+    return sorted(info.key for info in store.list("runs/") if info.key.endswith(".json"))
+
+
+def _named_by_runs(store: Store, runs: Iterable[str]) -> set[str]:
+    return {root for run in runs for root in _nodes(store, run)}
+
+
+def _nodes(store: Store, run: str) -> list[str]:
+    try:
+        record = _NamedArtifacts.model_validate_json(store.read(run))
+    except ValidationError as error:
+        raise DamagedError(
+            f"{store.uri}/{run} is not the record of a run, so it is not known what it needs; "
+            "delete or mend that object first"
+        ) from error
+    return [node.artifact for node in record.nodes]
+
+
+def _named_by(versions: Iterable[VersionFacts]) -> set[str]:
+    """Models, results, and the models that they were compared with."""
+    named = {link.ref for facts in versions for link in links_of(facts)}
+    opponents = {(facts.version.opponent or "").rpartition("#")[2] for facts in versions}
+    return named | opponents

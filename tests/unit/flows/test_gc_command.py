@@ -1,0 +1,127 @@
+"""`pvar gc`: shows first, deletes what it showed, and never what is referred to."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from flows.commands.gc import gc
+from flows.gc import carry_out, plan_sweep
+from flows.wiring import connect
+from pvar.errors import DamagedError
+from pvar.ports import Store
+from tasks.artifact import ArtifactKeys
+from tests.artifacts import put_artifact
+from tests.services.registry import RegistryNeighbours
+
+
+class Kept(NamedTuple):
+    """One artifact for each reason to stay, and one without any."""
+
+    neighbours: RegistryNeighbours
+    of_old_run: ArtifactKeys
+    of_new_run: ArtifactKeys
+    of_version: ArtifactKeys
+    results: ArtifactKeys
+    opponent: ArtifactKeys
+    garbage: ArtifactKeys
+
+    def there(self) -> set[str]:
+        """Artifacts in the store."""
+        keys = [info.key for info in self.neighbours.store.list("")]
+        return {
+            key.removesuffix("/manifest.json") for key in keys if key.endswith("/manifest.json")
+        }
+
+
+def save_run(store: Store, name: str, *artifacts: ArtifactKeys) -> None:
+    """As much of a run's record as matters, and what a later version might add."""
+    nodes = [{"name": "n", "artifact": keys.root, "new_field": 1} for keys in artifacts]
+    store.write(f"runs/{name}.json", json.dumps({"run": name, "nodes": nodes}).encode())
+    store.write(f"runs/{name}.html", b"<html>")
+
+
+@pytest.fixture
+def kept(tmp_path: Path, file_store: Store, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    neighbours = RegistryNeighbours(tmp_path, file_store)
+    for name, value in {**neighbours.environment(), "COLUMNS": "200"}.items():
+        monkeypatch.setenv(name, value)
+    kept = Kept(
+        neighbours,
+        of_old_run=put_artifact(file_store, "ingest", config={"source": "old"}),
+        of_new_run=put_artifact(file_store, "ingest", config={"source": "new"}),
+        of_version=put_artifact(file_store, "train", config={"seed": 1}),
+        results=put_artifact(file_store, "evaluate", config={"seed": 1}),
+        opponent=put_artifact(file_store, "train", config={"seed": 2}),
+        garbage=put_artifact(file_store, "sample", config={"seed": 3}),
+    )
+    save_run(file_store, "20260101-120000-aa", kept.of_old_run)
+    save_run(file_store, "20260201-120000-bb", kept.of_new_run)
+    opponent = f"artifact:{kept.opponent.root}#{kept.opponent.root}"
+    neighbours.register(kept.of_version.root, results=kept.results.root, opponent=opponent)
+    return kept
+
+
+def test_nothing_is_deleted_without_being_asked(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = kept.there()
+    gc()
+    assert kept.there() == before
+    printed = capsys.readouterr().out
+    assert kept.garbage.root in printed
+    assert "1 artifacts" in printed
+    assert "nothing was deleted; add --delete" in printed
+    for keys in kept[1:-1]:
+        assert keys.root not in printed
+
+
+def test_only_what_nothing_refers_to_is_deleted(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = kept.there()
+    gc(delete=True)
+    assert before - kept.there() == {kept.garbage.root}
+    assert kept.garbage.root in capsys.readouterr().out
+    gc(delete=True)
+    assert "deleted 0 artifacts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("keep_runs", "goes"), [(2, set()), (1, {"of_old_run"}), (0, {"of_old_run", "of_new_run"})]
+)
+def test_only_the_newest_runs_count_if_so_asked(kept: Kept, keep_runs: int, goes: set[str]) -> None:
+    before = kept.there()
+    gc(keep_runs=keep_runs, delete=True)
+    expected = {getattr(kept, name).root for name in goes} | {kept.garbage.root}
+    assert before - kept.there() == expected
+
+
+def test_a_run_that_starts_meanwhile_keeps_what_it_names(kept: Kept) -> None:
+    wiring = connect()
+    sweep = plan_sweep(wiring, None)
+    save_run(kept.neighbours.store, "20260301-120000-cc", kept.garbage)
+    assert carry_out(sweep, wiring) == 0
+    assert kept.garbage.root in kept.there()
+
+
+def test_a_run_record_that_cannot_be_read_stops_everything(kept: Kept) -> None:
+    kept.neighbours.store.write("runs/20260301-120000-cc.json", b"{")
+    with pytest.raises(DamagedError, match=r"runs/20260301-120000-cc\.json is not the record"):
+        gc(delete=True)
+    assert kept.garbage.root in kept.there()
+
+
+def test_the_work_folder_of_a_dead_process_goes(kept: Kept) -> None:
+    folder = kept.neighbours.folder / "home/work/train-abc"
+    folder.mkdir(parents=True)
+    (folder / ".lock").touch()
+    hours_ago = time.time() - 2 * 3600
+    os.utime(folder / ".lock", (hours_ago, hours_ago))
+    gc()
+    assert folder.exists()
+    gc(delete=True)
+    assert not folder.exists()
