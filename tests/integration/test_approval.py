@@ -8,12 +8,13 @@ from uuid import UUID
 
 import pytest
 from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.approval import approve_promotion
+from flows.approval import approve_promotion, request_approval
 from pvar.ports import Store
 from tests.services.registry import MODEL, RegistryNeighbours
 
@@ -65,6 +66,10 @@ def start() -> UUID:
         return run.id
 
 
+def named(name: str) -> FlowRunFilter:
+    return FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+
+
 def work_on(run: UUID) -> State[Any]:
     """What a worker's process does with a run that is due."""
     with get_client(sync_client=True) as client:
@@ -105,6 +110,23 @@ def test_a_declined_version_stays_registered(neighbours: RegistryNeighbours) -> 
     assert work_on(run).is_completed()
     assert neighbours.alias("champion") is None
     assert neighbours.moves() == []
+
+
+def test_the_flow_that_asks_is_started_where_it_is_deployed(
+    prefect_server: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments():
+            client.delete_deployment(deployment.id)
+        request_approval(MODEL, 7)
+        assert f"pvar approve {MODEL} 7 --note" in caplog.text
+        assert client.read_flow_runs(flow_run_filter=named(f"{MODEL} version 7")) == []
+        start()
+        request_approval(MODEL, 7)
+        (run,) = client.read_flow_runs(flow_run_filter=named(f"{MODEL} version 7"))
+    assert run.parameters == {"model_name": MODEL, "version": 7}
+    assert run.state is not None
+    assert run.state.is_scheduled()
 
 
 @pytest.mark.parametrize(
