@@ -47,7 +47,9 @@ def _grow(tree: "Tree", step: "Step") -> None:
     from rich.text import Text
 
     for branch in step.branches:
-        notes: list[str] = [] if branch.state in ("complete", "version", "outside") else [branch.state]
+        notes: list[str] = (
+            [] if branch.state in ("complete", "version", "outside") else [branch.state]
+        )
         if branch.is_repeated:
             notes.append("shown above")
         note = f"  ({', '.join(notes)})" if notes else ""
