@@ -11,13 +11,14 @@ it, while two others promote, may set it back; it looks again after the call and
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from infra.actor import whoami
 from infra.promotion_history import Kind, Move, NewestMove, PromotionHistory, previous_champion
-from infra.tracking import Tracking
+from infra.tracking import Tracking, raise_unreachable
 from pvar.errors import ModelError, PromotionError
 from pvar.ports import RegisteredVersion, Store
 
@@ -46,23 +47,52 @@ class _Settled(NamedTuple):
     newest: NewestMove | None
 
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _explained(
+    method: "Callable[Concatenate[MlflowRegistry, _P], _R]",
+) -> "Callable[Concatenate[MlflowRegistry, _P], _R]":
+    """What MLflow refuses, or fails at, is a TrackingError."""
+
+    @wraps(method)
+    def call(self: "MlflowRegistry", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return method(self, *args, **kwargs)
+        except MlflowException as error:
+            raise_unreachable(self.tracking_uri, error)
+
+    return call
+
+
 class MlflowRegistry:
-    """The registry, and the store that keeps its history."""
+    """The registry, and the store that keeps its history. Errors: TrackingError, StoreError."""
 
     def __init__(self, tracking: Tracking, store: Store) -> None:
         self._tracking = tracking
         self._store = store
 
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's address."""
+        return self._tracking.tracking_uri
+
+    @_explained
     def champion(self, model_name: str) -> RegisteredVersion | None:
         """The version that `champion` names; None if there is none yet."""
         return self._settle(self._history(model_name)).champion
 
+    @_explained
     def history(self, model_name: str) -> list[Move]:
         """All moves of the champion, oldest first; the last one leads to today's champion."""
         history = self._history(model_name)
         self._settle(history)
         return history.moves()
 
+    @_explained
     def resolve(self, reference: str) -> RegisteredVersion:
         """The version that `models:/name@alias` or `models:/name/3` names."""
         from mlflow.exceptions import MlflowException
@@ -89,6 +119,7 @@ class MlflowRegistry:
             ) from error
         return _registered(found)
 
+    @_explained
     def versions(self, model_name: str | None = None) -> list[VersionFacts]:
         """All versions of a model, or of all models, by name and number."""
         wanted = None if model_name is None else f"name = '{model_name}'"
@@ -104,6 +135,7 @@ class MlflowRegistry:
         facts = [VersionFacts(_registered(each), dict(each.tags)) for each in found]
         return sorted(facts, key=lambda each: (each.version.model_name, each.version.version))
 
+    @_explained
     def download(self, reference: str, folder: Path) -> None:
         """Copy a registered model's files into a folder."""
         import mlflow
@@ -114,6 +146,7 @@ class MlflowRegistry:
             tracking_uri=self._tracking.tracking_uri,
         )
 
+    @_explained
     def register(
         self, model_name: str, folder: Path, artifact: str, tags: Mapping[str, str]
     ) -> RegisteredVersion:
@@ -142,6 +175,7 @@ class MlflowRegistry:
         )
         return RegisteredVersion(model_name, int(version.version), artifact, tags.get(OPPONENT_TAG))
 
+    @_explained
     def promote(
         self,
         version: RegisteredVersion,
@@ -166,6 +200,7 @@ class MlflowRegistry:
             )
         self._move(history, newest, "promotion", version.version, by=by, reason=reason)
 
+    @_explained
     def roll_back(
         self, model_name: str, to: int | None = None, *, reason: str, by: str | None = None
     ) -> Move:
@@ -174,9 +209,10 @@ class MlflowRegistry:
         champion, newest = self._settle(history)
         target = previous_champion(history.moves()) if to is None else to
         if target is None:
+            before = "" if champion is None else f" before {_label(champion.version)}"
             raise PromotionError(
-                f"{model_name}: no champion came before {_label(_number(champion))}; name a "
-                "version: pvar rollback MODEL --to VERSION"
+                f"{model_name} had no champion{before}; name a version: pvar rollback "
+                f"{model_name} --to VERSION"
             )
         if target == _number(champion):
             raise PromotionError(f"{model_name}: version {target} is the champion already")

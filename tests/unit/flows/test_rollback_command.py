@@ -51,7 +51,7 @@ def test_without_an_earlier_champion_rollback_says_what_to_do(
     neighbours: RegistryNeighbours,
 ) -> None:
     promoted(neighbours, 1)
-    with pytest.raises(PromotionError, match="no champion came before version 1; name a version"):
+    with pytest.raises(PromotionError, match="had no champion before version 1; name a version"):
         rollback(MODEL, reason="?")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from infra.promotion_history import PromotionHistory
 from infra.registry import MlflowRegistry
-from pvar.errors import ModelError, PromotionError
+from pvar.errors import ModelError, PromotionError, TrackingError
 from pvar.ports import RegisteredVersion, Store
 from tests.services.registry import MODEL, RegistryNeighbours
 
@@ -208,7 +208,7 @@ def test_rollback_goes_back_one_champion_at_a_time(neighbours: RegistryNeighbour
     assert (neighbours.alias("champion"), neighbours.alias("previous")) == (2, 1)
     registry.roll_back(MODEL, reason="still")
     assert (neighbours.alias("champion"), neighbours.alias("previous")) == (1, None)
-    with pytest.raises(PromotionError, match="no champion came before version 1"):
+    with pytest.raises(PromotionError, match="had no champion before version 1; name a version"):
         registry.roll_back(MODEL, reason="still")
 
 
@@ -255,6 +255,15 @@ def test_versions_tell_what_they_were_registered_with(neighbours: RegistryNeighb
     assert [each.version.version for each in facts] == [1, 2]
     assert facts[0].tags["pvar.win_rate"] == "0.6000"
     assert neighbours.registry().versions("another") == []
+
+
+def test_a_database_that_breaks_is_told_as_such(neighbours: RegistryNeighbours) -> None:
+    registry = neighbours.registry()
+    assert registry.champion(MODEL) is None
+    (neighbours.folder / "mlflow.db").write_bytes(b"no database" * 1000)
+    for ask in (registry.champion, registry.history, registry.versions):
+        with pytest.raises(TrackingError, match=r"cannot be used: .*; check PVAR_MLFLOW_TRACKING"):
+            ask(MODEL)
 
 
 @pytest.mark.parametrize("reference", ["models:/m", "models:/m/x", "m/3", "models:/m@a/b"])
