@@ -13,7 +13,7 @@ from tasks.lineage import read_lineage
 from tests.artifacts import put_artifact
 
 STAGES = ("ingest", "sample", "train", "evaluate")
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 def plan(store: Store, *named: str, now: datetime = NOW) -> Plan:
@@ -65,7 +65,7 @@ def test_unfinished_and_broken_off_artifacts_are_garbage_too(file_store: Store) 
 
 def test_what_is_leased_stays_with_its_inputs(file_store: Store) -> None:
     ingest, sample, train = chain(file_store, "a")
-    lease = try_acquire(file_store, train.lease(0), ttl_seconds=60)
+    lease = try_acquire(file_store, train.lease(0), ttl_seconds=60, now=lambda: NOW)
     assert lease is not None
     assert roots(plan(file_store)) == []
     assert not delete_artifact(file_store, train.root, NOW)
@@ -73,7 +73,7 @@ def test_what_is_leased_stays_with_its_inputs(file_store: Store) -> None:
     assert len(roots(plan(file_store, now=NOW + timedelta(seconds=61)))) == 3
     lease.release()
     assert roots(plan(file_store)) == [train.root, sample.root, ingest.root]
-    assert delete_artifact(file_store, train.root, datetime.now(UTC))
+    assert delete_artifact(file_store, train.root, NOW)
     assert list(file_store.list(f"{train.root}/")) == []
 
 
@@ -89,10 +89,10 @@ def test_leases_of_the_past_are_stale(file_store: Store) -> None:
     at_work = put_artifact(file_store, "train", config={"seed": 3})
     for keys in (done, begun, at_work):
         for _ in range(2):  # the second takes over from the first
-            lease = try_acquire(file_store, keys.lease(0))
+            lease = try_acquire(file_store, keys.lease(0), now=lambda: NOW)
             assert lease is not None
             lease.release()
-    assert try_acquire(file_store, at_work.lease(0)) is not None
+    assert try_acquire(file_store, at_work.lease(0), now=lambda: NOW) is not None
     planned = plan(file_store, done.root, begun.root, at_work.root)
     assert sorted(info.key for info in planned.stale_leases) == sorted(
         [
