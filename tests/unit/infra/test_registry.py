@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,47 @@ def test_of_promotions_at_the_same_moment_one_wins(neighbours: RegistryNeighbour
     assert neighbours.alias("champion") == winner.version
     assert neighbours.alias("previous") == 1
     assert neighbours.moves() == [("promotion", None, 1), ("promotion", 1, winner.version)]
+
+
+class Suspended:
+    """The store of a process that is suspended right after it put a certain object."""
+
+    def __init__(self, store: Store, key: str, meanwhile: Callable[[], None]) -> None:
+        self._store = store
+        self._key = key
+        self._meanwhile = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def create(self, key: str, data: bytes) -> bool:
+        is_first = self._store.create(key, data)
+        if key == self._key:
+            self._meanwhile()
+        return is_first
+
+
+def test_a_process_that_comes_back_late_does_not_undo_what_others_did(
+    neighbours: RegistryNeighbours,
+) -> None:
+    first, second, third = neighbours.versions(3)
+    others = neighbours.registry()
+    others.promote(first, instead_of=None, reason="first")
+
+    def meanwhile() -> None:  # somebody finishes the move, and the next one follows
+        assert others.champion(MODEL) == second
+        others.promote(third, instead_of=second, reason="better still")
+
+    late_store: Store = Suspended(neighbours.store, f"registry/{MODEL}/000002.json", meanwhile)
+    late = MlflowRegistry(neighbours.tracking(), late_store)
+    late.promote(second, instead_of=first, reason="better")
+    assert (neighbours.alias("champion"), neighbours.alias("previous")) == (3, 2)
+    assert others.champion(MODEL) == third
+    assert neighbours.moves() == [
+        ("promotion", None, 1),
+        ("promotion", 1, 2),
+        ("promotion", 2, 3),
+    ]
 
 
 def kill_after_the_entry(neighbours: RegistryNeighbours, version: RegisteredVersion) -> None:
