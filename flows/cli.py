@@ -22,6 +22,14 @@ app.command(
 )
 app.command("flows.commands.schema:schema", help="Print every key of the configuration.")
 app.command("flows.commands.report:report", help="Write the HTML report of a run.")
+app.command("flows.commands.history:history", help="Show who moved a model's champion, and why.")
+app.command("flows.commands.rollback:rollback", help="Make an earlier version the champion again.")
+app.command("flows.commands.approve:approve", help="Approve a version that passed the gate.")
+app.command(
+    "flows.commands.lineage:lineage",
+    help="Show what a model or artifact was made from, and what was made from it.",
+)
+app.command("flows.commands.gc:gc", help="Delete artifacts that no run or model version needs.")
 app.command("flows.commands.doctor:doctor", help="Say what is installed, reachable and missing.")
 app.command(
     "flows.commands.variance:variance",

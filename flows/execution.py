@@ -1,7 +1,6 @@
 """Run one node of a pinned configuration: open its inputs, make its artifact, track it."""
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pvar.errors import ConfigError
 from tasks.artifact import open_artifact
 from tasks.graph import Node, plan_nodes
 from tasks.stage import Job, Outcome, run_stage
+from tasks.work_folders import work_folder
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +57,8 @@ def execute(
 
 
 def _run(node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> Outcome:
-    work = wiring.settings.home / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{node.name}-", dir=work) as scratch:
-        return _run_in(Path(scratch), node, config, wiring, run)
+    with work_folder(wiring.settings.home, node.name) as scratch:
+        return _run_in(scratch, node, config, wiring, run)
 
 
 def _run_in(scratch: Path, node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> Outcome:

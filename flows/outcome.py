@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from flows.run_record import RunRecord
 from flows.wiring import Wiring
+from pvar.artifacts import Summary
 from tasks.artifact import open_artifact
 
 if TYPE_CHECKING:
@@ -30,11 +31,19 @@ def describe(record: RunRecord, wiring: Wiring, console: "Console") -> None:
         f"{_share(result['opponent_ended_share'])} → {_share(result['challenger_ended_share'])}",
         f"gate {'passed' if decision['gate_passed'] else 'failed'}: "
         f"{record.config.promote.model_name} version {decision['version']}"
-        f"{' is the champion' if decision['promoted'] else ' is registered, not promoted'}",
+        f" {_fate(record.config.promote.model_name, decision)}",
         f"report: {wiring.store.uri}/runs/{record.run}.html",
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _fate(model_name: str, decision: Summary) -> str:
+    if decision["promoted"]:
+        return "is the champion"
+    if decision["awaiting_approval"]:
+        return f"awaits approval: pvar approve {model_name} {decision['version']} --note TEXT"
+    return "is registered, not promoted"
 
 
 def _share(value: float | int | str | bool | None) -> str:

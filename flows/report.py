@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from flows.execution import flatten
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
 from pvar.config import PipelineConfig
+from pvar.correlation import correlation_table
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from tasks.artifact import Artifact, open_artifact
 from tasks.evaluate import VERDICTS
@@ -20,6 +22,7 @@ from tasks.report import render_report
 from tasks.report_data import (
     AnswerFigures,
     AnswerSample,
+    Correlation,
     Counts,
     Evaluation,
     Failure,
@@ -65,6 +68,7 @@ def collect(record: RunRecord, wiring: Wiring) -> ReportData:
         settings=_settings(record.config),
         stages=tuple(_stage_row(node, artifacts.get(node.name)) for node in record.nodes),
         distribution=_distribution(record, select) if select else None,
+        correlations=_correlations(artifacts) if select else (),
         highest=tuple(examples[0]),
         lowest=tuple(examples[1]),
         steps=tuple(artifacts["train"].rows(STEPS, TrainStep)) if "train" in artifacts else (),
@@ -116,7 +120,12 @@ def _distribution(record: RunRecord, select: Artifact) -> PvarDistribution:
     return PvarDistribution(
         pvar=np.array([math.nan if row.pvar is None else row.pvar for row in table]),
         selected=np.array([row.selected for row in table], dtype=bool),
-        cut=_number(summary.get("cut_value")),
+        # Only these cut by PVar itself; a strategy's own measure has another scale.
+        cut=(
+            _number(summary.get("cut_value"))
+            if record.config.select.strategy in ("top", "bottom", "threshold")
+            else None
+        ),
         strategy=record.config.select.strategy,
         num_tied_at_cut=_whole(summary.get("num_tied_at_cut")),
         scales=tuple(
@@ -128,6 +137,47 @@ def _distribution(record: RunRecord, select: Artifact) -> PvarDistribution:
             for model in record.config.score.reward_models
         ),
     )
+
+
+def _correlations(artifacts: Mapping[str, Artifact]) -> tuple[Correlation, ...]:
+    """PVar beside the other measures of a prompt's responses."""
+    table = artifacts["select"].rows(VARIANCE, PromptVariance)
+    responses = by_prompt(artifacts["sample"].rows(RESPONSES, Response))
+    sampled = [responses.get(row.prompt_id, []) for row in table]
+    measures: dict[str, list[float | None]] = {
+        "PVar": [row.pvar for row in table],
+        "reward gap": [row.reward_gap for row in table],
+        "reward variance": [row.reward_variance for row in table],
+        "model disagreement": [row.disagreement for row in table],
+        "mean length": [
+            fmean(each.num_tokens for each in rows) if rows else None for rows in sampled
+        ],
+        "distinct texts": [len({each.text for each in rows}) or None for rows in sampled],
+    }
+    known = {
+        name: [math.nan if value is None else value for value in values]
+        for name, values in measures.items()
+        if any(value is not None for value in values)
+    }
+    if len(known) < 2 or "PVar" not in known:
+        return ()
+    correlations = correlation_table(known)
+    return tuple(
+        Correlation(
+            name,
+            _finite(correlations.spearman[0, column]),
+            _finite(correlations.spearman_lower[0, column]),
+            _finite(correlations.spearman_upper[0, column]),
+            _finite(correlations.pearson[0, column]),
+            int(correlations.num_prompts[0, column]),
+        )
+        for column, name in enumerate(correlations.names)
+        if name != "PVar"
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _examples(
@@ -224,7 +274,12 @@ def _gate(record: RunRecord, promote: Artifact) -> Gate:
         "coverage": "share of prompts judged, at least",
         "ended_share": "share of answers that ended by themselves, at least",
     }
-    notes = {"automatic": "", "never": "Promotion is switched off (promote.mode = never)."}
+    command = f"pvar approve {decision.model_name} {decision.version} --note TEXT"
+    notes = {
+        "automatic": "",
+        "approval": f"Awaits approval: {command}." if decision.awaiting_approval else "",
+        "never": "Promotion is switched off (promote.mode = never).",
+    }
     return Gate(
         decision.promoted,
         tuple(

@@ -11,6 +11,7 @@ comes before it; inputs that are not complete are an error that names the stage 
 from prefect import Flow, flow
 from pydantic import BaseModel, ConfigDict
 
+from flows.approval import request_approval
 from flows.execution import execute
 from flows.wiring import connect, pin
 from pvar.artifacts import Summary
@@ -50,13 +51,16 @@ def _stage_flow(stage: str, description: str) -> Flow[..., list[StageResult]]:
         results = []
         for name in [node] if node is not None else nodes:
             outcome = execute(pinned, name, wiring, parent_run=parent_run)
+            summary = outcome.artifact.manifest.summary
+            if summary.get("awaiting_approval") and not outcome.reused:
+                request_approval(pinned.promote.model_name, int(summary["version"] or 0))
             results.append(
                 StageResult(
                     node=name,
                     artifact=outcome.artifact.keys.root,
                     reused=outcome.reused,
                     seconds=outcome.seconds,
-                    summary=outcome.artifact.manifest.summary,
+                    summary=summary,
                 )
             )
         return results

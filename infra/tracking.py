@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pvar.artifacts import Summary
 from pvar.errors import TrackingError
@@ -25,25 +26,50 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     # Before the import: a local database is made anew by alembic, whose log is no news to a user.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    tracking_uri = _credentials_apart(tracking_uri)
     import logging
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     if tracking_uri.startswith("sqlite:///"):
         Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     # MLflow's registry over a database looks up logged models in the global address.
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
-    return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+    try:
+        return MlflowClient(tracking_uri, registry_uri=tracking_uri)
+    except MlflowException:  # it repeats the address, password and all
+        scheme = tracking_uri.partition(":")[0]
+        raise TrackingError(
+            f"PVAR_MLFLOW_TRACKING_URI begins with {scheme}:, which MLflow does not know; give "
+            "http(s)://host:port of a server, or a database such as sqlite:////folder/mlflow.db or "
+            "postgresql://user:password@host/name"
+        ) from None
+
+
+def _credentials_apart(tracking_uri: str) -> str:
+    """A server's address without its credentials, which go where MLflow looks for them.
+
+    Left in the address, MLflow repeats them in its errors and in a line that it prints after every
+    run.
+    """
+    address = urlsplit(tracking_uri)
+    if address.scheme not in ("http", "https") or "@" not in address.netloc:
+        return tracking_uri
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(address.username or "")
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(address.password or "")
+    return urlunsplit(address._replace(netloc=address.netloc.rpartition("@")[2]))
 
 
 class Tracking:
     """Runs of one experiment. Its state is the client and the experiment, both opened lazily."""
 
     def __init__(self, tracking_uri: str, store_uri: str) -> None:
-        self.tracking_uri = tracking_uri
+        self.tracking_uri = _credentials_apart(tracking_uri)
         self._artifact_location = f"{store_uri.rstrip('/')}/mlflow"
         self._client: MlflowClient | None = None
         self._experiment: str | None = None

@@ -141,7 +141,10 @@ class SelectConfig(ConfigModel):
     threshold: float | None = Field(default=None, ge=0, le=0.25)
     """Least PVar, for strategy threshold."""
     keep_truncated: bool = False
-    """Use answers that ran into the token limit as if they were whole."""
+    """Use answers that ran into the token limit instead of leaving them out."""
+    missing_eos_penalty: float = Field(default=0, ge=0)
+    """Taken off the reward of an answer that ran into the token limit (needs keep_truncated), so
+    that answers that end are preferred. In rewards."""
     reward_scale: float | Literal["spread"] = 1.0
     """τ in σ((r_i − r_j)/τ): a number, or `spread` for the pooled within-prompt deviation."""
     combination: Literal["mean_pvar", "mean_probability"] = "mean_pvar"
@@ -170,6 +173,11 @@ class SelectConfig(ConfigModel):
             raise ValueError(
                 f"strategy is {self.strategy} and threshold is {self.threshold}; strategy "
                 "threshold needs a threshold, and no other takes one"
+            )
+        if self.missing_eos_penalty and not self.keep_truncated:
+            raise ValueError(
+                f"missing_eos_penalty is {self.missing_eos_penalty}, but truncated answers are left "
+                "out; set keep_truncated to true, or the penalty to 0"
             )
         return self
 
@@ -303,8 +311,9 @@ class PromoteConfig(ConfigModel):
     """Share of the prompts that must have a verdict."""
     min_ended_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the challenger's answers that must end by themselves."""
-    mode: Literal["automatic", "never"] = "automatic"
-    """automatic moves the alias when the gate passes; never only registers."""
+    mode: Literal["automatic", "approval", "never"] = "automatic"
+    """What happens when the gate passes: automatic moves the alias, approval asks a person, never
+    only registers."""
 
 
 class RuntimeConfig(ConfigModel):

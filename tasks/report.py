@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tasks.report_data import ReportData, ScoredResponse
-from tasks.report_figures import pvar_figure, training_figures, win_rate_figure
+from tasks.report_figures import correlation_figure, pvar_figure, training_figures, win_rate_figure
 from tasks.report_text import (
     count,
     duration,
@@ -89,6 +89,8 @@ def _figures(data: ReportData) -> dict[str, str]:
             figures["win_rate"] = win_rate_figure(rate, lower, upper, result.counts)
     if pvar is not None and not all(map(is_missing, pvar.pvar.tolist())):
         figures["pvar"] = pvar_figure(pvar.pvar, pvar.selected, pvar.cut)
+    if correlations := correlation_figure(data.correlations):
+        figures["correlation"] = correlations
     return figures
 
 

@@ -129,6 +129,20 @@ class PvarDistribution:
     scales: tuple[RewardScale, ...] = ()
 
 
+class Correlation(NamedTuple):
+    """How PVar goes with another measure of the same prompts."""
+
+    measure: str
+    spearman: float | None
+    """Rank correlation ρ, in [−1, 1]; None where a measure is constant."""
+    ci_lower: float | None
+    ci_upper: float | None
+    """Its 95 % interval."""
+    pearson: float | None
+    num_prompts: int
+    """Prompts with both measures."""
+
+
 @dataclass(frozen=True)
 class PromptExample:
     """A training prompt with all its responses."""
@@ -180,6 +194,8 @@ class ReportData:
     stages: tuple[StageRow, ...] = ()
     """In the order of the run, those that were not reached included."""
     distribution: PvarDistribution | None = None
+    correlations: tuple[Correlation, ...] = ()
+    """Of PVar with the other measures."""
     highest: tuple[PromptExample, ...] = ()
     """Prompts with the highest PVar, highest first."""
     lowest: tuple[PromptExample, ...] = ()

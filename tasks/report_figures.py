@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.report_data import Counts
+from tasks.report_data import Correlation, Counts
 from tasks.tables import TrainStep
 
 if TYPE_CHECKING:
@@ -154,6 +154,34 @@ def _write_cut(axes: "Axes", cut: float) -> None:
         ha=side,
         color=INK,
     )
+
+
+def correlation_figure(correlations: Sequence[Correlation]) -> str:
+    """Spearman's ρ of PVar with each measure, a dot with its interval; "" if none is known."""
+    known = [each for each in correlations if each.spearman is not None]
+    if not known:
+        return ""
+    label = "Rank correlation of PVar with " + ", ".join(
+        f"{each.measure} {each.spearman:.2f}" for each in known
+    )
+
+    def paint(axes: "Axes") -> None:
+        axes.axvline(0, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+        for row, each in enumerate(reversed(known)):
+            if each.ci_lower is not None and each.ci_upper is not None:
+                axes.plot(
+                    [each.ci_lower, each.ci_upper],
+                    [row, row],
+                    color=ACCENT,
+                    linewidth=2,
+                    gid=f"interval-{each.measure}",
+                )
+            axes.plot([each.spearman], [row], "o", color=ACCENT, gid=f"rho-{each.measure}")
+        axes.set_yticks(range(len(known)), [each.measure for each in reversed(known)])
+        axes.set(xlim=(-1, 1), ylim=(-0.6, len(known) - 0.4), xlabel="rank correlation with PVar")
+        axes.grid(visible=True, axis="x")
+
+    return _drawn(paint, "correlation", label, width=380, height=60 + 26 * len(known))
 
 
 def training_figures(steps: Sequence[TrainStep]) -> dict[str, str]:

@@ -54,8 +54,14 @@ def read_rewards(
     rows = inputs["prompts"].rows(PROMPTS, Prompt)
     prompts = [prompt for prompt in rows if prompt.split == "train"]
     responses = inputs["responses"].rows(RESPONSES, Response)
+    penalties = {
+        each.response_id: settings.missing_eos_penalty
+        for each in responses
+        if each.finish_reason == "length"
+    }
     scores = [
-        _finite_rewards(inputs[f"scores-{name}"].rows(SCORES, Score)) for name in reward_models
+        _finite_rewards(inputs[f"scores-{name}"].rows(SCORES, Score), penalties)
+        for name in reward_models
     ]
     usable = _usable_places(prompts, responses, scores, keep_truncated=settings.keep_truncated)
     width = max((len(ids) for ids in usable.values()), default=0)
@@ -71,8 +77,12 @@ def read_rewards(
     return Rewards(prompts, responses, matrix, scales, _combine(responses, scores, scales))
 
 
-def _finite_rewards(scores: list[Score]) -> dict[str, float]:
-    return {each.response_id: each.reward for each in scores if each.reward is not None}
+def _finite_rewards(scores: list[Score], penalties: Mapping[str, float]) -> dict[str, float]:
+    return {
+        each.response_id: each.reward - penalties.get(each.response_id, 0.0)
+        for each in scores
+        if each.reward is not None
+    }
 
 
 def _usable_places(

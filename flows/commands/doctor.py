@@ -72,7 +72,7 @@ def _look() -> Iterator[Finding]:
 
 def _python() -> Finding:
     found = platform.python_version()
-    if sys.version_info[:2] == (3, 11):
+    if found.startswith("3.11."):
         return Finding("Python", "ok", found)
     return Finding("Python", "missing", f"{found}, needed is 3.11", "install it; make setup")
 

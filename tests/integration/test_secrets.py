@@ -213,9 +213,6 @@ def place(tmp_path: Path, moto_s3: S3Server, mlflow_server: tuple[int, Path]) ->
     return Place(tmp_path, bucket, moto_s3, preset, environment)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="MLflow repeats the credentials that are left in its address"
-)
 def test_a_run_leaves_no_secret_anywhere(place: Place, mlflow_server: tuple[int, Path]) -> None:
     printed = place.run(_RUN, str(place.preset), str(place.folder))
     # It got as far as it can, and every command said something.
@@ -235,9 +232,6 @@ def test_a_run_leaves_no_secret_anywhere(place: Place, mlflow_server: tuple[int,
     assert found_in(printed.encode()) == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="MLflow repeats the credentials that are left in its address"
-)
 def test_failing_connections_are_told_without_secrets(place: Place) -> None:
     with serving(lambda _: Sent(b'{"error": {"message": "who are you?"}}', 401)) as server:
         environment = {

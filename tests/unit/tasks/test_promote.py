@@ -145,7 +145,6 @@ def test_mode_never_registers_only(bench: Bench) -> None:
     assert bench.neighbours.alias("champion") is None
 
 
-@pytest.mark.xfail(strict=True, reason="the configuration has no mode approval yet")
 def test_mode_approval_leaves_the_decision_to_a_person(bench: Bench) -> None:
     record = bench.promote(bench.model(1), mode="approval")
     assert (record.passed, record.promoted, record.awaiting_approval) == (True, False, True)
