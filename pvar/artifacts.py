@@ -59,7 +59,8 @@ class Recipe(_Contract):
     @property
     def digest(self) -> str:
         """Identity of the artifact: stage, version, configuration and inputs; not the plan."""
-        return digest(self.model_dump(mode="json", include={"stage", "version", "config", "inputs"}))
+        identity = {"stage", "version", "config", "inputs"}
+        return digest(self.model_dump(mode="json", include=identity))
 
 
 class FileRecord(_Contract):

@@ -176,8 +176,8 @@ class SelectConfig(ConfigModel):
             )
         if self.missing_eos_penalty and not self.keep_truncated:
             raise ValueError(
-                f"missing_eos_penalty is {self.missing_eos_penalty}, but truncated answers are left "
-                "out; set keep_truncated to true, or the penalty to 0"
+                f"missing_eos_penalty is {self.missing_eos_penalty}, but truncated answers are "
+                "left out; set keep_truncated to true, or the penalty to 0"
             )
         return self
 

@@ -144,9 +144,9 @@ def fetch_verified(
         partial.unlink(missing_ok=True)
     discard_shard(store, keys, shard.index)
     raise DamagedError(
-        f"{store.uri}/{key}: {'no such file' if found is None else f'sha256 is {found}'}, its record "
-        f"says {record.sha256}; shard {shard.index} of {keys.root} was discarded: `pvar run` makes it anew (or `pvar stage "
-        f"{keys.stage}`, and then what comes after it)"
+        f"{store.uri}/{key}: {'no such file' if found is None else f'sha256 is {found}'}, its "
+        f"record says {record.sha256}; shard {shard.index} of {keys.root} was discarded: `pvar "
+        f"run` makes it anew (or `pvar stage {keys.stage}`, and then what comes after it)"
     )
 
 

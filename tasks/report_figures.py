@@ -176,7 +176,8 @@ def correlation_figure(correlations: Sequence[Correlation]) -> str:
                     linewidth=2,
                     gid=f"interval-{each.measure}",
                 )
-            axes.plot([each.spearman], [row], "o", color=ACCENT, gid=f"rho-{each.measure}")
+            if each.spearman is not None:
+                axes.plot([each.spearman], [row], "o", color=ACCENT, gid=f"rho-{each.measure}")
         axes.set_yticks(range(len(known)), [each.measure for each in reversed(known)])
         axes.set(xlim=(-1, 1), ylim=(-0.6, len(known) - 0.4), xlabel="rank correlation with PVar")
         axes.grid(visible=True, axis="x")

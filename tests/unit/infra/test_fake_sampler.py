@@ -8,8 +8,8 @@ from infra.engines.fake import FakeSampler
 from infra.judges.lexicon import LexiconJudge
 from infra.rewards.vader import VaderScorer
 from pvar.digest import response_id
+from pvar.ports import Rejection, SampleRequest, ScoreRequest
 from pvar.records import Comparison, Message, Response
-from tasks.ports import Rejection, SampleRequest, ScoreRequest
 
 SAMPLER = FakeSampler(max_prompt_tokens=100, max_new_tokens=30)
 

@@ -5,7 +5,7 @@ from math import isnan
 import pytest
 
 from infra.rewards.fake import FakeScorer
-from tasks.ports import ScoreRequest
+from pvar.ports import ScoreRequest
 
 
 def requests(num: int) -> list[ScoreRequest]:

@@ -3,8 +3,8 @@
 import pytest
 
 from infra.rewards.vader import VaderScorer
+from pvar.ports import ScoreRequest
 from pvar.records import Message, Score
-from tasks.ports import ScoreRequest
 
 
 def request(response: str, prompt: str = "How was it?") -> ScoreRequest:
