@@ -148,7 +148,7 @@ def _download_s3(location: str, folder: Path) -> None:
 def _hub_commit(reference: str) -> str:
     """Commit that `org/name[@revision]` names: asked of the Hub, else of the local cache."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     repository, _, revision = reference.partition("@")
     try:

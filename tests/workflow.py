@@ -111,10 +111,11 @@ class Workflow:
 
     def make(self, *names: str) -> Outcome:
         """Run nodes in this order; the outcome of the last."""
-        for name in names:
-            node = self.nodes[name]
-            outcome = run_stage(node.stage, node.recipe, self.job(name))
-        return outcome
+        return [self._make(name) for name in names][-1]
+
+    def _make(self, name: str) -> Outcome:
+        node = self.nodes[name]
+        return run_stage(node.stage, node.recipe, self.job(name))
 
     def artifact(self, name: str) -> Artifact:
         """The complete artifact of a node."""

@@ -5,41 +5,40 @@ no token id is ever looked at, so padding with the end-of-sequence id (SmolLM2: 
 change which state is scored, as it does in transformers' own sequence classifiers, which search for
 the last id that is not padding (PITFALLS 9).
 
-The prompt of several answers is run once: its keys and values are computed for a batch of prompts
-and gathered for each batch of answers. Not for models with sliding windows or recurrent states,
-whose caches hold no whole prompt; those run every conversation in full.
+The prompt of several answers is run once: its keys and values are held, and are put together for
+each batch of answers. Models with sliding windows or recurrent states, whose caches hold no whole
+prompt, run every conversation in full.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from infra.rewards.batching import out_of_memory, run_in_batches
 from infra.rewards.rows import Ids, Row
-from pvar.errors import ModelError, ScoringError
+from pvar.errors import ScoringError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-
-Dtype = Literal["float32", "bfloat16"]
+    from transformers import PreTrainedModel
 
 Reader = Callable[[Sequence[Row], Sequence["torch.Tensor"]], "torch.Tensor"]
 """From rows and their hidden states to one float32 value per row, shape (num_rows,).
 
 The states of a row are those of its own tokens, shape (len(row.own), hidden_size)."""
 
+TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 1024}
+"""A GPU wants to be filled; a CPU is fastest while a batch's activations stay in its caches (16384
+tokens took twice as long as 1024, see tests/benchmarks/README.md)."""
 
-class Checkpoint(NamedTuple):
-    """A model folder, loaded."""
+HELD_PROMPT_TOKENS = 8192
+"""Prompt tokens whose keys and values are held at once (1 GB for an 8B model in bfloat16): many, so
+that there are many answers to sort by length."""
 
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    other_tensors: frozenset[str]
-    """Names of the tensors in the folder that the model does not have: a reward model's head."""
+PromptState = tuple[tuple["torch.Tensor", "torch.Tensor"], ...]
+"""Keys and values of a prompt in each layer, both of shape (length, num_heads, head_size)."""
 
 
 @dataclass(frozen=True)
@@ -51,65 +50,30 @@ class Backbone:
     """Any id will do: padding is masked and never read."""
     shares_prompts: bool
     """Whether a prompt's keys and values can be reused for each of its answers."""
+    tokens_per_batch: int
+    """Padded tokens of one batch, halved when memory runs out."""
 
 
-class _Prompts(NamedTuple):
-    """Keys and values of a batch of prompts, padded on the right."""
+def make_backbone(
+    model: "PreTrainedModel", padding_id: int | None, tokens_per_batch: int | None
+) -> Backbone:
+    """Take a decoder as it is; sharing prompts is decided by the kind of its cache.
 
-    row_of: dict[Ids, int]
-    cache: "DynamicCache"
-    mask: "torch.Tensor"
-
-
-def load_checkpoint(folder: Path, auto_class: Any, dtype: Dtype) -> Checkpoint:
-    """Load a model from safetensors, without running code from the folder, and its tokenizer.
-
-    Raises ModelError if the folder cannot be loaded or does not hold all weights of the model.
+    Without `tokens_per_batch` the device decides (`TOKENS_PER_BATCH`).
     """
-    import torch
-    from transformers import AutoTokenizer
-
-    try:
-        model, info = auto_class.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"the model in {folder} cannot be loaded: {error}; it must be a Hugging Face folder "
-            "with safetensors weights, a tokenizer and no code of its own"
-        ) from error
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(
-            f"{folder} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} "
-            "among them: the files are incomplete, or they are of another kind of model"
-        )
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return Checkpoint(model, tokenizer, frozenset(info["unexpected_keys"]))
-
-
-def make_backbone(model: "PreTrainedModel", padding_id: int | None) -> Backbone:
-    """Take a decoder as it is; sharing prompts is decided by the kind of its cache."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
     layers = DynamicCache(config=model.config).layers
-    return Backbone(model, padding_id or 0, all(type(layer) is DynamicLayer for layer in layers))
+    return Backbone(
+        model,
+        padding_id or 0,
+        all(type(layer) is DynamicLayer for layer in layers),
+        tokens_per_batch or TOKENS_PER_BATCH[model.device.type],
+    )
 
 
-def max_context_tokens(model: "PreTrainedModel", limit: int) -> int:
-    """`limit`, or the model's own context length where that is shorter."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    return limit if context is None else min(limit, context)
-
-
-def evaluate(
-    backbone: Backbone, rows: Iterable[Row], read: Reader, tokens_per_batch: int
-) -> dict[Row, float]:
+def evaluate(backbone: Backbone, rows: Iterable[Row], read: Reader) -> dict[Row, float]:
     """What `read` makes of each distinct row's hidden states.
 
     Raises ScoringError if a single row does not fit in memory.
@@ -126,12 +90,12 @@ def evaluate(
                 whole,
                 partial(_run_whole, backbone, read),
                 sizes=lambda row: (len(row.shared) + len(row.own),),
-                tokens_per_batch=tokens_per_batch,
+                tokens_per_batch=backbone.tokens_per_batch,
             ) | run_in_batches(
                 by_prompt,
-                partial(_run_prompts, backbone, read, by_prompt, tokens_per_batch),
+                partial(_run_prompts, backbone, read, by_prompt),
                 sizes=lambda prompt: (len(prompt),),
-                tokens_per_batch=tokens_per_batch,
+                tokens_per_batch=HELD_PROMPT_TOKENS,
             )
     except RuntimeError as error:
         if not out_of_memory(error):
@@ -145,58 +109,80 @@ def evaluate(
 def _run_whole(backbone: Backbone, read: Reader, batch: Sequence[Row]) -> dict[Row, float]:
     ids, mask = pad_right([row.shared + row.own for row in batch], backbone)
     output = backbone.model(input_ids=ids, attention_mask=mask, use_cache=False)
-    states = [
-        hidden[len(row.shared) : len(row.shared) + len(row.own)]
-        for row, hidden in zip(batch, output.last_hidden_state, strict=True)
-    ]
-    return dict(zip(batch, read(batch, states).tolist(), strict=True))
+    places = [slice(len(row.shared), len(row.shared) + len(row.own)) for row in batch]
+    return _read(read, batch, places, output.last_hidden_state)
 
 
 def _run_prompts(
-    backbone: Backbone,
-    read: Reader,
-    by_prompt: dict[Ids, list[Row]],
-    tokens_per_batch: int,
-    batch: Sequence[Ids],
+    backbone: Backbone, read: Reader, by_prompt: Mapping[Ids, list[Row]], prompts: Sequence[Ids]
 ) -> dict[Row, float]:
-    """All answers to a batch of prompts, themselves in batches."""
-    ids, mask = pad_right(batch, backbone)
-    output = backbone.model(input_ids=ids, attention_mask=mask, use_cache=True)
-    row_of = {prompt: row for row, prompt in enumerate(batch)}
-    prompts = _Prompts(row_of, output.past_key_values, mask)
+    """All answers to some prompts, sorted among themselves, and the prompts before them."""
+    states = run_in_batches(
+        prompts,
+        partial(_prompt_states, backbone),
+        sizes=lambda prompt: (len(prompt),),
+        tokens_per_batch=backbone.tokens_per_batch,
+    )
     return run_in_batches(
-        [row for prompt in batch for row in by_prompt[prompt]],
-        partial(_run_answers, backbone, read, prompts),
+        [row for prompt in prompts for row in by_prompt[prompt]],
+        partial(_run_answers, backbone, read, states),
         sizes=lambda row: (len(row.own), len(row.shared)),
-        tokens_per_batch=tokens_per_batch,
+        tokens_per_batch=backbone.tokens_per_batch,
     )
 
 
+def _prompt_states(backbone: Backbone, batch: Sequence[Ids]) -> dict[Ids, PromptState]:
+    ids, mask = pad_right(batch, backbone)
+    cache = backbone.model(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
+    layers = [(keys.transpose(1, 2), values.transpose(1, 2)) for keys, values, _ in cache]
+    return {
+        prompt: tuple(
+            (keys[index, : len(prompt)], values[index, : len(prompt)]) for keys, values in layers
+        )
+        for index, prompt in enumerate(batch)
+    }
+
+
 def _run_answers(
-    backbone: Backbone, read: Reader, prompts: _Prompts, batch: Sequence[Row]
+    backbone: Backbone,
+    read: Reader,
+    states: Mapping[Ids, PromptState],
+    batch: Sequence[Row],
 ) -> dict[Row, float]:
     import torch
     from transformers import DynamicCache
 
+    _, prompt_mask = pad_right([row.shared for row in batch], backbone)
     ids, mask = pad_right([row.own for row in batch], backbone)
-    of_row = torch.tensor([prompts.row_of[row.shared] for row in batch], device=ids.device)
-    longest = max(len(row.shared) for row in batch)
-    prompt_mask = prompts.mask[of_row, :longest]
-    cache = DynamicCache(
-        (keys[of_row, :, :longest], values[of_row, :, :longest])
-        for keys, values, _ in prompts.cache
-    )
+    by_layer = zip(*(states[row.shared] for row in batch), strict=True)
     output = backbone.model(
         input_ids=ids,
         attention_mask=torch.cat([prompt_mask, mask], dim=1),
         position_ids=prompt_mask.sum(dim=1, keepdim=True)
         + torch.arange(ids.shape[1], device=ids.device),
-        past_key_values=cache,
+        past_key_values=DynamicCache(map(_pad_states, by_layer)),
         use_cache=True,
     )
-    states = [
-        hidden[: len(row.own)] for row, hidden in zip(batch, output.last_hidden_state, strict=True)
-    ]
+    return _read(read, batch, [slice(len(row.own)) for row in batch], output.last_hidden_state)
+
+
+def _pad_states(
+    rows: Sequence[tuple["torch.Tensor", "torch.Tensor"]],
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Keys and values of one layer, each (num_rows, num_heads, longest, head_size)."""
+    from torch.nn.utils.rnn import pad_sequence
+
+    return (
+        pad_sequence([keys for keys, _ in rows], batch_first=True).transpose(1, 2),
+        pad_sequence([values for _, values in rows], batch_first=True).transpose(1, 2),
+    )
+
+
+def _read(
+    read: Reader, batch: Sequence[Row], places: Sequence[slice], hidden: "torch.Tensor"
+) -> dict[Row, float]:
+    """What is read of the own tokens' states, at these places of each row."""
+    states = [row[place] for row, place in zip(hidden, places, strict=True)]
     return dict(zip(batch, read(batch, states).tolist(), strict=True))
 
 

@@ -12,13 +12,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from infra.rewards.backbone import (
-    Backbone,
-    evaluate,
-    load_checkpoint,
-    make_backbone,
-    max_context_tokens,
-)
+from infra.rewards.backbone import Backbone, evaluate, make_backbone
+from infra.rewards.checkpoint import load_checkpoint, max_context_tokens
 from infra.rewards.families import read_checkpoint_config, recognise
 from infra.rewards.heads import Head, load_head
 from infra.rewards.rows import Row, encode_requests, scorable, to_scores
@@ -41,7 +36,6 @@ class ClassifierScorer:
     head: Head
     tokenizer: "PreTrainedTokenizerBase"
     max_length_tokens: int
-    tokens_per_batch: int
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """One score per request, in order; float32 rewards, or None with a reason (`rows.py`)."""
@@ -50,17 +44,18 @@ class ClassifierScorer:
 
     def evaluate(self, rows: Sequence[Row]) -> dict[Row, float]:
         """Rewards of rows."""
-        return evaluate(self.backbone, rows, self.head.read, self.tokens_per_batch)
+        return evaluate(self.backbone, rows, self.head.read)
 
     def close(self) -> None:
         """Nothing beyond the process: memory is freed when it ends."""
 
 
 def load_classifier_scorer(
-    folder: Path, settings: ClassifierReward, tokens_per_batch: int
+    folder: Path, settings: ClassifierReward, tokens_per_batch: int | None
 ) -> ClassifierScorer:
     """Load a reward model and test that it can be trusted.
 
+    A batch has at most `tokens_per_batch` padded tokens; None lets the device decide.
     Raises ModelError for a model that is not of a supported form, lacks weights or has several
     logits, and ScoringError for one whose scores depend on the batch.
     """
@@ -72,11 +67,10 @@ def load_classifier_scorer(
     checkpoint = load_checkpoint(folder, AutoModel, settings.dtype)
     head = load_head(folder, config, family, checkpoint)
     scorer = ClassifierScorer(
-        make_backbone(checkpoint.model, checkpoint.tokenizer.pad_token_id),
+        make_backbone(checkpoint.model, checkpoint.tokenizer.pad_token_id, tokens_per_batch),
         head,
         checkpoint.tokenizer,
         max_context_tokens(checkpoint.model, settings.max_length_tokens),
-        tokens_per_batch,
     )
     probes = encode_requests(
         checkpoint.tokenizer, PROBES, head.split, max_context_tokens(checkpoint.model, 2**31)

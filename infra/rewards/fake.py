@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from math import nan
 
 from pvar.digest import digest
-from pvar.records import Score
 from pvar.ports import ScoreRequest
+from pvar.records import Score
 
 
 @dataclass(frozen=True)

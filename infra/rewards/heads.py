@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from infra.rewards.backbone import Checkpoint
+from infra.rewards.checkpoint import Checkpoint
 from infra.rewards.families import CheckpointConfig, Family
 from infra.rewards.rows import Ids, Row
 from pvar.errors import ModelError

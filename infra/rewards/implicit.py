@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from infra.rewards.backbone import (
-    Backbone,
-    Checkpoint,
-    evaluate,
-    load_checkpoint,
-    make_backbone,
-    max_context_tokens,
-)
+from infra.rewards.backbone import Backbone, evaluate, make_backbone
+from infra.rewards.checkpoint import Checkpoint, load_checkpoint, max_context_tokens
 from infra.rewards.rows import Ids, Row, encode_requests, scorable, to_scores
 from infra.rewards.self_test import PROBES, check_scores
 from pvar.errors import ScoringError
@@ -45,11 +39,10 @@ class LanguageModel:
     """(vocabulary, hidden_size)"""
     max_logit: float | None
     """Gemma 2's final_logit_softcapping: logits are c · tanh(logits / c)."""
-    tokens_per_batch: int
 
     def evaluate(self, rows: Sequence[Row]) -> dict[Row, float]:
         """Log-probabilities, in nats, of the rows' own tokens but the first (see `_split`)."""
-        return evaluate(self.backbone, rows, self.read, self.tokens_per_batch)
+        return evaluate(self.backbone, rows, self.read)
 
     def read(self, rows: Sequence[Row], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
         """Sum the log-probabilities of each row, (num_rows,)."""
@@ -104,10 +97,11 @@ def _split(conversation: Ids, prompt: Ids) -> int | None:
 
 
 def load_implicit_scorer(
-    policy_folder: Path, reference_folder: Path, beta: float, tokens_per_batch: int
+    policy_folder: Path, reference_folder: Path, beta: float, tokens_per_batch: int | None
 ) -> ImplicitScorer:
     """Load both models and test them; they must read conversations as the same token ids.
 
+    A batch has at most `tokens_per_batch` padded tokens; None lets the device decide.
     Raises ModelError for a folder that cannot be loaded, and ScoringError for models that cannot
     be compared or whose log-probabilities are not understood.
     """
@@ -130,14 +124,16 @@ def load_implicit_scorer(
     return ImplicitScorer(models[0], models[1], policy.tokenizer, beta, limit)
 
 
-def _language_model(checkpoint: Checkpoint, tokens_per_batch: int) -> LanguageModel:
+def _language_model(checkpoint: Checkpoint, tokens_per_batch: int | None) -> LanguageModel:
+    model = checkpoint.model
     return LanguageModel(
         make_backbone(
-            cast("PreTrainedModel", checkpoint.model.base_model), checkpoint.tokenizer.pad_token_id
+            cast("PreTrainedModel", model.base_model),
+            checkpoint.tokenizer.pad_token_id,
+            tokens_per_batch,
         ),
-        checkpoint.model.get_output_embeddings().weight,  # type: ignore[no-untyped-call]
-        getattr(checkpoint.model.config, "final_logit_softcapping", None),
-        tokens_per_batch,
+        model.get_output_embeddings().weight,  # type: ignore[no-untyped-call]
+        getattr(model.config, "final_logit_softcapping", None),
     )
 
 

@@ -9,7 +9,7 @@ padding, sharing of prompts and both lengths of neighbours occur.
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from infra.rewards.backbone import Dtype
+from infra.rewards.checkpoint import Dtype
 from infra.rewards.rows import Row, Unscorable, scorable
 from pvar.errors import ScoringError
 from pvar.ports import ScoreRequest

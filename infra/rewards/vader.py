@@ -8,8 +8,8 @@ compound is rounded to 4 decimals, so that saturated texts tie. The lexicon is E
 
 from collections.abc import Sequence
 
-from pvar.records import Score
 from pvar.ports import ScoreRequest
+from pvar.records import Score
 
 
 class VaderScorer:

@@ -257,7 +257,9 @@ def test_two_runs_at_once_share_the_shards_and_do_none_twice(flow_on: Workflow) 
 
     node = flow_on.nodes["sample"]
     asked: list[str] = []
-    jobs = [replace(flow_on.job("sample"), ports=Counting(flow_on.wiring, asked, meet)) for _ in "ab"]
+    jobs = [
+        replace(flow_on.job("sample"), ports=Counting(flow_on.wiring, asked, meet)) for _ in "ab"
+    ]
     with ThreadPoolExecutor(2) as pool:
         outcomes = list(pool.map(lambda job: run_stage(node.stage, node.recipe, job), jobs))
 

@@ -1,0 +1,54 @@
+"""`pvar deploy`: register work pools, deployments and automations at a Prefect server."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from flows.commands.options import PresetOption, SetOption
+
+PoolOption = Annotated[
+    tuple[Literal["process", "docker", "kubernetes"], ...], Parameter(negative=())
+]
+
+
+def deploy(
+    *,
+    preset: PresetOption = None,
+    set_: SetOption = (),
+    pool: PoolOption = ("process",),
+    notify: str | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Register everything at the server of PREFECT_API_URL; again changes only what differs.
+
+    Parameters
+    ----------
+    preset
+        What the deployed pipeline runs by default: name of a preset or path of a YAML file.
+    set_
+        Changes to the preset as key=value.
+    pool
+        Where stages can run; pipeline and retraining run on the first one. May be repeated.
+    notify
+        Notification block that is told of failures, as type/name, such as slack-webhook/ops.
+    folder
+        Folder with your own prefect.yaml, work_pools/ and automations/, instead of those that
+        ship with the project.
+    """
+    from infra.presets import load_config
+
+    config = load_config(preset, set_)
+
+    from flows.console import console, show_progress
+    from flows.deployments import deploy as register
+    from flows.deployments import packaged_folder
+
+    with show_progress():
+        deployed = register(
+            folder or packaged_folder(), pool, config=config, preset=preset, notify=notify
+        )
+    for kind, names in deployed._asdict().items():
+        console().print(f"{kind}: {', '.join(names)}", highlight=False, soft_wrap=True)
+    if notify is None:
+        console().print("nobody is told of failures: give --notify type/name", highlight=False)

@@ -1,0 +1,280 @@
+"""Register what runs where at a Prefect server: work pools, deployments, automations.
+
+Everything is read from one folder (`prefect.yaml`, `work_pools/`, `automations/`), by default the
+one that ships with the project. Registering again changes what differs and adds nothing twice:
+pools, deployments and automations are known by their names.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
+from pvar.retrain import RetrainConfig
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+logger = logging.getLogger(__name__)
+
+PoolType = Literal["process", "docker", "kubernetes"]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WorkPoolSpec(_Spec):
+    """On which pool a deployment runs."""
+
+    name: str
+    job_variables: dict[str, JsonValue] = {}
+
+
+class ScheduleSpec(_Spec):
+    """When it runs by itself."""
+
+    cron: str
+    timezone: str = "UTC"
+
+
+class LimitSpec(_Spec):
+    """How many runs of it at once, and what becomes of one too many."""
+
+    limit: int = Field(ge=1)
+    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"]
+
+
+class DeploymentSpec(_Spec):
+    """One entry of `deployments` in prefect.yaml."""
+
+    name: str
+    entrypoint: str
+    """Module path of the flow: the package is installed wherever it runs."""
+    work_pool: WorkPoolSpec
+    tags: list[str] = []
+    schedules: list[ScheduleSpec] = []
+    concurrency_limit: LimitSpec | None = None
+
+    @property
+    def flow(self) -> str:
+        """Name of the flow."""
+        return self.entrypoint.rpartition(".")[2]
+
+    @property
+    def is_stage(self) -> bool:
+        """Whether it runs one stage, for a pipeline that places it there."""
+        return self.entrypoint.startswith("flows.stages.")
+
+
+class Project(_Spec):
+    """prefect.yaml."""
+
+    name: str
+    definitions: dict[PoolType | str, JsonValue] = {}
+    """What the entries share, by YAML anchors."""
+    deployments: list[DeploymentSpec]
+
+
+class Deployed(NamedTuple):
+    """Names of what was registered."""
+
+    pools: tuple[str, ...]
+    deployments: tuple[str, ...]
+    automations: tuple[str, ...]
+
+
+def packaged_folder() -> Path:
+    """The folder that ships with the project."""
+    return Path(str(files("infra")))
+
+
+def deploy(
+    folder: Path,
+    pools: Sequence[PoolType],
+    *,
+    config: PipelineConfig,
+    preset: str | None = None,
+    notify: str | None = None,
+) -> Deployed:
+    """Register pools, the stages' deployments on each, pipeline and retraining on the first one.
+
+    `config` becomes the default of the runs (the form's values). `notify` is `block-type/name` of
+    a notification block; without one, no message is sent on failures. Raises ConfigError for a
+    server that cannot be reached and files that cannot be read.
+    """
+    from prefect.client.orchestration import get_client
+
+    api = _api_url()
+    project = read_project(folder)
+    with get_client(sync_client=True) as client:
+        if error := client.api_healthcheck():
+            raise ConfigError(f"the Prefect server at {api} does not answer: {error}") from error
+        registered_pools = [_register_pool(client, folder, pool) for pool in pools]
+        deployments = [
+            _register_deployment(spec, config, preset) for spec in _on(project.deployments, pools)
+        ]
+        automations = _register_automations(client, folder, notify)
+    return Deployed(tuple(registered_pools), tuple(deployments), tuple(automations))
+
+
+def read_project(folder: Path) -> Project:
+    """prefect.yaml of the folder; ConfigError for one that cannot be used."""
+    path = folder / "prefect.yaml"
+    try:
+        return Project.model_validate(_read_yaml(path))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise ConfigError(f"{path}: {where}: {fault['msg']}") from error
+
+
+def _api_url() -> str:
+    from prefect.settings import get_current_settings
+
+    api = get_current_settings().api.url
+    if api is None:
+        raise ConfigError(
+            "PREFECT_API_URL is not set: there is no server to register at; start one with "
+            "`pvar serve`, or give the address of yours, such as http://host:4200/api"
+        )
+    return api
+
+
+def _on(specs: Sequence[DeploymentSpec], pools: Sequence[PoolType]) -> list[DeploymentSpec]:
+    """The stages' entries of the chosen pools; the others moved to the first pool."""
+    home = next(spec.work_pool for spec in specs if spec.is_stage and spec.name == pools[0])
+    return [
+        spec if spec.is_stage else spec.model_copy(update={"work_pool": home})
+        for spec in specs
+        if not spec.is_stage or spec.name in pools
+    ]
+
+
+def _register_pool(client: "SyncPrefectClient", folder: Path, pool: PoolType) -> str:
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    path = folder / "work_pools" / f"{pool}.json"
+    try:
+        template = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not a job template: {error}") from error
+    name = f"pvar-{pool}"
+    client.create_work_pool(
+        WorkPoolCreate(name=name, type=pool, base_job_template=template), overwrite=True
+    )
+    return name
+
+
+def _register_deployment(spec: DeploymentSpec, config: PipelineConfig, preset: str | None) -> str:
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.schedules import Cron
+
+    limit = spec.concurrency_limit
+    deployment = RunnerDeployment.from_entrypoint(
+        spec.entrypoint,
+        name=spec.name,
+        parameters=_parameters(spec, config, preset),
+        schedules=[Cron(each.cron, timezone=each.timezone) for each in spec.schedules],
+        concurrency_limit=ConcurrencyLimitConfig.model_validate(limit.model_dump())
+        if limit
+        else None,
+        tags=spec.tags,
+        work_pool_name=spec.work_pool.name,
+        job_variables=dict(spec.work_pool.job_variables),
+    )
+    deployment.apply()
+    logger.info("registered %s on %s", deployment.full_name, spec.work_pool.name)
+    return deployment.full_name
+
+
+def _parameters(
+    spec: DeploymentSpec, config: PipelineConfig, preset: str | None
+) -> dict[str, JsonValue]:
+    match spec.flow:
+        case "retrain":
+            return {"config": RetrainConfig(pipeline=config).model_dump(mode="json")}
+        case "pipeline":
+            return {"config": config.model_dump(mode="json"), "preset": preset}
+        case _:
+            return {"config": config.model_dump(mode="json")}
+
+
+def _register_automations(
+    client: "SyncPrefectClient", folder: Path, notify: str | None
+) -> list[str]:
+    names = []
+    for path in sorted((folder / "automations").glob("*.yaml")):
+        tree = _read_yaml(path)
+        if _needs_block(tree) and notify is None:
+            continue
+        _register_automation(client, path, _resolved(client, tree, notify))
+        names.append(str(tree["name"]))
+    return names
+
+
+def _register_automation(client: "SyncPrefectClient", path: Path, tree: dict[str, Any]) -> None:
+    from prefect.events.schemas.automations import AutomationCore
+
+    try:
+        automation = AutomationCore.model_validate(tree)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ConfigError(f"{path}: {fault['loc']}: {fault['msg']}") from error
+    existing = client.read_automations_by_name(automation.name)
+    if existing:
+        client.update_automation(existing[0].id, automation)
+    else:
+        client.create_automation(automation)
+
+
+def _needs_block(tree: dict[str, Any]) -> bool:
+    return any("block" in action for action in tree["actions"])
+
+
+def _resolved(
+    client: "SyncPrefectClient", tree: dict[str, Any], notify: str | None
+) -> dict[str, Any]:
+    """The automation with ids in place of the names of deployments and blocks."""
+    actions = []
+    for action in tree["actions"]:
+        resolved = dict(action)
+        if name := resolved.pop("deployment", None):
+            resolved["source"] = "selected"
+            resolved["deployment_id"] = str(client.read_deployment_by_name(name).id)
+        if "block" in resolved:
+            del resolved["block"]
+            resolved["block_document_id"] = _block_id(client, notify or "")
+        actions.append(resolved)
+    return {**tree, "actions": actions}
+
+
+def _block_id(client: "SyncPrefectClient", reference: str) -> str:
+    from prefect.exceptions import ObjectNotFound
+
+    kind, _, name = reference.partition("/")
+    try:
+        return str(client.read_block_document_by_name(name, kind).id)
+    except ObjectNotFound as error:
+        raise ConfigError(
+            f"there is no block {reference!r}; make a notification block in the Prefect UI "
+            "(Blocks) and give it as type/name, such as slack-webhook/ops"
+        ) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds a {type(tree).__name__}; it must hold keys and values")
+    return tree
