@@ -13,6 +13,7 @@ from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
 from pvar.config import PipelineConfig
 from pvar.correlation import correlation_table
+from pvar.judging import refuse_circular_judge
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from tasks.artifact import Artifact, open_artifact
 from tasks.evaluate import VERDICTS
@@ -238,6 +239,11 @@ def _evaluation(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Evaluat
             won=sum(value > 0.5 for value in given),
             tied=sum(value == 0.5 for value in given),
             lost=sum(value < 0.5 for value in given),
+        ),
+        circularity=refuse_circular_judge(
+            record.config.evaluate.judge.model_dump(),
+            [model.model_dump() for model in record.config.score.reward_models],
+            allowed=True,  # the configuration refused it already, unless it was allowed
         ),
     )
 

@@ -170,6 +170,8 @@ class Evaluation:
     challenger_answers: AnswerFigures
     opponent_answers: AnswerFigures
     counts: Counts | None = None
+    circularity: str | None = None
+    """What to say of a judge that is also a reward model of the selection; None where it is not."""
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,8 @@ def remarks(data: ReportData) -> list[Remark]:
     if data.evaluation is not None:
         found += [_on_interval(data.evaluation), _on_coverage(data.evaluation)]
         found += [_on_length(data.evaluation), _on_endings(data.evaluation)]
+        if data.evaluation.circularity is not None:
+            found.append(Remark("bad", data.evaluation.circularity))
     if data.distribution is not None:
         found += [_on_saturation(data.distribution), _on_ties(data.distribution)]
     return [remark for remark in found if remark is not None]

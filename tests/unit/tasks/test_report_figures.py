@@ -6,8 +6,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from tasks.report_data import Counts
-from tasks.report_figures import pvar_figure, training_figures, win_rate_figure
+from tasks.report_data import Correlation, Counts
+from tasks.report_figures import correlation_figure, pvar_figure, training_figures, win_rate_figure
 from tasks.tables import TrainStep
 
 PVAR = np.array([0.005, 0.006, 0.007, 0.012, 0.245, 0.25, np.nan])
@@ -169,3 +169,18 @@ def test_the_same_data_gives_the_same_bytes_whatever_style_the_user_prefers():
     with mpl.rc_context({"font.size": 20, "axes.grid": True, "svg.hashsalt": "other"}):
         assert pvar_figure(PVAR, SELECTED, 0.012) == ALL["pvar"]
         assert training_figures([step(1), step(2)])["loss"] == ALL["loss"]
+
+
+def test_correlations_are_drawn_for_the_measures_that_vary() -> None:
+    drawn = correlation_figure(
+        [
+            Correlation("reward gap", 0.8, 0.7, 0.9, 0.75, 100),
+            Correlation("mean length", -0.2, -0.4, 0.0, -0.1, 100),
+            Correlation("constant", None, None, None, None, 100),
+        ]
+    )
+    assert [word for word in ("reward gap", "mean length", "constant") if word in words(drawn)] == [
+        "reward gap",
+        "mean length",
+    ]
+    assert correlation_figure([Correlation("constant", None, None, None, None, 9)]) == ""

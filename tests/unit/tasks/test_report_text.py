@@ -179,3 +179,13 @@ def test_durations_read_like_speech(seconds: float, text: str):
 
 def test_negative_numbers_have_a_real_minus_sign():
     assert number(-0.12345) == "−0.123"
+
+
+def test_a_circular_judge_is_told_and_any_other_is_not() -> None:
+    sentence = "The judge (vader) is also a reward model of the selection."
+    circular = dataclasses.replace(RESULT, circularity=sentence)
+    told = [each.text for each in remarks(dataclasses.replace(NOTHING, evaluation=circular))]
+    not_told = [each.text for each in remarks(dataclasses.replace(NOTHING, evaluation=RESULT))]
+    assert sentence in told
+    assert told != not_told
+    assert sentence not in not_told
