@@ -12,6 +12,7 @@ there and enters artifact digests. Only safetensors are loaded and no remote cod
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
 
     Raises ModelError for what cannot be found.
     """
-    if "#" in reference:
+    if has_content_digest(reference) or ("#" in reference and not _is_path(reference)):
         return reference
     scheme, separator, rest = reference.partition(":")
     if scheme == "bundled" and separator:
@@ -45,7 +46,7 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
         return f"{location}#{version.artifact or location}"
     if scheme == "s3" and separator:
         return f"{reference}#{_s3_digest(reference)}"
-    if scheme == "file" or reference.startswith(("/", "./", "../", "~")):
+    if _is_path(reference):
         folder = _local_folder(reference)
         return f"{folder}#{_folder_digest(folder)}"
     if Path(reference).is_dir():
@@ -53,6 +54,15 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
     commit = _hub_commit(reference)
     repository = reference.partition("@")[0]
     return f"{repository}@{commit}#{repository}@{commit}"
+
+
+def has_content_digest(reference: str) -> bool:
+    """Whether a reference is pinned to content; a `#` in the name of a file or folder is not that."""
+    return re.search(r"#(sha256|s3)-[0-9a-f]{24}$", reference) is not None
+
+
+def _is_path(reference: str) -> bool:
+    return reference.startswith(("/", "./", "../", "~", "file:"))
 
 
 def fetch_model(

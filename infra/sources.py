@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from infra.models import has_content_digest
 from infra.row_files import read_rows, refuse_unreadable
 from infra.store import open_store
 from pvar.errors import InputError, NotFoundError
@@ -23,16 +24,17 @@ BUNDLED = {"sentiment": "data/sentiment_prompts.jsonl"}
 
 def pin_source(reference: str, cache: Path) -> str:
     """Append the SHA-256 of the content; InputError for what cannot be read."""
-    if "#" in reference:
+    is_hub = reference.startswith("hub:")
+    if has_content_digest(reference) or (is_hub and "#" in reference):
         return reference
-    if reference.startswith("hub:"):
+    if is_hub:
         commit = _hub_commit(reference)
         return f"{reference}@{commit}#{reference}@{commit}"
     path = _local_file(reference, cache)
     refuse_unreadable(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:24]
-    location = reference if ":" in reference else str(path)
+    location = reference if reference.startswith(("bundled:", "s3:")) else str(path)
     return f"{location}#sha256-{digest}"
 
 

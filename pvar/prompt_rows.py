@@ -11,6 +11,7 @@ answers that repeat the prompt's messages (UltraFeedback), `messages` for `promp
 named as a reason, never guessed.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 
 from pvar.digest import prompt_id
@@ -98,7 +99,10 @@ def _common_beginning(chosen: object, rejected: object) -> list[object] | None:
 
 
 def _score(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A finite number; None for everything else, also for an integer that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def _ratings(value: object) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.config import SamplerSettings
 from pvar.digest import digest
+from pvar.errors import InputError
 from pvar.ports import SampleRequest
 from pvar.records import Prompt, Response, Split
 from tasks.artifact import Artifact
@@ -100,10 +101,16 @@ def _accounts(
     return Accounts(rows_in=wanted, rows_out=len(responses), rejected=dict(sorted(reasons.items())))
 
 
-def _summarise(_: Job[SampleSpec], artifact: Artifact) -> Summary:
+def _summarise(job: Job[SampleSpec], artifact: Artifact) -> Summary:
     responses = artifact.rows(RESPONSES, Response)
     if not responses:
-        return {"num_responses": 0}
+        accounts, settings = artifact.manifest.accounts, job.spec.settings
+        raise InputError(
+            f"{job.keys.root}: none of {accounts.rows_in // job.spec.num_responses} prompts was "
+            f"answered ({dict(accounts.rejected)}); prompts may have {settings.max_prompt_tokens} "
+            f"tokens and answers {settings.max_new_tokens}, together no more than the model's "
+            "context: change max_prompt_tokens or max_new_tokens"
+        )
     texts = Counter((each.prompt_id, each.text) for each in responses)
     return {
         "num_responses": len(responses),

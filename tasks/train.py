@@ -7,6 +7,7 @@ from the newest complete one. Pairs that are too long are left out and counted, 
 """
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.chat import conversation_token_ids
 from pvar.config import TrainConfig
-from pvar.errors import InputError
+from pvar.errors import InputError, StageError
 from pvar.records import Pair
 from tasks.artifact import Artifact
 from tasks.checkpoints import delete_checkpoints, newest_checkpoint, save_checkpoint
@@ -198,6 +199,11 @@ def _report_to(job: Job[TrainSpec]) -> "TrainerCallback":
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 step = _step(state.global_step, logs)
+                if not math.isfinite(step.loss):
+                    raise StageError(
+                        f"{job.keys.root}: the loss is {step.loss} at step {step.step}: training "
+                        f"diverged; lower train.learning_rate ({job.spec.settings.learning_rate:g})"
+                    )
                 logger.info(
                     "%s: step %d of %d: loss %.4f, margin %.3f, accuracy %.2f",
                     job.keys.root,

@@ -1,0 +1,267 @@
+"""What the user can mend is one message that names the value and says what to do; no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows import cli
+from infra.presets import load_config
+from pvar.errors import ConfigError
+from tests.services.processes import free_port
+from tests.workflow import fake_settings, write_prompts
+
+# `main` reads the command line, as the installed command does; cyclopts warns of that in tests.
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+
+Pvar = Callable[..., str]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home and working folder."""
+    for name in ("PVAR_STORE_URI", "PVAR_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Pvar:
+    """Runs the command line as `pvar` does and returns the one message that it ends with."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["pvar", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert "Traceback" not in said
+        return said
+
+    return run
+
+
+def preset(home: Path, **changes: object) -> str:
+    """A preset file of fakes over a sound file of prompts."""
+    source = write_prompts(home / "prompts.jsonl")
+    path = home / "preset.yaml"
+    path.write_text(yaml.safe_dump(fake_settings(source, **changes)))
+    return str(path)
+
+
+def test_an_unknown_preset_names_those_that_there_are(refused: Pvar) -> None:
+    assert "no preset is called 'dmeo'" in (said := refused("show", "--preset", "dmeo"))
+    assert "demo" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [", "is not YAML"),
+        ("- a\n", "holds a list"),
+        ("sample:\n  num_response: 4\n", "sample.num_response: Extra inputs"),
+        ("sample: 4\n", "sample: "),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_a_preset_file_that_is_none(
+    refused: Pvar, home: Path, content: str | bytes, message: str
+) -> None:
+    path = home / "mine.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    said = refused("show", "--preset", str(path))
+    assert message in said
+    assert "mine.yaml" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("sample.temprature=1", "sample.temprature: Extra inputs are not permitted (given: 1)"),
+        ("sample.num_responses=1", "sample.num_responses: Input should be greater than or equal"),
+        ("sample.temperature=.nan", "sample.temperature: "),
+        pytest.param(
+            "train.beta=.inf",
+            "train.beta: ",
+            marks=pytest.mark.xfail(
+                strict=True, raises=TypeError, reason="ConfigModel accepts infinity where gt=0"
+            ),
+        ),
+        ("select.budget={fraction: 2}", "select.budget.fraction: Input should be less than"),
+        ("select.budget={fraction: 0.5, count: 3}", "exactly one of fraction, count and tokens"),
+        ("select.strategy=best", "select.strategy: Input should be 'top', 'bottom'"),
+        ("select.strategy=threshold", "strategy threshold needs a threshold"),
+        ("select.strategy=disagreement", "add another"),
+        ("train.pairs_per_step=6", "not a multiple of runtime.pairs_per_device (4)"),
+        ("train.max_length_tokens=8", "every long pair would be left out"),
+        ("evaluate.judge={kind: oracle}", "'afinn'"),
+        ("sample", "--set 'sample' is not key=value"),
+        ("sample.num_responses=[", "the value is not YAML"),
+        ("policy.name=x", "'policy' is a value, it has nothing below it"),
+    ],
+)
+def test_a_change_that_cannot_be(refused: Pvar, home: Path, change: str, message: str) -> None:
+    said = refused("show", "--preset", preset(home), "--set", change)
+    assert message in said
+    assert said.count("\n") <= 6
+
+
+@pytest.mark.xfail(strict=True, reason="PipelineConfig hands over the wrapped model as a mapping")
+def test_a_reward_model_that_judges_what_it_selected_is_refused() -> None:
+    judge = "evaluate.judge={kind: reward_model, reward_model: {kind: vader}}"
+    with pytest.raises(ConfigError, match="circular"):
+        load_config(None, [judge])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nothing.jsonl", None, "no such file; check the path"),
+        ("empty.jsonl", b"", "the file is empty"),
+        ("rows.csv", b"prompt\nx\n", "unknown kind of file"),
+    ],
+)
+def test_a_file_of_prompts_that_is_none(
+    refused: Pvar, home: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (home / name).write_bytes(content)
+    said = refused("show", "--preset", preset(home), "--set", f"ingest.source={name}")
+    assert f"{home / name}: {message}" in said
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("./nothing", "nothing: no such folder"),
+        ("bundled:gpt-7", "no bundled model is called 'gpt-7'; there is smollm2"),
+        ("models:/pvar", "'models:/pvar' names no registered model; write models:/name@alias"),
+        ("not a model", "'not a model' is not a model reference"),
+        ("s3:/bucket", "s3:/bucket"),
+        ("bundled:sentiment", "no bundled model"),
+    ],
+)
+def test_a_model_that_is_none(refused: Pvar, home: Path, reference: str, message: str) -> None:
+    said = refused("show", "--preset", preset(home, policy=reference))
+    assert message in said
+
+
+def test_a_folder_without_safetensors_is_no_model(refused: Pvar, home: Path) -> None:
+    (home / "model").mkdir()
+    (home / "model" / "config.json").write_text("{}")
+    (home / "model" / "pytorch_model.bin").write_bytes(b"x")
+    said = refused("show", "--preset", preset(home, policy="./model"))
+    assert "holds no *.safetensors" in said
+    assert "pickled weights are refused" in said
+
+
+def test_a_folder_given_like_a_hub_name_is_pointed_out(refused: Pvar, home: Path) -> None:
+    (home / "org" / "name").mkdir(parents=True)
+    assert "write ./org/name to use it" in refused(
+        "show", "--preset", preset(home, policy="org/name")
+    )
+
+
+def test_a_hub_model_without_network_is_told_in_bounded_time(
+    refused: Pvar, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    # A port that nobody answers stands for a network that is not there.
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    said = refused("show", "--preset", preset(home, policy="org/never-downloaded"))
+    assert "'org/never-downloaded' is not in the local cache and the Hub cannot be reached" in said
+    assert "give a folder" in said
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("ftp://host/x", "no store is kept under ftp://"),
+        ("file://host/x", "write file:///absolute/folder"),
+        ("s3://key:word@bucket/x", "the s3:// address holds credentials"),
+    ],
+)
+def test_an_address_that_is_no_store(
+    refused: Pvar, home: Path, monkeypatch: pytest.MonkeyPatch, uri: str, message: str
+) -> None:
+    monkeypatch.setenv("PVAR_STORE_URI", uri)
+    said = refused("show", "--preset", preset(home))
+    assert message in said
+    assert "word" not in said
+
+
+def test_a_store_that_nobody_answers(
+    refused: Pvar, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    for name, value in {
+        "PVAR_STORE_URI": "s3://bucket/x",
+        "AWS_ENDPOINT_URL_S3": endpoint,
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+    }.items():
+        monkeypatch.setenv(name, value)
+    said = refused("show", "--preset", preset(home))
+    assert f"no answer from {endpoint}" in said
+    assert "check AWS_ENDPOINT_URL_S3" in said
+
+
+def test_a_store_without_runs_says_how_to_start_one(refused: Pvar) -> None:
+    assert "holds no runs yet; start one: pvar run" in refused("report")
+
+
+def test_a_run_that_never_was(refused: Pvar, home: Path) -> None:
+    store = home / "home" / "store" / "runs"
+    store.mkdir(parents=True)
+    (store / "20260101-000000-aaaa.json").write_text("{}")
+    said = refused("report", "20260101-000000-bbbb")
+    assert "no run '20260101-000000-bbbb'" in said
+    assert "20260101-000000-aaaa" in said
+
+
+def test_help_loads_no_heavy_library() -> None:
+    # Which modules, not how many seconds: a second has another meaning on another machine.
+    code = (
+        "import sys\n"
+        "from flows.cli import app\n"
+        "app(['--help'], exit_on_error=False, result_action='return_value')\n"
+        "heavy = {'torch', 'transformers', 'trl', 'peft', 'mlflow', 'prefect', 'boto3', 'pyarrow',"
+        " 'scipy', 'sklearn', 'openai', 'datasets', 'matplotlib', 'pandas'}\n"
+        "print('loaded:', sorted(heavy & sys.modules.keys()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "loaded: []" in done.stdout
+    assert "Run the whole pipeline" in done.stdout
+
+
+def test_the_installed_command_ends_with_one_message_and_1(home: Path) -> None:
+    command = [str(Path(sys.executable).with_name("pvar")), "show", "--preset", "dmeo"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: no preset is called 'dmeo'")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_schema_lists_every_key(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pvar", "schema"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert set(schema["properties"]) >= {"policy", "ingest", "sample", "train", "runtime"}
+    assert schema["$defs"]["SampleConfig"]["properties"]["num_responses"]["minimum"] == 2
