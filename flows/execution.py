@@ -1,18 +1,25 @@
 """Run one node of a pinned configuration: open its inputs, make its artifact, track it."""
 
+import errno
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from flows.wiring import Wiring
+from infra.store.disk import cause
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError
+from pvar.errors import ConfigError, StoreError
 from tasks.artifact import open_artifact
 from tasks.graph import Node, plan_nodes
 from tasks.stage import Job, Outcome, run_stage
 from tasks.work_folders import work_folder
 
 logger = logging.getLogger(__name__)
+
+DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+)  # fmt: skip
+"""What the user can mend; other errors of the system keep their traceback."""
 
 
 def find_node(config: PipelineConfig, name: str) -> Node:
@@ -57,8 +64,15 @@ def execute(
 
 
 def _run(node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> Outcome:
-    with work_folder(wiring.settings.home, node.name) as scratch:
-        return _run_in(scratch, node, config, wiring, run)
+    home = wiring.settings.home
+    try:
+        with work_folder(home, node.name) as scratch:
+            return _run_in(scratch, node, config, wiring, run)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        why = cause(error, home, "move the folder with PVAR_HOME")
+        raise StoreError(f"{home}: cannot work there: {why}") from error
 
 
 def _run_in(scratch: Path, node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> Outcome:

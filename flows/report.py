@@ -11,7 +11,7 @@ import numpy as np
 from flows.execution import flatten
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
-from pvar.config import PipelineConfig
+from pvar.config import PipelineConfig, judge_identity
 from pvar.correlation import correlation_table
 from pvar.judging import refuse_circular_judge
 from pvar.records import Pair, Prompt, Response, Score, Verdict
@@ -241,7 +241,7 @@ def _evaluation(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Evaluat
             lost=sum(value < 0.5 for value in given),
         ),
         circularity=refuse_circular_judge(
-            record.config.evaluate.judge.model_dump(),
+            judge_identity(record.config.evaluate.judge),
             [model.model_dump() for model in record.config.score.reward_models],
             allowed=True,  # the configuration refused it already, unless it was allowed
         ),

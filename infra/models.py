@@ -57,7 +57,7 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
 
 
 def has_content_digest(reference: str) -> bool:
-    """Whether a reference is pinned to content; a `#` in the name of a file or folder is not that."""
+    """Whether a reference is pinned to content; a `#` in the name of a file is not that."""
     return re.search(r"#(sha256|s3)-[0-9a-f]{24}$", reference) is not None
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pvar.judging import refuse_circular_judge
+from pvar.judging import Identity, refuse_circular_judge
 from pvar.pairs import PairRule
 from pvar.selection import Budget, StrategyName
 
@@ -26,7 +26,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 class ConfigModel(BaseModel):
     """Base of the tree: frozen, no unknown keys, docstrings are descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class IngestConfig(ConfigModel):
@@ -279,6 +281,13 @@ JudgeConfig = Annotated[
 ]
 
 
+def judge_identity(judge: JudgeConfig) -> Identity:
+    """What decides the judge's verdicts: of a reward model as judge, that model."""
+    settings = judge.reward_model if judge.kind == "reward_model" else judge
+    identity: Identity = settings.model_dump()
+    return identity
+
+
 class EvaluateConfig(ConfigModel):
     """How the trained model is compared with its opponent on held-out prompts."""
 
@@ -325,8 +334,8 @@ class RuntimeConfig(ConfigModel):
     """Responses that are scored between two writes."""
     sequences_per_batch: int = Field(default=128, ge=1)
     """Sequences generated at once (transformers engine)."""
-    score_tokens_per_batch: int = Field(default=16384, ge=64)
-    """Padded tokens of one scoring batch; halved when memory runs out."""
+    score_tokens_per_batch: int | None = Field(default=None, ge=64)
+    """Padded tokens of one scoring batch; halved when memory runs out. None: the device decides."""
     pairs_per_device: int = Field(default=4, ge=1)
     """Pairs in memory at once; pairs_per_step is reached by accumulation."""
     checkpoint_steps: int = Field(default=50, ge=1)
@@ -381,7 +390,7 @@ class PipelineConfig(ConfigModel):
                 "select.strategy is disagreement, but score.reward_models has one; add another"
             )
         refuse_circular_judge(
-            self.evaluate.judge.model_dump(),
+            judge_identity(self.evaluate.judge),
             [model.model_dump() for model in self.score.reward_models],
             allowed=self.evaluate.allow_circular_judge,
         )

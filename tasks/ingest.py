@@ -82,8 +82,8 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     if not clean.prompts or not held_out:
         raise InputError(
             f"{job.spec.source_location}: {len(clean.prompts)} prompts are left for training and "
-            f"{len(held_out)} for evaluation (of {len(prompts)} in the file); both are needed: give "
-            f"more prompts, or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
+            f"{len(held_out)} for evaluation (of {len(prompts)} in the file); both are needed: "
+            f"give more prompts, or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
         )
     return _Ingested(sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id), rejected)
 
