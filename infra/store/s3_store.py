@@ -172,7 +172,8 @@ def _client(access: S3Access) -> "S3Client":
         )
     secret, token = access.secret_access_key, access.session_token
     try:
-        return boto3.client(
+        # A session of its own: boto3's shared one keeps the credentials it once found.
+        return boto3.Session().client(
             "s3",
             endpoint_url=access.endpoint_url,
             region_name=access.region,

@@ -1,0 +1,83 @@
+"""The artifact contract: identity, shard plans, and accounts that add up."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pvar.accounts import Accounts
+from pvar.artifacts import Manifest, Recipe, ShardRecord, ShardSpec, plan_shards, total_accounts
+
+RECIPE = Recipe(stage="sample", version=1, config={"seed": 0}, inputs={"prompts": "ab"})
+
+
+@given(num_rows=st.integers(0, 500), rows_per_shard=st.integers(1, 100))
+def test_every_row_is_in_exactly_one_shard(num_rows: int, rows_per_shard: int) -> None:
+    # PITFALLS 1: 40 rows by 39 are two shards, of 39 and of 1.
+    shards = plan_shards(num_rows, rows_per_shard)
+    rows = [row for shard in shards for row in range(shard.start, shard.stop)]
+    assert rows == list(range(num_rows))
+    assert [shard.index for shard in shards] == list(range(len(shards)))
+    assert all(shard.stop - shard.start <= rows_per_shard for shard in shards)
+
+
+def test_the_last_shard_holds_the_rest() -> None:
+    assert [(each.start, each.stop) for each in plan_shards(40, 39)] == [(0, 39), (39, 40)]
+
+
+def test_no_rows_are_one_empty_shard() -> None:
+    assert plan_shards(0, 10) == (ShardSpec(index=0, start=0, stop=0),)
+
+
+def test_names_of_shards_sort_like_numbers() -> None:
+    names = [shard.name for shard in plan_shards(1200, 1)]
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stage": "score"},
+        {"version": 2},
+        {"config": {"seed": 1}},
+        {"inputs": {"prompts": "cd"}},
+        {"inputs": {"others": "ab"}},
+    ],
+)
+def test_identity_is_stage_version_configuration_and_inputs(change: dict[str, object]) -> None:
+    assert RECIPE.model_copy(update=change).digest != RECIPE.digest
+
+
+@pytest.mark.parametrize(
+    "change", [{"shards": plan_shards(100, 7)}, {"made_from": {"prompts": "0" * 64}}]
+)
+def test_the_plan_and_the_content_of_inputs_are_not_identity(change: dict[str, object]) -> None:
+    assert RECIPE.model_copy(update=change).digest == RECIPE.digest
+
+
+def test_the_total_is_the_sum_of_the_shards() -> None:
+    records = {
+        index: ShardRecord(index=index, folder="", files=(), accounts=accounts)
+        for index, accounts in enumerate(
+            [
+                Accounts(rows_in=4, rows_out=3, rejected={"too_long": 1}),
+                Accounts(rows_in=2, rows_out=0, rejected={"too_long": 1, "empty": 1}),
+            ]
+        )
+    }
+    assert total_accounts(records) == Accounts(
+        rows_in=6, rows_out=3, rejected={"empty": 1, "too_long": 2}
+    )
+
+
+def test_the_bytes_of_a_manifest_do_not_depend_on_when_it_is_written() -> None:
+    manifest = Manifest(
+        stage="sample",
+        version=1,
+        digest="ab",
+        inputs={},
+        shards=(),
+        accounts=Accounts(rows_in=0, rows_out=0),
+        summary={"mean": 0.1, "none": None, "text": "ä"},
+    )
+    assert manifest.to_json() == manifest.model_copy().to_json()
+    assert Manifest.model_validate_json(manifest.to_json()) == manifest

@@ -1,0 +1,62 @@
+"""The chat template of the model itself, applied once (PITFALLS 3 and 8)."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from pvar.chat import conversation_token_ids, prompt_token_ids
+from pvar.errors import ModelError
+from pvar.records import Message
+from tests.unit.infra.tiny_models import BOS, END, TEMPLATE, save_tokenizer
+
+ASKED = (Message("system", "Be brief."), Message("user", "Why?"))
+
+
+def tokenizer(folder: Path, template: str | None = TEMPLATE) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(save_tokenizer(folder, template))
+
+
+def test_there_is_one_beginning_of_sequence_token(tmp_path: Path) -> None:
+    # This tokenizer adds one to plain text, and its template writes one too: rendering to text and
+    # tokenising that would give two.
+    model = tokenizer(tmp_path)
+    rendered = model.apply_chat_template(
+        [message._asdict() for message in ASKED], tokenize=False, add_generation_prompt=True
+    )
+    assert model(rendered)["input_ids"][:2] == [BOS, BOS]
+    ids = prompt_token_ids(model, ASKED)
+    assert ids.count(BOS) == 1
+    assert ids[0] == BOS
+    assert model.decode(ids) == rendered
+
+
+def test_the_prompt_is_the_beginning_of_the_conversation(tmp_path: Path) -> None:
+    # Sampling reads the first, scoring and training the second.
+    model = tokenizer(tmp_path)
+    prompt = prompt_token_ids(model, ASKED)
+    whole = conversation_token_ids(model, ASKED, "Because.")
+    assert whole[: len(prompt)] == prompt
+    assert whole.count(BOS) == 1
+    assert model.decode(whole[len(prompt) :]) == "Because.<|eot_id|>"
+
+
+def test_an_answer_ends_once(tmp_path: Path) -> None:
+    whole = conversation_token_ids(tokenizer(tmp_path), ASKED, "Because.")
+    assert whole[-1] == END
+    assert whole[-2] != END
+
+
+def test_the_models_own_template_is_used(tmp_path: Path) -> None:
+    model = tokenizer(tmp_path, "{% for m in messages %}[{{ m['content'] }}]{% endfor %}>")
+    assert model.decode(prompt_token_ids(model, ASKED)) == "[Be brief.][Why?]>"
+
+
+def test_no_template_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no chat template.*add chat_template\.jinja"):
+        prompt_token_ids(tokenizer(tmp_path, None), ASKED)
+
+
+def test_a_template_that_begins_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"writes the beginning-of-sequence token \(id 0\) twice"):
+        prompt_token_ids(tokenizer(tmp_path, "{{ bos_token }}" + TEMPLATE), ASKED)
