@@ -18,7 +18,8 @@ setup: $(INSTALLED) ## install everything into .venv
 
 $(INSTALLED): pyproject.toml requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# On an environment that is there this only adds what it lacks (uv makes them without pip).
+	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet 'uv>=0.8,<1'
 	@$(BIN)/uv pip install --quiet torch==2.13.0
 	@$(BIN)/uv pip install --quiet --requirement requirements.lock
