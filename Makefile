@@ -8,6 +8,8 @@ INSTALLED := $(VENV)/.installed
 # uv looks for local wheels where pip would.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+# Two processes, each with files of its own; PyTorch's threads would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 .PHONY: help setup demo test test-quick check format lock serve clean
 
@@ -32,10 +34,10 @@ demo: setup ## from prompts to a gated, registered, better-aligned model
 	@$(BIN)/pvar run --preset demo
 
 test: setup ## all tests; services that are not installed are named and left out
-	@$(BIN)/pytest
+	@$(PYTEST)
 
 test-quick: setup ## the tests that need neither a service nor the real model
-	@$(BIN)/pytest -m "not slow and not service"
+	@$(PYTEST) -m "not slow and not service"
 
 check: setup ## style, types and the direction of imports
 	@$(BIN)/ruff check .
