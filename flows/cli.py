@@ -29,6 +29,9 @@ app.command(
     "flows.commands.lineage:lineage",
     help="Show what a model or artifact was made from, and what was made from it.",
 )
+app.command(
+    "flows.commands.deploy:deploy", help="Register deployments and automations at a Prefect server."
+)
 app.command("flows.commands.gc:gc", help="Delete artifacts that no run or model version needs.")
 app.command("flows.commands.doctor:doctor", help="Say what is installed, reachable and missing.")
 app.command(

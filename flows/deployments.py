@@ -6,7 +6,6 @@ pools, deployments and automations are known by their names.
 """
 
 import json
-import logging
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -21,8 +20,6 @@ from pvar.retrain import RetrainConfig
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-
-logger = logging.getLogger(__name__)
 
 PoolType = Literal["process", "docker", "kubernetes"]
 
@@ -117,11 +114,13 @@ def deploy(
     with get_client(sync_client=True) as client:
         if error := client.api_healthcheck():
             raise ConfigError(f"the Prefect server at {api} does not answer: {error}") from error
+        block = _block_id(client, notify) if notify is not None else None
         registered_pools = [_register_pool(client, folder, pool) for pool in pools]
         deployments = [
-            _register_deployment(spec, config, preset) for spec in _on(project.deployments, pools)
+            _register_deployment(client, spec, config, preset)
+            for spec in _on(project.deployments, pools)
         ]
-        automations = _register_automations(client, folder, notify)
+        automations = _register_automations(client, folder, block)
     return Deployed(tuple(registered_pools), tuple(deployments), tuple(automations))
 
 
@@ -150,7 +149,13 @@ def _api_url() -> str:
 
 def _on(specs: Sequence[DeploymentSpec], pools: Sequence[PoolType]) -> list[DeploymentSpec]:
     """The stages' entries of the chosen pools; the others moved to the first pool."""
-    home = next(spec.work_pool for spec in specs if spec.is_stage and spec.name == pools[0])
+    homes = {spec.name: spec.work_pool for spec in specs if spec.is_stage}
+    for pool in pools:
+        if pool not in homes:
+            raise ConfigError(
+                f"prefect.yaml has no stage on pool {pool}; it has {', '.join(sorted(homes))}"
+            )
+    home = homes[pools[0]]
     return [
         spec if spec.is_stage else spec.model_copy(update={"work_pool": home})
         for spec in specs
@@ -173,17 +178,24 @@ def _register_pool(client: "SyncPrefectClient", folder: Path, pool: PoolType) ->
     return name
 
 
-def _register_deployment(spec: DeploymentSpec, config: PipelineConfig, preset: str | None) -> str:
+def _register_deployment(
+    client: "SyncPrefectClient", spec: DeploymentSpec, config: PipelineConfig, preset: str | None
+) -> str:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.deployments.runner import RunnerDeployment
     from prefect.schedules import Cron
 
     limit = spec.concurrency_limit
+    paused = _paused(client, f"{spec.flow}/{spec.name}")
     deployment = RunnerDeployment.from_entrypoint(
         spec.entrypoint,
         name=spec.name,
         parameters=_parameters(spec, config, preset),
-        schedules=[Cron(each.cron, timezone=each.timezone) for each in spec.schedules],
+        paused=paused.deployment,
+        schedules=[
+            Cron(each.cron, timezone=each.timezone, active=each.cron not in paused.crons)
+            for each in spec.schedules
+        ],
         concurrency_limit=ConcurrencyLimitConfig.model_validate(limit.model_dump())
         if limit
         else None,
@@ -192,8 +204,31 @@ def _register_deployment(spec: DeploymentSpec, config: PipelineConfig, preset: s
         job_variables=dict(spec.work_pool.job_variables),
     )
     deployment.apply()
-    logger.info("registered %s on %s", deployment.full_name, spec.work_pool.name)
     return deployment.full_name
+
+
+class _Paused(NamedTuple):
+    """What a person stopped in the UI."""
+
+    deployment: bool
+    crons: frozenset[str]
+
+
+def _paused(client: "SyncPrefectClient", full_name: str) -> _Paused:
+    """Registering a deployment again would start it again."""
+    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        found = client.read_deployment_by_name(full_name)
+    except ObjectNotFound:
+        return _Paused(False, frozenset())
+    crons = {
+        each.schedule.cron
+        for each in found.schedules
+        if isinstance(each.schedule, CronSchedule) and not each.active
+    }
+    return _Paused(found.paused, frozenset(crons))
 
 
 def _parameters(
@@ -209,14 +244,14 @@ def _parameters(
 
 
 def _register_automations(
-    client: "SyncPrefectClient", folder: Path, notify: str | None
+    client: "SyncPrefectClient", folder: Path, block: str | None
 ) -> list[str]:
     names = []
     for path in sorted((folder / "automations").glob("*.yaml")):
         tree = _read_yaml(path)
-        if _needs_block(tree) and notify is None:
+        if _needs_block(tree) and block is None:
             continue
-        _register_automation(client, path, _resolved(client, tree, notify))
+        _register_automation(client, path, _resolved(client, tree, block))
         names.append(str(tree["name"]))
     return names
 
@@ -241,7 +276,7 @@ def _needs_block(tree: dict[str, Any]) -> bool:
 
 
 def _resolved(
-    client: "SyncPrefectClient", tree: dict[str, Any], notify: str | None
+    client: "SyncPrefectClient", tree: dict[str, Any], block: str | None
 ) -> dict[str, Any]:
     """The automation with ids in place of the names of deployments and blocks."""
     actions = []
@@ -252,7 +287,7 @@ def _resolved(
             resolved["deployment_id"] = str(client.read_deployment_by_name(name).id)
         if "block" in resolved:
             del resolved["block"]
-            resolved["block_document_id"] = _block_id(client, notify or "")
+            resolved["block_document_id"] = block
         actions.append(resolved)
     return {**tree, "actions": actions}
 

@@ -30,7 +30,12 @@ logger = logging.getLogger(__name__)
     persist_result=False,
 )
 def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
-    """Run every stage and return the run's id; the report is in the store and in MLflow."""
+    """Run every stage and return the run's id; the report is in the store and in MLflow.
+
+    Args:
+        config: Everything that the run is made of.
+        preset: Name under which the configuration is known, for report and MLflow.
+    """
     wiring = connect()
     pinned = pin(config, wiring)
     nodes = plan_nodes(pinned)

@@ -58,7 +58,11 @@ class RetrainResult(BaseModel):
     persist_result=False,
 )
 def retrain(config: RetrainConfig) -> RetrainResult:
-    """One retraining; LeaseError if another is going on in the same store."""
+    """One retraining; LeaseError if another is going on in the same store.
+
+    Args:
+        config: What is watched, when that is enough, and what is run then.
+    """
     wiring = connect()
     with hold(wiring.store, LEASE):
         earlier = [_run(batch, config, wiring) for batch in _undone(wiring.store, config)]

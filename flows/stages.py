@@ -43,6 +43,13 @@ def _stage_flow(stage: str, description: str) -> Flow[..., list[StageResult]]:
     def run(
         config: PipelineConfig, node: str | None = None, parent_run: str | None = None
     ) -> list[StageResult]:
+        """Bring the stage's artifacts to completion.
+
+        Args:
+            config: The whole configuration; the stage's artifacts follow from it.
+            node: One node of the stage, as `pvar show` lists them; all of them if empty.
+            parent_run: MLflow run under which the stage's own is shown.
+        """
         wiring = connect()
         pinned = pin(config, wiring)
         nodes = nodes_of(pinned, stage)

@@ -1,0 +1,22 @@
+"""Services that several integration tests share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.services import prefect_server
+from tests.services.prefect_server import PrefectServer
+
+
+@pytest.fixture(scope="session")
+def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """One Prefect server for all tests: its start takes many seconds."""
+    with prefect_server.running(tmp_path_factory.mktemp("prefect-server")) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running_server: PrefectServer) -> Iterator[PrefectServer]:
+    """The server, which this process talks to as well while the test runs."""
+    with running_server.is_ours():
+        yield running_server

@@ -1,0 +1,204 @@
+"""`pvar deploy` on a real Prefect server: what is registered, and that it stays the same."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import PrefectHTTPStatusError
+
+from flows.deployments import Deployed, deploy, packaged_folder, read_project
+from infra.presets import load_config
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
+from tests.services.prefect_server import ROOT, PrefectServer
+from tests.services.processes import wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    # Raised inside Prefect.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+STAGES = ("ingest", "sample", "score", "select", "train", "evaluate", "promote")
+
+
+def deploy_demo() -> Deployed:
+    config = load_config("demo")
+    return deploy(packaged_folder(), ("process", "docker"), config=config, preset="demo")
+
+
+@pytest.fixture(scope="module")
+def once_deployed(running_server: PrefectServer) -> Deployed:
+    with running_server.is_ours():
+        return deploy_demo()
+
+
+@pytest.fixture
+def deployed(once_deployed: Deployed, server: PrefectServer) -> Deployed:
+    return once_deployed
+
+
+def registered() -> dict[str, Any]:
+    """Everything on the server that a deployment may change, without its times."""
+    passing = {"created", "updated", "last_polled", "status", "created_by", "updated_by", "version"}
+    no_id = {"schedules": {"__all__": {"id"}}}  # they are made anew
+
+    def settled(each: Any) -> Any:
+        if isinstance(each, dict):  # an absent key, null and [] mean the same here
+            settling = {key: settled(value) for key, value in each.items() if key not in passing}
+            return {key: value for key, value in settling.items() if value not in (None, [])}
+        return [settled(item) for item in each] if isinstance(each, list) else each
+
+    with get_client(sync_client=True) as client:
+        found = {
+            "pools": client.read_work_pools(),
+            "deployments": client.read_deployments(),
+            "automations": client.read_automations_by_name("pvar-preference-data-arrived")
+            + client.read_automations_by_name("pvar-heartbeat-lost"),
+        }
+    return {
+        kind: sorted(
+            (settled(each.model_dump(mode="json", exclude=no_id)) for each in several), key=str
+        )
+        for kind, several in found.items()
+    }
+
+
+def read(name: str) -> DeploymentResponse:
+    with get_client(sync_client=True) as client:
+        return client.read_deployment_by_name(name)
+
+
+def runs_of(deployment: DeploymentResponse) -> list[FlowRun]:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+        )
+
+
+def test_each_stage_is_on_each_pool_and_the_rest_on_the_first(deployed: Deployed) -> None:
+    assert deployed.pools == ("pvar-process", "pvar-docker")
+    assert set(deployed.deployments) == {
+        *("pipeline/pipeline", "retrain/retrain", "approve-promotion/approve-promotion"),
+        *(f"{stage}/{pool}" for stage in STAGES for pool in ("process", "docker")),
+    }
+    assert read("pipeline/pipeline").work_pool_name == "pvar-process"
+    assert read("sample/docker").work_pool_name == "pvar-docker"
+    assert read("sample/docker").job_variables == {"image": "pvar:sample"}
+
+
+def test_registering_again_changes_nothing_not_even_what_a_person_paused(
+    deployed: Deployed,
+) -> None:
+    with get_client(sync_client=True) as client:
+        client.pause_deployment(read("pipeline/pipeline").id)
+        (schedule,) = read("retrain/retrain").schedules
+        client.update_deployment_schedule(read("retrain/retrain").id, schedule.id, active=False)
+        before = registered()
+        assert deploy_demo() == deployed
+        assert registered() == before
+        assert read("pipeline/pipeline").paused
+        (schedule,) = read("retrain/retrain").schedules
+        assert not schedule.active
+        client.resume_deployment(read("pipeline/pipeline").id)
+        client.update_deployment_schedule(read("retrain/retrain").id, schedule.id, active=True)
+
+
+def test_the_schedule_makes_runs(deployed: Deployed) -> None:
+    retrain = read("retrain/retrain")
+    assert retrain.global_concurrency_limit is not None
+    assert retrain.global_concurrency_limit.limit == 1
+    wait_until(lambda: bool(runs_of(retrain)), "a scheduled retraining", 60)
+    times = [run.expected_start_time for run in runs_of(retrain)]
+    assert {(time.hour, time.minute) for time in times if time} == {(3, 17)}
+
+
+def test_the_form_has_descriptions_defaults_and_bounds(deployed: Deployed) -> None:
+    pipeline = read("pipeline/pipeline")
+    assert pipeline.enforce_parameter_schema
+    assert pipeline.parameters["config"] == load_config("demo").model_dump(mode="json")
+    schema = pipeline.parameter_openapi_schema
+    responses = schema["definitions"]["SampleConfig"]["properties"]["num_responses"]
+    assert responses == {
+        "default": 8,
+        "description": "Responses per prompt (K).",
+        "maximum": 256,
+        "minimum": 2,
+        "title": "Num Responses",
+        "type": "integer",
+    }
+    definitions = schema["definitions"]
+    bare = [
+        f"{model}.{field}"
+        for model, part in definitions.items()
+        for field, details in part["properties"].items()
+        if "const" not in details and "description" not in referred(details, definitions)
+    ]
+    assert bare == []
+
+
+def referred(details: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A group of fields is described where it is defined."""
+    return definitions[details["$ref"].rpartition("/")[2]] if "$ref" in details else details
+
+
+def test_every_stage_has_a_form_of_its_own(deployed: Deployed) -> None:
+    for stage in STAGES:
+        properties = read(f"{stage}/process").parameter_openapi_schema["properties"]
+        assert set(properties) == {"config", "node", "parent_run"}
+        assert all(details.get("description") for details in properties.values())
+
+
+def test_a_run_out_of_bounds_is_refused_by_the_server(deployed: Deployed) -> None:
+    changed = {"config": {"sample": {"num_responses": 1}}}
+    with (
+        get_client(sync_client=True) as client,
+        pytest.raises(PrefectHTTPStatusError, match=r"num_responses.*1 is less than the minimum"),
+    ):
+        client.create_flow_run_from_deployment(read("pipeline/pipeline").id, parameters=changed)
+
+
+def test_the_command_says_what_was_registered(server: PrefectServer) -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("pvar")), "deploy", "--preset", "demo"],
+        env={**os.environ, **server.environment()},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "pools: pvar-process\n" in done.stdout
+    assert "promote/process" in done.stdout
+    assert "give --notify" in done.stdout
+
+
+def test_a_server_that_does_not_answer_is_named() -> None:
+    with (
+        PrefectServer("http://127.0.0.1:9/api", Path()).is_ours(),
+        pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:9/api does not answer"),
+    ):
+        deploy(packaged_folder(), ("process",), config=PipelineConfig())
+
+
+def test_a_notification_block_that_does_not_exist_is_named(server: PrefectServer) -> None:
+    with pytest.raises(ConfigError, match="there is no block 'slack-webhook/nobody'"):
+        deploy(
+            packaged_folder(), ("process",), config=PipelineConfig(), notify="slack-webhook/nobody"
+        )
+
+
+def test_a_project_file_that_is_wrong_names_file_and_key(tmp_path: Path) -> None:
+    (tmp_path / "prefect.yaml").write_text("name: mine\ndeployments: [{name: x}]\n")
+    with pytest.raises(ConfigError, match=r"prefect\.yaml: deployments\.0\.entrypoint"):
+        read_project(tmp_path)

@@ -1,0 +1,129 @@
+"""A Prefect server of the tests' own: a process on a free port, with its own database and home.
+
+It has all of Prefect's services (scheduler, automations), which the server inside
+`prefect_test_harness` has not. Workers are processes too, as users start them.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+from tests.services.processes import free_port, wait_until
+
+ROOT = Path(__file__).parents[2]
+
+QUICK = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_TO_API_ENABLED": "true",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_WORKER_PREFETCH_SECONDS": "2",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_PROACTIVE_EVALUATION_LOOP_SECONDS": "2",
+    "OMP_NUM_THREADS": "1",
+    "GOMP_SPINCOUNT": "0",
+}
+"""What users wait for is shortened, so that tests do not."""
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A running server."""
+
+    api: str
+    home: Path
+
+    def environment(self) -> dict[str, str]:
+        """With which a process reaches it."""
+        return {**QUICK, "PREFECT_API_URL": self.api, "PREFECT_HOME": str(self.home)}
+
+    @contextmanager
+    def is_ours(self) -> Iterator[None]:
+        """Within it, Prefect in this process talks to this server."""
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: self.api}):
+            yield
+
+    @contextmanager
+    def worker(self, pool: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker of the pool, in a process group that is killed at the end."""
+        name = environment.pop("name", "tests")
+        log = self.home / f"worker-{pool}-{name}.log"
+        with process(
+            ["-m", "prefect", "worker", "start", "--pool", pool, "--name", name],
+            self.environment() | environment,
+            log,
+        ) as started:
+            yield started
+
+
+@contextmanager
+def running(home: Path) -> Iterator[PrefectServer]:
+    """A server, until the body ends."""
+    port = free_port()
+    server = PrefectServer(f"http://127.0.0.1:{port}/api", home)
+    home.mkdir(parents=True, exist_ok=True)
+    command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**server.environment(), "PREFECT_API_URL": ""}
+    with process(command, environment, home / "server.log") as started:
+        wait_until(lambda: _is_healthy(server.api) or started.poll() is not None, "the server", 180)
+        assert started.poll() is None, (home / "server.log").read_text()
+        yield server
+
+
+@contextmanager
+def process(
+    command: list[str], environment: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process in a group of its own; the whole group is killed at the end."""
+    with log.open("ab") as output:
+        started = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield started
+    finally:
+        kill_group(started)
+
+
+def kill_group(started: subprocess.Popen[bytes]) -> None:
+    """End a process and its children, which may run flows in groups of the same session."""
+    for group in {started.pid, *_groups_of_session(started.pid)}:
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    started.wait()
+
+
+def _groups_of_session(session: int) -> set[int]:
+    """Process groups of a session (proc(5): field 5 is the group, field 6 the session)."""
+    groups = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session:
+            groups.add(int(fields[2]))
+    return groups
+
+
+def _is_healthy(api: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False
