@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from pvar.config import PipelineConfig
+from flows.server import connected_client
 from pvar.errors import ConfigError
 from pvar.retrain import RetrainConfig
 
@@ -63,7 +63,7 @@ class DeploymentSpec(_Spec):
     @property
     def flow(self) -> str:
         """Name of the flow."""
-        return self.entrypoint.rpartition(".")[2]
+        return self.entrypoint.rpartition(".")[2].replace("_", "-")
 
     @property
     def is_stage(self) -> bool:
@@ -97,7 +97,7 @@ def deploy(
     folder: Path,
     pools: Sequence[PoolType],
     *,
-    config: PipelineConfig,
+    config: RetrainConfig,
     preset: str | None = None,
     notify: str | None = None,
 ) -> Deployed:
@@ -107,13 +107,8 @@ def deploy(
     a notification block; without one, no message is sent on failures. Raises ConfigError for a
     server that cannot be reached and files that cannot be read.
     """
-    from prefect.client.orchestration import get_client
-
-    api = _api_url()
     project = read_project(folder)
-    with get_client(sync_client=True) as client:
-        if error := client.api_healthcheck():
-            raise ConfigError(f"the Prefect server at {api} does not answer: {error}") from error
+    with connected_client() as client:
         block = _block_id(client, notify) if notify is not None else None
         registered_pools = [_register_pool(client, folder, pool) for pool in pools]
         deployments = [
@@ -133,18 +128,6 @@ def read_project(folder: Path) -> Project:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
         raise ConfigError(f"{path}: {where}: {fault['msg']}") from error
-
-
-def _api_url() -> str:
-    from prefect.settings import get_current_settings
-
-    api = get_current_settings().api.url
-    if api is None:
-        raise ConfigError(
-            "PREFECT_API_URL is not set: there is no server to register at; start one with "
-            "`pvar serve`, or give the address of yours, such as http://host:4200/api"
-        )
-    return api
 
 
 def _on(specs: Sequence[DeploymentSpec], pools: Sequence[PoolType]) -> list[DeploymentSpec]:
@@ -179,7 +162,7 @@ def _register_pool(client: "SyncPrefectClient", folder: Path, pool: PoolType) ->
 
 
 def _register_deployment(
-    client: "SyncPrefectClient", spec: DeploymentSpec, config: PipelineConfig, preset: str | None
+    client: "SyncPrefectClient", spec: DeploymentSpec, config: RetrainConfig, preset: str | None
 ) -> str:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.deployments.runner import RunnerDeployment
@@ -232,15 +215,17 @@ def _paused(client: "SyncPrefectClient", full_name: str) -> _Paused:
 
 
 def _parameters(
-    spec: DeploymentSpec, config: PipelineConfig, preset: str | None
+    spec: DeploymentSpec, config: RetrainConfig, preset: str | None
 ) -> dict[str, JsonValue]:
     match spec.flow:
         case "retrain":
-            return {"config": RetrainConfig(pipeline=config).model_dump(mode="json")}
-        case "pipeline":
-            return {"config": config.model_dump(mode="json"), "preset": preset}
-        case _:
             return {"config": config.model_dump(mode="json")}
+        case "pipeline":
+            return {"config": config.pipeline.model_dump(mode="json"), "preset": preset}
+        case "approve-promotion":
+            return {}
+        case _:
+            return {"config": config.pipeline.model_dump(mode="json")}
 
 
 def _register_automations(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from flows.commands.options import PresetOption, SetOption
+from flows.commands.rules import RuleOption
 
 PoolOption = Annotated[
     tuple[Literal["process", "docker", "kubernetes"], ...], Parameter(negative=())
@@ -16,6 +17,7 @@ def deploy(
     *,
     preset: PresetOption = None,
     set_: SetOption = (),
+    rule: RuleOption = (),
     pool: PoolOption = ("process",),
     notify: str | None = None,
     folder: Path | None = None,
@@ -28,6 +30,8 @@ def deploy(
         What the deployed pipeline runs by default: name of a preset or path of a YAML file.
     set_
         Changes to the preset as key=value.
+    rule
+        When to retrain as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming.
     pool
         Where stages can run; pipeline and retraining run on the first one. May be repeated.
     notify
@@ -36,9 +40,10 @@ def deploy(
         Folder with your own prefect.yaml, work_pools/ and automations/, instead of those that
         ship with the project.
     """
+    from flows.commands.rules import retrain_config
     from infra.presets import load_config
 
-    config = load_config(preset, set_)
+    config = retrain_config(load_config(preset, set_), rule)
 
     from flows.console import console, show_progress
     from flows.deployments import deploy as register

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from prefect.exceptions import PrefectHTTPStatusError
 
 from flows.deployments import Deployed, deploy, packaged_folder, read_project
 from infra.presets import load_config
-from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
-from tests.services.prefect_server import ROOT, PrefectServer
+from pvar.retrain import RetrainConfig
+from tests.services.prefect_server import PVAR, ROOT, PrefectServer
 from tests.services.processes import wait_until
 
 pytestmark = [
@@ -33,7 +32,7 @@ STAGES = ("ingest", "sample", "score", "select", "train", "evaluate", "promote")
 
 
 def deploy_demo() -> Deployed:
-    config = load_config("demo")
+    config = RetrainConfig(pipeline=load_config("demo"), min_new_pairs=7)
     return deploy(packaged_folder(), ("process", "docker"), config=config, preset="demo")
 
 
@@ -170,7 +169,7 @@ def test_a_run_out_of_bounds_is_refused_by_the_server(deployed: Deployed) -> Non
 
 def test_the_command_says_what_was_registered(server: PrefectServer) -> None:
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("pvar")), "deploy", "--preset", "demo"],
+        [PVAR, "deploy", "--preset", "demo", "--rule", "min_new_pairs=9"],
         env={**os.environ, **server.environment()},
         cwd=ROOT,
         capture_output=True,
@@ -181,6 +180,7 @@ def test_the_command_says_what_was_registered(server: PrefectServer) -> None:
     assert "pools: pvar-process\n" in done.stdout
     assert "promote/process" in done.stdout
     assert "give --notify" in done.stdout
+    assert read("retrain/retrain").parameters["config"]["min_new_pairs"] == 9
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
@@ -188,13 +188,13 @@ def test_a_server_that_does_not_answer_is_named() -> None:
         PrefectServer("http://127.0.0.1:9/api", Path()).is_ours(),
         pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:9/api does not answer"),
     ):
-        deploy(packaged_folder(), ("process",), config=PipelineConfig())
+        deploy(packaged_folder(), ("process",), config=RetrainConfig())
 
 
 def test_a_notification_block_that_does_not_exist_is_named(server: PrefectServer) -> None:
     with pytest.raises(ConfigError, match="there is no block 'slack-webhook/nobody'"):
         deploy(
-            packaged_folder(), ("process",), config=PipelineConfig(), notify="slack-webhook/nobody"
+            packaged_folder(), ("process",), config=RetrainConfig(), notify="slack-webhook/nobody"
         )
 
 

@@ -5,19 +5,21 @@ It has all of Prefect's services (scheduler, automations), which the server insi
 """
 
 import os
-import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
+import psutil
+
 from tests.services.processes import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
+PVAR = str(Path(sys.executable).with_name("pvar"))
 
 QUICK = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -26,6 +28,7 @@ QUICK = {
     "PREFECT_WORKER_PREFETCH_SECONDS": "2",
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_TRIGGERS_PROACTIVE_EVALUATION_LOOP_SECONDS": "2",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "2",
     "OMP_NUM_THREADS": "1",
     "GOMP_SPINCOUNT": "0",
 }
@@ -53,7 +56,7 @@ class PrefectServer:
 
     @contextmanager
     def worker(self, pool: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker of the pool, in a process group that is killed at the end."""
+        """A worker of the pool, which is killed with its runs at the end."""
         name = environment.pop("name", "tests")
         log = self.home / f"worker-{pool}-{name}.log"
         with process(
@@ -82,7 +85,7 @@ def running(home: Path) -> Iterator[PrefectServer]:
 def process(
     command: list[str], environment: dict[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process in a group of its own; the whole group is killed at the end."""
+    """A Python process in a group of its own; it and its descendants are killed at the end."""
     with log.open("ab") as output:
         started = subprocess.Popen(
             [sys.executable, *command],
@@ -95,30 +98,17 @@ def process(
     try:
         yield started
     finally:
-        kill_group(started)
+        kill_tree(started)
 
 
-def kill_group(started: subprocess.Popen[bytes]) -> None:
-    """End a process and its children, which may run flows in groups of the same session."""
-    for group in {started.pid, *_groups_of_session(started.pid)}:
-        try:
-            os.killpg(group, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+def kill_tree(started: subprocess.Popen[bytes]) -> None:
+    """End a process and its descendants: a worker starts each run in a session of its own."""
+    with suppress(psutil.NoSuchProcess):
+        for descendant in psutil.Process(started.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                descendant.kill()
+    started.kill()
     started.wait()
-
-
-def _groups_of_session(session: int) -> set[int]:
-    """Process groups of a session (proc(5): field 5 is the group, field 6 the session)."""
-    groups = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session:
-            groups.add(int(fields[2]))
-    return groups
 
 
 def _is_healthy(api: str) -> bool:

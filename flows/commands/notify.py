@@ -1,0 +1,28 @@
+"""`pvar notify`: tell the Prefect server that preference data arrived.
+
+Any HTTP client can do the same; the automation in `infra/automations` starts a retraining on it:
+
+    curl -X POST "$PREFECT_API_URL/events" -H "Content-Type: application/json" -d '[{
+      "event": "preference-data.arrived", "resource": {"prefect.resource.id": "pvar.incoming"},
+      "occurred": "2026-11-23T12:00:00Z", "id": "7d9a2a44-6a3b-4e0f-9b0e-0d9a4a3f5c11"}]'
+
+`occurred` is now and `id` any new UUID.
+"""
+
+
+def notify(*keys: str) -> None:
+    """Announce new files to the Prefect server of PREFECT_API_URL, which starts a retraining.
+
+    Parameters
+    ----------
+    keys
+        Keys of the files in the store, such as incoming/monday.jsonl: they must be there, and are
+        shown with the event. Retraining looks at all new files, named or not.
+    """
+    from flows.arrival import announce
+    from flows.console import console
+    from flows.wiring import connect
+
+    announce(connect().store, keys)
+    told = ", ".join(keys) or "new data"
+    console().print(f"announced {told}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,38 @@
+"""`pvar retrain`: look at the incoming files now, as the schedule does."""
+
+from flows.commands.options import PresetOption, SetOption
+from flows.commands.rules import RuleOption
+
+
+def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOption = ()) -> None:
+    """Take new incoming files up, and run the pipeline on them if they are enough.
+
+    Parameters
+    ----------
+    preset
+        What is run: name of a preset or path of a YAML file.
+    set_
+        Changes to the preset as key=value.
+    rule
+        When to retrain as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming.
+    """
+    from flows.commands.rules import retrain_config
+    from infra.presets import load_config
+
+    config = retrain_config(load_config(preset, set_), rule)
+
+    from flows.console import console, show_progress
+
+    with show_progress():
+        from flows.retrain import retrain as look
+
+        result = look(config)
+
+    def say(text: str) -> None:
+        console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    for key in result.quarantined:
+        say(f"quarantined: {key}")
+    for run in result.runs:
+        say(f"run {run} succeeded; its report: pvar report {run}")
+    say(f"batch {result.batch}: {'; '.join(result.reasons)}" if result.batch else result.reasons[0])

@@ -1,0 +1,37 @@
+"""`--rule key=value`: when to retrain, for the commands that retrain or deploy that."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import yaml
+from cyclopts import Parameter
+from pydantic import JsonValue, ValidationError
+
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
+from pvar.retrain import RetrainConfig
+
+RuleOption = Annotated[tuple[str, ...], Parameter(name="--rule", negative=())]
+"""Keys of `RetrainConfig` but for the pipeline; values are read as YAML."""
+
+
+def retrain_config(pipeline: PipelineConfig, rules: Sequence[str]) -> RetrainConfig:
+    """Retraining of that pipeline; ConfigError for a rule that is none."""
+    tree: dict[str, JsonValue | PipelineConfig] = {}
+    for rule in rules:
+        key, separator, text = rule.partition("=")
+        if not separator or key == "pipeline":
+            raise ConfigError(f"--rule {rule!r} is not key=value, such as --rule min_new_pairs=500")
+        try:
+            tree[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--rule {rule!r}: the value is not YAML: {error}") from error
+    try:
+        return RetrainConfig.model_validate({**tree, "pipeline": pipeline})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        known = ", ".join(sorted(RetrainConfig.model_fields.keys() - {"pipeline"}))
+        raise ConfigError(
+            f"--rule {fault['loc'][0]}: {fault['msg']} (given: {fault['input']!r}); "
+            f"rules are {known}"
+        ) from error

@@ -1,0 +1,185 @@
+"""Retraining on a real Prefect server: by an event, one at a time, and what it leaves behind."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.objects import FlowRun
+
+from flows.arrival import announce
+from flows.deployments import deploy, packaged_folder
+from flows.retrain import LEASE, retrain
+from flows.wiring import connect
+from infra.row_files import read_rows, write_rows
+from pvar.config import PipelineConfig
+from pvar.errors import InputError, LeaseError, PvarError
+from pvar.ports import Store
+from pvar.retrain import RetrainConfig
+from tasks.batches import RowFiles, add_batch, failures_of, read_batches
+from tasks.incoming import look
+from tasks.lease import hold
+from tests.services.prefect_server import PrefectServer
+from tests.services.processes import wait_until
+from tests.workflow import fake_settings
+
+pytestmark = [
+    pytest.mark.slow,
+    # Raised inside Prefect.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: PrefectServer) -> Store:
+    """An empty home of this test."""
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    return connect().store
+
+
+def that_fails(tmp_path: Path, max_attempts: int = 2) -> RetrainConfig:
+    """Each row is enough for a run, and each run fails at once: there is no such model."""
+    settings = fake_settings(Path("replaced by the batch"), policy=str(tmp_path / "no-model"))
+    return RetrainConfig(
+        min_new_pairs=1,
+        max_attempts=max_attempts,
+        pipeline=PipelineConfig.model_validate(settings),
+    )
+
+
+def put(store: Store, key: str, *prompts: str) -> None:
+    store.write(key, "".join(json.dumps({"prompt": each}) + "\n" for each in prompts).encode())
+
+
+def test_a_batch_that_fails_is_tried_again_and_then_set_aside(store: Store, tmp_path: Path) -> None:
+    config = that_fails(tmp_path, max_attempts=2)
+    put(store, "incoming/monday.jsonl", "one")
+    for attempt in (1, 2):
+        with pytest.raises(PvarError, match="no-model"):
+            retrain(config)
+        (batch,) = read_batches(store)
+        failures = failures_of(store, batch)
+        assert len(failures) == attempt
+        assert "no-model" in failures[-1].error
+    result = retrain(config)
+    assert (result.runs, result.batch, result.reasons) == ((), None, ("no new data",))
+    put(store, "incoming/tuesday.jsonl", "two")  # does not wait for the first
+    with pytest.raises(PvarError, match="no-model"):
+        retrain(config)
+    _, second = read_batches(store)
+    assert [file.key for file in second.files] == ["incoming/tuesday.jsonl"]
+
+
+def test_a_batch_whose_run_died_is_run_by_the_next_one(store: Store, tmp_path: Path) -> None:
+    put(store, "incoming/monday.jsonl", "one")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    found = look(store, "incoming", read_rows, known=set(), scratch=scratch)
+    add_batch(
+        store,
+        found.good,
+        [],
+        reasons=(),
+        now=datetime.now(UTC),
+        row_files=RowFiles(read_rows, write_rows),
+        scratch=scratch,
+    )  # and here it was killed
+    put(store, "incoming/tuesday.jsonl", "two")
+    with pytest.raises(PvarError, match="no-model"):
+        retrain(that_fails(tmp_path))
+    (batch,) = read_batches(store)
+    assert [file.key for file in batch.files] == ["incoming/monday.jsonl"]
+    assert len(failures_of(store, batch)) == 1
+
+
+def test_two_retrainings_at_once_are_one(store: Store, tmp_path: Path) -> None:
+    put(store, "incoming/monday.jsonl", "one")
+    with hold(store, LEASE), pytest.raises(LeaseError, match="is held by process"):
+        retrain(that_fails(tmp_path))
+    assert read_batches(store) == []
+
+
+def test_a_file_that_is_not_there_is_not_announced(store: Store) -> None:
+    put(store, "incoming/monday.jsonl", "one")
+    with pytest.raises(InputError, match=r"has no incoming/mon\.jsonl"):
+        announce(store, ["incoming/monday.jsonl", "incoming/mon.jsonl"])
+
+
+@pytest.fixture
+def deployed(store: Store, server: PrefectServer, tmp_path: Path) -> Iterator[str]:
+    """The retrain deployment's id, with a worker and without its schedule's runs."""
+    config = RetrainConfig(min_new_pairs=1000)
+    deploy(packaged_folder(), ("process",), config=config)
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("retrain/retrain")
+    with server.worker("pvar-process", PVAR_HOME=str(tmp_path)):
+        yield str(deployment.id)
+
+
+def post_event(api: str) -> None:
+    """What any HTTP client may send."""
+    event = {
+        "event": "preference-data.arrived",
+        "resource": {"prefect.resource.id": "pvar.incoming"},
+        "occurred": datetime.now(UTC).isoformat(),
+        "id": str(uuid4()),
+    }
+    request = urllib.request.Request(
+        f"{api}/events",
+        data=json.dumps([event]).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        assert response.status == 204
+
+
+def runs_by_event(deployment: str) -> list[FlowRun]:
+    by_deployment = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId.model_validate({"any_": [deployment]})
+    )
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_run_filter=by_deployment)
+    return [run for run in runs if not run.auto_scheduled]
+
+
+@pytest.mark.timeout(600)
+def test_events_start_retrainings_one_after_the_other(
+    deployed: str, server: PrefectServer, store: Store
+) -> None:
+    store.write("incoming/broken.jsonl", b'{"prompt": "fine"}\n{"prompt": \n')
+    put(store, "incoming/monday.jsonl", "one", "two")
+    announce(store, ["incoming/monday.jsonl"])
+    post_event(server.api)
+
+    def are_over() -> bool:
+        runs = runs_by_event(deployed)
+        return len(runs) == 2 and all(run.state and run.state.is_final() for run in runs)
+
+    wait_until(are_over, "end of two retrainings", 240)
+    runs = runs_by_event(deployed)
+    assert [run.state and run.state.type.value for run in runs] == ["COMPLETED", "COMPLETED"]
+    first, second = sorted(
+        ((run.start_time, run.end_time) for run in runs), key=lambda times: str(times[0])
+    )
+    assert first[1] is not None
+    assert second[0] is not None
+    assert first[1] <= second[0]
+    with get_client(sync_client=True) as client:
+        names = {state.name for run in runs for state in client.read_flow_run_states(run.id)}
+    assert "AwaitingConcurrencySlot" in names
+
+    assert [info.key for info in store.list("incoming/")] == ["incoming/monday.jsonl"]
+    (reason,) = [info.key for info in store.list("quarantine/") if "reason" in info.key]
+    assert reason.endswith("/broken.jsonl.reason.json")
+    said = json.loads(store.read(reason))
+    assert said["key"] == "incoming/broken.jsonl"
+    assert said["reason"].startswith("1 of its 2 rows are bad")
+    assert read_batches(store) == []  # 2 rows are not 1000
