@@ -6,7 +6,7 @@ pools, deployments and automations are known by their names.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -19,9 +19,14 @@ from pvar.errors import ConfigError
 from pvar.retrain import RetrainConfig
 
 if TYPE_CHECKING:
+    from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
 
 PoolType = Literal["process", "docker", "kubernetes"]
+
+INSTALLED = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
+"""Steps before a run that fetch no code: without any, a process worker copies the folder in which
+it was registered, environment and all, before each run."""
 
 
 class _Spec(BaseModel):
@@ -112,7 +117,7 @@ def deploy(
         block = _block_id(client, notify) if notify is not None else None
         registered_pools = [_register_pool(client, folder, pool) for pool in pools]
         deployments = [
-            _register_deployment(client, spec, config, preset)
+            register_deployment(client, spec, _parameters(spec, config, preset))
             for spec in _on(project.deployments, pools)
         ]
         automations = _register_automations(client, folder, block)
@@ -161,33 +166,47 @@ def _register_pool(client: "SyncPrefectClient", folder: Path, pool: PoolType) ->
     return name
 
 
-def _register_deployment(
-    client: "SyncPrefectClient", spec: DeploymentSpec, config: RetrainConfig, preset: str | None
+def register_deployment(
+    client: "SyncPrefectClient", spec: DeploymentSpec, parameters: Mapping[str, JsonValue]
 ) -> str:
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig
-    from prefect.deployments.runner import RunnerDeployment
-    from prefect.schedules import Cron
+    """Make or change a deployment; returns its name as flow/deployment."""
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.flows import load_flow_from_entrypoint
+    from prefect.utilities.callables import parameter_schema
 
-    limit = spec.concurrency_limit
-    paused = _paused(client, f"{spec.flow}/{spec.name}")
-    deployment = RunnerDeployment.from_entrypoint(
-        spec.entrypoint,
+    flow: Flow[..., Any] = load_flow_from_entrypoint(spec.entrypoint)
+    full_name = f"{flow.name}/{spec.name}"
+    paused, limit = _paused(client, full_name), spec.concurrency_limit
+    client.create_deployment(
+        flow_id=client.create_flow_from_name(flow.name),
         name=spec.name,
-        parameters=_parameters(spec, config, preset),
+        entrypoint=spec.entrypoint,
+        pull_steps=INSTALLED,
+        description=flow.description,
+        tags=spec.tags,
+        parameters=dict(parameters),
+        parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
+        enforce_parameter_schema=True,
         paused=paused.deployment,
         schedules=[
-            Cron(each.cron, timezone=each.timezone, active=each.cron not in paused.crons)
+            DeploymentScheduleCreate(
+                schedule=CronSchedule(cron=each.cron, timezone=each.timezone),
+                active=each.cron not in paused.crons,
+            )
             for each in spec.schedules
         ],
-        concurrency_limit=ConcurrencyLimitConfig.model_validate(limit.model_dump())
+        concurrency_limit=limit.limit if limit else None,
+        concurrency_options=ConcurrencyOptions(
+            collision_strategy=ConcurrencyLimitStrategy(limit.collision_strategy)
+        )
         if limit
         else None,
-        tags=spec.tags,
         work_pool_name=spec.work_pool.name,
         job_variables=dict(spec.work_pool.job_variables),
     )
-    deployment.apply()
-    return deployment.full_name
+    return full_name
 
 
 class _Paused(NamedTuple):

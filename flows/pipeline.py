@@ -1,24 +1,28 @@
 """The pipeline: from prompts to a gated, registered, better-aligned model.
 
-Nodes run one after the other, each as the flow of its stage; what is complete is reused. The run
-record in the store and MLflow's parent run are kept as the work goes on, so that a run that failed
-can be read, reported, and taken up again by the same command.
+Nodes run one after the other, each as the flow of its stage, here or where the stage is placed;
+what is complete is reused. The run record in the store and MLflow's parent run are kept as the work
+goes on, so that a run that failed can be read, reported, and taken up again by the same command.
 """
 
 import logging
 import secrets
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from prefect import flow
 
 from flows.execution import flatten
+from flows.placement import is_complete, run_placed
 from flows.report import write_report
 from flows.run_record import NodeRecord, RunRecord, save_run
 from flows.stages import STAGE_FLOWS
 from flows.wiring import Wiring, connect, pin
 from pvar.config import PipelineConfig
+from pvar.placement import INLINE
 from tasks.graph import Node, plan_nodes
 
 logger = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
     record = _begin(pinned, preset, nodes, wiring)
     for node in nodes.values():
         try:
-            entry = _run_node(node, pinned, record.mlflow_run)
+            entry = run_node(node, pinned, wiring, record.mlflow_run)
         except BaseException as error:
             _end_failed(record.with_node(_failed(node, error)), wiring)
             raise
@@ -74,14 +78,19 @@ def _begin(
     return record
 
 
-def _run_node(node: Node, config: PipelineConfig, mlflow_run: str) -> NodeRecord:
+def run_node(node: Node, config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> NodeRecord:
+    """Bring a node's artifact to completion where its stage is placed; here if it is complete."""
+    if config.runtime.placement.of(node.stage.name).pool != INLINE:
+        began = time.monotonic()
+        if not is_complete(node, wiring):
+            run_placed(node, config, wiring, parent_run=mlflow_run)
+            return _entry(node, "made", time.monotonic() - began)
     (result,) = STAGE_FLOWS[node.stage.name](config=config, node=node.name, parent_run=mlflow_run)
-    return NodeRecord(
-        name=node.name,
-        artifact=node.keys.root,
-        state="reused" if result.reused else "made",
-        seconds=result.seconds,
-    )
+    return _entry(node, "reused" if result.reused else "made", result.seconds)
+
+
+def _entry(node: Node, state: Literal["made", "reused"], seconds: float) -> NodeRecord:
+    return NodeRecord(name=node.name, artifact=node.keys.root, state=state, seconds=seconds)
 
 
 def _failed(node: Node, error: BaseException) -> NodeRecord:

@@ -12,23 +12,15 @@ path (`/…`, `./…`, `file://…`), `s3://bucket/prefix`, or MLflow's `models:
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from pvar.config_model import ConfigModel, Name
 from pvar.judging import Identity, refuse_circular_judge
 from pvar.pairs import PairRule
+from pvar.placement import PlacementConfig
 from pvar.selection import Budget, StrategyName
 
 ModelReference = Annotated[str, Field(min_length=1, max_length=500)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Names become parts of keys and of MLflow names."""
-
-
-class ConfigModel(BaseModel):
-    """Base of the tree: frozen, no unknown keys, docstrings are descriptions."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 class IngestConfig(ConfigModel):
@@ -356,6 +348,8 @@ class RuntimeConfig(ConfigModel):
     """Price of what the judge writes."""
     lease_seconds: float = Field(default=60, ge=5)
     """A worker that is silent for so long is thought dead and its shard is taken over."""
+    placement: PlacementConfig = PlacementConfig()
+    """Which stages run as runs of their own, on which work pool."""
 
 
 class PipelineConfig(ConfigModel):

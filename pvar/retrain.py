@@ -11,7 +11,8 @@ from typing import NamedTuple
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from pvar.accounts import Accounts
-from pvar.config import ConfigModel, PipelineConfig
+from pvar.config import PipelineConfig
+from pvar.config_model import ConfigModel
 
 
 class RetrainConfig(ConfigModel):

@@ -163,7 +163,7 @@ def test_events_start_retrainings_one_after_the_other(
         runs = runs_by_event(deployed)
         return len(runs) == 2 and all(run.state and run.state.is_final() for run in runs)
 
-    wait_until(are_over, "end of two retrainings", 240)
+    wait_until(are_over, "end of two retrainings", 240, pause_seconds=0.5)
     runs = runs_by_event(deployed)
     assert [run.state and run.state.type.value for run in runs] == ["COMPLETED", "COMPLETED"]
     first, second = sorted(

@@ -19,13 +19,19 @@ def free_port() -> int:
         return port
 
 
-def wait_until(is_ready: Callable[[], bool], what: str, timeout_seconds: float = 60) -> None:
-    """Ask every 50 ms; TimeoutError with `what` when the time is over."""
+def wait_until(
+    is_ready: Callable[[], bool],
+    what: str,
+    timeout_seconds: float = 60,
+    *,
+    pause_seconds: float = 0.05,
+) -> None:
+    """Ask again and again; TimeoutError with `what` when the time is over."""
     deadline = time.monotonic() + timeout_seconds
     while not is_ready():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} not within {timeout_seconds:.0f} s")
-        time.sleep(0.05)
+        time.sleep(pause_seconds)
 
 
 def answers(port: int) -> bool:

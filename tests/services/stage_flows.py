@@ -1,0 +1,50 @@
+"""Stage flows that go wrong, and a pipeline that hands a stage over, for tests of placement.
+
+A worker imports them by name; `deploy` puts them where `flows/placement.py` looks for a stage.
+"""
+
+import time
+from pathlib import Path
+
+from prefect import flow
+
+from flows.deployments import DeploymentSpec, WorkPoolSpec, register_deployment
+from flows.placement import run_placed
+from flows.server import connected_client
+from pvar.errors import StageError
+from tests.workflow import start_workflow
+
+
+@flow(name="sample", persist_result=False)
+def failing(config: dict, node: str, parent_run: str | None) -> None:  # type: ignore[type-arg]
+    """What a stage does whose model does not fit into memory."""
+    raise StageError(f"{node}: out of memory")
+
+
+@flow(name="sample", persist_result=False)
+def endless(config: dict, node: str, parent_run: str | None) -> None:  # type: ignore[type-arg]
+    """A stage that takes very long."""
+    time.sleep(600)
+
+
+@flow(name="parent", persist_result=False)
+def parent(home: str, pool: str) -> None:
+    """A pipeline that has come to its stage sample."""
+    hand_over(Path(home), pool)
+
+
+def hand_over(home: Path, pool: str, **placement: float) -> None:
+    """Run node `sample` of the small workflow on the deployment `sample/pool`."""
+    started = start_workflow(home, **{"runtime.placement": {"sample": {"pool": pool, **placement}}})
+    run_placed(started.nodes["sample"], started.config, started.wiring, parent_run=None)
+
+
+def deploy(function: str, name: str, work_pool: str) -> None:
+    """Register a flow of this file as `name`, on a work pool."""
+    spec = DeploymentSpec(
+        name=name,
+        entrypoint=f"tests.services.stage_flows.{function}",
+        work_pool=WorkPoolSpec(name=work_pool),
+    )
+    with connected_client() as client:
+        register_deployment(client, spec, {})
