@@ -18,8 +18,9 @@ def run(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
     config = load_config(preset, set_)  # before anything slow: a mistake is told at once
 
     from flows.console import console, show_progress
+    from flows.temporary_server import temporary_server
 
-    with show_progress():
+    with show_progress(), temporary_server():
         from flows.pipeline import pipeline
         from flows.run_record import load_run
         from flows.wiring import connect

@@ -33,8 +33,9 @@ def stage(
     config = load_config(preset, set_)
 
     from flows.console import console, show_progress
+    from flows.temporary_server import temporary_server
 
-    with show_progress():
+    with show_progress(), temporary_server():
         from flows.stages import STAGE_FLOWS
 
         results = STAGE_FLOWS[name](config=config, node=node)

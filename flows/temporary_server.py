@@ -1,0 +1,120 @@
+"""A Prefect server of a command's own, where PREFECT_API_URL names none.
+
+Prefect starts one by itself, but only once a flow is called; here it starts in a second process
+while this one imports what the run needs, which halves the time to the first stage. Its database
+is the user's (PREFECT_HOME), so that `prefect server start` shows the run later. It ends with the
+command, however that ends: it watches its standard input, which closes when the command dies.
+"""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from pvar.errors import StageError
+
+STARTUP_TIMEOUT_SECONDS = 180.0
+
+SERVER_SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # it would import every integration
+}
+
+
+@contextmanager
+def temporary_server() -> Iterator[None]:
+    """A Prefect server for as long as the body runs; nothing if one is configured already."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    port = _free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.temporary_server", str(port)],
+        env={**os.environ, **SERVER_SETTINGS},
+        stdin=subprocess.PIPE,
+    )
+    # Not when the body ends: Prefect sends its last logs while the interpreter shuts down.
+    atexit.register(_stop, process)
+    _import_what_runs_need()
+    _wait_until_healthy(f"http://127.0.0.1:{port}/api/health", process)
+    settings = {
+        PREFECT_API_URL: f"http://127.0.0.1:{port}/api",
+        # Nobody would miss a heartbeat here, and each stage waits a second for its last one.
+        "flows.heartbeat_frequency": None,
+    }
+    with temporary_settings(settings):
+        yield
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    process.communicate()
+
+
+def _import_what_runs_need() -> None:
+    """Every run needs these; they take as long as the server takes to start."""
+    for module in ("flows.pipeline", "mlflow", "scipy.stats", "matplotlib.figure"):
+        import_module(module)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StageError(
+                f"the temporary Prefect server ended with code {process.returncode} (its message "
+                "is above); repair it, or start one with `prefect server start` and set "
+                "PREFECT_API_URL=http://127.0.0.1:4200/api"
+            )
+        try:
+            with urlopen(address, timeout=5):  # noqa: S310  an address of ours
+                return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise StageError(
+        f"the temporary Prefect server did not answer within {STARTUP_TIMEOUT_SECONDS:.0f} s; "
+        "start one with `prefect server start` and set PREFECT_API_URL=http://127.0.0.1:4200/api"
+    )
+
+
+def _serve(port: int) -> None:
+    """The server's process: serve until standard input closes or a signal comes."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    config = uvicorn.Config(
+        create_app(ephemeral=True, final=True),
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+        lifespan="on",
+    )
+    server = uvicorn.Server(config)
+
+    def stop_with_parent() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

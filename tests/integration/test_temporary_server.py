@@ -1,0 +1,63 @@
+"""A command without a configured Prefect server brings its own, and takes it along when it dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+COMMAND = """
+import time
+from flows.temporary_server import temporary_server
+from prefect.settings import PREFECT_API_URL
+with temporary_server():
+    print(PREFECT_API_URL.value(), flush=True)
+    time.sleep(600)
+"""
+
+
+def command(**environment: str) -> "subprocess.Popen[str]":
+    clean = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND],
+        env={**clean, **environment},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def answers(address: str) -> bool:
+    try:
+        with urlopen(f"{address}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def test_the_server_dies_with_a_killed_command(tmp_path: Path) -> None:
+    with command(PREFECT_HOME=str(tmp_path)) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert answers(address)
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while answers(address):
+        assert time.monotonic() < deadline, f"{address} still answers"
+        time.sleep(0.2)
+
+
+def test_a_configured_server_is_used_as_it_is(tmp_path: Path) -> None:
+    configured = "http://127.0.0.1:9/api"
+    with command(PREFECT_HOME=str(tmp_path), PREFECT_API_URL=configured) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == configured
+        process.kill()
