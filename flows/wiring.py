@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.accelerate import launch_file
 from infra.models import fetch_model, pin_model
 from infra.registry import MlflowRegistry
 from infra.settings import Settings
@@ -47,6 +48,10 @@ class Wiring:
             stage, _, digest = location.removeprefix("artifact:").partition("/")
             return open_artifact(self.store, stage, digest, models).folder(MODEL)
         return fetch_model(location, models, self.registry.download)
+
+    def launch_file(self, sharding: str) -> Path:
+        """Accelerate's configuration of that name."""
+        return launch_file(sharding)
 
     def sampler(
         self, settings: SamplerSettings, folder: Path | None, runtime: RuntimeConfig

@@ -185,15 +185,21 @@ class LoraAdapter(ConfigModel):
     """Scale: updates are multiplied by alpha / rank."""
     dropout: float = Field(default=0, ge=0, lt=1)
     """Dropout on the adapters' input."""
+    keep_adapter: bool = False
+    """Keep the adapters by themselves too, beside the model that they are merged into."""
 
 
 class TrainConfig(ConfigModel):
     """Preference optimisation with TRL."""
 
-    method: Literal["dpo", "ipo"] = "dpo"
-    """Loss: DPO's sigmoid or IPO's square."""
+    method: Literal["dpo", "ipo", "kto", "simpo", "orpo"] = "dpo"
+    """Loss. dpo, ipo and kto are relative to the starting policy, simpo and orpo have no reference.
+    kto takes pairs apart, always in the same order (by a hash of the prompt)."""
     beta: float = Field(default=0.1, gt=0)
-    """Strength of the pull towards the reference (DPO's β)."""
+    """Scale β of the rewards, for dpo, ipo and kto the strength of the pull towards the reference.
+    simpo wants 2 to 10; of orpo it is the weight λ of the odds ratio."""
+    simpo_gamma: float | None = Field(default=None, ge=0)
+    """SimPO's target margin γ between the rewards (0.5 to 1.5 in the paper); simpo needs it."""
     learning_rate: float = Field(default=5e-7, gt=0, lt=1)
     """Peak learning rate. Full training wants about 5e-7, LoRA 5e-6 to 5e-4."""
     num_epochs: int = Field(default=1, ge=1, le=100)
@@ -215,6 +221,20 @@ class TrainConfig(ConfigModel):
     """Adapters to train; None trains all weights."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the data order and of the adapters."""
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> Self:
+        if (self.method == "simpo") != (self.simpo_gamma is not None):
+            raise ValueError(
+                f"method is {self.method} and simpo_gamma is {self.simpo_gamma}; method simpo "
+                "needs its target margin simpo_gamma (0.5 is usual), and no other takes one"
+            )
+        if self.method == "kto" and self.pairs_per_step < 2:
+            raise ValueError(
+                "method is kto and pairs_per_step is 1: its estimate of the divergence needs "
+                "answers to other prompts in the batch; raise pairs_per_step"
+            )
+        return self
 
 
 class AfinnJudge(ConfigModel):
@@ -329,7 +349,11 @@ class RuntimeConfig(ConfigModel):
     score_tokens_per_batch: int | None = Field(default=None, ge=64)
     """Padded tokens of one scoring batch; halved when memory runs out. None: the device decides."""
     pairs_per_device: int = Field(default=4, ge=1)
-    """Pairs in memory at once; pairs_per_step is reached by accumulation."""
+    """Pairs in memory of one device at once; pairs_per_step is reached by accumulation."""
+    num_processes: int = Field(default=1, ge=1, le=64)
+    """Processes that train together on this machine, one per GPU."""
+    sharding: Literal["fsdp", "deepspeed"] | None = None
+    """How the weights are spread over the GPUs that train; None: each holds all of them."""
     checkpoint_steps: int = Field(default=50, ge=1)
     """Optimiser steps between checkpoints: what a crash can cost."""
     judge_max_in_flight: int = Field(default=8, ge=1, le=256)
@@ -374,11 +398,7 @@ class PipelineConfig(ConfigModel):
                 f"to sample.max_new_tokens = {self.sample.max_new_tokens} tokens: every long pair "
                 "would be left out; raise the first or lower the second"
             )
-        if self.train.pairs_per_step % self.runtime.pairs_per_device:
-            raise ValueError(
-                f"train.pairs_per_step ({self.train.pairs_per_step}) is not a multiple of "
-                f"runtime.pairs_per_device ({self.runtime.pairs_per_device})"
-            )
+        self._refuse_uneven_batches()
         if self.select.strategy == "disagreement" and len(self.score.reward_models) < 2:
             raise ValueError(
                 "select.strategy is disagreement, but score.reward_models has one; add another"
@@ -389,3 +409,20 @@ class PipelineConfig(ConfigModel):
             allowed=self.evaluate.allow_circular_judge,
         )
         return self
+
+    def _refuse_uneven_batches(self) -> None:
+        per_step, runtime = self.train.pairs_per_step, self.runtime
+        at_once = runtime.pairs_per_device * runtime.num_processes
+        if per_step % at_once:
+            raise ValueError(
+                f"train.pairs_per_step ({per_step}) is not a multiple of runtime.pairs_per_device "
+                f"({runtime.pairs_per_device}) times runtime.num_processes "
+                f"({runtime.num_processes})"
+            )
+        if self.train.method == "kto" and per_step != at_once:
+            raise ValueError(
+                f"train.method is kto, which estimates its divergence over all pairs of a step at "
+                f"once: train.pairs_per_step ({per_step}) must be runtime.pairs_per_device "
+                f"({runtime.pairs_per_device}) times runtime.num_processes "
+                f"({runtime.num_processes})"
+            )

@@ -182,6 +182,10 @@ class Ports(Protocol):
         """Local Hugging Face folder of a pinned model reference (safetensors and tokenizer)."""
         ...
 
+    def launch_file(self, sharding: str) -> Path:
+        """Accelerate's configuration for training that is spread in this way (FSDP, DeepSpeed)."""
+        ...
+
     def sampler(
         self, settings: SamplerSettings, folder: Path | None, runtime: RuntimeConfig
     ) -> Sampler:

@@ -87,7 +87,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
         for model in config.score.reward_models
     ]
     select = _select(config, ingest, sample, scores)
-    train = _train(config, select)
+    train = _train(config, sample, select)
     opponent = Pinned.parse(config.evaluate.opponent)
     challenger_answers = _answers(config, "answers-challenger", ingest, _policy_of(train.keys))
     opponent_answers = _answers(config, "answers-opponent", ingest, opponent)
@@ -221,10 +221,10 @@ def _select(config: PipelineConfig, ingest: Node, sample: Node, scores: list[Nod
     return Node("select", SELECT, SelectSpec(settings=config.select, reward_models=names), inputs)
 
 
-def _train(config: PipelineConfig, select: Node) -> Node:
+def _train(config: PipelineConfig, sample: Node, select: Node) -> Node:
     policy = Pinned.parse(config.policy)
     spec = TrainSpec(policy=policy.digest, policy_location=policy.location, settings=config.train)
-    return Node("train", TRAIN, spec, {"pairs": select.keys})
+    return Node("train", TRAIN, spec, {"pairs": select.keys, "responses": sample.keys})
 
 
 def _budget(config: PipelineConfig) -> str:

@@ -40,12 +40,37 @@ class TrainStep(NamedTuple):
     loss: float
     margin: float
     """Mean of chosen minus rejected implicit reward, in units of β · log-probability."""
-    accuracy: float
-    """Share of pairs with a positive margin."""
+    accuracy: float | None
+    """Share of pairs with a positive margin; None for KTO, which does not look at pairs."""
     chosen_reward: float
     rejected_reward: float
     grad_norm: float
     learning_rate: float
+    tokens_per_second: float | None = None
+    """Prompts and answers, over all processes."""
+
+
+class TokenPair(NamedTuple):
+    """A pair as the trainer reads it."""
+
+    pair_id: str
+    """Hash of prompt id, chosen and rejected answer."""
+    prompt_id: str
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    """The answer alone, with its end."""
+    rejected_ids: list[int]
+
+
+class ReferenceLogps(NamedTuple):
+    """What the reference gives to the answers of a pair, in nats."""
+
+    pair_id: str
+    chosen: float
+    rejected: float
+    neighbour_chosen: float | None
+    """Of the neighbour's chosen answer to this pair's prompt (KTO only)."""
+    neighbour_rejected: float | None
 
 
 class JudgedShowing(NamedTuple):
@@ -71,6 +96,7 @@ class RejectedRow(NamedTuple):
 
 
 _TEXT, _REAL, _WHOLE, _FLAG = pa.string(), pa.float64(), pa.int32(), pa.bool_()
+_IDS = pa.list_(pa.int32())
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 _COLUMNS: dict[type[Any], dict[str, pa.DataType]] = {
@@ -114,6 +140,14 @@ _COLUMNS: dict[type[Any], dict[str, pa.DataType]] = {
         "selected": _FLAG,
     },
     TrainStep: {"step": _WHOLE, **dict.fromkeys(TrainStep._fields[1:], _REAL)},
+    TokenPair: {
+        "pair_id": _TEXT,
+        "prompt_id": _TEXT,
+        "prompt_ids": _IDS,
+        "chosen_ids": _IDS,
+        "rejected_ids": _IDS,
+    },
+    ReferenceLogps: {"pair_id": _TEXT, **dict.fromkeys(ReferenceLogps._fields[1:], _REAL)},
     JudgedShowing: {
         "prompt_id": _TEXT,
         "is_swapped": _FLAG,

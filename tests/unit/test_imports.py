@@ -28,7 +28,7 @@ ONLY_IN = {
     "openai": ("infra/",),
     "huggingface_hub": ("infra/",),
     "vllm": ("infra/engines/vllm.py",),
-    "trl": ("tasks/train.py",),
+    "trl": ("tasks/training/",),
     "prefect": ("flows/",),
 }
 """Library → beginnings of the paths that may import it."""

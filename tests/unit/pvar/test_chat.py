@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from pvar.chat import conversation_token_ids, prompt_token_ids
+from pvar.chat import (
+    answer_token_ids,
+    conversation_token_ids,
+    end_token_ids,
+    prompt_token_ids,
+)
 from pvar.errors import ModelError
 from pvar.records import Message
 from tests.unit.infra.tiny_models import BOS, END, TEMPLATE, save_tokenizer
@@ -60,3 +65,48 @@ def test_no_template_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 def test_a_template_that_begins_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"writes the beginning-of-sequence token \(id 0\) twice"):
         prompt_token_ids(tokenizer(tmp_path, "{{ bos_token }}" + TEMPLATE), ASKED)
+
+
+def test_what_the_template_writes_after_the_end_of_a_turn_is_not_part_of_an_answer(
+    tmp_path: Path,
+) -> None:
+    # SmolLM2, Qwen and others write a newline there, which the model never generates.
+    model = tokenizer(tmp_path, TEMPLATE.replace("<|eot_id|>{%", "<|eot_id|>\n{%"))
+    whole = conversation_token_ids(model, ASKED, "Because.")
+    assert model.decode(whole).endswith("<|eot_id|>\n")
+    assert end_token_ids(model) == [END]
+    assert model.decode(answer_token_ids(model, "Because.", [END])) == "Because.<|eot_id|>"
+
+
+def test_a_template_without_an_end_is_completed(tmp_path: Path) -> None:
+    model = tokenizer(tmp_path, "{% for m in messages %}[{{ m['content'] }}]{% endfor %}>")
+    end = end_token_ids(model)
+    assert model.decode(answer_token_ids(model, "Because.", end)) == "Because.]><|eot_id|>"
+
+
+def test_an_answer_that_brings_its_end_gets_no_second(tmp_path: Path) -> None:
+    model = tokenizer(tmp_path)
+    ids = answer_token_ids(model, "Because.<|eot_id|><|eot_id|>", [END])
+    assert ids.count(END) == 1
+    assert ids[-1] == END
+
+
+def test_an_answer_that_was_cut_off_has_no_end(tmp_path: Path) -> None:
+    model = tokenizer(tmp_path)
+    assert model.decode(answer_token_ids(model, "Because", ())) == "Because"
+
+
+def test_prompt_and_answer_are_the_conversation(tmp_path: Path) -> None:
+    # What is trained on is what the template makes of the conversation, up to its last token.
+    model = tokenizer(tmp_path)
+    answer = answer_token_ids(model, " So, 7 × ½ it is!", end_token_ids(model))
+    whole = conversation_token_ids(model, ASKED, " So, 7 × ½ it is!")
+    assert prompt_token_ids(model, ASKED) + answer == whole
+
+
+def test_a_template_that_asks_for_the_date_is_given_a_fixed_one(tmp_path: Path) -> None:
+    dated = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    model = tokenizer(tmp_path, dated)
+    assert model.decode(prompt_token_ids(model, ASKED)) == "26 Jul 2024Be brief.Why?"
+    today = model.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
+    assert today != "26 Jul 2024", "this test says nothing today"

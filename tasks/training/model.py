@@ -1,0 +1,58 @@
+"""Loading the model that is trained, and saving what came of it.
+
+Weights that learn are float32. With LoRA and precision bfloat16 the base is frozen and bfloat16;
+with full training and bfloat16 the weights are float32 under autocast. What is saved is a plain
+Hugging Face folder in bfloat16 that transformers, vLLM and MLflow load, adapters merged into it.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pvar.config import LoraAdapter, TrainConfig
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+
+def has_frozen_base(settings: TrainConfig) -> bool:
+    """Whether the policy's own weights are bfloat16 and do not learn."""
+    return settings.lora is not None and settings.precision == "bfloat16"
+
+
+def load_policy(folder: Path, settings: TrainConfig) -> Any:
+    """The starting model, in the precision that it is trained in."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.bfloat16 if has_frozen_base(settings) else torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+
+
+def lora_config(adapter: LoraAdapter) -> "LoraConfig":
+    """Adapters on all linear layers."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path, adapter_folder: Path | None) -> None:
+    """Write the merged model; `adapter_folder` gets the adapters by themselves as well."""
+    import torch
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        if adapter_folder is not None:
+            model.save_pretrained(adapter_folder, safe_serialization=True)
+        model = model.merge_and_unload()
+    model.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)

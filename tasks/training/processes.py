@@ -1,0 +1,159 @@
+"""A training over several processes of this machine, started by torch's or accelerate's launcher.
+
+The processes share nothing with this one but files: the plan, a list of events that the main one of
+them appends to, and an answer for each checkpoint, which is kept until it is in the store. All of
+them inherit one end of a pipe as standard input and end when its other end, held here, is closed:
+also when this process is killed with -9. So none is ever left behind.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from pvar.errors import StageError
+from tasks.tables import TrainStep
+from tasks.training.run import TrainingPlan, Watcher, run_training
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.05
+LOG_LINES = 30
+"""Last lines of the processes' output that are shown when they fail."""
+
+
+class Event(BaseModel):
+    """What the main process tells: a step, or a checkpoint that waits to be kept."""
+
+    model_config = ConfigDict(frozen=True)
+
+    num_steps: int = 0
+    step: TrainStep | None = None
+    checkpoint: int | None = None
+    folder: Path | None = None
+
+
+class _Files(NamedTuple):
+    """What is shared, below the plan's scratch folder."""
+
+    folder: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output.txt"
+
+    def kept(self, step: int) -> Path:
+        return self.folder / f"kept-{step}"
+
+
+def launch_training(plan: TrainingPlan, watcher: Watcher, launch_file: Path | None) -> None:
+    """Train over `plan.num_processes` processes and wait for them.
+
+    `launch_file` is a configuration of accelerate (FSDP, DeepSpeed); None is plain data
+    parallelism. Raises StageError, with the end of their output, if one fails.
+    """
+    files = _Files(plan.scratch)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    files.plan.write_text(plan.model_dump_json())
+    files.events.touch()
+    with _launched(plan, files, launch_file) as process, files.events.open() as events:
+        while process.poll() is None:
+            _hear(events, watcher, files)
+            time.sleep(POLL_SECONDS)
+        _hear(events, watcher, files)
+    if process.returncode != 0:
+        end = "\n".join(files.output.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        raise StageError(
+            f"training over {plan.num_processes} processes ended with code {process.returncode}; "
+            f"the last lines of their output:\n{end}"
+        )
+
+
+def launch_command(plan: TrainingPlan, files: Path, launch_file: Path | None) -> list[str]:
+    """The launcher and its arguments."""
+    worker = ["--module", "tasks.training.worker", str(files)]
+    if launch_file is None:
+        torch_run = ["torch.distributed.run", "--standalone"]
+        return [sys.executable, "-m", *torch_run, f"--nproc-per-node={plan.num_processes}", *worker]
+    accelerate = ["accelerate.commands.launch", "--config_file", str(launch_file)]
+    return [
+        sys.executable, "-m", *accelerate, "--num_processes", str(plan.num_processes), *worker,
+    ]  # fmt: skip
+
+
+@contextmanager
+def _launched(
+    plan: TrainingPlan, files: _Files, launch_file: Path | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    with files.output.open("wb") as output:
+        process = subprocess.Popen(
+            launch_command(plan, files.folder, launch_file),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        assert process.stdin is not None
+        try:
+            yield process
+        finally:
+            process.stdin.close()  # ends all of them
+            process.wait()
+
+
+def _hear(events: Iterator[str], watcher: Watcher, files: _Files) -> None:
+    for line in events:
+        event = Event.model_validate_json(line)
+        if event.step is not None:
+            watcher.on_step(event.step, event.num_steps)
+        if event.checkpoint is not None and event.folder is not None:
+            watcher.on_checkpoint(event.checkpoint, event.folder)
+            files.kept(event.checkpoint).touch()
+
+
+class _Teller:
+    """A watcher in another process: it writes down what it hears."""
+
+    def __init__(self, files: _Files) -> None:
+        self._files = files
+
+    def on_step(self, step: TrainStep, num_steps: int) -> None:
+        self._tell(Event(step=step, num_steps=num_steps))
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        self._tell(Event(checkpoint=step, folder=folder))
+        while not self._files.kept(step).exists():
+            time.sleep(POLL_SECONDS)
+
+    def _tell(self, event: Event) -> None:
+        with self._files.events.open("a") as file:
+            file.write(event.model_dump_json() + "\n")
+
+
+def work(folder: Path) -> None:
+    """Be one of the processes."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    files = _Files(folder)
+    run_training(TrainingPlan.model_validate_json(files.plan.read_text()), _Teller(files))
+
+
+def _end_with_parent() -> None:
+    """Standard input is a pipe that nobody writes to: its end is the end of the stage's process."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)

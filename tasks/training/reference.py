@@ -1,0 +1,144 @@
+"""Reference log-probabilities: an artifact `reference/…` of its own, which stage train makes.
+
+    log π_ref(y_w|x), log π_ref(y_l|x) for every pair; for KTO also those of its neighbour's answers
+
+They depend on the pairs, the reference and how it computes, and on nothing else of the training: a
+later run on the same pairs with another learning rate, β or number of epochs reads them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pvar.accounts import Accounts
+from pvar.artifacts import Recipe, ShardSpec, Summary
+from pvar.config import TrainConfig
+from pvar.records import Pair, Response
+from tasks.artifact import Artifact, ArtifactKeys
+from tasks.sample import RESPONSES
+from tasks.select import PAIRS
+from tasks.stage import Job, Stage, Work, run_stage
+from tasks.tables import ReferenceLogps, TokenPair, write_table
+from tasks.training.logps import PromptAnswer, answer_logps
+from tasks.training.model import has_frozen_base, load_policy
+from tasks.training.rows import encode_pairs, with_neighbours
+
+LOGPS = "logps.parquet"
+
+METHODS_WITH_REFERENCE = frozenset({"dpo", "ipo", "kto"})
+"""SimPO and ORPO have none."""
+
+
+class ReferenceSpec(BaseModel):
+    """What decides the log-probabilities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: str
+    """Digest of the reference, which is the starting model."""
+    policy_location: str = Field(exclude=True)
+    max_length_tokens: int
+    """Longer pairs have none."""
+    precision: str
+    frozen_base: bool
+    """Whether the weights are bfloat16."""
+    for_kto: bool
+    settings: TrainConfig = Field(exclude=True)
+
+
+def reference_spec(policy: str, policy_location: str, settings: TrainConfig) -> ReferenceSpec:
+    """Of the training's settings, what the reference depends on."""
+    return ReferenceSpec(
+        policy=policy,
+        policy_location=policy_location,
+        max_length_tokens=settings.max_length_tokens,
+        precision=settings.precision,
+        frozen_base=has_frozen_base(settings),
+        for_kto=settings.method == "kto",
+        settings=settings,
+    )
+
+
+def make_reference(job: Job[Any], spec: ReferenceSpec) -> Artifact:
+    """Make or find the artifact, from the inputs of the training that needs it."""
+    inputs = {name: artifact.keys.digest for name, artifact in job.inputs.items()}
+    recipe = Recipe(
+        stage=REFERENCE.name,
+        version=REFERENCE.version,
+        config=spec.model_dump(mode="json"),
+        inputs=inputs,
+    )
+    own = replace(
+        job,
+        spec=spec,
+        keys=ArtifactKeys(REFERENCE.name, recipe.digest),
+        scratch=job.scratch / REFERENCE.name,
+    )
+    return run_stage(REFERENCE, recipe, own).artifact
+
+
+@contextmanager
+def _open_worker(job: Job[ReferenceSpec]) -> Iterator[Work]:
+    import torch
+    from transformers import AutoTokenizer
+
+    spec = job.spec
+    folder = job.ports.model_folder(spec.policy_location)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    pairs = job.inputs["pairs"].rows(PAIRS, Pair)
+    encoded = encode_pairs(
+        pairs, job.inputs["responses"].rows(RESPONSES, Response), tokenizer, spec.max_length_tokens
+    )
+    model = load_policy(folder, spec.settings).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def compute(_: ShardSpec, folder: Path) -> Accounts:
+        rows = _rows(encoded.pairs, with_kl=spec.for_kto)
+        autocast = spec.precision == "bfloat16"
+        logps = answer_logps(
+            model, [row for four in rows.values() for row in four], autocast=autocast
+        )
+        table = [
+            ReferenceLogps(pair_id, *[logps[row] for row in four], *[None] * (4 - len(four)))
+            for pair_id, four in rows.items()
+        ]
+        write_table(folder / LOGPS, table, ReferenceLogps)
+        return Accounts(
+            rows_in=len(pairs),
+            rows_out=len(encoded.pairs),
+            rejected={"too_long": len(encoded.rejected)} if encoded.rejected else {},
+        )
+
+    yield compute
+
+
+def _rows(pairs: Sequence[TokenPair], *, with_kl: bool) -> Mapping[str, list[PromptAnswer]]:
+    """Chosen and rejected of each pair and, if wanted, those of its neighbour to its prompt."""
+    return {
+        pair.pair_id: [
+            PromptAnswer(tuple(pair.prompt_ids), tuple(answer))
+            for answer in (
+                pair.chosen_ids,
+                pair.rejected_ids,
+                *((other.chosen_ids, other.rejected_ids) if with_kl else ()),
+            )
+        ]
+        for pair, other in with_neighbours(pairs)
+    }
+
+
+def _summarise(_: Job[ReferenceSpec], artifact: Artifact) -> Summary:
+    return {"num_pairs": artifact.manifest.accounts.rows_out}
+
+
+REFERENCE = Stage(
+    name="reference",
+    version=1,
+    plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
+    open_worker=_open_worker,
+    summarise=_summarise,
+)
