@@ -32,6 +32,9 @@ app.command(
 app.command(
     "flows.commands.deploy:deploy", help="Register deployments and automations at a Prefect server."
 )
+app.command(
+    "flows.commands.serve:serve", help="Prefect server, MLflow server and a worker on this machine."
+)
 app.command("flows.commands.notify:notify", help="Announce new preference data.")
 app.command("flows.commands.retrain:retrain", help="Look at the incoming data and retrain on it.")
 app.command("flows.commands.gc:gc", help="Delete artifacts that no run or model version needs.")

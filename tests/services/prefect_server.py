@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import psutil
@@ -101,7 +102,7 @@ def process(
         kill_tree(started)
 
 
-def kill_tree(started: subprocess.Popen[bytes]) -> None:
+def kill_tree(started: subprocess.Popen[Any]) -> None:
     """End a process and its descendants: a worker starts each run in a session of its own."""
     with suppress(psutil.NoSuchProcess):
         for descendant in psutil.Process(started.pid).children(recursive=True):

@@ -1,0 +1,74 @@
+"""`pvar serve`: Prefect server, MLflow server and a worker on this machine."""
+
+import signal
+from types import FrameType
+
+from flows.commands.options import PresetOption, SetOption
+from flows.commands.rules import RuleOption
+
+
+def serve(
+    *,
+    preset: PresetOption = None,
+    set_: SetOption = (),
+    rule: RuleOption = (),
+    port: int = 4200,
+    mlflow_port: int = 5000,
+) -> None:
+    """Serve the workflow on loopback until Ctrl-C, which stops everything that was started.
+
+    Parameters
+    ----------
+    preset
+        What the deployed pipeline runs by default: name of a preset or path of a YAML file.
+    set_
+        Changes to the preset as key=value.
+    rule
+        When to retrain as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming.
+    port
+        Of the Prefect server; 0 for any free one.
+    mlflow_port
+        Of the MLflow server; 0 for any free one.
+    """
+    from flows.commands.rules import retrain_config
+    from infra.presets import load_config
+
+    config = retrain_config(load_config(preset, set_), rule)
+
+    from flows.console import console, show_progress
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        with show_progress():
+            from flows.serve import Addresses
+            from flows.serve import serve as run
+            from infra.settings import Settings
+
+            def tell(addresses: Addresses) -> None:
+                console().print(
+                    f"Prefect  {addresses.prefect}\nMLflow   {addresses.mlflow}\n"
+                    "for commands in another terminal:\n"
+                    f"export PREFECT_API_URL={addresses.prefect_api} "
+                    f"PVAR_MLFLOW_TRACKING_URI={addresses.mlflow}\nCtrl-C stops everything",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+
+            run(
+                Settings(),
+                config,
+                preset=preset,
+                prefect_port=port,
+                mlflow_port=mlflow_port,
+                on_ready=tell,
+            )
+    except KeyboardInterrupt:
+        console().print("stopped", highlight=False)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End the body once; another Ctrl-C must not leave half of it running."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt

@@ -1,0 +1,132 @@
+"""Processes that are started together and end together, with nothing left of any of them.
+
+Each is in a session of its own: Ctrl-C at the terminal reaches only the process that started them,
+which then ends them in the opposite order. What they started themselves (a worker starts runs, a
+server its workers) ends with them, also when the one that started it is gone already.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import psutil
+
+from pvar.errors import StageError
+
+START_SECONDS = 180.0
+"""A first start makes a database, on a busy machine."""
+
+GRACE_SECONDS = 15.0
+"""Between being asked to end and being killed: a run says in it that it was stopped."""
+
+POLL_SECONDS = 0.5
+NUM_LOG_LINES = 12
+
+
+class _Service(NamedTuple):
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+class Services:
+    """The processes; as a context, all of them are over when the body ends, however it ends."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._services: list[_Service] = []
+        self._seen: set[psutil.Process] = set()
+
+    def start(
+        self, name: str, module: str, *arguments: str, environment: Mapping[str, str]
+    ) -> None:
+        """Start `python -m module arguments…`; its output goes to `logs/name.log`."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"{name.lower().replace(' ', '-')}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._services.append(_Service(name, process, log))
+
+    def wait_until(self, is_ready: Callable[[], bool], what: str) -> None:
+        """Wait for a sign of life; StageError if it does not come, or a process ends instead."""
+        deadline = time.monotonic() + START_SECONDS
+        while not is_ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise StageError(
+                    f"{what} is not ready after {START_SECONDS:.0f} s; see the logs in {self._logs}"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def wait(self) -> None:
+        """Wait for the first process to end; StageError says which, and its last words."""
+        while True:
+            self.check()
+            time.sleep(POLL_SECONDS)
+
+    def check(self) -> None:
+        """StageError if a process has ended."""
+        for service in self._services:
+            code = service.process.poll()
+            if code is not None:
+                raise StageError(
+                    f"{service.name} ended with code {code}, and the others are stopped; the end "
+                    f"of {service.log}:\n{_tail(service.log)}"
+                )
+            self._seen |= _tree(service.process.pid)
+        self._seen = {process for process in self._seen if process.is_running()}
+
+    def stop(self) -> None:
+        """End all, the last one first: runs report their end to servers that still live."""
+        while self._services:
+            service = self._services.pop()
+            _end(_tree(service.process.pid))
+            service.process.wait()
+        _end(self._seen)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _tree(pid: int) -> set[psutil.Process]:
+    """A process and all that came from it."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return {process, *process.children(recursive=True)}
+    return set()
+
+
+def _end(processes: set[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=GRACE_SECONDS)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=GRACE_SECONDS)
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-NUM_LOG_LINES:]) or "  (empty)"

@@ -1,0 +1,19 @@
+"""A service that starts a process in a session of its own, as a worker does, and waits or dies.
+
+python -m tests.services.spawner FILE SECONDS    writes the process's id into FILE
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":
+    file, seconds = sys.argv[1:]
+    child = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
+    )
+    Path(file).write_text(str(child.pid))
+    time.sleep(float(seconds))
+    print("out of patience")
+    sys.exit(3)
