@@ -12,7 +12,7 @@ VLLM := $(VENV)/.vllm
 # Two processes, each with files of its own; PyTorch's threads would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: help setup setup-vllm demo test test-quick check format lock serve clean
+.PHONY: help setup setup-vllm demo test test-quick check format lock serve images up down logs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,35 @@ format: setup ## rewrite the code in the project's style
 
 serve: setup ## Prefect server, MLflow server and a worker on this machine
 	@$(BIN)/pvar serve
+
+# The images of the stages; more build arguments (docker/Dockerfile) through IMAGE_ARGUMENTS.
+IMAGES ?= cpu train sample
+images: ## build the containers' images: pvar:cpu, pvar:train, pvar:sample
+	@for target in $(IMAGES); do \
+	  docker build $(IMAGE_ARGUMENTS) --file docker/Dockerfile --target $$target --tag pvar:$$target . \
+	    || exit 1; \
+	done
+
+STACK_ENV ?= docker/.env
+DOCKER_SOCKET ?= /var/run/docker.sock
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+STACK = DOCKER_SOCKET=$(DOCKER_SOCKET) DOCKER_GROUP=`stat -c %g $(DOCKER_SOCKET)` \
+  $(COMPOSE) --project-name pvar --env-file $(STACK_ENV) --file docker/compose.yaml $(STACK_OVERRIDE)
+NEEDS_ENV = @test -f $(STACK_ENV) || { echo "$(STACK_ENV) is missing:" \
+  "cp docker/.env.example $(STACK_ENV), and choose passwords"; exit 1; }
+
+up: ## start PostgreSQL, S3, Prefect, MLflow and a worker as containers
+	$(NEEDS_ENV)
+	@$(STACK) up --detach
+	@echo "Prefect http://127.0.0.1:4200, MLflow http://127.0.0.1:5000 (or the ports of $(STACK_ENV))"
+
+down: ## stop them; data stays in the volumes
+	$(NEEDS_ENV)
+	@$(STACK) down --remove-orphans $(DOWN_ARGUMENTS)
+
+logs: ## follow what they say
+	$(NEEDS_ENV)
+	@$(STACK) logs --follow
 
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-emit-index-url \
   --no-emit-find-links --no-header --no-annotate --generate-hashes --no-emit-package torch

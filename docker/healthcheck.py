@@ -22,7 +22,7 @@ def find_fault() -> str | None:
         return f"{home} cannot be written: {error.strerror}"
     if api := os.environ.get("PREFECT_API_URL"):
         try:
-            urllib.request.urlopen(f"{api}/health", timeout=TIMEOUT_SECONDS).close()
+            urllib.request.urlopen(f"{api}/health", timeout=TIMEOUT_SECONDS).close()  # noqa: S310  the user's own address
         except (OSError, ValueError) as error:
             return f"the Prefect server at {api} does not answer: {error}"
     return None

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.services import prefect_server
+from tests.services import docker, prefect_server
+from tests.services.docker import Engine
 from tests.services.prefect_server import PrefectServer
 
 
@@ -20,3 +21,19 @@ def server(running_server: PrefectServer) -> Iterator[PrefectServer]:
     """The server, which this process talks to as well while the test runs."""
     with running_server.is_ours():
         yield running_server
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[Engine]:
+    """A Docker engine, shared by the test processes."""
+    docker.require_engine()
+    with docker.running() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def docker_images(docker_engine: Engine) -> Engine:
+    """The engine with the images `pvar:cpu` and `pvar:train`, built from this checkout."""
+    for target in ("cpu", "train"):
+        docker_engine.build(target)
+    return docker_engine
