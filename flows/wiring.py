@@ -67,8 +67,13 @@ class Wiring:
                 from infra.engines.fake import FakeSampler
 
                 return FakeSampler(settings.max_prompt_tokens, settings.max_new_tokens)
-            case "vllm" | "openai":
-                raise ConfigError(f"engine {settings.engine!r} is not built yet; use transformers")
+            case "vllm":
+                from infra.engines.vllm import load_vllm_sampler
+
+                assert folder is not None
+                return load_vllm_sampler(folder, settings, runtime)
+            case "openai":
+                raise ConfigError(f"engine {settings.engine!r} is not built yet; use vllm")
 
     def scorer(
         self, settings: RewardModelConfig, folder: Path | None, runtime: RuntimeConfig

@@ -19,6 +19,7 @@ from pvar.judging import Identity, refuse_circular_judge
 from pvar.pairs import PairRule
 from pvar.placement import PlacementConfig
 from pvar.selection import Budget, StrategyName
+from pvar.vllm_config import VllmConfig
 
 ModelReference = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -346,6 +347,8 @@ class RuntimeConfig(ConfigModel):
     """Responses that are scored between two writes."""
     sequences_per_batch: int = Field(default=128, ge=1)
     """Sequences generated at once (transformers engine)."""
+    vllm: VllmConfig = VllmConfig()
+    """How vLLM spreads a model and what memory it takes."""
     score_tokens_per_batch: int | None = Field(default=None, ge=64)
     """Padded tokens of one scoring batch; halved when memory runs out. None: the device decides."""
     pairs_per_device: int = Field(default=4, ge=1)

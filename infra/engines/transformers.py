@@ -1,33 +1,23 @@
 """Sampling with transformers, in process: the engine for machines without vLLM.
 
-Batches are sorted by prompt length and padded on the left; the prompt is rendered to ids by the
-model's own chat template (`pvar/chat.py`); `decoding.py` draws the answers.
-Not covered: continuous batching, several devices.
+Batches are sorted by prompt length and padded on the left; `chat_format.py` renders the prompts,
+`decoding.py` draws the answers. Not covered: continuous batching, several devices.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from infra.engines.chat_format import ChatFormat, Encoded, load_chat_format
 from infra.engines.decoding import Sampling, decode
-from pvar.chat import prompt_token_ids
 from pvar.config import SamplerSettings
-from pvar.digest import response_id
 from pvar.ports import Rejection, SampleRequest
-from pvar.records import FinishReason, Response
+from pvar.records import Response
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
-
-
-class _Encoded(NamedTuple):
-    prompt_id: str
-    token_ids: list[int]
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -35,7 +25,7 @@ class TransformersSampler:
     """A causal language model and its tokenizer, loaded."""
 
     model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
+    chat: ChatFormat
     settings: SamplerSettings
     sequences_per_batch: int
 
@@ -46,7 +36,7 @@ class TransformersSampler:
         import torch
 
         torch.manual_seed(seed)
-        encoded, rejections = self._encode(requests)
+        encoded, rejections = self.chat.encode(requests)
         encoded.sort(key=lambda item: (len(item.token_ids), item.prompt_id))
         responses: list[Response] = []
         for batch in _batches(encoded, max(1, self.sequences_per_batch // num_responses)):
@@ -56,21 +46,7 @@ class TransformersSampler:
     def close(self) -> None:
         """Nothing beyond the process: memory is freed when it ends (each stage is its own)."""
 
-    def _encode(self, requests: Sequence[SampleRequest]) -> tuple[list[_Encoded], list[Rejection]]:
-        limit = self.settings.max_prompt_tokens
-        context = getattr(self.model.config, "max_position_embeddings", None)
-        if context is not None:
-            limit = min(limit, context - self.settings.max_new_tokens)
-        encoded, rejections = [], []
-        for request in requests:
-            ids = prompt_token_ids(self.tokenizer, request.messages)
-            if len(ids) > limit:
-                rejections.append(Rejection(request.prompt_id, "prompt_too_long"))
-            else:
-                encoded.append(_Encoded(request.prompt_id, ids))
-        return encoded, rejections
-
-    def _generate(self, batch: Sequence[_Encoded], num_responses: int) -> list[Response]:
+    def _generate(self, batch: Sequence[Encoded], num_responses: int) -> list[Response]:
         token_ids, mask = _pad_left([item.token_ids for item in batch], self._padding_id())
         device = self.model.device
         how = Sampling(
@@ -78,34 +54,19 @@ class TransformersSampler:
             self.settings.max_new_tokens,
             self.settings.temperature,
             self.settings.top_p,
-            self._end_ids(),
+            self.chat.end_ids,
         )
         answers = decode(self.model, token_ids.to(device), mask.to(device), how)
         return [
-            self._response(item.prompt_id, index, answers[row * num_responses + index])
+            self.chat.response(item.prompt_id, index, answers[row * num_responses + index])
             for row, item in enumerate(batch)
             for index in range(num_responses)
         ]
 
-    def _response(self, prompt_id: str, index: int, token_ids: list[int]) -> Response:
-        ended = token_ids[-1] in self._end_ids()
-        finish: FinishReason = "stop" if ended else "length"
-        text = str(self.tokenizer.decode(token_ids, skip_special_tokens=True)).strip()
-        return Response(
-            prompt_id, response_id(prompt_id, index, text), index, text, len(token_ids), finish
-        )
-
-    def _end_ids(self) -> frozenset[int]:
-        configured = self.model.generation_config.eos_token_id
-        many = configured if isinstance(configured, list) else [configured]
-        return frozenset(
-            token for token in (*many, self.tokenizer.eos_token_id) if token is not None
-        )
-
     def _padding_id(self) -> int:
         """Any id will do: padding is masked, and what follows an end is cut off."""
-        pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else next(iter(self._end_ids())))
+        pad = self.chat.tokenizer.pad_token_id
+        return int(pad if pad is not None else next(iter(self.chat.end_ids)))
 
 
 def load_transformers_sampler(
@@ -113,17 +74,17 @@ def load_transformers_sampler(
 ) -> TransformersSampler:
     """Load the model in a Hugging Face folder; bfloat16, on the GPU if there is one."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.bfloat16, use_safetensors=True, trust_remote_code=False
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return TransformersSampler(model, tokenizer, settings, sequences_per_batch)
+    chat = load_chat_format(folder, settings)
+    return TransformersSampler(model, chat, settings, sequences_per_batch)
 
 
-def _batches(items: Sequence[_Encoded], size: int) -> Iterator[Sequence[_Encoded]]:
+def _batches(items: Sequence[Encoded], size: int) -> Iterator[Sequence[Encoded]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

@@ -1,0 +1,86 @@
+"""What engines that know the policy's tokenizer do alike: prompts to ids, and ids to responses.
+
+Prompts are rendered by the model's own chat template, straight to ids (`pvar/chat.py`), so that all
+engines send a model the same ids, with exactly one beginning-of-sequence token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pvar.chat import prompt_token_ids
+from pvar.config import SamplerSettings
+from pvar.digest import response_id
+from pvar.ports import Rejection, SampleRequest
+from pvar.records import FinishReason, Response
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Encoded(NamedTuple):
+    """A prompt as the model reads it."""
+
+    prompt_id: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """How a policy reads a prompt and ends an answer."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    end_ids: frozenset[int]
+    """Tokens that end an answer."""
+    max_prompt_tokens: int
+    """Longer prompts are rejected, never cut: by the settings or by the model's context."""
+
+    def encode(self, requests: Sequence[SampleRequest]) -> tuple[list[Encoded], list[Rejection]]:
+        """Ids of each prompt; what is too long or refused by the template rejects only itself."""
+        from jinja2 import TemplateError
+
+        encoded, rejections = [], []
+        for request in requests:
+            try:
+                ids = prompt_token_ids(self.tokenizer, request.messages)
+            except TemplateError:  # some templates know no system message, or want turns to change
+                rejections.append(Rejection(request.prompt_id, "refused_by_chat_template"))
+                continue
+            if len(ids) > self.max_prompt_tokens:
+                rejections.append(Rejection(request.prompt_id, "prompt_too_long"))
+            else:
+                encoded.append(Encoded(request.prompt_id, ids))
+        return encoded, rejections
+
+    def response(self, prompt_id: str, index: int, token_ids: Sequence[int]) -> Response:
+        """The answer of these ids, the end token included; without one it is truncated."""
+        ended = bool(token_ids) and token_ids[-1] in self.end_ids
+        finish: FinishReason = "stop" if ended else "length" if token_ids else "error"
+        text = str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
+        return Response(
+            prompt_id, response_id(prompt_id, index, text), index, text, len(token_ids), finish
+        )
+
+
+def load_chat_format(folder: Path, settings: SamplerSettings) -> ChatFormat:
+    """Read the tokenizer and what the model's configuration says of its ends and its context."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if (folder / "generation_config.json").exists():
+        generation = GenerationConfig.from_pretrained(folder)
+    else:
+        generation = GenerationConfig.from_model_config(config)
+    configured = generation.eos_token_id
+    ends = configured if isinstance(configured, list) else [configured]
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    limit = settings.max_prompt_tokens
+    if context is not None:
+        limit = min(limit, context - settings.max_new_tokens)
+    return ChatFormat(
+        tokenizer,
+        frozenset(token for token in (*ends, tokenizer.eos_token_id) if token is not None),
+        limit,
+    )
