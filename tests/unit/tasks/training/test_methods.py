@@ -1,0 +1,99 @@
+"""Every method learns what is preferred, full or with adapters, and says what it does per step."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from tests.unit.infra.tiny_models import save_language_model
+from tests.unit.tasks.training.trainings import mean_margin, token_pairs, train, trained
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of libraries
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+METHODS: dict[str, dict[str, Any]] = {
+    "dpo": {},
+    "ipo": {},
+    "kto": {},
+    "simpo": {"beta": 2.0, "simpo_gamma": 0.5},
+    "orpo": {},
+}
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_language_model(tmp_path_factory.mktemp("policy"), seed=1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_learns_what_is_preferred(tmp_path: Path, policy: Path, method: str) -> None:
+    pairs = token_pairs(policy)
+    before = mean_margin(policy, pairs)
+    swapped = [
+        pair._replace(chosen_ids=pair.rejected_ids, rejected_ids=pair.chosen_ids) for pair in pairs
+    ]
+
+    steps = train(tmp_path / "right", policy, pairs, method=method, **METHODS[method])
+    train(tmp_path / "swapped", policy, swapped, method=method, **METHODS[method])
+
+    # In nats of the whole answers, by the trained models' own logits.
+    assert mean_margin(trained(tmp_path / "right"), pairs) > before + 5
+    assert mean_margin(trained(tmp_path / "swapped"), pairs) < before - 5
+    assert steps[-1].loss < steps[0].loss
+    assert steps[-1].margin > steps[0].margin
+    for step in steps:
+        figures = [value for value in step._asdict().values() if value is not None]
+        assert all(math.isfinite(value) for value in figures)
+        assert (step.accuracy is None) == (method == "kto")
+        assert step.margin == pytest.approx(step.chosen_reward - step.rejected_reward, abs=1e-4)
+        assert step.tokens_per_second is not None
+        assert step.tokens_per_second > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "first_loss"),
+    [
+        # The policy is its reference, so all log-ratios are 0 at the first step.
+        ("dpo", math.log(2)),  # −log σ(0)
+        ("ipo", 25.0),  # (0 − 1/(2·0.1))²
+        ("kto", 0.5),  # 1 − σ(0)
+    ],
+)
+def test_the_first_loss_is_that_of_a_policy_that_is_its_reference(
+    tmp_path: Path, policy: Path, method: str, first_loss: float
+) -> None:
+    steps = train(tmp_path / "run", policy, token_pairs(policy), method=method, num_epochs=1)
+    assert steps[0].loss == pytest.approx(first_loss, abs=1e-4)
+    assert steps[0].margin == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adapters_are_merged_and_kept_on_request(tmp_path: Path, policy: Path, method: str) -> None:
+    from peft import PeftModel
+
+    pairs = token_pairs(policy)
+    lora = {"rank": 4, "dropout": 0.1, "keep_adapter": True}
+    train(tmp_path / "run", policy, pairs, method=method, lora=lora, **METHODS[method])
+
+    merged = mean_margin(trained(tmp_path / "run"), pairs)
+    assert merged > mean_margin(policy, pairs) + 1
+    base = AutoModelForCausalLM.from_pretrained(policy)
+    adapted = PeftModel.from_pretrained(base, tmp_path / "run" / "adapter").merge_and_unload()
+    adapted.save_pretrained(tmp_path / "again")
+    # The merged model is stored in bfloat16: 3 digits of each weight.
+    assert mean_margin(tmp_path / "again", pairs) == pytest.approx(merged, rel=0.05)
+
+
+def test_dropout_of_the_adapters_is_applied(tmp_path: Path, policy: Path) -> None:
+    # TRL takes all dropout away unless it is told not to.
+    pairs = token_pairs(policy)
+    with_, without = (
+        train(tmp_path / str(dropout), policy, pairs, lora={"rank": 4, "dropout": dropout})
+        for dropout in (0.5, 0.0)
+    )
+    assert [step.loss for step in with_] != pytest.approx([step.loss for step in without], abs=1e-3)
