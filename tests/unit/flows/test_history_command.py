@@ -9,6 +9,8 @@ from flows.commands.history import history
 from pvar.ports import Store
 from tests.services.registry import MODEL, RegistryNeighbours
 
+pytestmark = pytest.mark.slow  # MLflow sets up its database
+
 RESULTS = {"win_rate": "0.6100", "win_rate_lower": "0.5300", "win_rate_upper": "0.6800"}
 
 

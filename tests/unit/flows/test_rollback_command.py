@@ -10,6 +10,8 @@ from pvar.errors import PromotionError
 from pvar.ports import RegisteredVersion, Store
 from tests.services.registry import MODEL, RegistryNeighbours
 
+pytestmark = pytest.mark.slow  # MLflow sets up its database
+
 
 @pytest.fixture
 def neighbours(

@@ -14,6 +14,8 @@ from pvar.errors import ConfigError, StageError
 from pvar.retrain import RetrainConfig
 from tests.services.processes import answers, free_port, wait_until
 
+pytestmark = pytest.mark.slow  # processes that start and end
+
 
 def start_two(services: Services, folder: Path, seconds: float) -> tuple[int, int]:
     """A server that lives on, and a service that ends itself; port and id of what it started."""

@@ -14,6 +14,8 @@ from pvar.errors import ModelError, PromotionError, TrackingError
 from pvar.ports import RegisteredVersion, Store
 from tests.services.registry import MODEL, RegistryNeighbours
 
+pytestmark = pytest.mark.slow  # MLflow sets up its database
+
 
 @pytest.fixture
 def neighbours(tmp_path: Path, file_store: Store) -> RegistryNeighbours:

@@ -17,6 +17,8 @@ from tasks.stage import Job
 from tests.artifacts import opened, put_artifact
 from tests.services.registry import MODEL, RegistryNeighbours
 
+pytestmark = pytest.mark.slow  # MLflow sets up its database
+
 # Lower end above one half, everything judged, nine of ten answers ended by themselves.
 GOOD = {
     "win_rate": 0.61,

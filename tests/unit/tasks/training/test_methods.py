@@ -11,6 +11,7 @@ from tests.unit.infra.tiny_models import save_language_model
 from tests.unit.tasks.training.trainings import mean_margin, token_pairs, train, trained
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of libraries
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),

@@ -15,6 +15,7 @@ from tests.unit.tasks.training.trainings import PAIRS, reference, token_pairs
 from tests.workflow import Workflow, start_workflow
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of libraries
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
