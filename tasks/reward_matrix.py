@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pvar.combine import combine_preference_variance, disagreement
 from pvar.config import SelectConfig
-from pvar.pairs.answers import usable_answers
+from pvar.pairs.answers import Answers, usable_answers
 from pvar.records import Prompt, Response, Score
 from pvar.scale import scale_from_spread
 from pvar.selection import Candidates
@@ -39,6 +39,8 @@ class Rewards:
     """Reward scale τ of each model."""
     combined: list[Score]
     """One reward per response: its reward, or over several models the mean of reward / scale."""
+    left_out: Mapping[str, int]
+    """Responses that may not be used, by the name of the rule."""
 
     @property
     def scaled(self) -> Floats:
@@ -63,7 +65,11 @@ def read_rewards(
         _finite_rewards(inputs[f"scores-{name}"].rows(SCORES, Score), penalties)
         for name in reward_models
     ]
-    usable = _usable_places(prompts, responses, scores, keep_truncated=settings.keep_truncated)
+    answers = _usable_answers(prompts, responses, scores, keep_truncated=settings.keep_truncated)
+    usable = {
+        prompt_id: [answer.response_id for answer in them]
+        for prompt_id, them in answers.by_prompt.items()
+    }
     width = max((len(ids) for ids in usable.values()), default=0)
     matrix = np.full((len(scores), len(prompts), max(width, 1)), np.nan)
     for row, prompt in enumerate(prompts):
@@ -74,7 +80,14 @@ def read_rewards(
         scale_from_spread(model) if settings.reward_scale == "spread" else settings.reward_scale
         for model in matrix
     )
-    return Rewards(prompts, responses, matrix, scales, _combine(responses, scores, scales))
+    return Rewards(
+        prompts,
+        responses,
+        matrix,
+        scales,
+        _combine(responses, scores, scales),
+        answers.accounts.rejected,
+    )
 
 
 def _finite_rewards(scores: list[Score], penalties: Mapping[str, float]) -> dict[str, float]:
@@ -85,29 +98,25 @@ def _finite_rewards(scores: list[Score], penalties: Mapping[str, float]) -> dict
     }
 
 
-def _usable_places(
+def _usable_answers(
     prompts: list[Prompt],
     responses: list[Response],
     scores: list[dict[str, float]],
     *,
     keep_truncated: bool,
-) -> dict[str, list[str]]:
-    """Prompt id → ids of its usable responses that every model has scored."""
+) -> Answers:
+    """The usable responses that every model has scored; their rewards here mean nothing."""
     common = [
         Score(each.prompt_id, each.response_id, 0.0)
         for each in responses
         if all(each.response_id in rewards for rewards in scores)
     ]
-    answers = usable_answers(
+    return usable_answers(
         responses,
         common,
         prompt_ids={prompt.prompt_id for prompt in prompts},
         keep_truncated=keep_truncated,
     )
-    return {
-        prompt_id: [answer.response_id for answer in them]
-        for prompt_id, them in answers.by_prompt.items()
-    }
 
 
 def _combine(

@@ -142,6 +142,7 @@ def _summarise(job: Job[SelectSpec], artifact: Artifact) -> Summary:
         "cut_value": selection.cut_value,
         "num_tied_at_cut": selection.num_tied_selected + selection.num_tied_left_out,
         "num_without_measure": selection.num_without_measure,
+        **{f"left_out_{rule}": count for rule, count in rewards.left_out.items()},
         **{f"reward_scale_{name}": scale for name, scale in scales.items()},
         **{
             f"saturation_share_{name}": saturation_share(model, scale=scales[name])

@@ -1,15 +1,23 @@
-"""Complete artifacts for tests, without running the stages that make them."""
+"""Complete artifacts without the stages that make them, and one stage over such inputs."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from pvar.accounts import Accounts
 from pvar.artifacts import FileRecord, Manifest, Recipe, ShardRecord, ShardSpec, Summary
-from pvar.ports import Store
+from pvar.config import RuntimeConfig
+from pvar.ports import Ports, Store
 from tasks.artifact import Artifact, ArtifactKeys, open_artifact
+from tasks.graph import Node
+from tasks.stage import Job, Stage, run_stage
+from tasks.tables import write_table
+
+ONE_ROW = Accounts(rows_in=1, rows_out=1)
 
 
 def put_artifact(
@@ -20,6 +28,7 @@ def put_artifact(
     inputs: Mapping[str, ArtifactKeys] | None = None,
     files: Mapping[str, bytes] | None = None,
     summary: Summary | None = None,
+    accounts: Accounts = ONE_ROW,
     is_complete: bool = True,
 ) -> ArtifactKeys:
     """Write recipe, one shard and (if complete) the manifest, as `tasks/stage.py` does."""
@@ -40,7 +49,6 @@ def put_artifact(
         FileRecord(name=name, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         for name, data in contents.items()
     )
-    accounts = Accounts(rows_in=1, rows_out=1)
     shard = ShardRecord(index=0, folder=folder, files=records, accounts=accounts)
     store.write(keys.record(0), shard.to_json())
     if is_complete:
@@ -60,3 +68,60 @@ def put_artifact(
 def opened(store: Store, keys: ArtifactKeys, cache: Path) -> Artifact:
     """A complete artifact, as an input of a stage."""
     return open_artifact(store, keys.stage, keys.digest, cache)
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Ports of which some are the test's own."""
+
+    ports: Ports
+    own: Mapping[str, object]
+
+    def __getattr__(self, name: str) -> Any:
+        return self.own[name] if name in self.own else getattr(self.ports, name)
+
+
+@dataclass(frozen=True)
+class StageBench:
+    """One stage over inputs that a test writes row by row."""
+
+    ports: Ports
+    folder: Path
+
+    def put(
+        self, stage: str, name: str, rows: Sequence[Any], record: type[NamedTuple]
+    ) -> ArtifactKeys:
+        """A complete artifact of one table."""
+        path = self.folder / name
+        num_rows = write_table(path, rows, record)
+        data = path.read_bytes()
+        return put_artifact(
+            self.ports.store,
+            stage,
+            config={"content": hashlib.sha256(data).hexdigest()},
+            files={name: data},
+            accounts=Accounts(rows_in=num_rows, rows_out=num_rows),
+        )
+
+    def run(
+        self,
+        stage: Stage[Any],
+        spec: BaseModel,
+        inputs: Mapping[str, ArtifactKeys],
+        **own_ports: object,
+    ) -> Artifact:
+        """The artifact that the stage makes of these inputs."""
+        node = Node(stage.name, stage, spec, inputs)
+        job = Job(
+            spec=spec,
+            runtime=RuntimeConfig(responses_per_shard=4, lease_seconds=5),
+            inputs={
+                name: opened(self.ports.store, keys, self.folder / "inputs")
+                for name, keys in inputs.items()
+            },
+            ports=Replaced(self.ports, own_ports),
+            keys=node.keys,
+            scratch=self.folder,
+            log_step=lambda step, figures: None,
+        )
+        return run_stage(stage, node.recipe, job).artifact
