@@ -76,7 +76,11 @@ class Wiring:
                 raise ConfigError(f"engine {settings.engine!r} is not built yet; use vllm")
 
     def scorer(
-        self, settings: RewardModelConfig, folder: Path | None, runtime: RuntimeConfig
+        self,
+        settings: RewardModelConfig,
+        folder: Path | None,
+        runtime: RuntimeConfig,
+        reference: Path | None = None,
     ) -> Scorer:
         """The reward model that the settings name."""
         match settings.kind:
@@ -92,6 +96,18 @@ class Wiring:
                 from infra.rewards.classifier import load_classifier_scorer
 
                 assert folder is not None
+            case "implicit":
+                from infra.rewards.implicit import load_implicit_scorer
+
+                assert folder is not None
+                assert reference is not None
+                return load_implicit_scorer(
+                    folder,
+                    reference,
+                    settings.beta,
+                    runtime.score_tokens_per_batch,
+                    settings.max_length_tokens,
+                )
                 return load_classifier_scorer(folder, settings, runtime.score_tokens_per_batch)
 
     def judge(self, settings: JudgeConfig, folder: Path | None, runtime: RuntimeConfig) -> Judge:
@@ -193,6 +209,13 @@ def _pin_reward_model(settings: RewardModelConfig, wiring: Wiring) -> RewardMode
         return settings
     return settings.model_copy(update={"model": _pin_model(settings.model, wiring)})
 
+    if settings.kind == "implicit":
+        return settings.model_copy(
+            update={
+                "policy": _pin_model(settings.policy, wiring),
+                "reference": _pin_model(settings.reference, wiring),
+            }
+        )
 
 def _pin_model(reference: str, wiring: Wiring) -> str:
     location, _, digest = pin_model(reference, wiring.registry.resolve).rpartition("#")

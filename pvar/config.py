@@ -106,8 +106,38 @@ class FakeReward(ConfigModel):
     """Share of responses that get no reward."""
 
 
-RewardModelConfig = Annotated[
+class ImplicitReward(ConfigModel):
+    """What a tuned policy prefers: β · (log π(y|x) − log π_ref(y|x)) (`pvar/implicit.py`)."""
+
+    kind: Literal["implicit"] = "implicit"
+    name: Name = "implicit"
+    """Name of the column and of the artifact."""
+    policy: ModelReference
+    """The tuned model: Hub id, path, s3:// or models:/ reference."""
+    reference: ModelReference
+    """The model that it was tuned from."""
+    beta: float = Field(default=0.1, gt=0)
+    """The β that it was tuned with."""
+    max_length_tokens: int = Field(default=4096, ge=8)
+    """Longer conversations get no reward (missing), never one of a shortened text."""
+
+    @model_validator(mode="after")
+    def _models_differ(self) -> Self:
+        if self.policy == self.reference:
+            raise ValueError(
+                f"policy and reference of the implicit reward are both {self.policy}: all its "
+                "rewards would be 0; give the tuned model as policy"
+            )
+        return self
+
+
+JudgingRewardModel = Annotated[
     VaderReward | ClassifierReward | FakeReward, Field(discriminator="kind")
+]
+"""One that judges prompts which no policy was tuned on."""
+
+RewardModelConfig = Annotated[
+    VaderReward | ClassifierReward | ImplicitReward | FakeReward, Field(discriminator="kind")
 ]
 
 
@@ -274,7 +304,7 @@ class RewardModelJudge(ConfigModel):
     """A reward model: σ of the difference of its rewards."""
 
     kind: Literal["reward_model"] = "reward_model"
-    reward_model: RewardModelConfig
+    reward_model: JudgingRewardModel
     """Must not be one of the selection's."""
     scale: float = Field(default=1.0, gt=0)
     """Reward difference per unit of log-odds."""
@@ -408,6 +438,7 @@ class PipelineConfig(ConfigModel):
             )
         refuse_circular_judge(
             judge_identity(self.evaluate.judge),
+        self._refuse_gap_without_models()
             [model.model_dump() for model in self.score.reward_models],
             allowed=self.evaluate.allow_circular_judge,
         )
@@ -415,6 +446,29 @@ class PipelineConfig(ConfigModel):
 
     def _refuse_uneven_batches(self) -> None:
         per_step, runtime = self.train.pairs_per_step, self.runtime
+    @property
+    def implicit_model(self) -> str | None:
+        """Name of the reward model that only the strategies implicit_gap_* look at."""
+        if not self.select.strategy.startswith("implicit_gap"):
+            return None
+        return next(each.name for each in self.score.reward_models if each.kind == "implicit")
+
+    def _refuse_gap_without_models(self) -> None:
+        strategy, kinds = self.select.strategy, [each.kind for each in self.score.reward_models]
+        if not strategy.startswith("implicit_gap"):
+            return
+        if kinds.count("implicit") != 1 or len(kinds) < 2:
+            raise ValueError(
+                f"select.strategy is {strategy} and score.reward_models are {', '.join(kinds)}; it "
+                "needs one of kind implicit, for the gap, and another one, which says what is "
+                "chosen and what rejected"
+            )
+        if self.select.pairs == "original":
+            raise ValueError(
+                f"select.strategy is {strategy} and select.pairs is original: annotated answers "
+                "are not scored, so they have no gap; use pairs of sampled answers (best_worst)"
+            )
+
         at_once = runtime.pairs_per_device * runtime.num_processes
         if per_step % at_once:
             raise ValueError(

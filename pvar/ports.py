@@ -193,9 +193,16 @@ class Ports(Protocol):
         ...
 
     def scorer(
-        self, settings: RewardModelConfig, folder: Path | None, runtime: RuntimeConfig
+        self,
+        settings: RewardModelConfig,
+        folder: Path | None,
+        runtime: RuntimeConfig,
+        reference: Path | None = None,
     ) -> Scorer:
-        """Load a reward model from its folder (None for lexicons and fakes)."""
+        """Load a reward model from its folder (None for lexicons and fakes).
+
+        `reference` is the folder of an implicit reward's second model.
+        """
         ...
 
     def judge(self, settings: JudgeConfig, folder: Path | None, runtime: RuntimeConfig) -> Judge:

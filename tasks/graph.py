@@ -190,6 +190,15 @@ def _sampling(policy: Pinned, ingest: Node) -> tuple[dict[str, Any], dict[str, A
 
 
 def _score_spec(model: RewardModelConfig) -> ScoreSpec:
+    if model.kind == "implicit":
+        policy, reference = Pinned.parse(model.policy), Pinned.parse(model.reference)
+        return ScoreSpec(
+            reward_model=model.model_copy(
+                update={"policy": policy.digest, "reference": reference.digest}
+            ),
+            model_location=policy.location,
+            reference_location=reference.location,
+        )
     if model.kind != "classifier":
         return ScoreSpec(reward_model=model, model_location=None)
     pinned = Pinned.parse(model.model)
@@ -218,7 +227,13 @@ def _select(config: PipelineConfig, ingest: Node, sample: Node, scores: list[Nod
     inputs = {"prompts": ingest.keys, "responses": sample.keys}
     for name, node in zip(names, scores, strict=True):
         inputs[f"scores-{name}"] = node.keys
-    return Node("select", SELECT, SelectSpec(settings=config.select, reward_models=names), inputs)
+    implicit = config.implicit_model
+    spec = SelectSpec(
+        settings=config.select,
+        reward_models=tuple(name for name in names if name != implicit),
+        implicit_model=implicit,
+    )
+    return Node("select", SELECT, spec, inputs)
 
 
 def _train(config: PipelineConfig, sample: Node, select: Node) -> Node:

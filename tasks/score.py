@@ -37,6 +37,8 @@ class ScoreSpec(BaseModel):
     reward_model: RewardModelConfig
     """Its model reference is the digest of the model."""
     model_location: str | None = Field(exclude=True)
+    reference_location: str | None = Field(default=None, exclude=True)
+    """Of an implicit reward's reference."""
 
 
 def _plan(job: Job[ScoreSpec]) -> tuple[ShardSpec, ...]:
@@ -50,9 +52,11 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
     messages = {
         prompt.prompt_id: prompt.messages for prompt in job.inputs["prompts"].rows(PROMPTS, Prompt)
     }
-    location = job.spec.model_location
-    folder = job.ports.model_folder(location) if location is not None else None
-    scorer = job.ports.scorer(job.spec.reward_model, folder, job.runtime)
+    folder, reference = (
+        job.ports.model_folder(location) if location is not None else None
+        for location in (job.spec.model_location, job.spec.reference_location)
+    )
+    scorer = job.ports.scorer(job.spec.reward_model, folder, job.runtime, reference)
 
     def score(shard: ShardSpec, folder: Path) -> Accounts:
         requests = [

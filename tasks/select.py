@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,13 @@ from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.config import SelectConfig
 from pvar.pairs import Annotation, Pairing, make_pairs
-from pvar.records import Pair
+from pvar.records import Pair, Score
 from pvar.selection import Candidates, Selection, select
 from pvar.variance import preference_variance_stderr, saturation_share
 from tasks.artifact import Artifact
+from tasks.implicit_gap import implicit_gap
 from tasks.reward_matrix import Rewards, measure, read_rewards
+from tasks.score import SCORES
 from tasks.stage import Job, Stage, Work
 from tasks.tables import PromptVariance, write_table
 
@@ -32,7 +35,9 @@ class SelectSpec(BaseModel):
 
     settings: SelectConfig
     reward_models: tuple[str, ...]
-    """Names of the score inputs, in order."""
+    """Names of the score inputs that PVar and pairs are made of, in order."""
+    implicit_model: str | None = None
+    """Name of the score input that only the implicit gap is made of."""
 
 
 class Choice(NamedTuple):
@@ -48,6 +53,14 @@ def choose(job: Job[SelectSpec]) -> Choice:
     settings = job.spec.settings
     rewards = read_rewards(job.inputs, job.spec.reward_models, settings)
     candidates = measure(rewards, settings)
+    if job.spec.implicit_model is not None:
+        everything = frozenset(prompt.prompt_id for prompt in rewards.prompts)
+        gap = implicit_gap(
+            rewards,
+            _pair(rewards, everything, settings).pairs,
+            job.inputs[f"scores-{job.spec.implicit_model}"].rows(SCORES, Score),
+        )
+        candidates = replace(candidates, implicit_gap=gap)
     selection = select(
         candidates,
         settings.strategy,

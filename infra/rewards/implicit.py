@@ -97,11 +97,16 @@ def _split(conversation: Ids, prompt: Ids) -> int | None:
 
 
 def load_implicit_scorer(
-    policy_folder: Path, reference_folder: Path, beta: float, tokens_per_batch: int | None
+    policy_folder: Path,
+    reference_folder: Path,
+    beta: float,
+    tokens_per_batch: int | None,
+    max_length_tokens: int = 2**31,
 ) -> ImplicitScorer:
     """Load both models and test them; they must read conversations as the same token ids.
 
-    A batch has at most `tokens_per_batch` padded tokens; None lets the device decide.
+    A batch has at most `tokens_per_batch` padded tokens; None lets the device decide. Conversations
+    longer than `max_length_tokens`, or than either model's context, get no reward.
     Raises ModelError for a folder that cannot be loaded, and ScoringError for models that cannot
     be compared or whose log-probabilities are not understood.
     """
@@ -109,7 +114,7 @@ def load_implicit_scorer(
 
     policy = load_checkpoint(policy_folder, AutoModelForCausalLM, "float32")
     reference = load_checkpoint(reference_folder, AutoModelForCausalLM, "float32")
-    limit = max_context_tokens(reference.model, max_context_tokens(policy.model, 2**31))
+    limit = max_context_tokens(reference.model, max_context_tokens(policy.model, max_length_tokens))
     probes = encode_requests(policy.tokenizer, PROBES, _split, limit)
     if probes != encode_requests(reference.tokenizer, PROBES, _split, limit):
         raise ScoringError(

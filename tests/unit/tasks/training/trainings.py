@@ -76,7 +76,7 @@ def reference(model: Any, pairs: Sequence[TokenPair]) -> list[ReferenceLogps]:
 
 
 def mean_margin(folder: Path, pairs: Sequence[TokenPair]) -> float:
-    """Mean of log π(chosen|x) − log π(rejected|x), by the model's own logits, one text at a time."""
+    """Mean log π(chosen|x) − log π(rejected|x) by the model's own logits, one text at a time."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
     def logp(prompt: list[int], answer: list[int]) -> float:
