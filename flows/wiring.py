@@ -19,8 +19,10 @@ from pvar.config import (
     RewardModelConfig,
     RuntimeConfig,
     SamplerSettings,
+    judge_identity,
 )
 from pvar.errors import ConfigError, IncompleteError
+from pvar.judging import refuse_circular_judge
 from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
 from tasks.artifact import open_artifact
@@ -198,6 +200,12 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     if judge.kind == "reward_model":
         reward_model = _pin_reward_model(judge.reward_model, wiring)
         judge = judge.model_copy(update={"reward_model": reward_model})
+    # Once more, now that digests tell whether two references lead to the same model.
+    refuse_circular_judge(
+        judge_identity(judge),
+        [model.model_dump() for model in reward_models],
+        allowed=config.evaluate.allow_circular_judge,
+    )
     evaluate = pinned.evaluate.model_copy(
         update={"judge": judge, "opponent": _pin_opponent(pinned, wiring)}
     )

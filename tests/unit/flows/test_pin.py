@@ -1,0 +1,50 @@
+"""Pinning: references become digests, and digests tell what names do not."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.wiring import pin
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
+from tests.workflow import fake_settings, open_wiring, write_prompts
+
+
+def reward_model(folder: Path) -> dict[str, Any]:
+    return {"kind": "classifier", "name": folder.name, "model": str(folder)}
+
+
+def config(home: Path, *, selects: Path, judges: Path, **changes: Any) -> PipelineConfig:
+    settings = fake_settings(
+        write_prompts(home / "prompts.jsonl"),
+        **{
+            "score.reward_models": [reward_model(selects)],
+            "evaluate.judge": {"kind": "reward_model", "reward_model": reward_model(judges)},
+            **changes,
+        },
+    )
+    return PipelineConfig.model_validate(settings)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """What pinning looks at: the files of a folder."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_a_copy_of_the_selections_reward_model_may_not_judge(tmp_path: Path, model: Path) -> None:
+    copy = shutil.copytree(model, tmp_path / "copy")
+    wiring = open_wiring(tmp_path)
+    with pytest.raises(ConfigError, match=r"also a reward model of the selection.*circular"):
+        pin(config(tmp_path, selects=model, judges=copy), wiring)
+
+    allowed = {"evaluate.allow_circular_judge": True}
+    assert pin(config(tmp_path, selects=model, judges=copy, **allowed), wiring)
+    (copy / "model.safetensors").write_bytes(b"other weights")
+    assert pin(config(tmp_path, selects=model, judges=copy), wiring)
