@@ -21,7 +21,7 @@ from pvar.config import (
     SamplerSettings,
     judge_identity,
 )
-from pvar.errors import ConfigError, IncompleteError
+from pvar.errors import IncompleteError
 from pvar.judging import refuse_circular_judge
 from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
@@ -56,7 +56,7 @@ class Wiring:
         return launch_file(sharding)
 
     def sampler(
-        self, settings: SamplerSettings, folder: Path | None, runtime: RuntimeConfig
+        self, settings: SamplerSettings, policy: str, folder: Path | None, runtime: RuntimeConfig
     ) -> Sampler:
         """The engine that the settings name."""
         match settings.engine:
@@ -75,7 +75,11 @@ class Wiring:
                 assert folder is not None
                 return load_vllm_sampler(folder, settings, runtime)
             case "openai":
-                raise ConfigError(f"engine {settings.engine!r} is not built yet; use vllm")
+                from infra.engines.openai import SamplerAccess, open_openai_sampler
+
+                assert folder is not None
+                limit = runtime.sampler_max_in_flight
+                return open_openai_sampler(folder, policy, settings, limit, SamplerAccess())
 
     def scorer(
         self,

@@ -377,6 +377,8 @@ class RuntimeConfig(ConfigModel):
     """Responses that are scored between two writes."""
     sequences_per_batch: int = Field(default=128, ge=1)
     """Sequences generated at once (transformers engine)."""
+    sampler_max_in_flight: int = Field(default=32, ge=1, le=1024)
+    """Prompts that are with the policy's server at the same time (openai engine)."""
     vllm: VllmConfig = VllmConfig()
     """How vLLM spreads a model and what memory it takes."""
     score_tokens_per_batch: int | None = Field(default=None, ge=64)

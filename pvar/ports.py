@@ -187,9 +187,9 @@ class Ports(Protocol):
         ...
 
     def sampler(
-        self, settings: SamplerSettings, folder: Path | None, runtime: RuntimeConfig
+        self, settings: SamplerSettings, policy: str, folder: Path | None, runtime: RuntimeConfig
     ) -> Sampler:
-        """Load a policy from its folder (None for engines that need none)."""
+        """Load the policy of that digest from its folder (None for engines that need none)."""
         ...
 
     def scorer(

@@ -57,8 +57,8 @@ def _plan(job: Job[SampleSpec]) -> tuple[ShardSpec, ...]:
 
 
 def _policy_folder(job: Job[SampleSpec]) -> Path | None:
-    """The model's folder; None where the engine needs none (a server, a fake)."""
-    if job.spec.settings.engine in ("openai", "fake"):
+    """The model's folder; None where the engine needs none. A server's tokenizer is wanted here."""
+    if job.spec.settings.engine == "fake":
         return None
     return job.ports.model_folder(job.spec.policy_location)
 
@@ -66,7 +66,9 @@ def _policy_folder(job: Job[SampleSpec]) -> Path | None:
 @contextmanager
 def _open_worker(job: Job[SampleSpec]) -> Iterator[Work]:
     prompts = _prompts(job)
-    sampler = job.ports.sampler(job.spec.settings, _policy_folder(job), job.runtime)
+    sampler = job.ports.sampler(
+        job.spec.settings, job.spec.policy, _policy_folder(job), job.runtime
+    )
 
     def sample(shard: ShardSpec, folder: Path) -> Accounts:
         wanted = prompts[shard.start : shard.stop]

@@ -8,6 +8,7 @@ The server's own words stay out of every reason and error, and no exception of t
 chained: they may quote the key, the address or the texts.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -145,12 +146,13 @@ def _refusal(error: "APIStatusError", model: str) -> Exception:
         return JudgeError(f"the account of PVAR_JUDGE_API_KEY has no credit left ({status})")
     reason = "rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else f"http_{status}"
     if status in _AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return TransientError(reason, _retry_after(error.response.headers.get("retry-after")))
+        return TransientError(reason, retry_after(error.response.headers))
     return CallError(reason)
 
 
-def _retry_after(header: str | None) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds until the server wants to be asked again: it says seconds or a date (RFC 9110)."""
+    header = headers.get("retry-after")
     if header is None:
         return None
     try:

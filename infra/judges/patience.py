@@ -79,7 +79,7 @@ def _sleep(over: Event) -> Callable[[float], None]:
 
 def _report(state: RetryCallState) -> None:
     pause = state.next_action.sleep if state.next_action else 0
-    _log.info("judge: %s; asking again in %.1f s", _error(state).reason, pause)
+    _log.info("server: %s; asking again in %.1f s", _error(state).reason, pause)
 
 
 def _error(state: RetryCallState) -> TransientError:

@@ -1,0 +1,212 @@
+"""Sampling on a server: what is sent, what is made of the answers, and what failures mean."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from transformers import AutoTokenizer
+
+from infra.engines.openai import OpenAISampler, SamplerAccess, open_openai_sampler
+from infra.judges.patience import Patience
+from pvar.chat import prompt_token_ids
+from pvar.config import SamplerSettings
+from pvar.errors import ConfigError, ModelError
+from pvar.ports import Rejection, SampleRequest
+from pvar.records import Message
+from tests.services.completions_server import CompletionsServer, Sent, serving
+from tests.unit.infra.tiny_models import BOS, END, save_language_model
+
+POLICY = "sha256-0123456789abcdef"
+KEY = "sk-do-not-tell"
+SETTINGS = SamplerSettings(engine="openai", max_new_tokens=6, max_prompt_tokens=200)
+QUESTIONS = [
+    SampleRequest("a", (Message("user", "first"),)),
+    SampleRequest("b", (Message("user", "second"),)),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_language_model(tmp_path_factory.mktemp("policy"))
+
+
+@contextmanager
+def sampler_at(
+    folder: Path,
+    behaviour: Callable[[Any], Sent],
+    *,
+    seeds: bool = True,
+    served: str = POLICY,
+    max_in_flight: int = 4,
+) -> Iterator[tuple[OpenAISampler, CompletionsServer]]:
+    with serving(served, behaviour) as server:
+        access = SamplerAccess(
+            base_url=SecretStr(server.base_url), api_key=SecretStr(KEY), seeds=seeds
+        )
+        patience = Patience(timeout_seconds=10, max_attempts=3, back_off_seconds=0.001)
+        sampler = open_openai_sampler(folder, POLICY, SETTINGS, max_in_flight, access, patience)
+        try:
+            yield sampler, server
+        finally:
+            sampler.close()
+
+
+def letters(text: str) -> list[int]:
+    """Ids of the tiny tokenizer, which knows single bytes."""
+    vocabulary = [chr(i) for i in range(33, 127)]  # the first of the byte-level alphabet, sorted
+    return [4 + vocabulary.index(letter) for letter in text]
+
+
+def answers(*all_ids: list[int]) -> Sent:
+    choices = [
+        {"index": index, "text": "not used", "finish_reason": "stop", "token_ids": ids}
+        for index, ids in enumerate(all_ids)
+    ]
+    return Sent({"object": "text_completion", "choices": choices})
+
+
+def test_the_server_is_sent_the_template_s_ids_with_one_beginning(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with sampler_at(folder, lambda _: answers([5, END], [6, END])) as (sampler, server):
+        sampler.sample(QUESTIONS, num_responses=2, seed=7)
+    prompts = [body["prompt"] for body in server.asked]
+    wanted = [prompt_token_ids(tokenizer, request.messages) for request in QUESTIONS]
+    assert sorted(prompts) == sorted(wanted)
+    assert all(prompt.count(BOS) == 1 for prompt in prompts)
+    assert {(body["n"], body["max_tokens"], body["model"]) for body in server.asked} == {
+        (2, 6, POLICY)
+    }
+    assert server.authorizations == {f"Bearer {KEY}"}
+
+
+def test_answers_go_to_their_prompt_whatever_comes_back_first(folder: Path) -> None:
+    second_is_answered = threading.Event()
+
+    def behaviour(body: Any) -> Sent:
+        is_first = letters("first")[0] in body["prompt"] and len(body["prompt"]) % 2 == parity
+        if is_first:
+            assert second_is_answered.wait(10)
+            return answers([*letters("hi"), END])
+        second_is_answered.set()
+        return answers([*letters("longer")])
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # The two prompts differ by one letter in length.
+    parity = len(prompt_token_ids(tokenizer, QUESTIONS[0].messages)) % 2
+    with sampler_at(folder, behaviour) as (sampler, _):
+        responses, rejections = sampler.sample(QUESTIONS, num_responses=1, seed=7)
+    assert rejections == []
+    assert [(r.prompt_id, r.text, r.num_tokens, r.finish_reason) for r in responses] == [
+        ("a", "hi", 3, "stop"),  # the end token counts
+        ("b", "longer", 6, "length"),
+    ]
+
+
+def test_a_server_that_returns_no_ids_is_counted_by_its_text(folder: Path) -> None:
+    choices = [
+        {"index": 0, "text": " hi", "finish_reason": "stop"},
+        {"index": 1, "text": "longer", "finish_reason": "length"},
+    ]
+    with sampler_at(folder, lambda _: Sent({"choices": choices})) as (sampler, _):
+        responses, _ = sampler.sample(QUESTIONS[:1], num_responses=2, seed=7)
+    assert [(r.text, r.num_tokens, r.finish_reason) for r in responses] == [
+        ("hi", 4, "stop"),  # a space, two letters and the end
+        ("longer", 6, "length"),
+    ]
+
+
+def test_each_prompt_and_run_has_a_seed_of_its_own(folder: Path) -> None:
+    with sampler_at(folder, lambda _: answers([END])) as (sampler, server):
+        for seed in (1, 2, 1):
+            sampler.sample(QUESTIONS, num_responses=1, seed=seed)
+    seeds = [body["seed"] for body in server.asked]
+    assert len(set(seeds[:4])) == 4
+    assert sorted(seeds[4:]) == sorted(seeds[:2])
+
+
+def test_no_seed_is_sent_to_a_server_that_fails_at_them(folder: Path) -> None:
+    with sampler_at(folder, lambda _: answers([END]), seeds=False) as (sampler, server):
+        sampler.sample(QUESTIONS, num_responses=1, seed=1)
+    assert all("seed" not in body for body in server.asked)
+
+
+def test_a_server_of_another_model_is_refused_with_the_command_that_helps(folder: Path) -> None:
+    wanted = f"serves other-model, not {POLICY}.*--served-model-name {POLICY}"
+    with (
+        pytest.raises(ModelError, match=wanted),
+        sampler_at(folder, lambda _: answers([END]), served="other-model"),
+    ):
+        pass
+
+
+def test_a_refused_prompt_is_rejected_alone(folder: Path) -> None:
+    def behaviour(body: Any) -> Sent:
+        is_longer = len(body["prompt"]) == longest
+        return Sent({"error": {"message": KEY}}, 400) if is_longer else answers([5, END])
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    longest = len(prompt_token_ids(tokenizer, QUESTIONS[1].messages))
+    with sampler_at(folder, behaviour) as (sampler, server):
+        responses, rejections = sampler.sample(QUESTIONS, num_responses=1, seed=1)
+    assert [each.prompt_id for each in responses] == ["a"]
+    assert rejections == [Rejection("b", "http_400")]
+    assert len(server.asked) == 2  # not asked again
+
+
+def test_a_prompt_that_is_too_long_is_not_sent(folder: Path) -> None:
+    long = SampleRequest("long", (Message("user", "x" * 300),))
+    with sampler_at(folder, lambda _: answers([5, END])) as (sampler, server):
+        responses, rejections = sampler.sample([long, QUESTIONS[0]], num_responses=1, seed=1)
+    assert rejections == [Rejection("long", "prompt_too_long")]
+    assert [each.prompt_id for each in responses] == ["a"]
+    assert len(server.asked) == 1
+
+
+def test_a_server_in_trouble_is_asked_again(folder: Path) -> None:
+    failures = [Sent({}, 503), Sent("no completion")]
+    with sampler_at(folder, lambda _: failures.pop() if failures else answers([5, END])) as (
+        sampler,
+        server,
+    ):
+        responses, _ = sampler.sample(QUESTIONS[:1], num_responses=1, seed=1)
+    assert len(responses) == 1
+    assert len(server.asked) == 3
+
+
+def test_a_server_that_stays_down_ends_the_stage_without_naming_secrets(folder: Path) -> None:
+    trouble = Sent({"error": {"message": KEY}}, 500)
+    with sampler_at(folder, lambda _: trouble) as (sampler, server):
+        with pytest.raises(
+            ModelError, match=r"http_500, 3 attempts.*complete shards are kept"
+        ) as error:
+            sampler.sample(QUESTIONS[:1], num_responses=1, seed=1)
+        assert len(server.asked) == 3
+    assert KEY not in str(error.value)
+    assert server.base_url not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+def test_no_more_requests_are_in_flight_than_allowed(folder: Path) -> None:
+    two_are_here = threading.Barrier(2, timeout=10)  # broken if they came one after the other
+
+    def behaviour(_: Any) -> Sent:
+        two_are_here.wait()
+        return answers([END])
+
+    many = [SampleRequest(str(n), (Message("user", "?"),)) for n in range(8)]
+    with sampler_at(folder, behaviour, max_in_flight=2) as (sampler, server):
+        sampler.sample(many, num_responses=1, seed=1)
+    assert server.max_in_flight == 2
+
+
+def test_without_an_address_the_error_names_the_variables(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PVAR_SAMPLER_BASE_URL", "PVAR_SAMPLER_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="PVAR_SAMPLER_API_KEY, or PVAR_SAMPLER_BASE_URL"):
+        open_openai_sampler(folder, POLICY, SETTINGS, 1, SamplerAccess())
