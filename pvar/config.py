@@ -438,16 +438,14 @@ class PipelineConfig(ConfigModel):
             raise ValueError(
                 "select.strategy is disagreement, but score.reward_models has one; add another"
             )
+        self._refuse_gap_without_models()
         refuse_circular_judge(
             judge_identity(self.evaluate.judge),
-        self._refuse_gap_without_models()
             [model.model_dump() for model in self.score.reward_models],
             allowed=self.evaluate.allow_circular_judge,
         )
         return self
 
-    def _refuse_uneven_batches(self) -> None:
-        per_step, runtime = self.train.pairs_per_step, self.runtime
     @property
     def implicit_model(self) -> str | None:
         """Name of the reward model that only the strategies implicit_gap_* look at."""
@@ -471,6 +469,8 @@ class PipelineConfig(ConfigModel):
                 "are not scored, so they have no gap; use pairs of sampled answers (best_worst)"
             )
 
+    def _refuse_uneven_batches(self) -> None:
+        per_step, runtime = self.train.pairs_per_step, self.runtime
         at_once = runtime.pairs_per_device * runtime.num_processes
         if per_step % at_once:
             raise ValueError(
