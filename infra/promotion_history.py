@@ -1,4 +1,4 @@
-"""The moves of the alias `champion`, kept in the store because MLflow keeps none (PITFALLS 32).
+"""The moves of the alias `champion`, kept in the store because MLflow keeps none.
 
     registry/{model}/000003.json     the third move: who, when, from, to, why
     registry/{model}/000003.done     the aliases followed it

@@ -1,7 +1,7 @@
 """The MLflow model registry: versions made from artifacts, and the alias `champion`.
 
-MLflow has no guard against two promotions at once and no history of an alias (PITFALLS 32). Here a
-move is decided by its entry in the history (`infra.promotion_history`), and the aliases follow it:
+MLflow has no guard against two promotions at once and no history of an alias. Here a move is
+decided by its entry in the history (`infra.promotion_history`), and the aliases follow it:
 `champion`, and `previous`, which names what a rollback returns to. Whoever looks at the champion
 first brings both together: an unfinished move is finished, an alias moved by hand is recorded.
 

@@ -1,7 +1,7 @@
 """MLflow tracking: one parent run per pipeline run, a child per stage.
 
 Models and files go from here straight into the artifact store (`{store}/mlflow`), never through
-the tracking server's proxy, which fails on large ones (PITFALLS 32).
+the tracking server's proxy, which fails on large ones.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 Sampling, scoring and training all tokenise here, so a model sees the same ids everywhere: its own
 chat template, applied once, straight to ids. Rendering to text and tokenising again would add a
-second beginning-of-sequence token (PITFALLS 3); templates that already write one twice are refused.
+second beginning-of-sequence token; templates that already write one twice are refused.
 Templates that ask for today's date (Llama 3's) are given a fixed one: ids do not change overnight.
 """
 

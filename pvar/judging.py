@@ -1,8 +1,8 @@
 """Judging apart from any judge: what an answer of one holds, what it may cost, what is circular.
 
 A judge that is also the reward model by which the training data was selected measures how well the
-policy was fitted to that model (PITFALLS 27): it is refused unless the user allows it, and then
-the report says so.
+policy was fitted to that model: it is refused unless the user allows it, and then the report says
+so.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

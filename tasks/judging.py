@@ -5,7 +5,7 @@ orders, that favour cancels in the mean and shows as inconsistency; shown in one
 seeded coin, it cancels over many prompts at half the cost.
 
 What cannot be judged (a failed call, an unreadable verdict, a spent budget) is missing with its
-reason and is asked again by the next run, which has everything else from the cache (PITFALLS 24).
+reason and is asked again by the next run, which has everything else from the cache.
 """
 
 import logging

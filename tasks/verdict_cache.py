@@ -2,9 +2,9 @@
 
     verdicts/{digest of the judge's identity}/{digest of prompt, first and second text}.json
 
-The key is made of content alone (PITFALLS 23): a retrained model's answers are other texts, and
+The key is made of content alone: a retrained model's answers are other texts, and
 another template, sampling parameter or judge is another identity, so neither meets an old verdict.
-The order of the two texts counts. Only verdicts are kept, never failures (PITFALLS 24).
+The order of the two texts counts. Only verdicts are kept, never failures.
 """
 
 import logging

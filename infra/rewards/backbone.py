@@ -3,7 +3,7 @@
 Rows are padded on the right under an attention mask, and a row's states are cut out by its length:
 no token id is ever looked at, so padding with the end-of-sequence id (SmolLM2: both are 2) cannot
 change which state is scored, as it does in transformers' own sequence classifiers, which search for
-the last id that is not padding (PITFALLS 9).
+the last id that is not padding.
 
 The prompt of several answers is run once: its keys and values are held, and are put together for
 each batch of answers. Models with sliding windows or recurrent states, whose caches hold no whole

@@ -1,8 +1,8 @@
 """Scoring with reward models that read a reward from a decoder's last hidden states.
 
 The conversation with its answer is rendered by the model's own chat template and is scored whole or
-not at all: a conversation that is too long has no reward, rather than the reward of another text
-(PITFALLS 11). What is computed how is in `backbone.py` and `heads.py`.
+not at all: a conversation that is too long has no reward, rather than the reward of another text.
+What is computed how is in `backbone.py` and `heads.py`.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """How a reward is read from hidden states: always in float32, whatever the weights are in.
 
-A head's multiplication in bfloat16 would round rewards to 3 digits and make false ties (PITFALLS
-12). The tensors come from the checkpoint itself; one that does not hold exactly its family's is
-refused instead of being filled up with random numbers (PITFALLS 10).
+A head's multiplication in bfloat16 would round rewards to 3 digits and make false ties. The tensors
+come from the checkpoint itself; one that does not hold exactly its family's is refused instead of
+being filled up with random numbers.
 """
 
 from collections.abc import Sequence

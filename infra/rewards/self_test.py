@@ -1,9 +1,9 @@
 """Before a model scores anything: does the score of a text depend on its batch neighbours?
 
 It must not, beyond rounding. Wrong padding, a missing attention mask or a pooled position that is
-looked up by token id all show here (PITFALLS 9), as does a model that gives everything the same
-reward (PITFALLS 10) or NaN. The probes are answers of different lengths to two prompts, so that
-padding, sharing of prompts and both lengths of neighbours occur.
+looked up by token id all show here, as does a model that gives everything the same reward or NaN.
+The probes are answers of different lengths to two prompts, so that padding, sharing of prompts and
+both lengths of neighbours occur.
 """
 
 import math

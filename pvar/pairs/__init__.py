@@ -5,7 +5,7 @@
     max_mu_minus_2sigma   highest reward against the one nearest to μ − 2σ (arXiv 2502.16825)
     original              the data set's own chosen and rejected
 
-A pair's two texts and two rewards always differ (PITFALLS 18). A pair that was wanted and is not
+A pair's two texts and two rewards always differ. A pair that was wanted and is not
 made has one of these reasons: too_few_answers, tie, margin; for `original` also no_annotation,
 empty, missing_reward, overall_score_bug and overall_score_unchecked.
 """

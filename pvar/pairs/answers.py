@@ -1,12 +1,12 @@
 """The answers that pairs are made of: responses joined with their rewards, the unusable named.
 
-Joined by id only (PITFALLS 2). A response is left out under the first of these names that fits:
+Joined by id only. A response is left out under the first of these names that fits:
 
     other_prompt    its prompt is not among the prompts given
     failed          sampling failed (finish_reason "error")
     truncated       it ran into the token limit (finish_reason "length"), unless kept by option
     empty           nothing but white space
-    missing_reward  no score, or one that is None, NaN or infinite (PITFALLS 13)
+    missing_reward  no score, or one that is None, NaN or infinite
     duplicate_text  the text of an earlier sample of the prompt, but for white space at its ends
 """
 

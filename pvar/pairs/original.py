@@ -1,7 +1,7 @@
 """The data set's own chosen and rejected answers, e.g. UltraFeedback's as in arXiv 2510.13022.
 
 UltraFeedback's `overall_score` is known to be wrong in places: its parser read "1" as 10, so some
-of the worst answers are "chosen" (argilla-io/notus #7, PITFALLS 19). The ratings of the single
+of the worst answers are "chosen" (argilla-io/notus #7). The ratings of the single
 aspects (helpfulness, honesty, …; 1 to 5) are right. Its authors kept a 10 where their mean is above
 4; a chosen answer with a 10 and a lower mean, or without ratings to check it by, is excluded here.
 """

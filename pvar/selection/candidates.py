@@ -150,7 +150,7 @@ class Selection:
     """Selected prompts whose measure equals the cut."""
     num_tied_left_out: int
     """Prompts with the same measure that only their id kept out. Many of them: the measure is
-    saturated or too coarse (PITFALLS 17), and the selection is partly by id."""
+    saturated or too coarse, and the selection is partly by id."""
     num_without_measure: int
     """Candidates without the measure."""
     accounts: Accounts

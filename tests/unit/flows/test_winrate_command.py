@@ -60,7 +60,7 @@ def alpaca_eval_files(model: str, **other: Path) -> list[str | Path]:
 def test_alpaca_eval_prints_the_published_numbers_without_a_network(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pitfall 26: the public scorer downloads its calibration at this point."""
+    """The public scorer downloads its calibration at this point."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a win rate needs no network")
@@ -85,7 +85,7 @@ def test_alpaca_eval_prints_the_published_numbers_without_a_network(
 def test_a_shuffled_subset_is_joined_by_instruction_and_states_its_coverage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Pitfalls 24 and 25: 280 of 805 judged, in any order, among answers in any order."""
+    """280 of 805 judged, in any order, among answers in any order."""
     files = {
         "annotations": read(ALPACA_EVAL / "annotations" / "alpaca-7b.jsonl.gz")[100:380],
         "outputs": read(ALPACA_EVAL / "model_outputs" / "alpaca-7b.jsonl.gz"),
@@ -317,7 +317,7 @@ def test_arena_hard_prints_the_published_leaderboard(
 def test_half_a_file_has_half_the_coverage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Pitfall 24: what a file lacks was not judged, and the file does not say so."""
+    """What a file lacks was not judged, and the file does not say so."""
     rows = read(ARENA_HARD / "v0.1" / "games" / "official_gpt-3.5-turbo-0125.jsonl.gz")
     path = write(tmp_path / "games.jsonl", rows[:250])
     run("arena-hard", "--games", path, "--version", "v0.1", "--json")

@@ -30,7 +30,7 @@ def test_discrete_win_rate_forgets_how_sure_the_judge_was() -> None:
 
 
 def test_what_was_not_judged_is_missing_and_no_loss() -> None:
-    """Pitfall 24: a failed judgment counted as a preference of any kind changes the rate."""
+    """A failed judgment counted as a preference of any kind changes the rate."""
     judged = [2.0, 2.0, 1.0, math.nan, math.nan, math.nan]
     as_losses = alpaca_eval_win_rate(np.nan_to_num(judged, nan=1.0))  # the defect
 

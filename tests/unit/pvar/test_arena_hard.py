@@ -47,7 +47,7 @@ def test_published_scores_and_intervals_are_reproduced(battles: str, model: str)
     assert result.score == pytest.approx(float(published["score_recomputed"]), abs=1e-3)
     assert result.published.lower == pytest.approx(float(published["rating_q025"]), abs=1.0)
     assert result.published.upper == pytest.approx(float(published["rating_q975"]), abs=1.0)
-    # Pitfall 22: rows resampled as if they were independent claim far too much.
+    # Rows resampled as if they were independent claim far too much.
     published_width = result.published.upper - result.published.lower
     assert result.clustered.upper - result.clustered.lower > 1.5 * published_width
     assert result.clustered.lower < result.score < result.clustered.upper
@@ -94,7 +94,7 @@ def test_a_missing_verdict_costs_a_game_in_v01_and_the_question_in_v20() -> None
 
 
 def test_a_failed_game_is_neither_a_tie_nor_a_loss() -> None:
-    """Pitfall 24: with failures counted as ties the score would be (1 + ½) / 2."""
+    """With failures counted as ties the score would be (1 + ½) / 2."""
     result = score_model([question("B>A", None)], "v0.1", num_wanted=1, seed=0)
 
     assert result.score == 100
@@ -145,7 +145,7 @@ def test_v20_quotes_a_ninety_percent_interval() -> None:
 
 
 def test_only_the_clustered_interval_covers_the_truth_as_often_as_it_says() -> None:
-    """Pitfall 22 by simulation: two verdicts on one question agree more often than not."""
+    """By simulation: two verdicts on one question agree more often than not."""
     rng = np.random.default_rng(0)
     labels = np.array(["A>>B", "A>B", "A=B", "B>A", "B>>A"])
     swapped = dict(zip(labels, labels[::-1], strict=True))

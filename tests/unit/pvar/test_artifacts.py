@@ -12,7 +12,7 @@ RECIPE = Recipe(stage="sample", version=1, config={"seed": 0}, inputs={"prompts"
 
 @given(num_rows=st.integers(0, 500), rows_per_shard=st.integers(1, 100))
 def test_every_row_is_in_exactly_one_shard(num_rows: int, rows_per_shard: int) -> None:
-    # PITFALLS 1: 40 rows by 39 are two shards, of 39 and of 1.
+    # 40 rows by 39 are two shards, of 39 and of 1.
     shards = plan_shards(num_rows, rows_per_shard)
     rows = [row for shard in shards for row in range(shard.start, shard.stop)]
     assert rows == list(range(num_rows))

@@ -1,4 +1,4 @@
-"""The chat template of the model itself, applied once (PITFALLS 3 and 8)."""
+"""The chat template of the model itself, applied once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A judge that is also the reward model of the selection is refused (PITFALLS 27)."""
+"""A judge that is also the reward model of the selection is refused."""
 
 import pytest
 

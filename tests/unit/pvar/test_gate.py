@@ -23,7 +23,7 @@ def test_all_checks_met_pass() -> None:
 
 
 def test_a_tie_does_not_pass() -> None:
-    # PITFALLS 29: at the bound is not above it.
+    # At the bound is not above it.
     assert failed_checks(GOOD._replace(win_rate_lower=0.5)) == ["win_rate_lower"]
     assert failed_checks(GOOD._replace(win_rate_lower=math.nextafter(0.5, 1))) == []
 
@@ -35,7 +35,7 @@ def test_shares_may_be_at_their_bound() -> None:
 
 @pytest.mark.parametrize("name", GateFigures._fields)
 def test_a_missing_figure_fails_its_check(name: str) -> None:
-    # PITFALLS 13 and 29: missing is neither zero nor fine.
+    # Missing is neither zero nor fine.
     assert failed_checks(GOOD._replace(**{name: math.nan})) == [name]
 
 

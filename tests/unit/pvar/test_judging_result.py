@@ -1,4 +1,4 @@
-"""A result says what it does not cover, and is not final below the required coverage (PITFALLS 24).
+"""A result says what it does not cover, and is not final below the required coverage.
 
 Preferences are the challenger's; `unseen` is a showing without a verdict.
 """

@@ -93,7 +93,7 @@ def test_refit_agrees_with_the_public_package_on_the_same_tables(model: str) -> 
 
 @needs_shared_data
 def test_order_of_the_rows_does_not_change_the_score() -> None:
-    """Pitfall 25: difficulty by row position, which the public scorer uses, does."""
+    """Difficulty by row position, which the public scorer uses, does."""
     run, tables = alpaca_eval_run("OpenHermes-2.5-Mistral-7B"), calibration()
     shuffled = rows(run, np.random.default_rng(0).permutation(run.indices.size))
     by_position = shuffled._replace(indices=np.arange(run.indices.size))  # the defect
@@ -104,7 +104,7 @@ def test_order_of_the_rows_does_not_change_the_score() -> None:
 
 @needs_shared_data
 def test_a_subset_is_looked_up_by_instruction() -> None:
-    """Pitfall 25 for a file with missing rows: the same rows give the same score in any order."""
+    """For a file with missing rows: the same rows give the same score in any order."""
     run, tables = alpaca_eval_run("OpenHermes-2.5-Mistral-7B"), calibration()
     kept = np.sort(np.random.default_rng(1).choice(run.indices.size, 400, replace=False))
     subset = rows(run, kept)

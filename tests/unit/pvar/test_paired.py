@@ -29,7 +29,7 @@ def test_judgments_are_averaged_within_their_prompt_first() -> None:
 
 
 def test_repeating_every_judgment_does_not_narrow_the_interval() -> None:
-    """Pitfall 22: three equal rows per prompt carry no more information than one."""
+    """Three equal rows per prompt carry no more information than one."""
     preferences = np.random.default_rng(1).beta(0.5, 0.5, size=200)
 
     once = paired_win_rate(preferences, seed=3)

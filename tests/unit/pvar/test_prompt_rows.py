@@ -89,6 +89,6 @@ def test_what_is_no_prompt_is_named(row: dict[str, object], reason: str) -> None
     ],
 )
 def test_a_score_is_a_finite_number_or_missing(value: object, score: float | None) -> None:
-    # PITFALLS 13: missing is missing, never zero; and 10⁴⁰⁰ is JSON, but no float.
+    # Missing is missing, never zero; and 10⁴⁰⁰ is JSON, but no float.
     row = {"prompt": "Why?", "chosen": "Yes.", "rejected": "No.", "score_chosen": value}
     assert parsed(row).chosen_score == score

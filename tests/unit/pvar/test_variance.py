@@ -217,7 +217,7 @@ def test_arguments_that_do_not_fit_are_refused(rewards, mask, message):
         pvar.preference_variance(rewards, mask=mask)
 
 
-# The variants that PITFALLS.md names, and the property each of them loses.
+# Variants that are in use elsewhere, and the property each of them loses.
 
 
 def variance_over_unordered_pairs(row):

@@ -1,7 +1,7 @@
 """Judging pairs: orders, coverage, budgets, resuming, and what a kill costs.
 
-Pitfalls 23 (a retrained model is judged anew) and 24 (failures are asked again and lower the
-coverage) are held here end to end: a real HTTP server as judge, a real store as cache.
+That a retrained model is judged anew, and that failures are asked again and lower the coverage, is
+held here end to end: a real HTTP server as judge, a real store as cache.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""Verdicts are found again by content alone (PITFALLS 23), and only verdicts are kept (24)."""
+"""Verdicts are found again by content alone, and only verdicts are kept."""
 
 from collections.abc import Callable
 
