@@ -37,6 +37,7 @@ app.command(
 )
 app.command("flows.commands.notify:notify", help="Announce new preference data.")
 app.command("flows.commands.retrain:retrain", help="Look at the incoming data and retrain on it.")
+app.command("flows.commands.compare:compare", help="Compare selections with random prompts.")
 app.command("flows.commands.gc:gc", help="Delete artifacts that no run or model version needs.")
 app.command("flows.commands.doctor:doctor", help="Say what is installed, reachable and missing.")
 app.command(

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from flows.server import connected_client
+from pvar.compare import CompareConfig
 from pvar.errors import ConfigError
 from pvar.retrain import RetrainConfig
 
@@ -241,6 +242,9 @@ def _parameters(
             return {"config": config.model_dump(mode="json")}
         case "pipeline":
             return {"config": config.pipeline.model_dump(mode="json"), "preset": preset}
+        case "compare":
+            compared = CompareConfig(pipeline=config.pipeline)
+            return {"config": compared.model_dump(mode="json")}
         case "approve-promotion":
             return {}
         case _:

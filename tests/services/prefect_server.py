@@ -75,7 +75,8 @@ def running(home: Path) -> Iterator[PrefectServer]:
     server = PrefectServer(f"http://127.0.0.1:{port}/api", home)
     home.mkdir(parents=True, exist_ok=True)
     command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**server.environment(), "PREFECT_API_URL": ""}
+    addresses = {"PREFECT_API_URL": "", "PREFECT_UI_URL": f"http://127.0.0.1:{port}"}
+    environment = {**server.environment(), **addresses}
     with process(command, environment, home / "server.log") as started:
         wait_until(lambda: _is_healthy(server.api) or started.poll() is not None, "the server", 180)
         assert started.poll() is None, (home / "server.log").read_text()

@@ -1,0 +1,47 @@
+"""`pvar compare`: several selections beside random prompts, over seeds."""
+
+from flows.commands.options import PresetOption, SetOption
+
+
+def compare(
+    *,
+    strategy: tuple[str, ...] = ("top",),
+    seeds: int = 3,
+    preset: PresetOption = None,
+    set_: SetOption = (),
+) -> None:
+    """Train on several selections of the same answers and compare them with random prompts.
+
+    Parameters
+    ----------
+    strategy
+        Strategies of select.strategy. May be repeated; random is always there.
+    seeds
+        Number of trainings per strategy.
+    preset
+        Name of a preset or path of a YAML file.
+    set_
+        Changes to the preset as key=value.
+    """
+    from pydantic import ValidationError
+
+    from infra.presets import load_config
+    from pvar.compare import CompareConfig
+    from pvar.errors import ConfigError
+
+    pipeline = load_config(preset, set_)
+    try:
+        config = CompareConfig.model_validate(
+            {"pipeline": pipeline, "strategies": strategy, "seeds": tuple(range(seeds))}
+        )
+    except ValidationError as error:
+        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+    from flows.console import show_progress
+    from flows.temporary_server import temporary_server
+
+    with show_progress(), temporary_server():
+        from flows.compare import compare as run
+
+        table = run(config)
+    print(table)  # noqa: T201  Markdown, for files and programs too

@@ -1,0 +1,115 @@
+"""The shipped automations on a real Prefect server: a lost run is found, a failed one is told."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from queue import Queue
+
+import pytest
+import yaml
+from prefect import flow, get_client
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+from flows.deployments import deploy, packaged_folder
+from pvar.retrain import RetrainConfig
+from tests.services import stage_flows
+from tests.services.prefect_server import ROOT, PrefectServer, kill_tree
+from tests.services.processes import wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),  # a busy machine starts processes slowly
+    # Raised inside Prefect.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def test_a_run_killed_together_with_its_worker_is_marked_crashed(
+    server: PrefectServer, tmp_path: Path
+) -> None:
+    # Shipped are 90 s, three heartbeats; one of them is enough to see it work.
+    folder = tmp_path / "infra"
+    shutil.copytree(packaged_folder() / "work_pools", folder / "work_pools")
+    shutil.copytree(packaged_folder() / "automations", folder / "automations")
+    shutil.copy(packaged_folder() / "prefect.yaml", folder)
+    shipped = folder / "automations" / "heartbeat-lost.yaml"
+    automation = yaml.safe_load(shipped.read_text())
+    assert automation["trigger"]["within"] == 90
+    automation["trigger"]["within"] = 33
+    shipped.write_text(yaml.safe_dump(automation))
+    deploy(folder, ("process",), config=RetrainConfig())
+    stage_flows.deploy("endless", "lost", "pvar-process")
+
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("sample/lost")
+        run = client.create_flow_run_from_deployment(
+            deployment.id, parameters={"config": {}, "node": "sample", "parent_run": None}
+        )
+
+        def state() -> tuple[str | None, str | None]:
+            found = client.read_flow_run(run.id).state
+            return (found.name, found.message) if found else (None, None)
+
+        with server.worker("pvar-process", PYTHONPATH=str(ROOT)) as worker:
+            wait_until(lambda: state()[0] == "Running", "the run", 300, pause_seconds=0.5)
+            kill_tree(worker)  # at once, so that nobody is left to tell
+        assert state()[0] == "Running"
+        wait_until(lambda: state()[0] != "Running", "the automation", 120, pause_seconds=1)
+        assert state() == ("Crashed", "The process gave no sign of life for 90 seconds.")
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, "Queue[dict[str, str]]"]]:
+    """Somebody who takes messages: address, and what arrived."""
+    arrived: Queue[dict[str, str]] = Queue()
+
+    class Inbox(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            arrived.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quietly."""
+
+    inbox = HTTPServer(("127.0.0.1", 0), Inbox)
+    thread = threading.Thread(target=inbox.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{inbox.server_port}", arrived
+    inbox.shutdown()
+    thread.join()
+    inbox.server_close()
+
+
+def test_a_failed_run_is_told_to_the_users_notification_block(
+    server: PrefectServer, webhook: tuple[str, "Queue[dict[str, str]]"]
+) -> None:
+    address, arrived = webhook
+    block = CustomWebhookNotificationBlock(
+        name="ops",
+        url=address,
+        method="POST",
+        json_data={"subject": "{{subject}}", "body": "{{body}}"},
+    )
+    block.save("ops", overwrite=True)
+    deployed = deploy(
+        packaged_folder(), ("process",), config=RetrainConfig(), notify="custom-webhook/ops"
+    )
+    assert "pvar-run-failed" in deployed.automations
+
+    @flow(name="pipeline", persist_result=False)
+    def failing() -> None:
+        raise ValueError("no space left on the training volume")
+
+    with pytest.raises(ValueError, match="no space left"):
+        failing()
+    message = arrived.get(timeout=60)
+    assert message["subject"] == "pvar: pipeline Failed"
+    assert "ValueError: no space left on the training volume" in message["body"]
+    assert "/runs/flow-run/" in message["body"]

@@ -1,0 +1,57 @@
+"""A comparison of selections: trained for real, on answers and scores that are made once."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.compare import compare
+from flows.wiring import connect
+from pvar.compare import CompareConfig
+from pvar.config import PipelineConfig
+from pvar.ports import Store
+from tests.services.prefect_server import PrefectServer
+from tests.unit.infra.tiny_models import save_language_model
+from tests.workflow import fake_settings, write_prompts
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    # Raised inside libraries.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def artifacts(store: Store, stage: str) -> int:
+    return sum(info.key.endswith("/manifest.json") for info in store.list(f"{stage}/"))
+
+
+def test_each_selection_is_trained_beside_random_on_shared_answers(
+    server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    settings = fake_settings(
+        write_prompts(tmp_path / "prompts.jsonl"),
+        policy=str(save_language_model(tmp_path / "policy", seed=1)),
+        train={"learning_rate": 0.01, "pairs_per_step": 4, "precision": "float32"},
+        evaluate={"judge": {"kind": "fake"}, "answers": {"engine": "fake", "max_new_tokens": 12}},
+    )
+    pipeline = PipelineConfig.model_validate(settings)
+    table = compare(CompareConfig(pipeline=pipeline, strategies=("top",), seeds=(3,)))
+
+    header, _, random, top, *rest = table.splitlines()
+    assert header.startswith("| selection | win rate | minus random |")
+    assert random.startswith("| random | ")
+    assert top.startswith("| top | ")
+    assert rest == ["", "11 of 11 prompts judged."]
+    wiring = connect()
+    store = wiring.store
+    made = {stage: artifacts(store, stage) for stage in ("ingest", "score", "select", "train")}
+    assert made == {"ingest": 1, "score": 1, "select": 2, "train": 2}
+    assert artifacts(store, "sample") == 4  # for training, of the opponent, of two challengers
+    (kept,) = store.list("comparisons/")
+    assert store.read(kept.key).decode() == table
+    assert wiring.tracking.client.search_registered_models() == []
