@@ -22,6 +22,10 @@ app.command(
 )
 app.command("flows.commands.schema:schema", help="Print every key of the configuration.")
 app.command("flows.commands.report:report", help="Write the HTML report of a run.")
+app.command(
+    "flows.commands.gradients:gradients",
+    help="Measure DPO gradients per prompt against preference variance.",
+)
 app.command("flows.commands.history:history", help="Show who moved a model's champion, and why.")
 app.command("flows.commands.rollback:rollback", help="Make an earlier version the champion again.")
 app.command("flows.commands.approve:approve", help="Approve a version that passed the gate.")
