@@ -22,8 +22,9 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
     config = retrain_config(load_config(preset, set_), rule)
 
     from flows.console import console, show_progress
+    from flows.temporary_server import temporary_server
 
-    with show_progress():
+    with show_progress(), temporary_server():
         from flows.retrain import retrain as look
 
         result = look(config)
