@@ -98,3 +98,16 @@ def test_dropout_of_the_adapters_is_applied(tmp_path: Path, policy: Path) -> Non
         for dropout in (0.5, 0.0)
     )
     assert [step.loss for step in with_] != pytest.approx([step.loss for step in without], abs=1e-3)
+
+
+def test_a_model_learns_to_end_its_answers(tmp_path: Path, policy: Path) -> None:
+    # The chosen answers end; the rejected ones were cut off, so that only one side has an end.
+    ended = token_pairs(policy)
+    cut_off = [pair._replace(rejected_ids=pair.chosen_ids[:-1]) for pair in ended]
+    train(tmp_path / "run", policy, cut_off, method="dpo")
+
+    def ending(folder: Path) -> float:
+        """Mean log-probability of the end behind the chosen answers: their margin over those."""
+        return mean_margin(folder, cut_off)
+
+    assert ending(trained(tmp_path / "run")) > ending(policy) + 2
