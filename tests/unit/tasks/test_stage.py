@@ -12,7 +12,7 @@ import pytest
 from infra.engines.fake import FakeSampler
 from pvar.artifacts import Recipe
 from pvar.config import SamplerSettings
-from pvar.errors import DamagedError, IncompleteError, LeaseError, ModelError
+from pvar.errors import DamagedError, IncompleteError, LeaseError, ModelError, StageError
 from pvar.ports import Ports, Sampler, SampleRequest
 from pvar.records import Response, Score
 from tasks.lease import hold
@@ -283,3 +283,17 @@ def test_a_shard_that_fails_leaves_the_others_and_its_lease(flow: Workflow) -> N
     with pytest.raises(IncompleteError, match="no manifest"):
         flow.artifact("sample")
     assert flow.make("sample").shards_made == 4
+
+
+def test_a_shard_whose_inputs_are_made_again_meanwhile_is_not_recorded(flow: Workflow) -> None:
+    node = flow.nodes["sample"]
+
+    def begin_anew() -> None:  # what another process does that finds other prompts
+        recipe = Recipe.model_validate_json(flow.store.read(node.keys.recipe))
+        today = recipe.model_copy(update={"made_from": {"prompts": "other content"}})
+        flow.store.write(node.keys.recipe, today.to_json())
+
+    overtaken = replace(flow.job("sample"), ports=Counting(flow.wiring, [], begin_anew))
+    with pytest.raises(StageError, match="inputs were made again while shard 0 was made"):
+        run_stage(node.stage, node.recipe, overtaken)
+    assert "shards/00000.json" not in flow.objects("sample")
