@@ -111,20 +111,19 @@ def running() -> Iterator[Engine]:
 def _start(engine: Engine) -> None:
     (FOLDER / "engine.pid").unlink(missing_ok=True)
     with (FOLDER / "engine.log").open("wb") as log:
-        started = subprocess.Popen(
+        subprocess.run(  # which leaves it behind: another test process may be the one to stop it
             [
-                *("dockerd", "--host", engine.host, "--data-root", str(FOLDER / "data")),
-                *("--exec-root", str(FOLDER / "exec"), "--pidfile", str(FOLDER / "engine.pid")),
+                *("setsid", "--fork", "dockerd", "--host", engine.host),
+                *("--data-root", str(FOLDER / "data"), "--exec-root", str(FOLDER / "exec")),
+                *("--pidfile", str(FOLDER / "engine.pid")),
                 *("--iptables=false", "--ip6tables=false", "--bridge=none"),
             ],
+            check=True,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,
         )
-    wait_until(lambda: _answers(engine) or started.poll() is not None, "the Docker engine")
-    if started.poll() is not None:
-        raise RuntimeError(f"dockerd did not start: see {FOLDER / 'engine.log'}")
+    wait_until(lambda: _answers(engine), f"the Docker engine (see {FOLDER / 'engine.log'})")
 
 
 def _stop_if_last(users: int) -> None:
