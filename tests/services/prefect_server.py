@@ -78,7 +78,7 @@ def running(home: Path) -> Iterator[PrefectServer]:
     addresses = {"PREFECT_API_URL": "", "PREFECT_UI_URL": f"http://127.0.0.1:{port}"}
     environment = {**server.environment(), **addresses}
     with process(command, environment, home / "server.log") as started:
-        wait_until(lambda: _is_healthy(server.api) or started.poll() is not None, "the server", 180)
+        wait_until(lambda: _is_healthy(server.api) or started.poll() is not None, "the server", 400)
         assert started.poll() is None, (home / "server.log").read_text()
         yield server
 
