@@ -1,0 +1,30 @@
+"""`--rule`: when to retrain, on the command line."""
+
+import pytest
+
+from flows.commands.rules import retrain_config
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
+
+
+def test_rules_change_when_and_never_what_is_run() -> None:
+    pipeline = PipelineConfig(policy="org/model")
+    config = retrain_config(pipeline, ["min_new_pairs=9", "max_days_between_runs=null"])
+    assert (config.min_new_pairs, config.max_days_between_runs) == (9, None)
+    assert config.pipeline == pipeline
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("min_new_pairs", "is not key=value"),
+        ("pipeline=x", "is not key=value"),
+        ("min_new_pairs=0", r"--rule min_new_pairs: .* greater than or equal to 1 \(given: 0\)"),
+        ("every=5", r"--rule every: .* rules are incoming, max_attempts, max_days_between_runs"),
+        ("incoming=[", "the value is not YAML"),
+        ("incoming=../others", "--rule incoming: String should match pattern"),
+    ],
+)
+def test_a_rule_that_is_none_is_named(rule: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        retrain_config(PipelineConfig(), [rule])
