@@ -57,6 +57,15 @@ class SamplerSettings(ConfigModel):
     """Nucleus sampling: smallest set of tokens with this probability."""
 
 
+class AdaptiveConfig(ConfigModel):
+    """Two rounds of sampling: all responses only for prompts that a few show to be promising."""
+
+    first_responses: int = Field(default=4, ge=2, le=255)
+    """Responses per prompt in the first round, fewer than `num_responses`."""
+    second_round_share: float = Field(default=0.25, gt=0, lt=1)
+    """Share of the prompts that get the rest: those with the highest optimistic PVar."""
+
+
 class SampleConfig(SamplerSettings):
     """How the policy answers training prompts."""
 
@@ -64,6 +73,17 @@ class SampleConfig(SamplerSettings):
     """Responses per prompt (K)."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of the run; each shard derives its own from it."""
+    adaptive: AdaptiveConfig | None = None
+    """Sample in two rounds; None gives every prompt all responses."""
+
+    @model_validator(mode="after")
+    def _rounds_fit(self) -> Self:
+        if self.adaptive and self.adaptive.first_responses >= self.num_responses:
+            raise ValueError(
+                f"adaptive.first_responses is {self.adaptive.first_responses} and num_responses "
+                f"is {self.num_responses}: nothing is left for the second round; lower the first"
+            )
+        return self
 
     @property
     def sampler_settings(self) -> SamplerSettings:
@@ -439,6 +459,11 @@ class PipelineConfig(ConfigModel):
                 "select.strategy is disagreement, but score.reward_models has one; add another"
             )
         self._refuse_gap_without_models()
+        if self.sample.adaptive and self.select.strategy != "top":
+            raise ValueError(
+                f"select.strategy is {self.select.strategy}, but sample.adaptive answers only what "
+                "a first round shows to be promising: use strategy top, or adaptive null"
+            )
         refuse_circular_judge(
             judge_identity(self.evaluate.judge),
             [model.model_dump() for model in self.score.reward_models],

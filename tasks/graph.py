@@ -4,12 +4,16 @@
             ├────────────────────────────────────────┘                      ├─ evaluate ── promote
             └─ answers-opponent ────────────────────────────────────────────┘
 
+With `sample.adaptive` a first round comes before `sample`, which then holds both rounds' responses:
+
+    first-sample ── first-score-… ── sample ── score-…
+
 A node is a stage with its slice of the configuration. Its digest follows from that and from the
 digests of its inputs, so the whole plan is known before anything is run.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -17,6 +21,7 @@ from pydantic import BaseModel
 from pvar.artifacts import Recipe
 from pvar.config import PipelineConfig, RewardModelConfig
 from pvar.errors import ConfigError
+from tasks.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.artifact import ArtifactKeys
 from tasks.evaluate import EVALUATE, EvaluateSpec
 from tasks.ingest import INGEST, IngestSpec
@@ -76,16 +81,9 @@ class Node:
 def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     """All nodes of a pinned configuration by name, in the order in which they run."""
     ingest = _ingest(config)
-    sample = _sample(config, ingest)
-    scores = [
-        Node(
-            f"score-{model.name}",
-            SCORE,
-            _score_spec(model),
-            {"prompts": ingest.keys, "responses": sample.keys},
-        )
-        for model in config.score.reward_models
-    ]
+    first = [] if config.sample.adaptive is None else _first_round(config, ingest)
+    sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
+    scores = _scores(config, ingest, sample, first[1:])
     select = _select(config, ingest, sample, scores)
     train = _train(config, sample, select)
     opponent = Pinned.parse(config.evaluate.opponent)
@@ -114,7 +112,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
         {"results": evaluate.keys, "model": train.keys},
     )
     nodes = (
-        ingest, sample, *scores, select, train,
+        ingest, *first, sample, *scores, select, train,
         opponent_answers, challenger_answers, evaluate, promote,
     )  # fmt: skip
     return {node.name: node for node in nodes}
@@ -162,6 +160,59 @@ def _sample(config: PipelineConfig, ingest: Node) -> Node:
         ),
         inputs,
     )
+
+
+def _first_round(config: PipelineConfig, ingest: Node) -> list[Node]:
+    """A few responses for every prompt, and their scores, one node per reward model."""
+    assert config.sample.adaptive is not None
+    few = config.sample.model_copy(
+        update={"num_responses": config.sample.adaptive.first_responses, "adaptive": None}
+    )
+    sample = replace(
+        _sample(config.model_copy(update={"sample": few}), ingest), name="first-sample"
+    )
+    scores = _scores(config, ingest, sample, [])
+    return [sample, *(replace(node, name=f"first-{node.name}") for node in scores)]
+
+
+def _second_round(config: PipelineConfig, ingest: Node, first: list[Node]) -> Node:
+    """All responses: those of the first round, and the rest of the promising prompts."""
+    assert config.sample.adaptive is not None
+    plain, select = _sample(config, ingest), config.select
+    spec = AdaptiveSampleSpec(
+        **plain.spec.model_dump(),
+        policy_location=Pinned.parse(config.policy).location,
+        first_responses=config.sample.adaptive.first_responses,
+        second_round_share=config.sample.adaptive.second_round_share,
+        reward_models=_selecting_models(config),
+        reward_scale=select.reward_scale,
+        keep_truncated=select.keep_truncated,
+        missing_eos_penalty=select.missing_eos_penalty,
+    )
+    inputs = {**plain.inputs, "responses": first[0].keys}
+    for model, node in zip(config.score.reward_models, first[1:], strict=True):
+        if model.name in spec.reward_models:
+            inputs[f"scores-{model.name}"] = node.keys
+    return Node("sample", ADAPTIVE_SAMPLE, spec, inputs)
+
+
+def _scores(
+    config: PipelineConfig, ingest: Node, sample: Node, first: Sequence[Node]
+) -> list[Node]:
+    """One node per reward model; what `first` has scored is not scored again."""
+    nodes = []
+    for row, model in enumerate(config.score.reward_models):
+        inputs = {"prompts": ingest.keys, "responses": sample.keys}
+        if first:
+            inputs["scored"] = first[row].keys
+        nodes.append(Node(f"score-{model.name}", SCORE, _score_spec(model), inputs))
+    return nodes
+
+
+def _selecting_models(config: PipelineConfig) -> tuple[str, ...]:
+    """Names of the reward models that PVar and pairs are made of."""
+    names = (model.name for model in config.score.reward_models)
+    return tuple(name for name in names if name != config.implicit_model)
 
 
 def _answers(config: PipelineConfig, name: str, ingest: Node, policy: Pinned) -> Node:
@@ -227,11 +278,10 @@ def _select(config: PipelineConfig, ingest: Node, sample: Node, scores: list[Nod
     inputs = {"prompts": ingest.keys, "responses": sample.keys}
     for name, node in zip(names, scores, strict=True):
         inputs[f"scores-{name}"] = node.keys
-    implicit = config.implicit_model
     spec = SelectSpec(
         settings=config.select,
-        reward_models=tuple(name for name in names if name != implicit),
-        implicit_model=implicit,
+        reward_models=_selecting_models(config),
+        implicit_model=config.implicit_model,
     )
     return Node("select", SELECT, spec, inputs)
 

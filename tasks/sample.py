@@ -5,10 +5,11 @@ shard), so two runs with different seeds differ and a shard does not depend on t
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +18,7 @@ from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.config import SamplerSettings
 from pvar.digest import digest
 from pvar.errors import InputError
-from pvar.ports import SampleRequest
+from pvar.ports import Sampler, SampleRequest
 from pvar.records import Prompt, Response, Split
 from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
@@ -42,52 +43,74 @@ class SampleSpec(BaseModel):
     split: Split
 
 
-def shard_seed(seed: int, shard: int) -> int:
-    """Seed of one shard: a hash of both, in [0, 2³¹)."""
-    return int(digest(["sample", seed, shard], length=8), 16) % 2**31
+AnySampleSpec = TypeVar("AnySampleSpec", bound=SampleSpec)
 
 
-def _prompts(job: Job[SampleSpec]) -> list[Prompt]:
+def shard_seed(seed: int, shard: int, *sampling_round: str) -> int:
+    """Seed of one shard: a hash of all that is given, in [0, 2³¹)."""
+    return int(digest(["sample", seed, shard, *sampling_round], length=8), 16) % 2**31
+
+
+def wanted_prompts(job: Job[AnySampleSpec]) -> list[Prompt]:
+    """The prompts of the split that is answered, in the order of their ids."""
     rows = job.inputs["prompts"].rows(PROMPTS, Prompt)
     return [prompt for prompt in rows if prompt.split == job.spec.split]
 
 
-def _plan(job: Job[SampleSpec]) -> tuple[ShardSpec, ...]:
-    return plan_shards(len(_prompts(job)), job.runtime.prompts_per_shard)
+def plan_prompts(job: Job[AnySampleSpec]) -> tuple[ShardSpec, ...]:
+    """Shards of prompts."""
+    return plan_shards(len(wanted_prompts(job)), job.runtime.prompts_per_shard)
 
 
-def _policy_folder(job: Job[SampleSpec]) -> Path | None:
-    """The model's folder; None where the engine needs none. A server's tokenizer is wanted here."""
-    if job.spec.settings.engine == "fake":
-        return None
-    return job.ports.model_folder(job.spec.policy_location)
+@contextmanager
+def open_sampler(job: Job[AnySampleSpec]) -> Iterator[Sampler]:
+    """The policy, until the block ends."""
+    spec = job.spec
+    folder = None  # a fake needs none; of a policy on a server the tokenizer is wanted here
+    if spec.settings.engine != "fake":
+        folder = job.ports.model_folder(spec.policy_location)
+    sampler = job.ports.sampler(spec.settings, spec.policy, folder, job.runtime)
+    try:
+        yield sampler
+    finally:
+        sampler.close()
+
+
+def draw(
+    sampler: Sampler, prompts: Sequence[Prompt], num_responses: int, seed: int
+) -> tuple[list[Response], list[RejectedRow]]:
+    """Responses and rejected prompts; no model is asked where there are no prompts."""
+    if not prompts:
+        return [], []
+    responses, rejections = sampler.sample(
+        [SampleRequest(prompt.prompt_id, prompt.messages) for prompt in prompts],
+        num_responses=num_responses,
+        seed=seed,
+    )
+    return responses, [RejectedRow(each.row_id, each.reason, "") for each in rejections]
+
+
+def response_order(prompts: Sequence[Prompt]) -> Callable[[Response], tuple[int, int]]:
+    """Sort key: by prompt, then by sample index."""
+    order = {prompt.prompt_id: row for row, prompt in enumerate(prompts)}
+    return lambda each: (order[each.prompt_id], each.sample_index)
 
 
 @contextmanager
 def _open_worker(job: Job[SampleSpec]) -> Iterator[Work]:
-    prompts = _prompts(job)
-    sampler = job.ports.sampler(
-        job.spec.settings, job.spec.policy, _policy_folder(job), job.runtime
-    )
+    prompts, num_responses = wanted_prompts(job), job.spec.num_responses
+    with open_sampler(job) as sampler:
 
-    def sample(shard: ShardSpec, folder: Path) -> Accounts:
-        wanted = prompts[shard.start : shard.stop]
-        responses, rejections = sampler.sample(
-            [SampleRequest(prompt.prompt_id, prompt.messages) for prompt in wanted],
-            num_responses=job.spec.num_responses,
-            seed=shard_seed(job.spec.seed, shard.index),
-        )
-        order = {prompt.prompt_id: row for row, prompt in enumerate(wanted)}
-        responses.sort(key=lambda each: (order[each.prompt_id], each.sample_index))
-        write_table(folder / RESPONSES, responses, Response)
-        rejected = [RejectedRow(each.row_id, each.reason, "") for each in rejections]
-        write_table(folder / REJECTED, rejected, RejectedRow)
-        return _accounts(len(wanted), responses, rejected, job.spec.num_responses)
+        def sample(shard: ShardSpec, folder: Path) -> Accounts:
+            here = prompts[shard.start : shard.stop]
+            seed = shard_seed(job.spec.seed, shard.index)
+            responses, rejected = draw(sampler, here, num_responses, seed)
+            responses.sort(key=response_order(here))
+            write_table(folder / RESPONSES, responses, Response)
+            write_table(folder / REJECTED, rejected, RejectedRow)
+            return _accounts(len(here), responses, rejected, num_responses)
 
-    try:
         yield sample
-    finally:
-        sampler.close()
 
 
 def _accounts(
@@ -103,7 +126,8 @@ def _accounts(
     return Accounts(rows_in=wanted, rows_out=len(responses), rejected=dict(sorted(reasons.items())))
 
 
-def _summarise(job: Job[SampleSpec], artifact: Artifact) -> Summary:
+def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
+    """Counts and lengths; InputError where no prompt at all was answered."""
     responses = artifact.rows(RESPONSES, Response)
     if not responses:
         accounts, settings = artifact.manifest.accounts, job.spec.settings
@@ -125,4 +149,10 @@ def _summarise(job: Job[SampleSpec], artifact: Artifact) -> Summary:
     }
 
 
-SAMPLE = Stage(name="sample", version=1, plan=_plan, open_worker=_open_worker, summarise=_summarise)
+SAMPLE = Stage(
+    name="sample",
+    version=1,
+    plan=plan_prompts,
+    open_worker=_open_worker,
+    summarise=summarise_responses,
+)

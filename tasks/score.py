@@ -1,8 +1,10 @@
 """Stage score: one reward per response, by one reward model.
 
 Each reward model is an artifact of its own. Shards are runs of responses in the order of the
-sample artifact. A reward that is missing stays missing, with its reason, in the rows as well as in
-the accounts; where every reward is missing, the model is at fault and the stage fails.
+sample artifact. Where they were sampled in two rounds, the input `scored` holds the scores of the
+first round, which are taken over. A reward that is missing stays missing, with its reason, in the
+rows as well as in the accounts; where every reward is missing, the model is at fault and the stage
+fails.
 """
 
 import math
@@ -52,6 +54,8 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
     messages = {
         prompt.prompt_id: prompt.messages for prompt in job.inputs["prompts"].rows(PROMPTS, Prompt)
     }
+    earlier = job.inputs["scored"].rows(SCORES, Score) if "scored" in job.inputs else []
+    known = {each.response_id: each for each in earlier}
     folder, reference = (
         job.ports.model_folder(location) if location is not None else None
         for location in (job.spec.model_location, job.spec.reference_location)
@@ -63,7 +67,9 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
             ScoreRequest(each.prompt_id, each.response_id, messages[each.prompt_id], each.text)
             for each in responses[shard.start : shard.stop]
         ]
-        scores = [finite_or_missing(each) for each in scorer.score(requests)]
+        new = [each for each in requests if each.response_id not in known]
+        made = {each.response_id: finite_or_missing(each) for each in scorer.score(new)}
+        scores = [(known | made)[each.response_id] for each in requests]
         write_table(folder / SCORES, scores, Score)
         missing = Counter(each.reason or "missing" for each in scores if each.reward is None)
         return Accounts(

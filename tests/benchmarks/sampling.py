@@ -1,6 +1,7 @@
 """Speed of sampling with vLLM: K responses in one pass beside one process per seed, and LLM.chat.
 
-python tests/benchmarks/sampling.py [--prompts 32] [--responses 5] [--tokens 64] [--eager]
+python tests/benchmarks/sampling.py [--prompts 32] [--responses 5] [--tokens 64]
+    [--turns 3] [--eager]
 
 The model is SmolLM2-135M, the prompts are the demo's. One process per seed is what SimPO's public
 recipe does (`decode.py`): each loads the model and samples one response per prompt. Both ways are
@@ -29,8 +30,6 @@ from pvar.config import RuntimeConfig, SamplerSettings
 from pvar.ports import SampleRequest
 from pvar.records import Message
 from pvar.vllm_config import VllmConfig
-
-REPEATS = 3
 
 
 def read_requests(num_prompts: int) -> list[SampleRequest]:
@@ -88,24 +87,24 @@ def run_role(arguments: argparse.Namespace) -> None:
     else:
         sample(sampler, requests, arguments.responses, seed=0)
         began = time.perf_counter()
-        rates = take_turns(sampler, requests, arguments.responses)
+        rates = take_turns(sampler, requests, arguments)
         print(json.dumps(Timed(time.perf_counter() - began, rates)))
     sampler.close()
 
 
 def take_turns(
-    sampler: VllmSampler, requests: list[SampleRequest], num_responses: int
+    sampler: VllmSampler, requests: list[SampleRequest], arguments: argparse.Namespace
 ) -> dict[str, list[float]]:
     rates: dict[str, list[float]] = {"ours": [], "chat": []}
-    for seed in range(REPEATS):
+    for seed in range(arguments.turns):
         for way, rate in rates.items():
             sampler.engine.reset_prefix_cache()
             sampler.engine.collective_rpc("reseed", args=(seed,))
             began = time.perf_counter()
             if way == "ours":
-                num_tokens = sample(sampler, requests, num_responses, seed)
+                num_tokens = sample(sampler, requests, arguments.responses, seed)
             else:
-                num_tokens = chat(sampler, requests, num_responses)
+                num_tokens = chat(sampler, requests, arguments.responses)
             rate.append(num_tokens / (time.perf_counter() - began))
     return rates
 
@@ -116,7 +115,7 @@ def time_process(arguments: argparse.Namespace, role: str, seed: int = 0) -> tup
         sys.executable, __file__, "--role", role, "--seed", str(seed),
         "--model", str(arguments.model), "--prompts", str(arguments.prompts),
         "--responses", str(arguments.responses), "--tokens", str(arguments.tokens),
-        *(["--eager"] if arguments.eager else []),
+        "--turns", str(arguments.turns), *(["--eager"] if arguments.eager else []),
     ]  # fmt: skip
     began = time.perf_counter()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -142,6 +141,7 @@ if __name__ == "__main__":
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--responses", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--role", choices=["ours", "seed"])
