@@ -9,7 +9,7 @@
 
     PVAR_SAMPLER_BASE_URL     of the policy's server for engine openai (infra/engines/openai.py),
                               with PVAR_SAMPLER_API_KEY and PVAR_SAMPLER_SEEDS
-    PVAR_JUDGE_BASE_URL       of the judge's server (infra/judges/access.py), with PVAR_JUDGE_API_KEY
+    PVAR_JUDGE_BASE_URL       of a judge's server (infra/judges/access.py), PVAR_JUDGE_API_KEY
 
 Without AWS keys boto3 looks where it always does (profile, container role, instance role). An
 empty variable counts as absent.
