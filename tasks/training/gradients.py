@@ -136,8 +136,8 @@ def draw_gradients(gradients: Sequence[PromptGradient], path: Path) -> None:
     found = agreement(gradients)
     axes.set_title(
         f"Spearman's ρ = {found.spearman:.2f} ({found.spearman_lower:.2f} to "
-        f"{found.spearman_upper:.2f}), {len(gradients)} prompts, within the bound: "
-        f"{found.num_within_bound}",
+        f"{found.spearman_upper:.2f}); within the bound: {found.num_within_bound} of "
+        f"{len(gradients)} prompts",
         fontsize=10,
     )
     axes.set_xlabel("preference variance")

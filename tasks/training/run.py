@@ -125,9 +125,12 @@ def _tell(watcher: Watcher) -> "TrainerCallback":
             if state.is_world_process_zero and logs and "loss" in logs:
                 watcher.on_step(_step(state.global_step, logs), state.max_steps)
 
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step >= state.max_steps:  # the end is saved as the artifact itself
+                control.should_save = False
+
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # The end is saved as the artifact itself.
-            if state.is_world_process_zero and state.global_step < state.max_steps:
+            if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
                 watcher.on_checkpoint(state.global_step, folder)
 

@@ -111,3 +111,9 @@ def test_a_model_learns_to_end_its_answers(tmp_path: Path, policy: Path) -> None
         return mean_margin(folder, cut_off)
 
     assert ending(trained(tmp_path / "run")) > ending(policy) + 2
+
+
+def test_the_end_is_no_checkpoint(tmp_path: Path, policy: Path) -> None:
+    # The model itself is saved; with it, the optimiser's state would be written for nobody.
+    train(tmp_path / "run", policy, token_pairs(policy), num_epochs=1)
+    assert not list((tmp_path / "run" / "scratch").glob("checkpoint-*"))
