@@ -94,6 +94,8 @@ def plain(policy: Path, pairs: list[Pair], settings: TrainConfig, folder: Path) 
             per_device_train_batch_size=at_once(settings),
             gradient_accumulation_steps=settings.pairs_per_step // at_once(settings),
             max_grad_norm=settings.max_grad_norm,
+            seed=settings.seed,
+            data_seed=settings.seed,
             max_length=None,
             bf16=True,
             gradient_checkpointing=False,
