@@ -170,20 +170,24 @@ def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_C
                 return children
             if any(child.is_completed for child in children):
                 completed_at = completed_at or now
-                waiting = any(child.is_started and not child.is_over for child in children)
-                if not waiting or now - completed_at > PATIENCE_SECONDS:
+                is_busy = any(child.is_started and not child.is_over for child in children)
+                if not is_busy or now - completed_at > PATIENCE_SECONDS:
                     return children
             elif placement.timeout_seconds is not None and now - began > placement.timeout_seconds:
-                raise StageError(
-                    f"{deployment} took longer than {placement.timeout_seconds:g} s "
-                    f"({', '.join(f'{child.name} is {child.state}' for child in children)}); its "
-                    f"runs are cancelled; raise runtime.placement.…timeout_seconds, or add workers"
-                )
+                raise StageError(_too_long(deployment, placement.timeout_seconds, children))
             if not is_told and now - began > PATIENCE_SECONDS:
                 is_told = True
                 if not any(child.is_started for child in children):
                     logger.warning("%s", _nobody_took_it(deployment))
             time.sleep(POLL_SECONDS)
+
+
+def _too_long(deployment: str, seconds: float, children: list[_Child]) -> str:
+    states = ", ".join(f"{child.name} is {child.state}" for child in children)
+    return (
+        f"{deployment} took longer than {seconds:g} s ({states}); its runs are cancelled; raise "
+        f"runtime.placement.{deployment.partition('/')[0]}.timeout_seconds, or add workers"
+    )
 
 
 def _nobody_took_it(deployment: str) -> str:

@@ -45,6 +45,7 @@ def deploy(function: str, name: str, work_pool: str) -> None:
         name=name,
         entrypoint=f"tests.services.stage_flows.{function}",
         work_pool=WorkPoolSpec(name=work_pool),
+        tags=["pvar"],
     )
     with connected_client() as client:
         register_deployment(client, spec, {})
