@@ -1,0 +1,224 @@
+"""A pipeline whose every stage is a container, as a platform team would run it.
+
+The pipeline itself runs on a process worker; each stage goes to the docker worker, which starts one
+container for it. Prefect's server and MLflow keep their data in a real PostgreSQL, artifacts are in
+S3. Responses are made by the fake engine, but the model is trained and answers inside containers.
+"""
+
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.objects import FlowRun
+
+from flows.deployments import deploy, packaged_folder
+from flows.run_record import load_run
+from flows.wiring import connect
+from pvar.config import PipelineConfig
+from pvar.retrain import RetrainConfig
+from tests.services import postgres, prefect_server
+from tests.services.docker import Engine
+from tests.services.postgres import Postgres
+from tests.services.prefect_server import PrefectServer
+from tests.services.processes import require, wait_until
+from tests.services.s3 import S3Server
+from tests.unit.infra.tiny_models import save_language_model
+from tests.workflow import fake_settings, write_prompts
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.service,
+    pytest.mark.timeout(900),
+    # Raised inside libraries, on ways that this project does not choose.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+STAGES = ("ingest", "sample", "score", "select", "train", "evaluate", "promote")
+
+
+class Platform(NamedTuple):
+    """Everything that runs, and where a pipeline finds its input."""
+
+    server: PrefectServer
+    engine: Engine
+    bucket: str
+    s3: S3Server
+
+    def config(self, **changes: Any) -> PipelineConfig:
+        """A small pipeline with every stage in a container."""
+        tree = fake_settings(
+            Path("unused"),
+            **{
+                "ingest.source": f"s3://{self.bucket}/prompts.jsonl",
+                "policy": f"s3://{self.bucket}/policy",
+                "train": {"pairs_per_step": 4, "precision": "float32"},
+                "evaluate.judge": {"kind": "fake"},
+                "evaluate.opponent": "champion",
+                "promote": {"model_name": "contained", "min_win_rate": 0.0},
+                "runtime.placement": {stage: {"pool": "docker"} for stage in STAGES},
+                **changes,
+            },
+        )
+        return PipelineConfig.model_validate(tree)
+
+    def start(self, config: PipelineConfig) -> FlowRun:
+        """Start the deployed pipeline, as the form does."""
+        parameters = {"config": config.model_dump(mode="json")}
+        with self.server.is_ours(), get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name("pipeline/pipeline")
+            return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+
+    def ended(self, run: FlowRun) -> FlowRun:
+        """The run, once it is over."""
+        with self.server.is_ours(), get_client(sync_client=True) as client:
+
+            def is_over() -> bool:
+                state = client.read_flow_run(run.id).state
+                return state is not None and state.is_final()
+
+            wait_until(is_over, "the end of the pipeline", 600)
+            return client.read_flow_run(run.id)
+
+    def runs_of_stages(self) -> list[FlowRun]:
+        with self.server.is_ours(), get_client(sync_client=True) as client:
+            runs = client.read_flow_runs()
+        return [run for run in runs if run.name != "" and run.work_pool_name == "pvar-docker"]
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Postgres]:
+    require("postgresql", postgres.PROGRAMS)
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def platform(
+    docker_images: Engine,
+    database: Postgres,
+    moto_s3: S3Server,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("platform")
+    bucket = moto_s3.new_bucket()
+    _upload(moto_s3, bucket, "policy", save_language_model(folder / "policy", seed=1))
+    _upload(moto_s3, bucket, "prompts.jsonl", write_prompts(folder / "prompts.jsonl"))
+    settings = {
+        **moto_s3.environment(),
+        **docker_images.environment(),
+        "PVAR_HOME": str(folder / "home"),
+        "PVAR_STORE_URI": f"s3://{bucket}/artifacts",
+        "PVAR_MLFLOW_TRACKING_URI": database.new_database("mlflow"),
+    }
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in settings.items():
+            environment.setenv(name, value)
+        environment.setenv(
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+            database.new_database("prefect").replace("postgresql:", "postgresql+asyncpg:"),
+        )
+        with prefect_server.running(folder / "prefect") as server:
+            platform = Platform(server, docker_images, bucket, moto_s3)
+            with server.is_ours():
+                config = RetrainConfig(pipeline=platform.config())
+                deploy(_adapted(folder / "infra"), ("process", "docker"), config=config)
+            with server.worker("pvar-process"), server.worker("pvar-docker"):
+                yield platform
+
+
+def _adapted(folder: Path) -> Path:
+    """The deployments, with sampling (by the fake engine here) in the smaller image, and
+    containers that reach the services of this machine."""
+    shutil.copytree(packaged_folder(), folder)
+    project = folder / "prefect.yaml"
+    project.write_text(project.read_text().replace("pvar:sample", "pvar:cpu"))
+    template = folder / "work_pools" / "docker.json"
+    pool = json.loads(template.read_text())
+    pool["variables"]["properties"]["network_mode"]["default"] = "host"
+    template.write_text(json.dumps(pool))
+    return folder
+
+
+def _upload(server: S3Server, bucket: str, key: str, path: Path) -> None:
+    client = server.client()
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        name = key if path.is_file() else f"{key}/{file.relative_to(path)}"
+        if file.is_file():
+            client.upload_file(str(file), bucket, name)
+
+
+def test_each_stage_runs_in_a_container_of_its_own(platform: Platform) -> None:
+    run = platform.ended(platform.start(platform.config()))
+    assert run.state_name == "Completed", run.state and run.state.message
+    record = _newest_record(platform)
+    assert [node.state for node in record.nodes] == ["made"] * len(record.nodes)
+    assert {node.artifact.partition("/")[0] for node in record.nodes} == set(STAGES)
+    runs = platform.runs_of_stages()
+    assert sorted(each.name for each in runs) == sorted(node.name for node in record.nodes)
+    containers = {(each.infrastructure_pid or "").rpartition(":")[2] for each in runs}
+    created = _created_containers(platform.engine)
+    assert len(containers) == len(record.nodes)
+    assert containers <= created.keys()
+    by_node = {
+        each.name: created[(each.infrastructure_pid or "").rpartition(":")[2]] for each in runs
+    }
+    assert by_node["train"] == by_node["score-vader"] == "pvar:train"
+    assert by_node["ingest"] == by_node["promote"] == "pvar:cpu"
+
+
+def test_no_credential_reached_prefect(platform: Platform) -> None:
+    """The docker worker takes them from its own environment."""
+    with platform.server.is_ours(), get_client(sync_client=True) as client:
+        pool = client.read_work_pool("pvar-docker")
+        told = [pool, *client.read_flow_runs(), *client.read_deployments()]
+    text = " ".join(each.model_dump_json() for each in told)
+    assert platform.s3.secret_key not in text
+
+
+def test_a_killed_container_is_an_error_of_the_pipeline(platform: Platform) -> None:
+    """Other prompts than before, so that there is something to do."""
+    killer = threading.Thread(target=_kill_next_container, args=(platform.engine,))
+    killer.start()
+    changed = platform.config(**{"ingest.eval_fraction": 0.25})
+    run = platform.ended(platform.start(changed))
+    killer.join()
+    assert run.state is not None
+    assert run.state.name == "Failed"
+    assert "ingest on ingest/docker: run ingest is Crashed" in (run.state.message or "")
+
+
+def _newest_record(platform: Platform) -> Any:
+    wiring = connect()
+    runs = [info.key for info in wiring.store.list("runs/") if info.key.endswith(".json")]
+    return load_run(wiring.store, Path(max(runs)).stem)
+
+
+def _created_containers(engine: Engine) -> dict[str, str]:
+    """Container → image, of all that the engine has made."""
+    events = engine.run(
+        *("events", "--since", "1h", "--until", "0s", "--filter", "event=create"),
+        *("--format", "{{json .}}"),
+    )
+    parsed = [json.loads(line) for line in events.splitlines()]
+    return {event["id"]: event["Actor"]["Attributes"]["image"] for event in parsed}
+
+
+def _kill_next_container(engine: Engine) -> None:
+    """As the kernel would, when memory runs out."""
+    command = ["docker", "--host", engine.host, "events", "--filter", "event=start"]
+    with subprocess.Popen(
+        [*command, "--format", "{{.ID}}"], stdout=subprocess.PIPE, text=True
+    ) as events:
+        assert events.stdout is not None
+        container = events.stdout.readline().strip()
+        events.kill()
+    engine.run("kill", container)
