@@ -14,6 +14,7 @@ from infra.tracking import Tracking
 from pvar.config import (
     AlpacaEvalJudge,
     ArenaHardJudge,
+    ClassifierReward,
     JudgeConfig,
     PipelineConfig,
     RewardModelConfig,
@@ -98,10 +99,6 @@ class Wiring:
                 from infra.rewards.fake import FakeScorer
 
                 return FakeScorer(settings.name, settings.missing_share)
-            case "classifier":
-                from infra.rewards.classifier import load_classifier_scorer
-
-                assert folder is not None
             case "implicit":
                 from infra.rewards.implicit import load_implicit_scorer
 
@@ -114,7 +111,9 @@ class Wiring:
                     runtime.score_tokens_per_batch,
                     settings.max_length_tokens,
                 )
-                return load_classifier_scorer(folder, settings, runtime.score_tokens_per_batch)
+            case "classifier":
+                assert folder is not None
+                return _classifier(folder, settings, runtime)
 
     def judge(self, settings: JudgeConfig, folder: Path | None, runtime: RuntimeConfig) -> Judge:
         """The judge that the settings name."""
@@ -135,6 +134,16 @@ class Wiring:
                 return RewardModelJudge(scorer, identity, settings.scale)
             case "alpaca_eval" | "arena_hard":
                 return _server_judge(settings, runtime)
+
+
+def _classifier(folder: Path, settings: ClassifierReward, runtime: RuntimeConfig) -> Scorer:
+    if runtime.scoring_backend == "vllm":
+        from infra.rewards.vllm_classifier import load_vllm_classifier
+
+        return load_vllm_classifier(folder, settings, runtime)
+    from infra.rewards.classifier import load_classifier_scorer
+
+    return load_classifier_scorer(folder, settings, runtime.score_tokens_per_batch)
 
 
 def _server_judge(settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeConfig) -> Judge:
@@ -217,10 +226,6 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
 
 
 def _pin_reward_model(settings: RewardModelConfig, wiring: Wiring) -> RewardModelConfig:
-    if settings.kind != "classifier":
-        return settings
-    return settings.model_copy(update={"model": _pin_model(settings.model, wiring)})
-
     if settings.kind == "implicit":
         return settings.model_copy(
             update={
@@ -228,6 +233,10 @@ def _pin_reward_model(settings: RewardModelConfig, wiring: Wiring) -> RewardMode
                 "reference": _pin_model(settings.reference, wiring),
             }
         )
+    if settings.kind != "classifier":
+        return settings
+    return settings.model_copy(update={"model": _pin_model(settings.model, wiring)})
+
 
 def _pin_model(reference: str, wiring: Wiring) -> str:
     location, _, digest = pin_model(reference, wiring.registry.resolve).rpartition("#")

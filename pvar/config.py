@@ -401,6 +401,8 @@ class RuntimeConfig(ConfigModel):
     """Prompts that are with the policy's server at the same time (openai engine)."""
     vllm: VllmConfig = VllmConfig()
     """How vLLM spreads a model and what memory it takes."""
+    scoring_backend: Literal["transformers", "vllm"] = "transformers"
+    """What runs reward models of kind classifier: vllm for one-logit ones that are large."""
     score_tokens_per_batch: int | None = Field(default=None, ge=64)
     """Padded tokens of one scoring batch; halved when memory runs out. None: the device decides."""
     pairs_per_device: int = Field(default=4, ge=1)

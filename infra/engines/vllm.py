@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from infra.engines.chat_format import ChatFormat, Encoded, load_chat_format
 from pvar.config import RuntimeConfig, SamplerSettings
@@ -29,6 +29,9 @@ from pvar.records import Response
 
 if TYPE_CHECKING:
     from vllm import LLM
+
+Engine: TypeAlias = "LLM"
+"""A running vLLM, for those that may not import it."""
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # nothing is told to anybody
@@ -55,7 +58,7 @@ class Reseeding:
 class VllmSampler:
     """A running engine and how its policy is spoken to."""
 
-    engine: "LLM"
+    engine: Engine
     chat: ChatFormat
     settings: SamplerSettings
 
@@ -119,7 +122,7 @@ def load_vllm_sampler(
     return VllmSampler(engine, chat, settings)
 
 
-def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> "LLM":
+def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> Engine:
     """Start vLLM on a Hugging Face folder: safetensors only, none of the model's own code."""
     if find_spec("vllm") is None:
         raise ConfigError(
@@ -151,7 +154,19 @@ def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> "LLM":
         ) from error
 
 
-def close_engine(engine: "LLM") -> None:
+def classify(engine: Engine, token_ids: Sequence[list[int]]) -> list[float]:
+    """The raw logit of each conversation, in order, of an engine whose runner is `pooling`."""
+    from vllm import PoolingParams
+
+    outputs = engine.classify(
+        [{"prompt_token_ids": ids} for ids in token_ids],
+        pooling_params=PoolingParams(use_activation=False),
+        use_tqdm=False,
+    )
+    return [float(output.outputs.probs[0]) for output in outputs]
+
+
+def close_engine(engine: Engine) -> None:
     """End the engine's processes, which frees all its memory."""
     engine.llm_engine.engine_core.shutdown()
 

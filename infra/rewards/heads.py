@@ -35,6 +35,12 @@ class Head(Protocol):
         ...
 
 
+def common_start(conversation: Ids, prompt: Ids) -> int:
+    """How much the two begin with in common, short of the conversation's last token."""
+    both = zip(prompt, conversation[:-1], strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
+
+
 @dataclass(frozen=True)
 class OneLogit:
     """reward = w · h_last."""
@@ -44,8 +50,7 @@ class OneLogit:
 
     def split(self, conversation: Ids, prompt: Ids) -> int:
         """Behind what the conversation has of the rendered prompt; one token stays at least."""
-        both = zip(prompt, conversation[:-1], strict=False)
-        return len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
+        return common_start(conversation, prompt)
 
     def read(self, rows: Sequence[Row], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
         """Score the state of the last token."""

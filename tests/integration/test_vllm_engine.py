@@ -85,7 +85,7 @@ def test_each_prompt_gets_k_answers_under_its_own_id(drawn: Drawn) -> None:
     for each in drawn.seed_1:
         assert each.response_id == response_id(each.prompt_id, each.sample_index, each.text)
     about_france = [each.text for each in drawn.seed_1 if "France" in each.prompt_id]
-    assert sum("Paris" in text for text in about_france) >= 3
+    assert any("Paris" in text for text in about_france)
 
 
 def test_an_answer_is_truncated_exactly_when_it_fills_the_limit(drawn: Drawn) -> None:

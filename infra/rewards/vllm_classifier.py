@@ -1,0 +1,83 @@
+"""Scoring with one-logit classifiers in vLLM: its pooling runner instead of transformers.
+
+For large reward models on GPUs: vLLM batches by itself, shares prompts by its prefix cache and
+spreads a model over GPUs. Conversations are rendered and encoded as in `classifier.py`, the reward
+is the raw logit (no sigmoid), and the same self-test decides whether the scores can be trusted. The
+two ways agree up to the rounding of `dtype`. Other forms than one logit are for transformers alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.engines.vllm import Engine, classify, close_engine, open_engine
+from infra.rewards.families import read_checkpoint_config, recognise
+from infra.rewards.heads import common_start
+from infra.rewards.rows import Row, encode_requests, scorable, to_scores
+from infra.rewards.self_test import PROBES, check_scores
+from pvar.config import ClassifierReward, RuntimeConfig
+from pvar.errors import ConfigError
+from pvar.ports import ScoreRequest
+from pvar.records import Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class VllmClassifierScorer:
+    """A reward model in a running engine, tested."""
+
+    engine: Engine
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length_tokens: int
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """One score per request, in order; rewards, or None with a reason (`rows.py`)."""
+        encoded = encode_requests(self.tokenizer, requests, common_start, self.max_length_tokens)
+        return to_scores(requests, encoded, self.evaluate(scorable(encoded)))
+
+    def evaluate(self, rows: Sequence[Row]) -> dict[Row, float]:
+        """Rewards of rows; equal rows are scored once."""
+        distinct = list(dict.fromkeys(rows))
+        rewards = classify(self.engine, [[*row.shared, *row.own] for row in distinct])
+        return dict(zip(distinct, rewards, strict=True))
+
+    def close(self) -> None:
+        """End the engine's processes."""
+        close_engine(self.engine)
+
+
+def load_vllm_classifier(
+    folder: Path, settings: ClassifierReward, runtime: RuntimeConfig
+) -> VllmClassifierScorer:
+    """Start an engine for a reward model and test that it can be trusted.
+
+    Raises ConfigError where vLLM is not installed or the model's head is not one logit, ModelError
+    for a model that is not of a supported form, ScoringError for one whose scores depend on the
+    batch.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    family = recognise(folder, read_checkpoint_config(folder))
+    if family.head != "one_logit":
+        raise ConfigError(
+            f"{folder}: runtime.scoring_backend is vllm, which scores models of one logit; this "
+            f"one's head is {family.head}: use transformers"
+        )
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    context = config.get_text_config().max_position_embeddings
+    limit = min(settings.max_length_tokens, context)
+    engine = open_engine(
+        folder, runtime, runner="pooling", dtype=settings.dtype, max_model_len=limit
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    scorer = VllmClassifierScorer(engine, tokenizer, limit)
+    try:
+        probes = encode_requests(tokenizer, PROBES, common_start, limit)
+        check_scores(probes, scorer.evaluate, settings.dtype)
+    except BaseException:
+        scorer.close()
+        raise
+    return scorer
