@@ -209,7 +209,7 @@ def _created_containers(engine: Engine) -> dict[str, str]:
         *("--format", "{{json .}}"),
     )
     parsed = [json.loads(line) for line in events.splitlines()]
-    return {event["id"]: event["Actor"]["Attributes"]["image"] for event in parsed}
+    return {event["Actor"]["ID"]: event["Actor"]["Attributes"]["image"] for event in parsed}
 
 
 def _kill_next_container(engine: Engine) -> None:
