@@ -89,6 +89,7 @@ def _environment(settings: Settings, addresses: Addresses, folder: Path) -> dict
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": addresses.prefect_api,
         "PREFECT_UI_URL": addresses.prefect,  # links in notifications
+        "PREFECT_UI_API_URL": "/api",  # its default has port 4200
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PVAR_HOME": str(settings.home.absolute()),
