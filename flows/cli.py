@@ -5,6 +5,7 @@ A `PvarError` ends the process with its message and exit code 1; a traceback is 
 
 import os
 import sys
+from importlib import metadata
 
 from cyclopts import App
 
@@ -12,6 +13,7 @@ from pvar.errors import PvarError
 
 app = App(
     name="pvar",
+    version=lambda: metadata.version("pvar"),
     help="Retrain language models on the prompts that teach them most.",
     help_on_error=False,
 )

@@ -11,8 +11,9 @@ import numpy as np
 from flows.execution import flatten
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
-from pvar.config import PipelineConfig, judge_identity
+from pvar.config import PipelineConfig
 from pvar.correlation import correlation_table
+from pvar.judge_config import judge_identity
 from pvar.judging import refuse_circular_judge
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from tasks.artifact import Artifact, open_artifact

@@ -11,21 +11,18 @@ from infra.settings import Settings
 from infra.sources import pin_source, source_rows
 from infra.store import open_store
 from infra.tracking import Tracking
-from pvar.config import (
+from pvar.config import PipelineConfig, RuntimeConfig, SamplerSettings
+from pvar.errors import IncompleteError
+from pvar.judge_config import (
     AlpacaEvalJudge,
     ArenaHardJudge,
-    ClassifierReward,
     JudgeConfig,
-    PipelineConfig,
-    RewardModelConfig,
-    RuntimeConfig,
-    SamplerSettings,
     judge_identity,
 )
-from pvar.errors import IncompleteError
 from pvar.judging import refuse_circular_judge
 from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
+from pvar.reward_config import ClassifierReward, RewardModelConfig
 from tasks.artifact import open_artifact
 from tasks.graph import train_keys
 from tasks.train import MODEL

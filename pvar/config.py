@@ -10,18 +10,18 @@ path (`/…`, `./…`, `file://…`), `s3://bucket/prefix`, or MLflow's `models:
 `#digest` is appended, which alone enters digests.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pvar.config_model import ConfigModel, Name
-from pvar.judging import Identity, refuse_circular_judge
+from pvar.config_model import ConfigModel, ModelReference, Name
+from pvar.judge_config import AfinnJudge, JudgeConfig, judge_identity
+from pvar.judging import refuse_circular_judge
 from pvar.pairs import PairRule
 from pvar.placement import PlacementConfig
+from pvar.reward_config import RewardModelConfig, VaderReward
 from pvar.selection import Budget, StrategyName
 from pvar.vllm_config import VllmConfig
-
-ModelReference = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class IngestConfig(ConfigModel):
@@ -90,75 +90,6 @@ class SampleConfig(SamplerSettings):
         """How one answer is generated, without how many."""
         shared = set(SamplerSettings.model_fields)
         return SamplerSettings.model_validate(self.model_dump(include=shared))
-
-
-class VaderReward(ConfigModel):
-    """VADER sentiment: the compound score in [−1, 1], times a scale."""
-
-    kind: Literal["vader"] = "vader"
-    name: Name = "vader"
-    """Name of the column and of the artifact."""
-    scale: float = Field(default=4.0, gt=0)
-    """Reward per unit of compound score: 4 spreads it like a trained reward model's logits."""
-
-
-class ClassifierReward(ConfigModel):
-    """A reward model of the form AutoModelForSequenceClassification with one logit."""
-
-    kind: Literal["classifier"] = "classifier"
-    name: Name
-    """Name of the column and of the artifact."""
-    model: ModelReference
-    """Hub id, path, s3:// or models:/ reference."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the weights; rewards are float32 in either case."""
-    max_length_tokens: int = Field(default=4096, ge=8)
-    """Longer conversations get no reward (missing), never one of a shortened text."""
-
-
-class FakeReward(ConfigModel):
-    """A hash of the text as reward, for trying out the workflow."""
-
-    kind: Literal["fake"] = "fake"
-    name: Name = "fake"
-    """Name of the column and of the artifact."""
-    missing_share: float = Field(default=0, ge=0, le=1)
-    """Share of responses that get no reward."""
-
-
-class ImplicitReward(ConfigModel):
-    """What a tuned policy prefers: β · (log π(y|x) − log π_ref(y|x)) (`pvar/implicit.py`)."""
-
-    kind: Literal["implicit"] = "implicit"
-    name: Name = "implicit"
-    """Name of the column and of the artifact."""
-    policy: ModelReference
-    """The tuned model: Hub id, path, s3:// or models:/ reference."""
-    reference: ModelReference
-    """The model that it was tuned from."""
-    beta: float = Field(default=0.1, gt=0)
-    """The β that it was tuned with."""
-    max_length_tokens: int = Field(default=4096, ge=8)
-    """Longer conversations get no reward (missing), never one of a shortened text."""
-
-    @model_validator(mode="after")
-    def _models_differ(self) -> Self:
-        if self.policy == self.reference:
-            raise ValueError(
-                f"policy and reference of the implicit reward are both {self.policy}: all its "
-                "rewards would be 0; give the tuned model as policy"
-            )
-        return self
-
-
-JudgingRewardModel = Annotated[
-    VaderReward | ClassifierReward | FakeReward, Field(discriminator="kind")
-]
-"""One that judges prompts which no policy was tuned on."""
-
-RewardModelConfig = Annotated[
-    VaderReward | ClassifierReward | ImplicitReward | FakeReward, Field(discriminator="kind")
-]
 
 
 class ScoreConfig(ConfigModel):
@@ -286,69 +217,6 @@ class TrainConfig(ConfigModel):
                 "answers to other prompts in the batch; raise pairs_per_step"
             )
         return self
-
-
-class AfinnJudge(ConfigModel):
-    """AFINN sentiment lexicon: the more positive answer wins."""
-
-    kind: Literal["afinn"] = "afinn"
-
-
-class AlpacaEvalJudge(ConfigModel):
-    """A language model on an OpenAI-compatible server, asked for one token as in AlpacaEval 2."""
-
-    kind: Literal["alpaca_eval"] = "alpaca_eval"
-    model: str = Field(min_length=1, max_length=200)
-    """Name of the model on the server that PVAR_JUDGE_BASE_URL names."""
-    template: str | None = None
-    """ChatML text with {instruction}, {output_1} and {output_2}; None is this project's wording."""
-
-
-class ArenaHardJudge(ConfigModel):
-    """A language model on an OpenAI-compatible server, asked for a reasoned verdict."""
-
-    kind: Literal["arena_hard"] = "arena_hard"
-    model: str = Field(min_length=1, max_length=200)
-    """Name of the model on the server that PVAR_JUDGE_BASE_URL names."""
-    version: Literal["v0.1", "v2.0"] = "v2.0"
-    """Whose rules read the verdict; v0.1 asks once more for one that is missing."""
-    max_tokens: int = Field(default=4096, ge=16, le=131072)
-    """Longest judgment, in tokens; one that is cut off before its verdict is missing."""
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    """Sampling temperature of the judge."""
-    instructions: str | None = None
-    """System prompt; None is this project's wording."""
-
-
-class RewardModelJudge(ConfigModel):
-    """A reward model: σ of the difference of its rewards."""
-
-    kind: Literal["reward_model"] = "reward_model"
-    reward_model: JudgingRewardModel
-    """Must not be one of the selection's."""
-    scale: float = Field(default=1.0, gt=0)
-    """Reward difference per unit of log-odds."""
-
-
-class FakeJudge(ConfigModel):
-    """Verdicts by a hash of the texts, for trying out the workflow."""
-
-    kind: Literal["fake"] = "fake"
-    missing_share: float = Field(default=0, ge=0, le=1)
-    """Share of comparisons without a verdict."""
-
-
-JudgeConfig = Annotated[
-    AfinnJudge | AlpacaEvalJudge | ArenaHardJudge | RewardModelJudge | FakeJudge,
-    Field(discriminator="kind"),
-]
-
-
-def judge_identity(judge: JudgeConfig) -> Identity:
-    """What decides the judge's verdicts: of a reward model as judge, that model."""
-    settings = judge.reward_model if judge.kind == "reward_model" else judge
-    identity: Identity = settings.model_dump()
-    return identity
 
 
 class EvaluateConfig(ConfigModel):

@@ -10,8 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pvar.config import JudgeConfig, RewardModelConfig, RuntimeConfig, SamplerSettings
+from pvar.config import RuntimeConfig, SamplerSettings
+from pvar.judge_config import JudgeConfig
 from pvar.records import BadRow, Comparison, Message, Response, Row, Score, Verdict
+from pvar.reward_config import RewardModelConfig
 
 
 class ObjectInfo(NamedTuple):

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
-from pvar.config import JudgeConfig
 from pvar.evaluation.paired import paired_win_rate
+from pvar.judge_config import JudgeConfig
 from pvar.judging import JudgeBudget, MeteredJudge
 from pvar.records import Comparison, Prompt, Response, Verdict
 from tasks.artifact import Artifact

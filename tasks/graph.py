@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from pvar.artifacts import Recipe
-from pvar.config import PipelineConfig, RewardModelConfig
+from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
+from pvar.reward_config import RewardModelConfig
 from tasks.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.artifact import ArtifactKeys
 from tasks.evaluate import EVALUATE, EvaluateSpec

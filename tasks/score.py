@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary, plan_shards
-from pvar.config import RewardModelConfig
 from pvar.errors import ScoringError
 from pvar.ports import ScoreRequest
 from pvar.records import Prompt, Response, Score
+from pvar.reward_config import RewardModelConfig
 from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
 from tasks.sample import RESPONSES

@@ -18,9 +18,9 @@ from infra.rewards.families import read_checkpoint_config, recognise
 from infra.rewards.heads import Head, load_head
 from infra.rewards.rows import Row, encode_requests, scorable, to_scores
 from infra.rewards.self_test import PROBES, check_scores
-from pvar.config import ClassifierReward
 from pvar.ports import ScoreRequest
 from pvar.records import Score
+from pvar.reward_config import ClassifierReward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

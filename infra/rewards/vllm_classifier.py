@@ -16,10 +16,11 @@ from infra.rewards.families import read_checkpoint_config, recognise
 from infra.rewards.heads import common_start
 from infra.rewards.rows import Row, encode_requests, scorable, to_scores
 from infra.rewards.self_test import PROBES, check_scores
-from pvar.config import ClassifierReward, RuntimeConfig
+from pvar.config import RuntimeConfig
 from pvar.errors import ConfigError
 from pvar.ports import ScoreRequest
 from pvar.records import Score
+from pvar.reward_config import ClassifierReward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

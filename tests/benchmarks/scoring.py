@@ -30,9 +30,9 @@ from transformers import (
 from infra.bundled_model import convert_bundled_model
 from infra.rewards.classifier import ClassifierScorer, load_classifier_scorer
 from pvar.chat import conversation_token_ids
-from pvar.config import ClassifierReward
 from pvar.ports import ScoreRequest
 from pvar.records import Message
+from pvar.reward_config import ClassifierReward
 
 SHAPES = {
     "small": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 8},

@@ -16,9 +16,9 @@ from infra.bundled_model import convert_bundled_model
 from infra.rewards.classifier import load_classifier_scorer
 from infra.rewards.implicit import load_implicit_scorer
 from pvar.chat import conversation_token_ids, prompt_token_ids
-from pvar.config import ClassifierReward
 from pvar.ports import ScoreRequest
 from pvar.records import Message
+from pvar.reward_config import ClassifierReward
 
 pytestmark = [
     pytest.mark.slow,

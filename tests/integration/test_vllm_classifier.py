@@ -7,9 +7,10 @@ import pytest
 
 from infra.rewards.classifier import load_classifier_scorer
 from infra.rewards.vllm_classifier import load_vllm_classifier
-from pvar.config import ClassifierReward, RuntimeConfig
+from pvar.config import RuntimeConfig
 from pvar.ports import ScoreRequest
 from pvar.records import Message
+from pvar.reward_config import ClassifierReward
 from pvar.vllm_config import VllmConfig
 from tests.unit.infra.tiny_models import save_classifier
 

@@ -10,8 +10,8 @@ import torch
 from infra.rewards.backbone import Reader, evaluate
 from infra.rewards.classifier import ClassifierScorer, load_classifier_scorer
 from infra.rewards.rows import Row
-from pvar.config import ClassifierReward
 from pvar.errors import ScoringError
+from pvar.reward_config import ClassifierReward
 from tests.unit.infra.tiny_models import save_classifier
 
 ROWS = [

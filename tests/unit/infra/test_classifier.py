@@ -8,10 +8,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from infra.rewards.classifier import ClassifierScorer, load_classifier_scorer
-from pvar.config import ClassifierReward
 from pvar.errors import ModelError, ScoringError
 from pvar.ports import ScoreRequest
 from pvar.records import Message
+from pvar.reward_config import ClassifierReward
 from tests.unit.infra.tiny_models import END, change_weights, save_classifier, save_tokenizer
 
 PROMPTS = ("How was the film?", "And the food, in one or two sentences, for somebody in a hurry?")

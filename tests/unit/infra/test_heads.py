@@ -9,10 +9,10 @@ from torch import nn
 from transformers import AutoTokenizer, LlamaModel
 
 from infra.rewards.classifier import load_classifier_scorer
-from pvar.config import ClassifierReward
 from pvar.errors import ModelError, ScoringError
 from pvar.ports import ScoreRequest
 from pvar.records import Message
+from pvar.reward_config import ClassifierReward
 from tests.unit.infra.tiny_models import change_weights, save_gated
 
 NUM_OBJECTIVES = 3

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pvar.accounts import Accounts
-from pvar.config import AfinnJudge, FakeJudge, JudgeConfig
 from pvar.errors import JudgeError
+from pvar.judge_config import AfinnJudge, FakeJudge, JudgeConfig
 from pvar.records import Message, Prompt, Response, Verdict
 from tasks.artifact import Artifact, ArtifactKeys
 from tasks.evaluate import EVALUATE, VERDICTS, EvaluateSpec

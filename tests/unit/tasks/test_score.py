@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pvar.accounts import Accounts
-from pvar.config import FakeReward
 from pvar.errors import ScoringError
 from pvar.ports import ScoreRequest
 from pvar.records import Message, Prompt, Response, Score
+from pvar.reward_config import FakeReward
 from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
 from tasks.sample import RESPONSES
