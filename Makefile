@@ -84,8 +84,11 @@ up: ## start PostgreSQL, S3, Prefect, MLflow and a worker as containers
 	@$(STACK) up --detach
 	@echo "Prefect http://127.0.0.1:4200, MLflow http://127.0.0.1:5000 (or the ports of $(STACK_ENV))"
 
-down: ## stop them; data stays in the volumes
+down: ## stop them, and stages that run; data stays in the volumes
 	$(NEEDS_ENV)
+	@$(STACK) stop worker
+	@docker ps --all --quiet --filter network=pvar --filter label=io.prefect.flow-run-id \
+	  | xargs -r docker rm --force
 	@$(STACK) down --remove-orphans $(DOWN_ARGUMENTS)
 
 logs: ## follow what they say

@@ -33,6 +33,7 @@ def test_each_selection_is_trained_beside_random_on_shared_answers(
     server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     settings = fake_settings(
         write_prompts(tmp_path / "prompts.jsonl"),
         policy=str(save_language_model(tmp_path / "policy", seed=1)),

@@ -73,8 +73,8 @@ def write_environment(path: Path, **values: object) -> Path:
 
 
 def last_words(engine: Engine) -> str:
-    """What the containers that ended said."""
-    ended = engine.run("ps", "--all", "--filter", "status=exited", "--format", "{{.Names}}").split()
+    """What the containers said last."""
+    names = engine.run("ps", "--all", "--format", "{{.Names}}").split()
     said = [
         subprocess.run(
             ["docker", "--host", engine.host, "logs", "--tail", "20", name],
@@ -83,7 +83,7 @@ def last_words(engine: Engine) -> str:
             text=True,
             check=False,
         ).stdout
-        for name in ended
+        for name in names
     ]
     return "\n".join(said)
 

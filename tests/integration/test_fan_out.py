@@ -133,7 +133,8 @@ def test_three_workers_share_a_stage_and_survive_the_loss_of_one(
         wait_until(
             lambda: len(loads()) == WORKERS and min(loads().values()) >= 3, "work of each", 120
         )
-        killed = makers(workflow)[max(makers(workflow))]
+        at_work = makers(workflow)
+        killed = at_work[max(at_work)]
         os.kill(killed, signal.SIGKILL)
         parent.result(timeout=300)
 

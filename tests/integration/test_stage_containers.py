@@ -205,7 +205,8 @@ def _newest_record(platform: Platform) -> Any:
 def _created_containers(engine: Engine) -> dict[str, str]:
     """Container → image, of all that the engine has made."""
     events = engine.run(
-        *("events", "--since", "1h", "--until", "0s", "--filter", "event=create"),
+        *("events", "--since", "1h", "--until", "0s"),
+        *("--filter", "type=container", "--filter", "event=create"),
         *("--format", "{{json .}}"),
     )
     parsed = [json.loads(line) for line in events.splitlines()]

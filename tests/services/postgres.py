@@ -60,6 +60,7 @@ def _initialise(folder: Path, server: Postgres) -> None:
     _run(
         *("initdb", "--pgdata", str(folder / "data"), "--username", "pvar", "--no-sync"),
         *("--auth", "scram-sha-256", "--pwfile", str(password_file)),
+        *("--encoding", "UTF8", "--locale", "C.UTF-8"),
     )
     with (folder / "data" / "postgresql.conf").open("a") as settings:
         settings.write(

@@ -1,0 +1,110 @@
+"""The run form of Prefect's UI in a real browser: opened, changed, submitted, and the run watched.
+
+The form is made by the configuration tree. Chromium is Debian's (`.ci/services chromium`); pictures
+of the form and of the finished run stay in pytest's temporary folder.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+from prefect import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.objects import FlowRun
+
+from flows.deployments import deploy, packaged_folder
+from pvar.config import PipelineConfig
+from pvar.retrain import RetrainConfig
+from tests.services import prefect_server
+from tests.services.prefect_server import PrefectServer
+from tests.services.processes import require, wait_until
+from tests.unit.infra.tiny_models import save_language_model
+from tests.workflow import fake_settings, write_prompts
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.service,
+    pytest.mark.timeout(600),
+    # Raised inside libraries, on ways that this project does not choose.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class Site(NamedTuple):
+    """Prefect's UI in a browser, with a worker that takes the runs."""
+
+    server: PrefectServer
+    page: Page
+
+    @property
+    def address(self) -> str:
+        return self.server.api.removesuffix("/api")
+
+    def run(self, deployment: str, label: str, value: str, pictures: Path) -> dict[str, Any]:
+        """Open the form, fill the first input below `label`, submit, and watch the run end.
+
+        Returns the configuration that it ran with.
+        """
+        with self.server.is_ours(), get_client(sync_client=True) as client:
+            identity = client.read_deployment_by_name(deployment).id
+
+            def runs() -> list[FlowRun]:
+                only = DeploymentFilter(id=DeploymentFilterId(any_=[identity]))
+                return client.read_flow_runs(deployment_filter=only)
+
+            self.page.goto(f"{self.address}/deployments/deployment/{identity}/run", timeout=90_000)
+            expect(self.page.get_by_text("The model to improve")).to_be_visible(timeout=90_000)
+            field = f"xpath=//label[contains(., '{label}')]/following::input[1]"
+            self.page.locator(field).first.fill(value)
+            self.page.screenshot(path=pictures / "form.png", full_page=True)
+            self.page.get_by_role("button", name="Submit").click()
+            wait_until(lambda: bool(runs()), "the run")
+            wait_until(lambda: all(run.state.is_final() for run in runs()), "its end", 400)
+            (run,) = runs()
+        assert run.state.is_completed(), run.state
+        self.page.goto(f"{self.address}/runs/flow-run/{run.id}", timeout=90_000)
+        expect(self.page.get_by_text("Completed").first).to_be_visible(timeout=60_000)
+        self.page.screenshot(path=pictures / "run.png", full_page=True)
+        return dict(run.parameters["config"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    require("chromium", ["chromium"])
+    folder = tmp_path_factory.mktemp("ui")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PREFECT_UI_API_URL", "/api")
+        environment.setenv("PVAR_HOME", str(folder / "home"))
+        environment.setenv("PVAR_STORE_URI", str(folder / "store"))
+        environment.setenv("PVAR_MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        policy = str(save_language_model(folder / "policy"))
+        config = PipelineConfig.model_validate(
+            fake_settings(
+                write_prompts(folder / "prompts.jsonl"),
+                **{"policy": policy, "evaluate.opponent": policy, "train.max_length_tokens": 2000},
+            )
+        )
+        with prefect_server.running(folder / "prefect") as server, sync_playwright() as playwright:
+            with server.is_ours():
+                deploy(packaged_folder(), ("process",), config=RetrainConfig(pipeline=config))
+            browser = playwright.chromium.launch(
+                executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+            )
+            with server.worker("pvar-process"):
+                yield Site(server, browser.new_page(viewport={"width": 1280, "height": 2000}))
+            browser.close()
+
+
+def test_a_stage_is_started_from_its_form(site: Site, tmp_path: Path) -> None:
+    config = site.run("ingest/process", "Eval Fraction", "0.25", tmp_path)
+    assert config["ingest"]["eval_fraction"] == 0.25
+
+
+def test_the_pipeline_is_started_from_its_form(site: Site, tmp_path: Path) -> None:
+    config = site.run("pipeline/pipeline", "Num Responses", "3", tmp_path)
+    assert config["sample"]["num_responses"] == 3
