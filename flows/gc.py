@@ -15,7 +15,7 @@ from infra.registry import VersionFacts
 from pvar.errors import DamagedError
 from pvar.ports import Store
 from tasks.gc import Plan, delete_artifact, plan_gc
-from tasks.graph import STAGES
+from tasks.graph import CACHES, STAGES
 from tasks.work_folders import abandoned_folders
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,8 @@ def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     versions = wiring.registry.versions()
     named = _named_by_runs(wiring.store, counting) | _named_by(versions)
     lineage = whole_lineage(wiring, versions)
-    plan = plan_gc(wiring.store, lineage, tuple(STAGES), named, datetime.now(UTC))
+    now = datetime.now(UTC)
+    plan = plan_gc(wiring.store, lineage, tuple(STAGES), named, now, caches=CACHES)
     return Sweep(plan, tuple(abandoned_folders(wiring.settings.home)), frozenset(runs))
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from flows.wiring import Wiring
 from infra.registry import VersionFacts
-from tasks.graph import STAGES
+from tasks.graph import CACHES, STAGES
 from tasks.lineage import Entry, Lineage, Link, Step, read_lineage, with_named
 
 
@@ -31,7 +31,7 @@ def trace(reference: str, wiring: Wiring) -> Trace:
 
 def whole_lineage(wiring: Wiring, versions: list[VersionFacts]) -> Lineage:
     """The graph of all artifacts and of these versions."""
-    artifacts = read_lineage(wiring.store, tuple(STAGES))
+    artifacts = read_lineage(wiring.store, (*STAGES, *CACHES))
     of_versions = {
         _reference(each.version.model_name, each.version.version): Entry("version", links_of(each))
         for each in versions

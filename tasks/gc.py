@@ -47,12 +47,30 @@ class Plan:
 
 
 def plan_gc(
-    store: Store, lineage: Lineage, stages: Sequence[str], named: Set[str], now: datetime
+    store: Store,
+    lineage: Lineage,
+    stages: Sequence[str],
+    named: Set[str],
+    now: datetime,
+    *,
+    caches: Sequence[str] = (),
 ) -> Plan:
-    """Find the garbage among the artifacts of `stages`; `named` are `stage/digest`."""
-    objects = {root: infos for stage in stages for root, infos in _by_artifact(store, stage)}
+    """Find the garbage among the artifacts of `stages` and `caches`; `named` are `stage/digest`.
+
+    A cache, which nobody names, is needed for as long as all that it was made from is.
+    """
+    objects = {
+        root: infos for stage in (*stages, *caches) for root, infos in _by_artifact(store, stage)
+    }
     leased = {root for root, infos in objects.items() if _is_leased(store, infos, now)}
     needed = _with_inputs(named | leased, lineage) & objects.keys()
+    needed |= {
+        root
+        for root in objects
+        if root.partition("/")[0] in caches
+        and (made_from := _inputs(root, lineage))
+        and all(each in needed for each in made_from if each in objects)
+    }
     return Plan(
         artifacts=tuple(
             Garbage(

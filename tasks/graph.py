@@ -32,11 +32,15 @@ from tasks.score import SCORE, ScoreSpec
 from tasks.select import SELECT, SelectSpec
 from tasks.stage import Stage
 from tasks.train import TRAIN, TrainSpec
+from tasks.training.reference import REFERENCE
 
 STAGES: dict[str, Stage[Any]] = {
     stage.name: stage for stage in (INGEST, SAMPLE, SCORE, SELECT, TRAIN, EVALUATE, PROMOTE)
 }
 """The seven stages, in order."""
+
+CACHES = (REFERENCE.name,)
+"""What stages keep beside their artifacts, as artifacts that runs do not name."""
 
 
 class Pinned(NamedTuple):

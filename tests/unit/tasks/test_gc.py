@@ -57,6 +57,19 @@ def test_the_policy_that_a_needed_model_was_trained_from_stays(file_store: Store
     assert roots(plan(file_store, second.root)) == []
 
 
+def test_a_cache_stays_for_as_long_as_what_it_was_made_from(file_store: Store) -> None:
+    kept, gone = chain(file_store, "a"), chain(file_store, "b")
+    caches = [
+        put_artifact(
+            file_store, "reference", config={"of": keys[1].digest}, inputs={"pairs": keys[1]}
+        )
+        for keys in (kept, gone)
+    ]
+    lineage = read_lineage(file_store, (*STAGES, "reference"))
+    planned = plan_gc(file_store, lineage, STAGES, {kept[2].root}, NOW, caches=("reference",))
+    assert sorted(roots(planned)) == sorted(keys.root for keys in (*gone, caches[1]))
+
+
 def test_unfinished_and_broken_off_artifacts_are_garbage_too(file_store: Store) -> None:
     half = put_artifact(file_store, "train", is_complete=False)
     file_store.write("train/00000000000000aa/shards/00000-ab/file", b"left by a deletion")
