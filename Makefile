@@ -9,9 +9,8 @@ INSTALLED := $(VENV)/.installed
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 VLLM := $(VENV)/.vllm
-# Three processes on two cores, each with files of its own: many tests wait for a server to start.
-# PyTorch's threads would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --durations=25
+# Two processes, each with files of its own; PyTorch's threads would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=25
 
 .PHONY: help setup setup-vllm demo test test-quick check format lock serve images up down logs clean
 

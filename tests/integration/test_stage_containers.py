@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,8 +157,9 @@ def _upload(server: S3Server, bucket: str, key: str, path: Path) -> None:
             client.upload_file(str(file), bucket, name)
 
 
-def test_each_stage_runs_in_a_container_of_its_own(platform: Platform) -> None:
-    run = platform.ended(platform.start(platform.config()))
+def test_each_stage_runs_in_a_container_of_its_own(platform: Platform, tmp_path: Path) -> None:
+    with _recorded_containers(platform.engine, tmp_path / "events.jsonl") as created:
+        run = platform.ended(platform.start(platform.config()))
     assert run.state_name == "Completed", run.state and run.state.message
     record = _newest_record(platform)
     assert [node.state for node in record.nodes] == ["made"] * len(record.nodes)
@@ -165,7 +167,6 @@ def test_each_stage_runs_in_a_container_of_its_own(platform: Platform) -> None:
     runs = platform.runs_of_stages()
     assert sorted(each.name for each in runs) == sorted(node.name for node in record.nodes)
     containers = {(each.infrastructure_pid or "").rpartition(":")[2] for each in runs}
-    created = _created_containers(platform.engine)
     assert len(containers) == len(record.nodes)
     assert containers <= created.keys()
     by_node = {
@@ -202,15 +203,23 @@ def _newest_record(platform: Platform) -> Any:
     return load_run(wiring.store, Path(max(runs)).stem)
 
 
-def _created_containers(engine: Engine) -> dict[str, str]:
-    """Container → image, of all that the engine has made."""
-    events = engine.run(
-        *("events", "--since", "1h", "--until", "0s"),
-        *("--filter", "type=container", "--filter", "event=create"),
-        *("--format", "{{json .}}"),
-    )
-    parsed = [json.loads(line) for line in events.splitlines()]
-    return {event["Actor"]["ID"]: event["Actor"]["Attributes"]["image"] for event in parsed}
+@contextmanager
+def _recorded_containers(engine: Engine, path: Path) -> Iterator[dict[str, str]]:
+    """Container → image, of all that the engine makes meanwhile; filled when the body ends.
+
+    Asked afterwards, the engine tells its last 256 events only, health checks among them.
+    """
+    command = ["docker", "--host", engine.host, "events", "--format", "{{json .}}"]
+    only = ["--filter", "type=container", "--filter", "event=create"]
+    created: dict[str, str] = {}
+    with path.open("w") as file, subprocess.Popen([*command, *only], stdout=file) as events:
+        try:
+            yield created
+        finally:
+            events.terminate()
+    for line in path.read_text().splitlines():
+        actor = json.loads(line)["Actor"]
+        created[actor["ID"]] = actor["Attributes"]["image"]
 
 
 def _kill_next_container(engine: Engine) -> None:
