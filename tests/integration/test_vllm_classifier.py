@@ -1,6 +1,5 @@
 """A one-logit classifier in the real vLLM scores as it does in transformers."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,12 @@ from pvar.ports import ScoreRequest
 from pvar.records import Message
 from pvar.reward_config import ClassifierReward
 from pvar.vllm_config import VllmConfig
+from tests.services.packages import NEEDS_VLLM
 from tests.unit.infra.tiny_models import save_classifier
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("vllm") is None, reason="needs vLLM (make setup-vllm)"),
+    NEEDS_VLLM,
     # Of libraries.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

