@@ -43,6 +43,7 @@ def temporary_server() -> Iterator[None]:
         [sys.executable, "-m", "flows.temporary_server", str(port)],
         env={**os.environ, **SERVER_SETTINGS},
         stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the command, which still has its end to report
     )
     # Not when the body ends: Prefect sends its last logs while the interpreter shuts down.
     atexit.register(_stop, process)

@@ -16,11 +16,16 @@ ROOT = Path(__file__).parents[2]
 
 COMMAND = """
 import time
+from urllib.request import urlopen
 from flows.temporary_server import temporary_server
 from prefect.settings import PREFECT_API_URL
 with temporary_server():
     print(PREFECT_API_URL.value(), flush=True)
-    time.sleep(600)
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        time.sleep(2)
+        print(urlopen(f"{PREFECT_API_URL.value()}/health", timeout=5).status)
 """
 
 
@@ -32,6 +37,7 @@ def command(**environment: str) -> "subprocess.Popen[str]":
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -53,6 +59,17 @@ def test_the_server_dies_with_a_killed_command(tmp_path: Path) -> None:
     while answers(address):
         assert time.monotonic() < deadline, f"{address} still answers"
         time.sleep(0.2)
+
+
+def test_the_server_outlives_the_interrupt_of_its_command(tmp_path: Path) -> None:
+    """Ctrl-C goes to the whole group of processes; the command still tells the server its end."""
+    with command(PREFECT_HOME=str(tmp_path)) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.readline().strip() == "200"
+        assert process.wait(timeout=60) == 0
+    assert not answers(address)
 
 
 def test_a_configured_server_is_used_as_it_is(tmp_path: Path) -> None:
