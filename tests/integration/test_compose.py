@@ -164,7 +164,7 @@ def test_a_stage_runs_in_the_stack(stack: Stack, tmp_path: Path) -> None:
     experiments = httpx.post(mlflow.replace("runs", "experiments"), json={"max_results": 10})
     ids = [each["experiment_id"] for each in experiments.json()["experiments"]]
     runs = httpx.post(mlflow, json={"experiment_ids": ids}).json()["runs"]
-    assert {each["info"]["run_name"] for each in runs} == {"ingest"}
+    assert [each["info"]["run_name"] for each in runs] == ["ingest"], runs
 
 
 def test_passwords_are_in_no_command_line(stack: Stack) -> None:
