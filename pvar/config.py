@@ -30,7 +30,8 @@ class IngestConfig(ConfigModel):
     source: str = Field(default="bundled:sentiment", min_length=1)
     """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:sentiment`.
 
-    Rows are prompts or preferences in TRL's standard or conversational format."""
+    Rows are prompts or preferences in TRL's standard or conversational format. A row with `answer`
+    (a text, or a list of accepted ones) is an ability question: always held out, never judged."""
     eval_fraction: float = Field(default=0.4, gt=0, lt=1)
     """Share of the prompts held out for evaluation, chosen by a hash of the prompt id."""
     near_duplicate_similarity: float | None = Field(default=0.8, gt=0, le=1)
@@ -240,6 +241,10 @@ class EvaluateConfig(ConfigModel):
     """Level of the intervals."""
 
 
+USUAL_MAX_ABILITY_LOSS = 0.2
+"""Bound where the source has ability questions and the gate names none: it stops a collapse."""
+
+
 class PromoteConfig(ConfigModel):
     """The gate, and the name under which models are registered."""
 
@@ -251,6 +256,10 @@ class PromoteConfig(ConfigModel):
     """Share of the prompts that must have a verdict."""
     min_ended_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the challenger's answers that must end by themselves."""
+    max_ability_loss: float | None = Field(default=None, ge=0, le=1)
+    """Loss of ability (share of questions answered right) that must be ruled out: the lower end of
+    the change must be at least minus this. None takes 0.2 where the source has rows with `answer`,
+    and checks nothing where it has none; a number fails where it has none."""
     mode: Literal["automatic", "approval", "never"] = "automatic"
     """What happens when the gate passes: automatic moves the alias, approval asks a person, never
     only registers."""

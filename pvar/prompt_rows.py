@@ -9,20 +9,26 @@ Also read: preferences without a prompt, whose conversations begin alike (TRL's 
 answers that repeat the prompt's messages (UltraFeedback), `messages` for `prompt`, and the scores
 `score_chosen` and `score_rejected`. Standard prompts become one user message. Anything else is
 named as a reason, never guessed.
+
+A row with `answer`, a text or a list of texts any of which is accepted, is an ability question.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 
 from pvar.digest import prompt_id
+from pvar.evaluation.ability import words
 from pvar.records import Message, Prompt
 
 ROLES = ("system", "user", "assistant")
 Fields = Mapping[str, object]
 
 
-def parse_prompt(fields: Fields, source: str) -> Prompt | str:
-    """The row's prompt (not yet assigned to a split: `train`), or the name of why there is none."""
+def parse_prompt(fields: Fields, source: str, *, takes_questions: bool = False) -> Prompt | str:
+    """The row's prompt (not yet assigned to a split: `train`), or the name of why there is none.
+
+    Ability questions are refused unless the caller takes them, and so keeps them out of training.
+    """
     conversation = fields.get("prompt", fields.get("messages"))
     chosen, rejected = fields.get("chosen"), fields.get("rejected")
     if (chosen is None) != (rejected is None):
@@ -41,6 +47,11 @@ def parse_prompt(fields: Fields, source: str) -> Prompt | str:
     answers = _answer(chosen, messages), _answer(rejected, messages)
     if chosen is not None and None in answers:
         return "answer_not_text"
+    accepted = _accepted_answers(fields.get("answer"))
+    if isinstance(accepted, str):
+        return accepted
+    if accepted and not takes_questions:
+        return "ability_question"
     return Prompt(
         prompt_id(messages),
         messages,
@@ -51,6 +62,7 @@ def parse_prompt(fields: Fields, source: str) -> Prompt | str:
         _score(fields.get("score_chosen")),
         _score(fields.get("score_rejected")),
         _ratings(fields.get("chosen_ratings")),
+        accepted,
     )
 
 
@@ -84,6 +96,19 @@ def _answer(answer: object, prompt: Sequence[Message]) -> str | None:
     if len(messages) != 1 or messages[0].role != "assistant":
         return None
     return messages[0].content
+
+
+def _accepted_answers(answer: object) -> tuple[str, ...] | str:
+    """The accepted answers, none where the row is no question; or why they cannot be used."""
+    if answer is None:
+        return ()
+    accepted = [answer] if isinstance(answer, str) else answer
+    if not isinstance(accepted, Sequence) or not accepted:
+        return "accepted_answer_not_text"
+    if not all(isinstance(each, str) for each in accepted):
+        return "accepted_answer_not_text"
+    # What normalises to nothing would be found in every answer.
+    return tuple(accepted) if all(map(words, accepted)) else "accepted_answer_without_words"
 
 
 def _common_beginning(chosen: object, rejected: object) -> list[object] | None:

@@ -37,7 +37,10 @@ class Message(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """A prompt, and where the source had them its annotated answers."""
+    """A prompt, and where the source had them its annotated answers.
+
+    With accepted answers it is an ability question: always held out, scored by itself, not judged.
+    """
 
     prompt_id: str
     messages: tuple[Message, ...]
@@ -52,6 +55,13 @@ class Prompt(NamedTuple):
     rejected_score: float | None = None
     chosen_aspects: tuple[float, ...] = ()
     """The source's ratings of single aspects of `chosen` (UltraFeedback: 1 to 5)."""
+    accepted_answers: tuple[str, ...] = ()
+    """What a right answer holds, one of them (ability questions only)."""
+
+    @property
+    def is_question(self) -> bool:
+        """Whether it measures ability, and so is neither trained on nor shown to a judge."""
+        return bool(self.accepted_answers)
 
 
 class Response(NamedTuple):

@@ -3,9 +3,12 @@
 Every pair of answers is shown to the judge in both orders, which cancels position bias, or in one
 drawn by a coin (`tasks/judging.py`). The interval is a prompt-clustered bootstrap over prompts
 (`pvar.evaluation.paired`).
+
+Ability questions are held out too, but no judge sees them: what both models answered is compared
+with the accepted answers (`pvar.evaluation.ability`), a figure beside the win rate.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
+from pvar.evaluation.ability import ability_change, share_right
 from pvar.evaluation.paired import paired_win_rate
 from pvar.judge_config import JudgeConfig
 from pvar.judging import JudgeBudget, MeteredJudge
@@ -31,6 +35,11 @@ from tasks.verdict_cache import VerdictCache
 
 VERDICTS = "verdicts.parquet"
 SHOWINGS = "showings.parquet"
+ABILITY_FIGURES = (
+    "ability", "opponent_ability",
+    "ability_change", "ability_change_lower", "ability_change_upper",
+)  # fmt: skip
+"""Of the summary, beside `num_ability_questions`; all None where the source has no questions."""
 
 
 class EvaluateSpec(BaseModel):
@@ -50,18 +59,24 @@ class EvaluateSpec(BaseModel):
 
 def comparisons(job: Job[EvaluateSpec]) -> list[Comparison]:
     """The k-th answers of both models to a prompt: opponent first, challenger second."""
-    prompts = [
-        prompt for prompt in job.inputs["prompts"].rows(PROMPTS, Prompt) if prompt.split == "eval"
-    ]
     opponent = by_prompt(job.inputs["opponent"].rows(RESPONSES, Response))
     challenger = by_prompt(job.inputs["challenger"].rows(RESPONSES, Response))
     return [
         Comparison(prompt.prompt_id, prompt.messages, theirs.text, ours.text)
-        for prompt in prompts
+        for prompt in _judged(_held_out(job))
         for theirs, ours in zip(
             opponent.get(prompt.prompt_id, ()), challenger.get(prompt.prompt_id, ()), strict=False
         )
     ]
+
+
+def _held_out(job: Job[EvaluateSpec]) -> list[Prompt]:
+    rows = job.inputs["prompts"].rows(PROMPTS, Prompt)
+    return [prompt for prompt in rows if prompt.split == "eval"]
+
+
+def _judged(prompts: Sequence[Prompt]) -> list[Prompt]:
+    return [prompt for prompt in prompts if not prompt.is_question]
 
 
 @contextmanager
@@ -105,20 +120,21 @@ def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
 def preferences(
     prompts: list[Prompt], verdicts: list[Verdict], num_answers: int
 ) -> NDArray[np.float64]:
-    """Challenger's preference per prompt and answer, (num_prompts, num_answers); NaN is missing."""
-    judged = by_prompt(verdicts)
-    table = np.full((len(prompts), max(num_answers, 1)), np.nan)
-    for row, prompt in enumerate(prompts):
-        for column, verdict in enumerate(judged.get(prompt.prompt_id, ())):
+    """Challenger's preference per prompt and answer, (num_prompts, num_answers); NaN is missing.
+
+    Ability questions among the held-out `prompts` are left out: they are not for the judge.
+    """
+    verdicts_of, judged = by_prompt(verdicts), _judged(prompts)
+    table = np.full((len(judged), max(num_answers, 1)), np.nan)
+    for row, prompt in enumerate(judged):
+        for column, verdict in enumerate(verdicts_of.get(prompt.prompt_id, ())):
             if verdict.preference is not None:
                 table[row, column] = verdict.preference
     return table
 
 
 def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
-    prompts = [
-        prompt for prompt in job.inputs["prompts"].rows(PROMPTS, Prompt) if prompt.split == "eval"
-    ]
+    prompts = _held_out(job)
     verdicts = artifact.rows(VERDICTS, Verdict)
     most = max((len(rows) for rows in by_prompt(verdicts).values()), default=1)
     result = paired_win_rate(
@@ -132,13 +148,17 @@ def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
         "num_wanted": result.num_wanted,
         "coverage": result.coverage,
         "position_consistency": position_consistency(artifact.rows(SHOWINGS, JudgedShowing)),
-        **_answers("challenger", job),
-        **_answers("opponent", job),
+        **_answers("challenger", job, prompts),
+        **_answers("opponent", job, prompts),
+        **_ability(job, [prompt for prompt in prompts if prompt.is_question]),
     }
 
 
-def _answers(role: str, job: Job[EvaluateSpec]) -> Summary:
-    responses = job.inputs[role].rows(RESPONSES, Response)
+def _answers(role: str, job: Job[EvaluateSpec], prompts: Sequence[Prompt]) -> Summary:
+    """Lengths and endings of the answers that are judged."""
+    judged = {prompt.prompt_id for prompt in _judged(prompts)}
+    answers = job.inputs[role].rows(RESPONSES, Response)
+    responses = [each for each in answers if each.prompt_id in judged]
     if not responses:
         return {f"{role}_mean_length_characters": None, f"{role}_ended_share": None}
     return {
@@ -147,6 +167,30 @@ def _answers(role: str, job: Job[EvaluateSpec]) -> Summary:
         f"{role}_ended_share": fmean(each.finish_reason == "stop" for each in responses),
         f"{role}_repetition": fmean(repetition(each.text) for each in responses),
     }
+
+
+def _ability(job: Job[EvaluateSpec], questions: Sequence[Prompt]) -> Summary:
+    """Right answers of both models; None everywhere where the source has no questions."""
+    *figures, num_questions = ability_change(
+        _shares_right(job, "challenger", questions),
+        _shares_right(job, "opponent", questions),
+        confidence=job.spec.confidence,
+        seed=job.spec.seed,
+    )
+    return {
+        **dict(zip(ABILITY_FIGURES, map(_number, figures), strict=True)),
+        "num_ability_questions": num_questions if questions else None,
+    }
+
+
+def _shares_right(job: Job[EvaluateSpec], role: str, questions: Sequence[Prompt]) -> list[float]:
+    answers = by_prompt(job.inputs[role].rows(RESPONSES, Response))
+    return [
+        share_right(
+            [each.text for each in answers.get(question.prompt_id, ())], question.accepted_answers
+        )
+        for question in questions
+    ]
 
 
 def repetition(text: str) -> float:
@@ -179,7 +223,7 @@ def _number(value: float) -> float | None:
 
 EVALUATE = Stage(
     name="evaluate",
-    version=1,
+    version=2,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,

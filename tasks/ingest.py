@@ -1,8 +1,9 @@
 """Stage ingest: read the source, validate, deduplicate, decontaminate, split, freeze.
 
 A prompt's split follows from a hash of its id alone, so the same prompt is always on the same side,
-whatever else is in the file. Every line of the source is in the accounts: kept, or rejected by a
-named rule; the rejected ones are listed in `rejected.parquet`.
+whatever else is in the file; ability questions (rows with an `answer`) are always held out. Every
+line of the source is in the accounts: kept, or rejected by a named rule; the rejected ones are
+listed in `rejected.parquet`.
 """
 
 from collections import Counter
@@ -79,10 +80,12 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
         for each in clean.removed
     ]
     held_out = [prompt for prompt in deduplicated.prompts if prompt.split == "eval"]
-    if not clean.prompts or not held_out:
+    num_questions = sum(prompt.is_question for prompt in held_out)
+    if not clean.prompts or len(held_out) == num_questions:
         raise InputError(
             f"{job.spec.source_location}: {len(clean.prompts)} prompts are left for training and "
-            f"{len(held_out)} for evaluation (of {len(prompts)} in the file); both are needed: "
+            f"{len(held_out) - num_questions} for evaluation (of {len(prompts)} in the file, of "
+            f"which {num_questions} are ability questions, with an `answer`); both are needed: "
             f"give more prompts, or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
         )
     return _Ingested(sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id), rejected)
@@ -94,13 +97,18 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
         if isinstance(row, BadRow):
             rejected.append(RejectedRow(f"line {row.number}", "unreadable_line", row.reason))
             continue
-        parsed = parse_prompt(row.fields, job.spec.source_name)
+        parsed = parse_prompt(row.fields, job.spec.source_name, takes_questions=True)
         if isinstance(parsed, str):
             rejected.append(RejectedRow(f"line {row.number}", parsed, _excerpt(row.fields)))
         else:
-            split = split_of(parsed.prompt_id, job.spec.eval_fraction)
-            prompts.append(parsed._replace(split=split))
+            prompts.append(parsed._replace(split=_side(parsed, job.spec.eval_fraction)))
+    # Of equal rows the first stays: a question before a prompt, whatever their order in the file.
+    prompts.sort(key=lambda each: (not each.is_question, each.accepted_answers))
     return _Ingested(prompts, rejected)
+
+
+def _side(prompt: Prompt, eval_fraction: float) -> Split:
+    return "eval" if prompt.is_question else split_of(prompt.prompt_id, eval_fraction)
 
 
 def _excerpt(fields: object) -> str:
@@ -140,17 +148,18 @@ def _open_worker(job: Job[IngestSpec]) -> Iterator[Work]:
 
 def _summarise(_: Job[IngestSpec], artifact: Artifact) -> Summary:
     prompts = artifact.rows(PROMPTS, Prompt)
-    splits = Counter(prompt.split for prompt in prompts)
+    splits = Counter(prompt.split for prompt in prompts if not prompt.is_question)
     return {
         "num_train_prompts": splits["train"],
         "num_eval_prompts": splits["eval"],
+        "num_ability_questions": sum(prompt.is_question for prompt in prompts),
         "num_annotated": sum(prompt.chosen is not None for prompt in prompts),
     }
 
 
 INGEST = Stage(
     name="ingest",
-    version=1,
+    version=2,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,

@@ -24,6 +24,7 @@ from pvar.errors import PromotionError
 from pvar.gate import Decision, GateFigures, decide
 from pvar.ports import RegisteredVersion
 from tasks.artifact import Artifact
+from tasks.evaluate import ABILITY_FIGURES
 from tasks.stage import Job, Stage, Work
 from tasks.train import MODEL
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 DECISION = "decision.json"
 GATE_TAG = "pvar.gate"
 """On the registered version: passed or failed."""
+
+_FIGURES = ("win_rate", "win_rate_lower", "win_rate_upper", "coverage")
 
 
 class PromoteSpec(BaseModel):
@@ -59,6 +62,8 @@ class PromotionRecord(BaseModel):
     """The gate passed, and a person is to decide."""
     checks: tuple[tuple[str, float | None, float, bool], ...]
     """Name, value (None if missing), bound, passed."""
+    note: str
+    """What was not checked, and why."""
     model_name: str
     version: int
     previous_version: int | None
@@ -70,7 +75,14 @@ def _figures(job: Job[PromoteSpec]) -> GateFigures:
         win_rate_lower=_number(summary.get("win_rate_lower")),
         coverage=_number(summary.get("coverage")),
         ended_share=_number(summary.get("challenger_ended_share")),
+        ability_change_lower=(
+            _number(summary.get("ability_change_lower")) if _has_questions(summary) else None
+        ),
     )
+
+
+def _has_questions(summary: Summary) -> bool:
+    return summary.get("num_ability_questions") is not None
 
 
 def _number(value: float | int | str | bool | None) -> float:
@@ -88,9 +100,9 @@ def _tags(job: Job[PromoteSpec], decision: Decision) -> dict[str, str]:
         GATE_TAG: "passed" if decision.passed else "failed",
         "pvar.promotion": job.spec.gate.mode,
     }
-    for name in ("win_rate", "win_rate_lower", "win_rate_upper", "coverage"):
-        tags[f"pvar.{name}"] = f"{_number(results.manifest.summary.get(name)):.4f}"
-    return tags
+    summary = results.manifest.summary
+    figures = _FIGURES + (ABILITY_FIGURES if _has_questions(summary) else ())
+    return tags | {f"pvar.{name}": f"{_number(summary.get(name)):.4f}" for name in figures}
 
 
 def promote(job: Job[PromoteSpec]) -> PromotionRecord:
@@ -146,6 +158,7 @@ def _record(
             )
             for check in decision.checks
         ),
+        note=decision.note,
         model_name=version.model_name,
         version=version.version,
         previous_version=None if replaced == version.version else replaced,
@@ -157,11 +170,12 @@ def _open_worker(job: Job[PromoteSpec]) -> Iterator[Work]:
     def work(_: ShardSpec, folder: Path) -> Accounts:
         record = promote(job)
         logger.info(
-            "%s version %d: gate %s%s",
+            "%s version %d: gate %s%s%s",
             record.model_name,
             record.version,
             "passed" if record.passed else "failed",
             _fate(record),
+            f"; {record.note}" if record.note else "",
         )
         (folder / DECISION).write_text(record.model_dump_json(indent=1))
         return Accounts(rows_in=1, rows_out=1)
@@ -194,7 +208,7 @@ def _summarise(_: Job[PromoteSpec], artifact: Artifact) -> Summary:
 
 PROMOTE = Stage(
     name="promote",
-    version=2,
+    version=3,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,

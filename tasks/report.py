@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from tasks.report_data import ReportData, ScoredResponse
 from tasks.report_figures import correlation_figure, pvar_figure, training_figures, win_rate_figure
 from tasks.report_text import (
+    ability_change,
     count,
     duration,
     exact_percent,
@@ -129,6 +130,7 @@ def _environment() -> "Environment":
         duration=_unless_missing(duration),
         figure=_unless_missing(_figure),
         best_first=_best_first,
+        ability_change=ability_change,
     )
     environment.tests["missing"] = is_missing
     environment.tests["blank"] = lambda text: not text.strip()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvar.records import Message
+from tasks.evaluate import ABILITY_FIGURES
 from tasks.tables import TrainStep
 
 
@@ -47,6 +48,21 @@ class AnswerFigures(NamedTuple):
     mean_tokens: float | None
     ended_share: float | None
     """Share of answers that the model ended by itself, in [0, 1]."""
+
+
+class Ability(NamedTuple):
+    """Shares of the ability questions that both models answered right, and their difference."""
+
+    after: float | None
+    """The new model's, in [0, 1]."""
+    before: float | None
+    """The opponent's."""
+    change: float | None
+    """New model minus opponent, in [−1, 1]."""
+    ci_lower: float | None
+    ci_upper: float | None
+    num_questions: int
+    """Questions that both models answered."""
 
 
 class Counts(NamedTuple):
@@ -209,3 +225,16 @@ class ReportData:
     gate: Gate | None = None
     links: tuple[Link, ...] = ()
     failure: Failure | None = None
+
+    @property
+    def ability(self) -> Ability | None:
+        """From the evaluation's figures; None where the source has no questions."""
+        figures = next((row.figures for row in self.stages if row.stage == "evaluate"), {})
+        num_questions = figures.get("num_ability_questions")
+        if not isinstance(num_questions, int):
+            return None
+        after, before, change, lower, upper = (
+            float(value) if isinstance(value, int | float) else None
+            for value in map(figures.get, ABILITY_FIGURES)
+        )
+        return Ability(after, before, change, lower, upper, num_questions)

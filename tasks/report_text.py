@@ -4,7 +4,8 @@ import math
 from typing import Literal, NamedTuple
 
 from pvar.evaluation.paired import Interval
-from tasks.report_data import Evaluation, Gate, PvarDistribution, ReportData
+from pvar.gate import ABILITY_NOT_MEASURED
+from tasks.report_data import Ability, Evaluation, Gate, PvarDistribution, ReportData
 
 Tone = Literal["good", "bad", "neutral"]
 
@@ -142,6 +143,7 @@ def remarks(data: ReportData) -> list[Remark]:
     if data.evaluation is not None:
         found += [_on_interval(data.evaluation), _on_coverage(data.evaluation)]
         found += [_on_length(data.evaluation), _on_endings(data.evaluation)]
+        found.append(_on_ability(data.ability))
         if data.evaluation.circularity is not None:
             found.append(Remark("bad", data.evaluation.circularity))
     if data.distribution is not None:
@@ -189,6 +191,37 @@ def _on_endings(result: Evaluation) -> Remark | None:
     return Remark(
         tone, f"{percent(after)} of the new answers end by themselves, {percent(before)} before."
     )
+
+
+def _on_ability(ability: Ability | None) -> Remark:
+    if ability is None:
+        return Remark("neutral", f"{ABILITY_NOT_MEASURED.capitalize()}.")
+    if ability.change is None or ability.ci_lower is None or ability.ci_upper is None:
+        return Remark("bad", "No ability question was answered by both models.")
+    tone: Tone = "neutral"
+    says = "The change of ability can be chance"
+    if ability.ci_upper < 0:
+        tone, says = "bad", "Ability fell"
+    elif ability.ci_lower > 0:
+        tone, says = "good", "Ability rose"
+    return Remark(
+        tone,
+        f"{says}: {_or_missing(ability.after)} of {count(ability.num_questions)} questions are "
+        f"answered right, {_or_missing(ability.before)} before: {ability_change(ability)}.",
+    )
+
+
+def ability_change(ability: Ability) -> str:
+    """`−3 points (−12 to +6)`, of a hundred; empty where it is missing."""
+    change, lower, upper = ability.change, ability.ci_lower, ability.ci_upper
+    if change is None or lower is None or upper is None:
+        return ""
+    return f"{_points(change)}{NBSP}points ({_points(lower)} to {_points(upper)})"
+
+
+def _points(change: float) -> str:
+    points = round(100 * change)
+    return minus(f"{points:+d}") if points else "0"
 
 
 def _on_saturation(pvar: PvarDistribution) -> Remark | None:

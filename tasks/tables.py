@@ -110,6 +110,7 @@ _COLUMNS: dict[type[Any], dict[str, pa.DataType]] = {
         "chosen_score": _REAL,
         "rejected_score": _REAL,
         "chosen_aspects": pa.list_(pa.float64()),
+        "accepted_answers": pa.list_(_TEXT),
     },
     Response: {
         "prompt_id": _TEXT,
@@ -197,6 +198,7 @@ def _to_dict(row: NamedTuple) -> dict[str, object]:
 def _from_dict(values: dict[str, Any]) -> dict[str, Any]:
     if "messages" in values:
         values["messages"] = tuple(Message(**message) for message in values["messages"])
-    if "chosen_aspects" in values:
-        values["chosen_aspects"] = tuple(values["chosen_aspects"])
+    for name in ("chosen_aspects", "accepted_answers"):
+        if name in values:
+            values[name] = tuple(values[name])
     return values

@@ -3,16 +3,17 @@
 import math
 
 import pytest
+from pydantic import ValidationError
 
 from pvar.config import PromoteConfig
 from pvar.gate import GateFigures, decide
 
-GATE = PromoteConfig(min_win_rate=0.5, min_coverage=0.95, min_ended_share=0.5)
-GOOD = GateFigures(win_rate_lower=0.55, coverage=0.99, ended_share=0.9)
+GATE = PromoteConfig(min_win_rate=0.5, min_coverage=0.95, min_ended_share=0.5, max_ability_loss=0.1)
+GOOD = GateFigures(win_rate_lower=0.55, coverage=0.99, ended_share=0.9, ability_change_lower=-0.05)
 
 
-def failed_checks(figures: GateFigures) -> list[str]:
-    decision = decide(figures, GATE)
+def failed_checks(figures: GateFigures, gate: PromoteConfig = GATE) -> list[str]:
+    decision = decide(figures, gate)
     failed = [check.name for check in decision.checks if not check.passed]
     assert decision.passed == (failed == [])
     return failed
@@ -31,6 +32,46 @@ def test_a_tie_does_not_pass() -> None:
 def test_shares_may_be_at_their_bound() -> None:
     assert failed_checks(GOOD._replace(coverage=0.95, ended_share=0.5)) == []
     assert failed_checks(GOOD._replace(coverage=math.nextafter(0.95, 0))) == ["coverage"]
+    assert failed_checks(GOOD._replace(ability_change_lower=-0.1)) == []
+
+
+def test_a_loss_of_ability_that_is_not_ruled_out_fails() -> None:
+    for lower in (math.nextafter(-0.1, -1), -0.52, -1.0):
+        assert failed_checks(GOOD._replace(ability_change_lower=lower)) == ["ability_change_lower"]
+    # No loss at all allowed: better must be shown, or exactly equal.
+    strict = GATE.model_copy(update={"max_ability_loss": 0.0})
+    assert failed_checks(GOOD._replace(ability_change_lower=0.0), strict) == []
+    assert failed_checks(GOOD, strict) == ["ability_change_lower"]
+
+
+def test_without_questions_ability_is_unchecked_and_that_is_said() -> None:
+    unmeasured = GOOD._replace(ability_change_lower=None)
+    decision = decide(unmeasured, GATE.model_copy(update={"max_ability_loss": None}))
+    assert decision.passed
+    assert "ability_change_lower" not in [check.name for check in decision.checks]
+    assert decision.note == "ability not measured: no rows with an answer"
+    assert decide(GOOD, GATE).note == ""
+
+
+def test_a_bound_without_questions_fails() -> None:
+    # Who names a bound wants to have it checked.
+    unmeasured = GOOD._replace(ability_change_lower=None)
+    assert failed_checks(unmeasured) == ["ability_change_lower"]
+    assert decide(unmeasured, GATE).note == "ability not measured: no rows with an answer"
+
+
+def test_where_there_are_questions_a_collapse_fails_without_a_bound_of_ones_own() -> None:
+    usual = GATE.model_copy(update={"max_ability_loss": None})
+    assert failed_checks(GOOD, usual) == []
+    assert failed_checks(GOOD._replace(ability_change_lower=-0.21), usual) == [
+        "ability_change_lower"
+    ]
+
+
+@pytest.mark.parametrize("loss", [-0.1, 1.1, math.nan])
+def test_a_bound_of_ability_is_a_share(loss: float) -> None:
+    with pytest.raises(ValidationError, match="max_ability_loss"):
+        PromoteConfig(max_ability_loss=loss)
 
 
 @pytest.mark.parametrize("name", GateFigures._fields)
@@ -40,11 +81,13 @@ def test_a_missing_figure_fails_its_check(name: str) -> None:
 
 
 def test_nothing_judged_fails_even_the_easiest_gate() -> None:
-    easiest = PromoteConfig(min_win_rate=0, min_coverage=0.01, min_ended_share=0)
-    nothing = GateFigures(math.nan, 0.0, math.nan)
+    easiest = PromoteConfig(
+        min_win_rate=0, min_coverage=0.01, min_ended_share=0, max_ability_loss=1
+    )
+    nothing = GateFigures(math.nan, 0.0, math.nan, math.nan)
     decision = decide(nothing, easiest)
     assert not decision.passed
-    assert [check.passed for check in decision.checks] == [False, False, False]
+    assert [check.passed for check in decision.checks] == [False, False, False, False]
 
 
 def test_every_check_is_reported_with_its_value_and_bound() -> None:
@@ -53,4 +96,5 @@ def test_every_check_is_reported_with_its_value_and_bound() -> None:
         ("win_rate_lower", 0.55, 0.5),
         ("coverage", 0.99, 0.95),
         ("ended_share", 0.9, 0.5),
+        ("ability_change_lower", -0.05, -0.1),
     ]

@@ -11,7 +11,7 @@ YES, NO = {"role": "assistant", "content": "Yes."}, {"role": "assistant", "conte
 
 
 def parsed(row: dict[str, object]) -> Prompt:
-    prompt = parse_prompt(row, "test")
+    prompt = parse_prompt(row, "test", takes_questions=True)
     assert isinstance(prompt, Prompt), prompt
     return prompt
 
@@ -73,6 +73,39 @@ def test_several_turns_are_kept() -> None:
 )
 def test_what_is_no_prompt_is_named(row: dict[str, object], reason: str) -> None:
     assert parse_prompt(row, "test") == reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted"),
+    [("7", ("7",)), (["7", "seven"], ("7", "seven")), (None, ())],
+)
+def test_an_answer_or_a_list_of_them_makes_a_question(
+    answer: object, accepted: tuple[str, ...]
+) -> None:
+    question = parsed({"prompt": "Three and four?", "answer": answer})
+    assert question.accepted_answers == accepted
+    assert question.is_question == bool(accepted)
+    assert question.prompt_id == parsed({"prompt": "Three and four?"}).prompt_id
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (7, "accepted_answer_not_text"),
+        (["7", 7], "accepted_answer_not_text"),
+        ([], "accepted_answer_not_text"),
+        ({"text": "7"}, "accepted_answer_not_text"),
+        ("", "accepted_answer_without_words"),
+        (["7", " ?! "], "accepted_answer_without_words"),  # it would be found in every answer
+    ],
+)
+def test_an_answer_that_cannot_be_looked_for_is_named(answer: object, reason: str) -> None:
+    row = {"prompt": "Three and four?", "answer": answer}
+    assert parse_prompt(row, "test", takes_questions=True) == reason
+
+
+def test_a_question_is_refused_where_it_could_be_trained_on() -> None:
+    assert parse_prompt({"prompt": "Three and four?", "answer": "7"}, "test") == "ability_question"
 
 
 @pytest.mark.parametrize(

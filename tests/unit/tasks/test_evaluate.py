@@ -10,15 +10,17 @@ from pvar.errors import JudgeError
 from pvar.judge_config import AfinnJudge, FakeJudge, JudgeConfig
 from pvar.records import Message, Prompt, Response, Verdict
 from tasks.artifact import Artifact, ArtifactKeys
-from tasks.evaluate import EVALUATE, VERDICTS, EvaluateSpec
+from tasks.evaluate import EVALUATE, SHOWINGS, VERDICTS, EvaluateSpec
 from tasks.ingest import PROMPTS
 from tasks.sample import RESPONSES
+from tasks.tables import JudgedShowing
 from tests.artifacts import StageBench
 from tests.workflow import open_wiring
 
 NAMES = [f"p{number}" for number in range(8)]
 GOOD, BAD = "It was good.", "It was bad."
 AFINN = AfinnJudge()
+NO_QUESTIONS: Mapping[str, str] = {}
 
 Answers = Mapping[str, list[str]]
 
@@ -30,12 +32,20 @@ def evaluate(
     *,
     judge: JudgeConfig = AFINN,
     required_coverage: float = 0.95,
+    questions: Mapping[str, str] = NO_QUESTIONS,
 ) -> Artifact:
-    """Both models' answers to eight held-out prompts, judged; a training prompt is there too."""
+    """Both models' answers to eight held-out prompts, judged; a training prompt is there too.
+
+    `questions` maps the names of ability questions to their accepted answers.
+    """
     folder.mkdir(exist_ok=True)
     bench = StageBench(open_wiring(folder), folder)
     prompts = [Prompt(name, (Message("user", name),), "eval", "x") for name in NAMES]
     prompts.append(Prompt("trained-on", (Message("user", "?"),), "train", "x"))
+    prompts += [
+        Prompt(name, (Message("user", name),), "eval", "x", accepted_answers=(accepted,))
+        for name, accepted in questions.items()
+    ]
 
     def put(answers: Answers, role: str) -> ArtifactKeys:
         rows = [
@@ -124,3 +134,46 @@ def test_more_answers_to_the_same_prompts_that_say_the_same_are_no_more_evidence
     assert often["num_wanted"] == 8
     for figure in ("win_rate", "win_rate_lower", "win_rate_upper"):
         assert often[figure] == once[figure]
+
+
+QUESTIONS = {"q1": "7", "q2": "Paris", "q3": "blue", "q4": "cat"}
+ABILITY = ("ability", "opponent_ability", "ability_change")
+
+
+def test_questions_are_scored_by_their_answers_and_never_shown_to_the_judge(
+    tmp_path: Path,
+) -> None:
+    # Ours, two answers each: q1 right and wrong, q2 wrong twice, q3 right twice, q4 not answered.
+    # Theirs: right everywhere. Over the three that both answered (½ + 0 + 1)/3 against 1. The
+    # words that AFINN likes would have won every question.
+    ours = {"q1": ["Good: 7", "Good: 17"], "q2": ["good"] * 2, "q3": ["Good. Blue."] * 2}
+    theirs = {"q1": ["7"] * 2, "q2": ["In Paris"] * 2, "q3": ["blue"] * 2, "q4": ["a cat"] * 2}
+    plain = evaluate(tmp_path / "plain", everywhere(BAD, BAD), everywhere(GOOD, GOOD))
+    asked = evaluate(
+        tmp_path / "asked",
+        everywhere(BAD, BAD) | ours,
+        everywhere(GOOD, GOOD) | theirs,
+        questions=QUESTIONS,
+    )
+    summary = asked.manifest.summary
+    assert [summary[name] for name in ABILITY] == pytest.approx([0.5, 1.0, -0.5])
+    assert summary["num_ability_questions"] == 3
+    assert -1 <= float(summary["ability_change_lower"] or 0) < -0.5
+
+    judged = {row.prompt_id for row in asked.rows(SHOWINGS, JudgedShowing)}
+    assert judged == {row.prompt_id for row in asked.rows(VERDICTS, Verdict)} == set(NAMES)
+    # Win rate, coverage, lengths, endings: as if there were no questions.
+    assert {name: value for name, value in summary.items() if "ability" not in name} == {
+        name: value for name, value in plain.manifest.summary.items() if "ability" not in name
+    }
+
+
+def test_without_questions_ability_is_missing_and_with_unanswered_ones_it_is_so_too(
+    tmp_path: Path,
+) -> None:
+    sides = everywhere(GOOD), everywhere(BAD)
+    for questions, number in ((NO_QUESTIONS, None), (QUESTIONS, 0)):
+        summary = evaluate(tmp_path / str(number), *sides, questions=questions).manifest.summary
+        assert summary["num_ability_questions"] == number
+        ends = ("ability_change_lower", "ability_change_upper")
+        assert [summary[name] for name in (*ABILITY, *ends)] == [None] * 5

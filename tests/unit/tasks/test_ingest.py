@@ -80,6 +80,54 @@ def test_the_side_of_a_prompt_does_not_depend_on_the_rest_of_the_file(tmp_path: 
     assert part.items() <= whole.items()
 
 
+def write_rows(path: Path, rows: Iterable[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_questions_are_held_out_whatever_their_ids_and_keep_their_answers(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"Describe {text}."} for text in TOPICS]
+    before = ingest(tmp_path, write_rows(tmp_path / "plain.jsonl", rows))
+    # Half of the prompts, from both sides, become questions; one row's answer is of a wrong type.
+    questions = [{**row, "answer": ["slow", "train"]} for row in rows[::2]]
+    bad: dict[str, object] = {"prompt": "How many slugs?", "answer": 7}
+    source = write_rows(tmp_path / "mixed.jsonl", [*rows[1::2], *questions, bad])
+    artifact = ingest(tmp_path, source)
+
+    kept = {each.messages[0].content: each for each in artifact.rows(PROMPTS, Prompt)}
+    asked = {str(row["prompt"]) for row in questions}
+    assert not asked.isdisjoint(texts(before, "train"))
+    assert {text for text, each in kept.items() if each.is_question} == asked
+    assert all(kept[text].split == "eval" for text in asked)
+    assert all(kept[text].accepted_answers == ("slow", "train") for text in asked)
+    others = splits(before).items() - {
+        (text, side) for text, side in splits(before).items() if text in asked
+    }
+    assert {(text, each.split) for text, each in kept.items() if text not in asked} == others
+    assert artifact.manifest.accounts.rejected == {"accepted_answer_not_text": 1}
+    assert artifact.manifest.summary["num_ability_questions"] == 16
+    assert artifact.manifest.summary["num_eval_prompts"] == sum(
+        side == "eval" for _, side in others
+    )
+
+
+def test_of_a_prompt_and_the_same_question_the_question_stays(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"Describe {text}."} for text in TOPICS]
+    questions = [{**row, "answer": "rain"} for row in rows[:8]]
+    for order in ([*rows, *questions], [*questions, *rows]):
+        artifact = ingest(tmp_path, write_rows(tmp_path / "twice.jsonl", order))
+        kept = artifact.rows(PROMPTS, Prompt)
+        assert len(kept) == len(TOPICS)
+        assert sum(each.is_question for each in kept) == 8
+        assert artifact.manifest.accounts.rejected == {"duplicate": 8}
+
+
+def test_questions_alone_leave_nothing_to_judge(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Describe {text}.", "answer": "rain"} for text in TOPICS]
+    with pytest.raises(InputError, match=r"0 for evaluation .*32 are ability questions"):
+        ingest(tmp_path, write_rows(tmp_path / "questions.jsonl", rows))
+
+
 def test_no_training_prompt_is_a_held_out_one_in_other_letters(tmp_path: Path) -> None:
     # In capitals a prompt has another id, and so perhaps the other side: then its copy must go.
     copies = [text.upper() for text in TOPICS]

@@ -26,6 +26,15 @@ GOOD = {
     "win_rate_upper": 0.68,
     "coverage": 1.0,
     "challenger_ended_share": 0.9,
+    "num_ability_questions": None,
+}
+ABILITY = {
+    "ability": 0.7,
+    "opponent_ability": 0.75,
+    "ability_change": -0.05,
+    "ability_change_lower": -0.15,
+    "ability_change_upper": 0.05,
+    "num_ability_questions": 40,
 }
 POLICY = "bundled:start#bundled:start-1"
 
@@ -44,7 +53,11 @@ class Bench(NamedTuple):
     def job(self, model: ArtifactKeys, opponent: str = POLICY, **changes: Any) -> Job[PromoteSpec]:
         """The promotion of a model that was compared with `opponent`; `changes` are of figures."""
         store = self.neighbours.store
-        gate = PromoteConfig(model_name=MODEL, mode=changes.pop("mode", "automatic"))
+        gate = PromoteConfig(
+            model_name=MODEL,
+            mode=changes.pop("mode", "automatic"),
+            max_ability_loss=changes.pop("max_ability_loss", None),
+        )
         results = put_artifact(
             store,
             "evaluate",
@@ -127,10 +140,15 @@ def test_the_version_says_where_it_came_from_and_what_came_out(bench: Bench) -> 
         ({"win_rate_lower": 0.5}, "win_rate_lower"),
         ({"win_rate_lower": None}, "win_rate_lower"),
         ({"coverage": 0.94}, "coverage"),
+        # It wins, but a loss of a quarter of the questions is not ruled out.
+        ({**ABILITY, "ability_change_lower": -0.25}, "ability_change_lower"),
+        # Questions, of which none was answered; a bound, but no questions.
+        ({**ABILITY, "ability_change_lower": None}, "ability_change_lower"),
+        ({"max_ability_loss": 0.2}, "ability_change_lower"),
     ],
 )
 def test_a_model_that_fails_the_gate_is_registered_and_not_promoted(
-    bench: Bench, figures: dict[str, float | None], failed: str
+    bench: Bench, figures: dict[str, Any], failed: str
 ) -> None:
     record = bench.promote(bench.model(1), **figures)
     assert (record.passed, record.promoted, record.awaiting_approval) == (False, False, False)
@@ -139,6 +157,21 @@ def test_a_model_that_fails_the_gate_is_registered_and_not_promoted(
     assert facts.tags["pvar.gate"] == "failed"
     assert bench.neighbours.alias("champion") is None
     assert bench.neighbours.moves() == []
+
+
+def test_ability_is_in_the_decision_and_on_the_version_or_said_to_be_missing(
+    bench: Bench,
+) -> None:
+    measured = bench.promote(bench.model(1), mode="never", **ABILITY)
+    assert ("ability_change_lower", -0.15, -0.2, True) in measured.checks
+    assert measured.note == ""
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert facts.tags["pvar.ability_change_lower"] == "-0.1500"
+    assert (facts.tags["pvar.ability"], facts.tags["pvar.opponent_ability"]) == ("0.7000", "0.7500")
+
+    unmeasured = bench.promote(bench.model(2), mode="never")
+    assert unmeasured.passed
+    assert unmeasured.note == "ability not measured: no rows with an answer"
 
 
 def test_mode_never_registers_only(bench: Bench) -> None:

@@ -262,6 +262,23 @@ def test_the_evaluation_shows_both_models(full: Page):
     assert "54 won, 10 tied, 19 lost" in plain(full.text)
 
 
+def test_ability_stands_beside_the_win_rate_or_is_said_to_be_missing(full: Page):
+    figures = {
+        "ability": 0.62,
+        "opponent_ability": 0.65,
+        "ability_change": -0.03,
+        "ability_change_lower": -0.12,
+        "ability_change_upper": 0.06,
+        "num_ability_questions": 40,
+    }
+    evaluated = StageRow("evaluate", "evaluate", "evaluate/ef56", figures=figures)
+    measured = page(dataclasses.replace(FULL, stages=(evaluated,)))
+    change = "−3 points (−12 to +6)"
+    assert measured.after("Win rate", "dt")[1:3] == ["Ability", f"62 % {change}"]
+    assert measured.after("Ability")[:4] == ["62 %", "65 %", "Its change over 40 questions", change]
+    assert full.after("Ability")[0] == "not measured"
+
+
 def test_the_gate_shows_each_check_beside_its_bound(full: Page):
     assert full.after("lower end")[:3] == ["65.8 %", "50 %", "passed"]
     refused = Gate(

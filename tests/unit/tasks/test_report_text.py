@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tasks.evaluate import ABILITY_FIGURES
 from tasks.report_data import (
     AnswerFigures,
     Evaluation,
@@ -126,8 +127,43 @@ def test_what_weakens_a_result_is_pointed_out():
 
 def test_missing_lengths_and_endings_are_not_compared():
     result = dataclasses.replace(RESULT, opponent_answers=AnswerFigures(None, float("nan")))
-    both = [remark.text for remark in remarks(dataclasses.replace(NOTHING, evaluation=result))]
-    assert len(both) == 2  # the interval and the coverage
+    told = [remark.text for remark in remarks(dataclasses.replace(NOTHING, evaluation=result))]
+    assert len(told) == 3  # the interval, the coverage, and that ability is not measured
+
+
+def with_ability(*figures: float | None, num_questions: int | None = 40) -> ReportData:
+    summary = dict(zip(ABILITY_FIGURES, figures, strict=True))
+    row = StageRow(
+        "evaluate",
+        "evaluate",
+        "evaluate/ef",
+        figures={**summary, "num_ability_questions": num_questions},
+    )
+    return dataclasses.replace(NOTHING, evaluation=RESULT, stages=(row,))
+
+
+@pytest.mark.parametrize(
+    ("figures", "tone", "says"),
+    [
+        ((0.5, 0.7, -0.2, -0.35, -0.06), "bad", "Ability fell: 50 % of 40 questions are answered "
+         "right, 70 % before: −20 points (−35 to −6)."),
+        ((0.7, 0.725, -0.025, -0.1, 0.05), "neutral", "can be chance: 70 % of 40 questions"),
+        ((0.7, 0.7, 0.0, -0.088, 0.088), "neutral", "70 % before: 0 points (−9 to +9)."),
+        ((0.8, 0.7, 0.1, 0.02, 0.2), "good", "Ability rose: 80 %"),
+    ],
+)  # fmt: skip
+def test_a_change_of_ability_is_told_with_its_interval(
+    figures: tuple[float, ...], tone: str, says: str
+):
+    assert says in texts(with_ability(*figures), tone)
+
+
+def test_ability_that_was_not_measured_is_told_and_never_a_zero():
+    nothing = [None] * 5
+    none_asked = with_ability(*nothing, num_questions=None)
+    none_answered = with_ability(*nothing, num_questions=0)
+    assert "Ability not measured: no rows with an answer." in texts(none_asked, "neutral")
+    assert "No ability question was answered" in texts(none_answered, "bad")
 
 
 def test_saturation_and_ties_at_the_cut_are_pointed_out():
