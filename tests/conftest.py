@@ -1,6 +1,7 @@
 """Neighbours that many tests share. More of them live in the conftest files of subfolders."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from pvar.ports import Store
 from tests.services import ceph
 from tests.services.processes import require
 from tests.services.s3 import S3Server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_environment() -> Iterator[None]:
+    """No file's tests see what another's left behind: MLflow writes its address there."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -203,6 +203,8 @@ def test_a_killed_command_is_taken_up_by_the_same_command(tmp_path: Path) -> Non
         wait_until(
             lambda: records(flow, "sample") >= 3 or process.poll() is not None, "sampling", 240
         )
+        assert process.stdout is not None
+        assert process.poll() is None, process.stdout.read().decode()
         kill(process)
     num_recorded = records(flow, "sample")
     recipe = read_document(flow.store, flow.nodes["sample"].keys.recipe, Recipe)

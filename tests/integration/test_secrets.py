@@ -76,7 +76,8 @@ print(wiring)
 _FAIL = """
 from flows.commands.history import history
 from flows.wiring import connect
-from pvar.config import AlpacaEvalJudge, RuntimeConfig
+from pvar.config import RuntimeConfig
+from pvar.judge_config import AlpacaEvalJudge
 from pvar.records import Comparison, Message
 
 question = Comparison("p", (Message("user", "Why?"),), "a", "b")

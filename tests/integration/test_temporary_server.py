@@ -20,8 +20,8 @@ from urllib.request import urlopen
 from flows.temporary_server import temporary_server
 from prefect.settings import PREFECT_API_URL
 with temporary_server():
-    print(PREFECT_API_URL.value(), flush=True)
     try:
+        print(PREFECT_API_URL.value(), flush=True)
         time.sleep(600)
     except KeyboardInterrupt:
         time.sleep(2)
