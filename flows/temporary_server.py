@@ -26,27 +26,30 @@ STARTUP_TIMEOUT_SECONDS = 180.0
 SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_ENABLED": "false",
-    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # it would import every integration
+    # Both would import every integration; without the second, a later server would believe that the
+    # first had been done.
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
 }
 
 
 @contextmanager
 def temporary_server() -> Iterator[None]:
     """A Prefect server for as long as the body runs; nothing if one is configured already."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    if PREFECT_API_URL.value():
+    if "PREFECT_API_URL" in os.environ:
         yield
         return
-    port = _free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.temporary_server", str(port)],
-        env={**os.environ, **SERVER_SETTINGS},
-        stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the command, which still has its end to report
-    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # a port that nobody else takes
+        port = listener.getsockname()[1]
+        process = _start(listener)
     # Not when the body ends: Prefect sends its last logs while the interpreter shuts down.
     atexit.register(_stop, process)
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value():  # by Prefect's profile, which takes a second to read
+        _stop(process)
+        yield
+        return
     _import_what_runs_need()
     _wait_until_healthy(f"http://127.0.0.1:{port}/api/health", process)
     settings = {
@@ -58,6 +61,16 @@ def temporary_server() -> Iterator[None]:
         yield
 
 
+def _start(listener: socket.socket) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.temporary_server", str(listener.fileno())],
+        env={**os.environ, **SERVER_SETTINGS},
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the command, which still has its end to report
+        pass_fds=[listener.fileno()],
+    )
+
+
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     process.communicate()
@@ -67,12 +80,6 @@ def _import_what_runs_need() -> None:
     """Every run needs these; they take as long as the server takes to start."""
     for module in ("flows.pipeline", "mlflow", "scipy.stats", "matplotlib.figure"):
         import_module(module)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> None:
@@ -95,17 +102,13 @@ def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> Non
     )
 
 
-def _serve(port: int) -> None:
+def _serve(listener: socket.socket) -> None:
     """The server's process: serve until standard input closes or a signal comes."""
     import uvicorn
     from prefect.server.api.server import create_app
 
     config = uvicorn.Config(
-        create_app(ephemeral=True, final=True),
-        host="127.0.0.1",
-        port=port,
-        log_level="error",
-        lifespan="on",
+        create_app(ephemeral=True, final=True), log_level="error", lifespan="on"
     )
     server = uvicorn.Server(config)
 
@@ -114,8 +117,8 @@ def _serve(port: int) -> None:
         server.should_exit = True
 
     threading.Thread(target=stop_with_parent, daemon=True).start()
-    server.run()
+    server.run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(socket.socket(fileno=int(sys.argv[1])))
