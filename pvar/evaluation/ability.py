@@ -3,7 +3,7 @@
 Alignment can raise the win rate while ability falls (arXiv 2604.02766). An answer is right if one
 of the accepted strings occurs in it as whole words. Before, both are normalised: Unicode NFKC, case
 folded, everything but words and numbers dropped. Numbers are exact: `12` is not in `112`, `5` is
-neither in `-5` nor in `3.5`, and `1,000` is `1000`.
+neither in `-5` nor in `3.5` nor in `1/5`, and `1,000` is `1000`.
 
 This sees whether knowledge is still there, not how well it is put: an answer that names every
 candidate is right, one that negates the accepted words too, and a script without spaces between
@@ -23,7 +23,8 @@ from pvar.dedup import normalise
 from pvar.evaluation.paired import paired_difference
 
 _THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_WORD = re.compile(r"(?:(?<![^\W_])-(?=\d))?[^\W_]+(?:(?<=\d)\.(?=\d)[^\W_]+)*")
+_WORD = re.compile(r"(?:(?<![^\W_])-(?=\d))?[^\W_]+(?:(?<=\d)[.,:/](?=\d)[^\W_]+)*")
+_PLAIN_SIGNS = str.maketrans({"\N{MINUS SIGN}": "-", "\N{FRACTION SLASH}": "/"})
 
 
 class AbilityChange(NamedTuple):
@@ -42,7 +43,7 @@ class AbilityChange(NamedTuple):
 
 def words(text: str) -> tuple[str, ...]:
     """Words and numbers of a text, normalised."""
-    plain = normalise(text).replace("\N{MINUS SIGN}", "-")
+    plain = normalise(text).translate(_PLAIN_SIGNS)
     return tuple(_WORD.findall(_THOUSANDS_COMMA.sub("", plain)))
 
 

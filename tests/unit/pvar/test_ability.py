@@ -24,6 +24,7 @@ NAN = math.nan
         ("It is \N{MINUS SIGN}5 °C.", "-5"),
         ("10-5", "5"),  # a minus between numbers is no sign
         ("pi is 3.14", "3.14"),
+        ("one half is \u00bd.", "1/2"),
         ("a blue-green sea", "green"),
         ("the cat's whiskers", "cat"),
     ],
@@ -39,6 +40,8 @@ def test_an_accepted_string_counts_however_it_is_written(answer: str, accepted: 
         ("120", "12"),
         ("12.5", "12"),
         ("0.5", "5"),
+        ("0,5", "5"),
+        ("1/5", "5"),
         ("-5", "5"),
         ("5", "-5"),
         ("12000", "12"),
