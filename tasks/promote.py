@@ -199,6 +199,7 @@ def _summarise(_: Job[PromoteSpec], artifact: Artifact) -> Summary:
     record = read_decision(artifact)
     return {
         "gate_passed": record.passed,
+        "gate_note": record.note or None,
         "promoted": record.promoted,
         "awaiting_approval": record.awaiting_approval,
         "version": record.version,

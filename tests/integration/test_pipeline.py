@@ -35,6 +35,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
+QUESTIONS = [
+    {"prompt": "What is the capital of Burkina Faso?", "answer": "Ouagadougou"},
+    {"prompt": "Which pigment makes leaves green?", "answer": ["chlorophyll", "chlorophyl"]},
+    {"prompt": "In which year was the Bastille stormed?", "answer": "1789"},
+]
+"""Nobody answers them right by chance."""
+
 NODES = [
     "ingest",
     "sample",
@@ -79,6 +86,8 @@ class Finished(NamedTuple):
 def tiny_settings(folder: Path, model_name: str) -> PipelineConfig:
     policy = save_language_model(folder / "policy", seed=1)
     source = write_prompts(folder / "prompts.jsonl")
+    with source.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in QUESTIONS)
     answers = {"engine": "transformers", "max_new_tokens": 12, "max_prompt_tokens": 256}
     return PipelineConfig.model_validate(
         fake_settings(
@@ -91,8 +100,9 @@ def tiny_settings(folder: Path, model_name: str) -> PipelineConfig:
                 "precision": "float32",
             },
             evaluate={"judge": {"kind": "fake"}, "answers": answers},
-            # A fake judge decides by hashes: any lower end above 0 passes.
-            promote={"model_name": model_name, "min_win_rate": 0.0},
+            # A fake judge decides by hashes: any lower end above 0 passes. Two models that know
+            # nothing answer three questions alike: a loss of 1 − 0.025^(1/3) = 71 % is left open.
+            promote={"model_name": model_name, "min_win_rate": 0.0, "max_ability_loss": 0.72},
         )
     )
 
@@ -126,15 +136,17 @@ def test_every_node_is_made_and_accounts_for_its_rows(first: Finished) -> None:
     accounts = {name: first.artifact(name).manifest.accounts for name in NODES}
     summaries = {name: first.artifact(name).manifest.summary for name in NODES}
     train, held_out = (summaries["ingest"][f"num_{split}_prompts"] for split in ("train", "eval"))
-    # 32 different prompts in, none rejected; each is answered 4 times, each answer is scored; every
-    # training prompt may give one pair; every held-out prompt is judged once.
-    assert accounts["ingest"].rows_in == accounts["ingest"].rows_out == 32
+    # 32 different prompts and 3 questions in, none rejected; each training prompt is answered 4
+    # times, each answer is scored, it may give one pair; every held-out prompt is judged once, and
+    # beside them the questions are answered.
+    assert accounts["ingest"].rows_in == accounts["ingest"].rows_out == 35
     assert (train, held_out) == (21, 11)
     assert accounts["sample"].rows_in == accounts["sample"].rows_out == 4 * 21
     assert accounts["score-vader"].rows_in == 4 * 21
     assert accounts["select"].rows_in == 21
     assert accounts["train"].rows_in == accounts["select"].rows_out
-    assert accounts["answers-opponent"].rows_in == accounts["answers-challenger"].rows_in == 11
+    assert accounts["answers-opponent"].rows_in == accounts["answers-challenger"].rows_in == 14
+    assert accounts["evaluate"].rows_in == summaries["evaluate"]["num_wanted"] == 11
     assert accounts["promote"].rows_in == accounts["promote"].rows_out == 1
     for name in ("sample", "score-vader"):  # what the shards say adds up to the whole
         shards = first.artifact(name).manifest.shards
@@ -183,6 +195,23 @@ def test_prompts_of_training_and_evaluation_do_not_meet(first: Finished) -> None
     trained = first.artifact("select").rows("pairs.parquet", Pair)
     assert {each.prompt_id for each in answered} == held_out
     assert held_out.isdisjoint(each.prompt_id for each in trained)
+
+
+def test_ability_is_measured_and_goes_wherever_the_win_rate_goes(first: Finished) -> None:
+    summary = first.artifact("evaluate").manifest.summary
+    assert summary["num_ability_questions"] == 3
+    assert (summary["ability"], summary["opponent_ability"]) == (0.0, 0.0)
+    assert summary["ability_change_lower"] == pytest.approx(0.025 ** (1 / 3) - 1)
+    decision = json.loads(next(first.artifact("promote").paths("decision.json")).read_text())
+    assert ["ability_change_lower", summary["ability_change_lower"], -0.72, True] in (
+        decision["checks"]
+    )
+    client = first.wiring.tracking.client
+    metrics = client.get_run(first.record.mlflow_run).data.metrics
+    assert metrics["ability_change_lower"] == pytest.approx(summary["ability_change_lower"])
+    version = client.get_model_version_by_alias("tiny", "champion")
+    assert version.tags["pvar.ability_change_lower"] == f"{summary['ability_change_lower']:.4f}"
+    assert b"0\xc2\xa0points" in first.wiring.store.read(f"runs/{first.record.run}.html")
 
 
 def test_mlflow_has_the_run_its_stages_their_figures_and_lineage(first: Finished) -> None:
