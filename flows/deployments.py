@@ -153,7 +153,9 @@ def _on(specs: Sequence[DeploymentSpec], pools: Sequence[PoolType]) -> list[Depl
 
 
 def _register_pool(client: "SyncPrefectClient", folder: Path, pool: PoolType) -> str:
-    from prefect.client.schemas.actions import WorkPoolCreate
+    """Make the pool, or change its template alone: the rest of it is a person's, made in the UI."""
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+    from prefect.exceptions import ObjectAlreadyExists
 
     path = folder / "work_pools" / f"{pool}.json"
     try:
@@ -161,9 +163,10 @@ def _register_pool(client: "SyncPrefectClient", folder: Path, pool: PoolType) ->
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not a job template: {error}") from error
     name = f"pvar-{pool}"
-    client.create_work_pool(
-        WorkPoolCreate(name=name, type=pool, base_job_template=template), overwrite=True
-    )
+    try:
+        client.create_work_pool(WorkPoolCreate(name=name, type=pool, base_job_template=template))
+    except ObjectAlreadyExists:
+        client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
     return name
 
 
@@ -274,7 +277,8 @@ def _register_automation(client: "SyncPrefectClient", path: Path, tree: dict[str
         raise ConfigError(f"{path}: {fault['loc']}: {fault['msg']}") from error
     existing = client.read_automations_by_name(automation.name)
     if existing:
-        client.update_automation(existing[0].id, automation)
+        kept = automation.model_copy(update={"enabled": existing[0].enabled})
+        client.update_automation(existing[0].id, kept)
     else:
         client.create_automation(automation)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from prefect import get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
@@ -104,12 +105,24 @@ def test_registering_again_changes_nothing_not_even_what_a_person_paused(
         client.pause_deployment(read("pipeline/pipeline").id)
         (schedule,) = read("retrain/retrain").schedules
         client.update_deployment_schedule(read("retrain/retrain").id, schedule.id, active=False)
+        by_hand = WorkPoolUpdate(is_paused=True, concurrency_limit=2, description="ours")
+        client.update_work_pool("pvar-process", by_hand)
+        (automation,) = client.read_automations_by_name("pvar-heartbeat-lost")
+        client.pause_automation(automation.id)
         before = registered()
         assert deploy_demo() == deployed
         assert registered() == before
         assert read("pipeline/pipeline").paused
         (schedule,) = read("retrain/retrain").schedules
         assert not schedule.active
+        pool = client.read_work_pool("pvar-process")
+        assert (pool.is_paused, pool.concurrency_limit, pool.description) == (True, 2, "ours")
+        (automation,) = client.read_automations_by_name("pvar-heartbeat-lost")
+        assert not automation.enabled
+        client.resume_automation(automation.id)
+        client.update_work_pool(
+            "pvar-process", WorkPoolUpdate(is_paused=False, concurrency_limit=None)
+        )
         client.resume_deployment(read("pipeline/pipeline").id)
         client.update_deployment_schedule(read("retrain/retrain").id, schedule.id, active=True)
 
