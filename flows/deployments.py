@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from flows.server import connected_client
 from pvar.compare import CompareConfig
 from pvar.errors import ConfigError
+from pvar.placement import INLINE, Placement
 from pvar.retrain import RetrainConfig
 
 if TYPE_CHECKING:
@@ -109,11 +110,13 @@ def deploy(
 ) -> Deployed:
     """Register pools, the stages' deployments on each, pipeline and retraining on the first one.
 
-    `config` becomes the default of the runs (the form's values). `notify` is `block-type/name` of
-    a notification block; without one, no message is sent on failures. Raises ConfigError for a
-    server that cannot be reached and files that cannot be read.
+    `config`, placed for the first pool (`placed_for`), becomes the default of the runs (the form's
+    values). `notify` is `block-type/name` of a notification block; without one, no message is sent
+    on failures. Raises ConfigError for a server that cannot be reached and files that cannot be
+    read.
     """
     project = read_project(folder)
+    config = placed_for(pools[0], config)
     with connected_client() as client:
         block = _block_id(client, notify) if notify is not None else None
         registered_pools = [_register_pool(client, folder, pool) for pool in pools]
@@ -123,6 +126,24 @@ def deploy(
         ]
         automations = _register_automations(client, folder, block)
     return Deployed(tuple(registered_pools), tuple(deployments), tuple(automations))
+
+
+def placed_for(pool: PoolType, config: RetrainConfig) -> RetrainConfig:
+    """The configuration with every stage that is still inline on a pool of containers.
+
+    There the pipeline's own container (`pvar:cpu`) has no packages that load models, and each
+    stage's deployment names the image that has them. On a pool of processes nothing changes.
+    """
+    if pool == "process":
+        return config
+    runtime = config.pipeline.runtime
+    moved = {
+        stage: Placement(pool=pool) for stage, each in runtime.placement if each.pool == INLINE
+    }
+    placement = runtime.placement.model_copy(update=moved)
+    runtime = runtime.model_copy(update={"placement": placement})
+    pipeline = config.pipeline.model_copy(update={"runtime": runtime})
+    return config.model_copy(update={"pipeline": pipeline})
 
 
 def read_project(folder: Path) -> Project:

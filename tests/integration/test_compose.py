@@ -167,6 +167,15 @@ def test_a_stage_runs_in_the_stack(stack: Stack, tmp_path: Path) -> None:
     assert [each["info"]["run_name"] for each in runs] == ["ingest"], runs
 
 
+def test_the_form_places_every_stage_of_the_demo_in_a_container(stack: Stack) -> None:
+    """The pipeline's own container loads no model."""
+    deployed = stack.prefect("GET", "deployments/name/pipeline/pipeline")
+    assert deployed["work_pool_name"] == "pvar-docker"
+    assert deployed["parameters"]["preset"] == "demo"
+    placement = deployed["parameters"]["config"]["runtime"]["placement"]
+    assert {each["pool"] for each in placement.values()} == {"docker"}
+
+
 def test_passwords_are_in_no_command_line(stack: Stack) -> None:
     for service in SERVERS:
         described = stack.engine.inspect(f"pvar_{service}_1")
