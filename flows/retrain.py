@@ -1,8 +1,11 @@
 """Retraining: take new data up, decide whether it is enough, and run the pipeline on it.
 
 What an earlier run left undone comes first: a batch whose pipeline run failed, or died, is run
-again; stages that it had completed are reused. After `max_attempts` failures it is set aside, so
-that one bad batch does not stand in the way of all later data.
+again; stages that it had completed are reused. After `max_attempts` such runs it is set aside, so
+that one bad batch does not stand in the way of all later data. An attempt is recorded before the
+run, for a run that is out of memory is killed without a word. One that is stopped from outside and
+can still say so (Ctrl-C, a cancelled run, a worker that is shut down) does not count: that says
+nothing about the batch.
 """
 
 import logging
@@ -22,12 +25,14 @@ from pvar.retrain import Batch, RetrainConfig, decide
 from tasks.batches import (
     RowFiles,
     add_batch,
-    failures_of,
+    attempts_of,
+    begin_attempt,
     is_done,
     read_batches,
     record_failure,
     record_success,
     split_duplicates,
+    take_back,
 )
 from tasks.incoming import look
 from tasks.lease import hold
@@ -76,16 +81,16 @@ def _undone(store: Store, config: RetrainConfig) -> list[Batch]:
     for batch in read_batches(store):
         if is_done(store, batch):
             continue
-        failures = failures_of(store, batch)
-        if len(failures) < config.max_attempts:
+        attempts = attempts_of(store, batch)
+        if len(attempts) < config.max_attempts:
             undone.append(batch)
         else:
             logger.error(
                 "batch %d is set aside: %d runs failed, the last with: %s. To try again, delete "
-                "its failed-*.json in %s/retrain/batches/%06d",
+                "its attempt-*.json in %s/retrain/batches/%06d",
                 batch.number,
-                len(failures),
-                failures[-1].error,
+                len(attempts),
+                attempts[-1].error or "nothing, it was killed (out of memory?)",
                 store.uri,
                 batch.number,
             )
@@ -126,14 +131,18 @@ def _take_up(config: RetrainConfig, wiring: Wiring) -> RetrainResult:
 
 def _run(batch: Batch, config: RetrainConfig, wiring: Wiring) -> str:
     """Run the pipeline on a batch and keep how it ended; whatever it raises is raised."""
+    store = wiring.store
     logger.info("batch %d: %d pairs of %d files", batch.number, batch.num_pairs, len(batch.files))
+    attempt = begin_attempt(store, batch, datetime.now(UTC))
     try:
-        run: str = pipeline(with_source(config.pipeline, f"{wiring.store.uri}/{batch.data}"))
+        run: str = pipeline(with_source(config.pipeline, f"{store.uri}/{batch.data}"))
     except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-        record_failure(wiring.store, batch, message, datetime.now(UTC))
+        record_failure(store, batch, attempt, f"{type(error).__name__}: {error}")
         raise
-    record_success(wiring.store, batch, run, datetime.now(UTC))
+    except BaseException:  # stopped from outside
+        take_back(store, batch, attempt)
+        raise
+    record_success(store, batch, run, datetime.now(UTC))
     return run
 
 

@@ -2,7 +2,7 @@
 
     retrain/data/{digest}.jsonl.gz             rows of a batch, put before its record
     retrain/batches/000001/batch.json          put once: from then on its files are used
-    retrain/batches/000001/failed-1.json       one per run that failed
+    retrain/batches/000001/attempt-1.json      one per run, put before it starts
     retrain/batches/000001/done.json           put once: the run that succeeded
 
 The numbers make it a log with one winner per entry: who adds a batch has read all earlier ones, and
@@ -37,13 +37,15 @@ class RowFiles(NamedTuple):
     write: Callable[[Path, Iterable[Mapping[str, object]]], int]
 
 
-class Failure(BaseModel):
-    """A run of a batch that failed."""
+class Attempt(BaseModel):
+    """A run of a batch. That it died need not be recorded: it is recorded that it began."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    failed_at: AwareDatetime
-    error: str
+    number: int
+    started_at: AwareDatetime
+    error: str | None = None
+    """Why it failed; None while it runs, and for good if it was killed."""
 
 
 class Success(BaseModel):
@@ -55,7 +57,7 @@ class Success(BaseModel):
     run: str
 
 
-_Document = TypeVar("_Document", Batch, Failure, Success)
+_Document = TypeVar("_Document", Batch, Attempt, Success)
 
 
 def read_batches(store: Store) -> list[Batch]:
@@ -64,10 +66,10 @@ def read_batches(store: Store) -> list[Batch]:
     return [_read(store, key, Batch) for key in keys if key.endswith("/batch.json")]
 
 
-def failures_of(store: Store, batch: Batch) -> list[Failure]:
-    """The failed runs of a batch, oldest first."""
-    keys = [info.key for info in store.list(f"{_folder(batch.number)}/failed-")]
-    return sorted((_read(store, key, Failure) for key in keys), key=lambda each: each.failed_at)
+def attempts_of(store: Store, batch: Batch) -> list[Attempt]:
+    """The runs of a batch, oldest first. Of a batch that is not done, none has succeeded."""
+    keys = [info.key for info in store.list(f"{_folder(batch.number)}/attempt-")]
+    return sorted((_read(store, key, Attempt) for key in keys), key=lambda each: each.number)
 
 
 def is_done(store: Store, batch: Batch) -> bool:
@@ -116,12 +118,23 @@ def split_duplicates(
     return fresh, duplicates
 
 
-def record_failure(store: Store, batch: Batch, error: str, now: datetime) -> None:
-    """Keep that a run of the batch failed, beside earlier failures."""
-    failure = Failure(failed_at=now, error=error)
-    attempt = len(failures_of(store, batch)) + 1
-    while not store.create(f"{_folder(batch.number)}/failed-{attempt}.json", _to_json(failure)):
-        attempt += 1
+def begin_attempt(store: Store, batch: Batch, now: datetime) -> Attempt:
+    """Keep that a run of the batch begins. It counts unless it succeeds or is taken back."""
+    earlier = attempts_of(store, batch)
+    attempt = Attempt(number=earlier[-1].number + 1 if earlier else 1, started_at=now)
+    store.write(_attempt_key(batch, attempt), _to_json(attempt))
+    return attempt
+
+
+def record_failure(store: Store, batch: Batch, attempt: Attempt, error: str) -> None:
+    """Keep why a run failed."""
+    failed = attempt.model_copy(update={"error": error})
+    store.write(_attempt_key(batch, attempt), _to_json(failed))
+
+
+def take_back(store: Store, batch: Batch, attempt: Attempt) -> None:
+    """Count a run as if it had not begun."""
+    store.delete(_attempt_key(batch, attempt))
 
 
 def record_success(store: Store, batch: Batch, run: str, now: datetime) -> None:
@@ -144,6 +157,10 @@ def _prompts(files: Iterable[GoodFile], read: RowReader) -> Iterator[Prompt]:
             parsed = parse_row(row, each.file.key)
             if isinstance(parsed, Prompt):
                 yield parsed
+
+
+def _attempt_key(batch: Batch, attempt: Attempt) -> str:
+    return f"{_folder(batch.number)}/attempt-{attempt.number}.json"
 
 
 def _folder(number: int) -> str:

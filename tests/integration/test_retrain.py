@@ -1,6 +1,11 @@
 """Retraining on a real Prefect server: by an event, one at a time, and what it leaves behind."""
 
 import json
+import os
+import signal
+import socket
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,7 +26,7 @@ from pvar.config import PipelineConfig
 from pvar.errors import InputError, LeaseError, PvarError
 from pvar.ports import Store
 from pvar.retrain import RetrainConfig
-from tasks.batches import RowFiles, add_batch, failures_of, read_batches
+from tasks.batches import RowFiles, add_batch, attempts_of, begin_attempt, read_batches
 from tasks.incoming import look
 from tasks.lease import hold
 from tests.services.prefect_server import PrefectServer
@@ -66,9 +71,9 @@ def test_a_batch_that_fails_is_tried_again_and_then_set_aside(store: Store, tmp_
         with pytest.raises(PvarError, match="no-model"):
             retrain(config)
         (batch,) = read_batches(store)
-        failures = failures_of(store, batch)
-        assert len(failures) == attempt
-        assert "no-model" in failures[-1].error
+        attempts = attempts_of(store, batch)
+        assert len(attempts) == attempt
+        assert "no-model" in (attempts[-1].error or "it died")
     result = retrain(config)
     assert (result.runs, result.batch, result.reasons) == ((), None, ("no new data",))
     put(store, "incoming/tuesday.jsonl", "two")  # does not wait for the first
@@ -78,12 +83,14 @@ def test_a_batch_that_fails_is_tried_again_and_then_set_aside(store: Store, tmp_
     assert [file.key for file in second.files] == ["incoming/tuesday.jsonl"]
 
 
-def test_a_batch_whose_run_died_is_run_by_the_next_one(store: Store, tmp_path: Path) -> None:
+def test_a_batch_whose_run_died_is_run_by_the_next_one_or_set_aside(
+    store: Store, tmp_path: Path
+) -> None:
     put(store, "incoming/monday.jsonl", "one")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     found = look(store, "incoming", read_rows, known=set(), scratch=scratch)
-    add_batch(
+    batch = add_batch(
         store,
         found.good,
         [],
@@ -91,13 +98,50 @@ def test_a_batch_whose_run_died_is_run_by_the_next_one(store: Store, tmp_path: P
         now=datetime.now(UTC),
         row_files=RowFiles(read_rows, write_rows),
         scratch=scratch,
-    )  # and here it was killed
+    )
+    assert batch is not None
+    begin_attempt(store, batch, datetime.now(UTC))  # and here it was killed
     put(store, "incoming/tuesday.jsonl", "two")
     with pytest.raises(PvarError, match="no-model"):
-        retrain(that_fails(tmp_path))
+        retrain(that_fails(tmp_path, max_attempts=2))
+    assert read_batches(store) == [batch]
+    errors = [attempt.error or "killed" for attempt in attempts_of(store, batch)]
+    assert errors[0] == "killed"
+    assert "no-model" in errors[1]
+    begin_attempt(store, batch, datetime.now(UTC))  # and killed once more
+    with pytest.raises(PvarError, match="no-model"):
+        retrain(that_fails(tmp_path, max_attempts=3))
+    _, second = read_batches(store)
+    assert [file.key for file in second.files] == ["incoming/tuesday.jsonl"]
+    assert len(attempts_of(store, batch)) == 3
+
+
+def test_an_attempt_is_recorded_before_the_run_and_taken_back_by_ctrl_c(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, "incoming/monday.jsonl", "one")
+    during: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # MLflow, for the run to wait for
+
+        def interrupt() -> None:
+            connection, _ = silent.accept()
+            with connection:
+                (batch,) = read_batches(store)
+                during.append(len(attempts_of(store, batch)))
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        pipeline = PipelineConfig.model_validate(fake_settings(Path("replaced by the batch")))
+        person = threading.Thread(target=interrupt)
+        person.start()
+        with pytest.raises(KeyboardInterrupt):
+            retrain(RetrainConfig(min_new_pairs=1, pipeline=pipeline))
+        person.join()
     (batch,) = read_batches(store)
-    assert [file.key for file in batch.files] == ["incoming/monday.jsonl"]
-    assert len(failures_of(store, batch)) == 1
+    assert during == [1]
+    assert attempts_of(store, batch) == []
 
 
 def test_two_retrainings_at_once_are_one(store: Store, tmp_path: Path) -> None:

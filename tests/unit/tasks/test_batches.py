@@ -15,11 +15,13 @@ from pvar.retrain import Batch
 from tasks.batches import (
     RowFiles,
     add_batch,
-    failures_of,
+    attempts_of,
+    begin_attempt,
     is_done,
     read_batches,
     record_failure,
     record_success,
+    take_back,
 )
 from tasks.incoming import look
 
@@ -143,13 +145,13 @@ def test_a_batch_is_done_by_success_and_not_by_failures(store: Store, tmp_path: 
     put(store, "incoming/a.jsonl", "one")
     batch = take_up(store, tmp_path)
     assert batch is not None
-    record_failure(store, batch, "StageError: no disk", NOW)
-    record_failure(store, batch, "StageError: no disk either", NOW)
+    begin_attempt(store, batch, NOW)  # and here it was killed
+    failed = begin_attempt(store, batch, NOW)
+    record_failure(store, batch, failed, "StageError: no disk")
+    cancelled = begin_attempt(store, batch, NOW)
+    take_back(store, batch, cancelled)
     assert not is_done(store, batch)
-    assert [each.error for each in failures_of(store, batch)] == [
-        "StageError: no disk",
-        "StageError: no disk either",
-    ]
+    assert [each.error for each in attempts_of(store, batch)] == [None, "StageError: no disk"]
     record_success(store, batch, "20260310-120000-abcd", NOW)
     assert is_done(store, batch)
     assert read_batches(store) == [batch]
