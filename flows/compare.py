@@ -1,7 +1,8 @@
 """Comparison: does a selection beat random prompts? Several strategies and seeds, one table.
 
 Every model is made by the pipeline's own stages up to `evaluate`; nothing is registered. The table
-is a Prefect artifact, a file of the MLflow run, and `comparisons/<run>.md` in the store.
+is a Prefect artifact, a file of the MLflow run, and `comparisons/<run>.md` in the store. Beside it,
+`comparisons/<run>.json` names from the start all artifacts of all variants: `pvar gc` keeps them.
 """
 
 import logging
@@ -14,6 +15,7 @@ from statistics import fmean
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
 
 from flows.pipeline import run_node
 from flows.wiring import Wiring, connect, pin
@@ -21,13 +23,39 @@ from pvar.artifacts import Summary
 from pvar.compare import CONTROL, CompareConfig, Outcome, Row, tabulate, variant
 from pvar.config import PipelineConfig
 from pvar.records import Prompt, Response, Verdict
+from pvar.selection import StrategyName
 from tasks.artifact import Artifact, open_artifact
 from tasks.evaluate import VERDICTS, preferences
-from tasks.graph import plan_nodes
+from tasks.graph import Node, plan_nodes
 from tasks.ingest import PROMPTS
 from tasks.sample import RESPONSES
+from tasks.work_folders import work_folder
 
 logger = logging.getLogger(__name__)
+
+
+class ComparedNode(BaseModel):
+    """A node of one variant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strategy: StrategyName
+    seed: int
+    name: str
+    artifact: str
+    """`stage/digest`."""
+
+
+class ComparisonRecord(BaseModel):
+    """What a comparison compares, whether or not it comes to its end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    started_at: datetime
+    config: CompareConfig
+    """Pinned: exactly what was compared."""
+    nodes: tuple[ComparedNode, ...]
 
 
 @flow(
@@ -44,7 +72,8 @@ def compare(config: CompareConfig) -> str:
     wiring = connect()
     strategies = (CONTROL, *config.strategies)
     pinned = pin(variant(config.pipeline, CONTROL, config.seeds[0]), wiring)
-    run = f"compare-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    record = _begin(config.model_copy(update={"pipeline": pinned}), strategies, wiring)
+    run = record.run
     mlflow_run = wiring.tracking.start_run(run, {"pvar.run": run})
     try:
         outcomes: dict[str, list[Outcome]] = {
@@ -65,27 +94,53 @@ def compare(config: CompareConfig) -> str:
     return table
 
 
+def _begin(
+    pinned: CompareConfig, strategies: Sequence[StrategyName], wiring: Wiring
+) -> ComparisonRecord:
+    """Record what will be made, before anything is."""
+    now = datetime.now(UTC)
+    record = ComparisonRecord(
+        run=f"compare-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        started_at=now,
+        config=pinned,
+        nodes=tuple(
+            ComparedNode(strategy=strategy, seed=seed, name=node.name, artifact=node.keys.root)
+            for strategy in strategies
+            for seed in pinned.seeds
+            for node in _nodes(variant(pinned.pipeline, strategy, seed)).values()
+        ),
+    )
+    wiring.store.write(
+        f"comparisons/{record.run}.json", record.model_dump_json(indent=1).encode() + b"\n"
+    )
+    return record
+
+
+def _nodes(config: PipelineConfig) -> dict[str, Node]:
+    """The nodes of a variant, without the promotion."""
+    return {name: node for name, node in plan_nodes(config).items() if name != "promote"}
+
+
 def _outcome(config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> Outcome:
     """Make one model and judge its answers; what another variant made already is reused."""
     logger.info("strategy %s, seed %d", config.select.strategy, config.select.seed)
-    nodes = plan_nodes(config)
+    nodes = _nodes(config)
     for node in nodes.values():
-        if node.name != "promote":
-            run_node(node, config, wiring, mlflow_run)
+        run_node(node, config, wiring, mlflow_run)
+    with work_folder(wiring.settings.home, "compare") as scratch:
 
-    def artifact(name: str) -> Artifact:
-        keys = nodes[name].keys
-        return open_artifact(wiring.store, keys.stage, keys.digest, wiring.settings.home / "read")
+        def artifact(name: str) -> Artifact:
+            keys = nodes[name].keys
+            return open_artifact(wiring.store, keys.stage, keys.digest, scratch)
 
-    prompts = [each for each in artifact("ingest").rows(PROMPTS, Prompt) if each.split == "eval"]
-    answers = artifact("answers-challenger").rows(RESPONSES, Response)
-    return Outcome(
-        preferences(
-            prompts, artifact("evaluate").rows(VERDICTS, Verdict), config.evaluate.num_answers
-        ),
-        artifact("train").manifest.accounts.rows_out,
-        fmean(len(each.text) for each in answers) if answers else 0.0,
-    )
+        prompts = [row for row in artifact("ingest").rows(PROMPTS, Prompt) if row.split == "eval"]
+        verdicts = artifact("evaluate").rows(VERDICTS, Verdict)
+        answers = artifact("answers-challenger").rows(RESPONSES, Response)
+        return Outcome(
+            preferences(prompts, verdicts, config.evaluate.num_answers),
+            artifact("train").manifest.accounts.rows_out,
+            fmean(len(each.text) for each in answers) if answers else 0.0,
+        )
 
 
 def to_markdown(rows: Sequence[Row]) -> str:

@@ -26,7 +26,7 @@ class _NamedNode(BaseModel):
 
 
 class _NamedArtifacts(BaseModel):
-    """As much of a run's record as counts here: it may be of an older version of this project."""
+    """As much of a record as counts here: it may be of an older version of this project."""
 
     nodes: tuple[_NamedNode, ...]
 
@@ -39,7 +39,7 @@ class Sweep:
     folders: tuple[Path, ...]
     """Local work folders of processes that are gone."""
     runs: frozenset[str]
-    """Keys of all run records."""
+    """Keys of all records of runs and comparisons."""
 
 
 def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
@@ -77,8 +77,12 @@ def carry_out(sweep: Sweep, wiring: Wiring) -> int:
 
 
 def _runs(store: Store) -> list[str]:
-    """Keys of the run records, oldest first: their names begin with the time."""
-    return sorted(info.key for info in store.list("runs/") if info.key.endswith(".json"))
+    """Keys of the records of runs and comparisons, oldest first: their names hold the time."""
+    infos = [*store.list("runs/"), *store.list("comparisons/")]
+    return sorted(
+        (info.key for info in infos if info.key.endswith(".json")),
+        key=lambda key: key.rpartition("/")[2].removeprefix("compare-"),
+    )
 
 
 def _named_by_runs(store: Store, runs: Iterable[str]) -> set[str]:

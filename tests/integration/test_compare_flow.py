@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.compare import compare
+from flows.compare import ComparisonRecord, compare
+from flows.gc import plan_sweep
 from flows.wiring import connect
 from pvar.compare import CompareConfig
 from pvar.config import PipelineConfig
@@ -53,6 +54,13 @@ def test_each_selection_is_trained_beside_random_on_shared_answers(
     made = {stage: artifacts(store, stage) for stage in ("ingest", "score", "select", "train")}
     assert made == {"ingest": 1, "score": 1, "select": 2, "train": 2}
     assert artifacts(store, "sample") == 4  # for training, of the opponent, of two challengers
-    (kept,) = store.list("comparisons/")
-    assert store.read(kept.key).decode() == table
+    record, kept = (info.key for info in store.list("comparisons/"))  # .json, .md
+    assert store.read(kept).decode() == table
+    named = {
+        node.artifact for node in ComparisonRecord.model_validate_json(store.read(record)).nodes
+    }
+    stages = ("ingest", "sample", "score", "select", "train", "evaluate")
+    assert len(named) == sum(artifacts(store, stage) for stage in stages)
+    assert plan_sweep(wiring, None).plan.artifacts == ()
+    assert list((tmp_path / "work").iterdir()) == []
     assert wiring.tracking.client.search_registered_models() == []

@@ -112,12 +112,15 @@ def test_new_data_becomes_a_model_and_ctrl_c_leaves_nothing(served: Served) -> N
     assert announced.returncode == 0, announced.stderr
     ended = "retrain/batches/000001/"
     wait_until(
-        lambda: any("done" in info.key or "failed" in info.key for info in store.list(ended)),
+        lambda: any(
+            "done" in info.key or b'"error": "' in store.read(info.key)
+            for info in store.list(ended)
+        ),
         "end of the retraining",
         600,
     )
     batch = {info.key.removeprefix(ended): store.read(info.key) for info in store.list(ended)}
-    assert set(batch) == {"batch.json", "done.json"}, batch
+    assert set(batch) == {"batch.json", "attempt-1.json", "done.json"}, batch
     (version,) = MlflowClient(served.mlflow).search_model_versions("name='tiny'")
     assert version.tags["pvar.artifact"].startswith("train/")
 

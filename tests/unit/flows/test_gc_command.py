@@ -24,6 +24,7 @@ class Kept(NamedTuple):
     neighbours: RegistryNeighbours
     of_old_run: ArtifactKeys
     of_new_run: ArtifactKeys
+    of_comparison: ArtifactKeys
     of_version: ArtifactKeys
     results: ArtifactKeys
     opponent: ArtifactKeys
@@ -37,11 +38,11 @@ class Kept(NamedTuple):
         }
 
 
-def save_run(store: Store, name: str, *artifacts: ArtifactKeys) -> None:
+def save_run(store: Store, name: str, *artifacts: ArtifactKeys, folder: str = "runs") -> None:
     """As much of a run's record as matters, and what a later version might add."""
     nodes = [{"name": "n", "artifact": keys.root, "new_field": 1} for keys in artifacts]
-    store.write(f"runs/{name}.json", json.dumps({"run": name, "nodes": nodes}).encode())
-    store.write(f"runs/{name}.html", b"<html>")
+    store.write(f"{folder}/{name}.json", json.dumps({"run": name, "nodes": nodes}).encode())
+    store.write(f"{folder}/{name}.html", b"<html>")
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def kept(tmp_path: Path, file_store: Store, monkeypatch: pytest.MonkeyPatch) -> 
         neighbours,
         of_old_run=put_artifact(file_store, "ingest", config={"source": "old"}),
         of_new_run=put_artifact(file_store, "ingest", config={"source": "new"}),
+        of_comparison=put_artifact(file_store, "train", config={"seed": 4}),
         of_version=put_artifact(file_store, "train", config={"seed": 1}),
         results=put_artifact(file_store, "evaluate", config={"seed": 1}),
         opponent=put_artifact(file_store, "train", config={"seed": 2}),
@@ -60,6 +62,7 @@ def kept(tmp_path: Path, file_store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     )
     save_run(file_store, "20260101-120000-aa", kept.of_old_run)
     save_run(file_store, "20260201-120000-bb", kept.of_new_run)
+    save_run(file_store, "compare-20260115-120000-ab", kept.of_comparison, folder="comparisons")
     opponent = f"artifact:{kept.opponent.root}#{kept.opponent.root}"
     neighbours.register(kept.of_version.root, results=kept.results.root, opponent=opponent)
     return kept
@@ -91,7 +94,13 @@ def test_only_what_nothing_refers_to_is_deleted(
 
 
 @pytest.mark.parametrize(
-    ("keep_runs", "goes"), [(2, set()), (1, {"of_old_run"}), (0, {"of_old_run", "of_new_run"})]
+    ("keep_runs", "goes"),
+    [
+        (3, set()),
+        (2, {"of_old_run"}),  # the comparison came between the two
+        (1, {"of_old_run", "of_comparison"}),
+        (0, {"of_old_run", "of_comparison", "of_new_run"}),
+    ],
 )
 def test_only_the_newest_runs_count_if_so_asked(kept: Kept, keep_runs: int, goes: set[str]) -> None:
     before = kept.there()
