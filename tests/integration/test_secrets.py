@@ -1,8 +1,9 @@
 """Planted credentials are looked for wherever a run leaves something.
 
 One pipeline of fakes with every kind of credential in its environment: S3 (key and session token),
-the judge's key, and MLflow's password inside its address. It fails at the training of a broken
-model, which is when most is said: records, reports, tracebacks. Then connections fail.
+the keys of the judge's and the policy's server, and MLflow's password inside its address. It fails
+at the training of a broken model, which is when most is said: records, reports, tracebacks. Then
+connections fail.
 """
 
 import base64
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from tests.services import completions_server
 from tests.services.chat_server import Sent, serving
 from tests.services.processes import answers, free_port, wait_until
 from tests.services.s3 import S3Server
@@ -27,6 +29,7 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "planted-aws-secret",
     "AWS_SESSION_TOKEN": "planted-session-token",
     "PVAR_JUDGE_API_KEY": "sk-planted-judge-key",
+    "PVAR_SAMPLER_API_KEY": "sk-planted-sampler-key",
 }
 PASSWORD = "planted-mlflow-password"
 PLANTED = (
@@ -76,7 +79,7 @@ print(wiring)
 _FAIL = """
 from flows.commands.history import history
 from flows.wiring import connect
-from pvar.config import RuntimeConfig
+from pvar.config import RuntimeConfig, SamplerSettings
 from pvar.judge_config import AlpacaEvalJudge
 from pvar.records import Comparison, Message
 
@@ -84,6 +87,10 @@ question = Comparison("p", (Message("user", "Why?"),), "a", "b")
 
 def ask_judge():
     connect().judge(AlpacaEvalJudge(model="m"), None, RuntimeConfig()).judge([question])
+
+def ask_sampler():
+    settings = SamplerSettings(engine="openai")
+    connect().sampler(settings, "sha256-policy", Path(), RuntimeConfig())
 
 def write():
     connect().store.write("a", b"")
@@ -95,6 +102,7 @@ living = connect().tracking
 living.start_run("r", {})
 attempt(log_figures, living)  # refused by a living server: no such run
 attempt(ask_judge)
+attempt(ask_sampler)  # whose server has another model
 os.environ["PVAR_MLFLOW_TRACKING_URI"] = os.environ["DEAD_MLFLOW"]
 attempt(history, "secretive")
 os.environ["PVAR_MLFLOW_TRACKING_URI"] = os.environ["DEAD_MLFLOW"].replace("http", "strange")
@@ -234,17 +242,21 @@ def test_a_run_leaves_no_secret_anywhere(place: Place, mlflow_server: tuple[int,
 
 
 def test_failing_connections_are_told_without_secrets(place: Place) -> None:
-    with serving(lambda _: Sent(b'{"error": {"message": "who are you?"}}', 401)) as server:
+    refuses = serving(lambda _: Sent(b'{"error": {"message": "who are you?"}}', 401))
+    another = completions_server.serving("another", lambda _: completions_server.Sent({}))
+    with refuses as server, another as sampler_server:
         environment = {
             **place.environment,
             "PVAR_JUDGE_BASE_URL": server.base_url,
+            "PVAR_SAMPLER_BASE_URL": sampler_server.base_url,
             "DEAD_MLFLOW": f"http://me:{PASSWORD}@127.0.0.1:9",
         }
         printed = place._replace(environment=environment).run(_FAIL)
         # The key did travel, to where it belongs.
         assert server.asked[0].authorization == f"Bearer {SECRETS['PVAR_JUDGE_API_KEY']}"
-    # All five failed, each with a traceback that was looked at.
-    assert printed.count("== ") == 5
+    assert "serves another, not sha256-policy" in printed
+    # All six failed, each with a traceback that was looked at.
+    assert printed.count("== ") == 6
     for part in printed.split("== ")[1:]:
         assert "Traceback" in part
         assert found_in(part.encode()) == []

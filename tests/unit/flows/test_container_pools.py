@@ -1,11 +1,18 @@
-"""What `pvar deploy` makes of a configuration where the pipeline itself runs in a container."""
+"""What `pvar deploy` registers for pools of containers: where stages go and what they are given."""
+
+import json
+from pathlib import Path
 
 import pytest
+import yaml
 
-from flows.deployments import PoolType, placed_for
+from flows.deployments import PoolType, packaged_folder, placed_for
+from infra.engines.openai import SamplerAccess
+from infra.judges.access import JudgeAccess, ServerAccess
 from pvar.placement import Placement, PlacementConfig
 from pvar.retrain import RetrainConfig
 
+ROOT = Path(__file__).parents[3]
 ELSEWHERE = Placement(pool="process", workers=3)
 
 
@@ -29,3 +36,17 @@ def test_stages_left_inline_go_to_the_container_pool(pool: PoolType) -> None:
 def test_a_process_pool_changes_nothing() -> None:
     config = preset(sample=ELSEWHERE)
     assert placed_for("process", config) == config
+
+
+@pytest.mark.parametrize("access", [JudgeAccess, SamplerAccess])
+def test_a_stage_in_a_container_is_told_how_to_reach_servers(access: type[ServerAccess]) -> None:
+    """By the docker worker, from its own environment, which in the stack is that of docker/.env."""
+    template = json.loads((packaged_folder() / "work_pools/docker.json").read_text())
+    stack = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())["services"]["worker"]
+    example = (ROOT / "docker/.env.example").read_text()
+    for field in access.model_fields:
+        name = f"{access.model_config['env_prefix']}{field}".upper()
+        given = template["variables"]["properties"]["env"]["default"]
+        assert given[name] == f"{{{{ ${name} }}}}"
+        assert stack["environment"][name] == f"${{{name}:-}}"
+        assert f"#{name}=\n" in example
