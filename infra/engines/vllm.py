@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from infra.engines.chat_format import ChatFormat, Encoded, load_chat_format
 from pvar.config import RuntimeConfig, SamplerSettings
-from pvar.errors import ConfigError, ModelError
+from pvar.errors import ConfigError, ModelError, ScoringError
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Response
 
@@ -154,8 +154,11 @@ def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> Engine:
         ) from error
 
 
-def classify(engine: Engine, token_ids: Sequence[list[int]]) -> list[float]:
-    """The raw logit of each conversation, in order, of an engine whose runner is `pooling`."""
+def classify(engine: Engine, token_ids: Sequence[list[int]]) -> list[float | None]:
+    """The raw logit of each conversation, in order, of an engine whose runner is `pooling`.
+
+    None where the engine failed at it. Raises ScoringError where there are several logits.
+    """
     from vllm import PoolingParams
 
     outputs = engine.classify(
@@ -163,7 +166,17 @@ def classify(engine: Engine, token_ids: Sequence[list[int]]) -> list[float]:
         pooling_params=PoolingParams(use_activation=False),
         use_tqdm=False,
     )
-    return [float(output.outputs.probs[0]) for output in outputs]
+    return [read_logit(output.outputs.probs) for output in outputs]
+
+
+def read_logit(logits: Sequence[float]) -> float | None:
+    """The only logit of an output, None of an empty one: vLLM's mark of a request that failed."""
+    if len(logits) > 1:
+        raise ScoringError(
+            f"vLLM gave {len(logits)} logits for a conversation, not one, and which of them is the "
+            "reward is not known; use a one-logit reward model"
+        )
+    return float(logits[0]) if logits else None
 
 
 def close_engine(engine: Engine) -> None:

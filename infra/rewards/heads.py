@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LEFT_OVER = frozenset({"lm_head.weight"})
 """Tensors that some checkpoints keep from the language model they were trained from."""
 
+ONE_LOGIT = frozenset({"score.weight"})
+"""Tensors of a one-logit head."""
+
 
 class Head(Protocol):
     """Cuts conversations into rows and reads their rewards."""
@@ -117,15 +120,22 @@ def load_head(
 def _one_logit(
     folder: Path, config: CheckpointConfig, names: frozenset[str], checkpoint: Checkpoint
 ) -> OneLogit:
-    _check_names(folder, names, frozenset({"score.weight"}))
-    weight = _read_tensors(folder, names, checkpoint)["score.weight"]
-    if weight.shape[0] != 1:
+    _check_names(folder, names, ONE_LOGIT)
+    check_one_logit(folder, config)
+    return OneLogit(_read_tensors(folder, names, checkpoint)["score.weight"])
+
+
+def check_one_logit(folder: Path, config: CheckpointConfig) -> None:
+    """Raise ModelError unless the checkpoint's score has one row; reads the files' headers only."""
+    shapes = _read_shapes(folder, "score.")
+    _check_names(folder, frozenset(shapes), ONE_LOGIT)
+    num_logits = shapes["score.weight"][0]
+    if num_logits != 1:
         labels = ", ".join(config.id2label.values()) or "unnamed"
         raise ModelError(
-            f"{folder}: the model has {weight.shape[0]} logits ({labels}), not one, and which "
+            f"{folder}: the model has {num_logits} logits ({labels}), not one, and which "
             "combination of them is the reward is not written in it; use a one-logit reward model"
         )
-    return OneLogit(weight)
 
 
 def _gated(
@@ -177,3 +187,16 @@ def _read_tensors(
             for name in names.intersection(file.keys()):
                 tensors[name] = file.get_tensor(name).to(checkpoint.model.device, torch.float32)
     return tensors
+
+
+def _read_shapes(folder: Path, prefix: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors whose names begin so."""
+    from safetensors import safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (no mapping)
+                if name.startswith(prefix):
+                    shapes[name] = tuple(file.get_slice(name).get_shape())
+    return shapes

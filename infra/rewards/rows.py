@@ -6,7 +6,7 @@ conversations are one row, are scored once, and so have exactly equal rewards.
 
 Missing rewards have a reason: `empty_response`, `too_long`, `not_finite`, `template_refused` (the
 model's chat template does not take these roles), `template_mismatch` (the rendered conversation
-does not have the parts that the reward is read from).
+does not have the parts that the reward is read from), `engine_failed`.
 """
 
 import math
@@ -78,24 +78,29 @@ def scorable(encoded: Sequence[Row | Unscorable]) -> list[Row]:
 def to_scores(
     requests: Sequence[ScoreRequest],
     encoded: Sequence[Row | Unscorable],
-    rewards: Mapping[Row, float],
+    rewards: Mapping[Row, float | None],
 ) -> list[Score]:
-    """One score per request, in order; rewards that are not finite are missing.
+    """One score per request, in order; rewards that are None or not finite are missing.
 
     Raises ScoringError if there are several rewards and none is finite.
     """
-    if len(rewards) > 1 and not any(map(math.isfinite, rewards.values())):
+    given = [reward for reward in rewards.values() if reward is not None]
+    if len(given) > 1 and not any(map(math.isfinite, given)):
         raise ScoringError(
-            f"all {len(rewards)} rewards are NaN or infinite: the model overflows or its weights "
+            f"all {len(given)} rewards are NaN or infinite: the model overflows or its weights "
             "are damaged; load it with dtype float32, or fetch it again"
         )
     return [_score(request, row, rewards) for request, row in zip(requests, encoded, strict=True)]
 
 
-def _score(request: ScoreRequest, row: Row | Unscorable, rewards: Mapping[Row, float]) -> Score:
+def _score(
+    request: ScoreRequest, row: Row | Unscorable, rewards: Mapping[Row, float | None]
+) -> Score:
     if isinstance(row, Unscorable):
         return Score(request.prompt_id, request.response_id, None, row.reason)
     reward = rewards[row]
+    if reward is None:
+        return Score(request.prompt_id, request.response_id, None, "engine_failed")
     if not math.isfinite(reward):
         return Score(request.prompt_id, request.response_id, None, "not_finite")
     return Score(request.prompt_id, request.response_id, reward)

@@ -18,6 +18,9 @@ from pvar.records import Message
 TOLERANCE: dict[Dtype, float] = {"float32": 1e-4, "bfloat16": 5e-2}
 """Largest difference between alone and together, as a share of the largest absolute score."""
 
+Evaluate = Callable[[Sequence[Row]], Mapping[Row, float | None]]
+"""Rewards of rows, None where there is none."""
+
 _PROBES = {
     "What is the capital of France?": (
         "Paris.",
@@ -40,7 +43,7 @@ PROBES = tuple(
 
 def check_scores(
     encoded: Sequence[Row | Unscorable],
-    evaluate: Callable[[Sequence[Row]], Mapping[Row, float]],
+    evaluate: Evaluate,
     dtype: Dtype,
 ) -> None:
     """Score the encoded probes alone and together; raises ScoringError unless both agree."""
@@ -50,7 +53,7 @@ def check_scores(
             "tokenizer's chat template does not fit this kind of model"
         )
     rows = scorable(encoded)
-    alone = [evaluate([row])[row] for row in rows]
+    alone = [reward for row in rows for reward in _rewards([row], evaluate)]
     if not all(map(math.isfinite, alone)):
         raise ScoringError(
             f"the model scores plain conversations with {alone}: its weights are damaged or "
@@ -61,9 +64,13 @@ def check_scores(
             f"the model gives every probe the same score {alone[0]:.6g}: it does not look at the "
             "answer; is it a trained reward model of the form that its config.json says?"
         )
-    scores = evaluate(rows)
-    together = [scores[row] for row in rows]
-    _compare(alone, together, dtype)
+    _compare(alone, _rewards(rows, evaluate), dtype)
+
+
+def _rewards(rows: Sequence[Row], evaluate: Evaluate) -> list[float]:
+    """One per row, NaN where there is none."""
+    rewards = evaluate(rows)
+    return [math.nan if (reward := rewards[row]) is None else reward for row in rows]
 
 
 def _compare(alone: Sequence[float], together: Sequence[float], dtype: Dtype) -> None:

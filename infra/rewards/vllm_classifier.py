@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from infra.engines.vllm import Engine, classify, close_engine, open_engine
 from infra.rewards.families import read_checkpoint_config, recognise
-from infra.rewards.heads import common_start
+from infra.rewards.heads import check_one_logit, common_start
 from infra.rewards.rows import Row, encode_requests, scorable, to_scores
 from infra.rewards.self_test import PROBES, check_scores
 from pvar.config import RuntimeConfig
@@ -39,8 +39,8 @@ class VllmClassifierScorer:
         encoded = encode_requests(self.tokenizer, requests, common_start, self.max_length_tokens)
         return to_scores(requests, encoded, self.evaluate(scorable(encoded)))
 
-    def evaluate(self, rows: Sequence[Row]) -> dict[Row, float]:
-        """Rewards of rows; equal rows are scored once."""
+    def evaluate(self, rows: Sequence[Row]) -> dict[Row, float | None]:
+        """Rewards of rows, None where the engine failed; equal rows are scored once."""
         distinct = list(dict.fromkeys(rows))
         rewards = classify(self.engine, [[*row.shared, *row.own] for row in distinct])
         return dict(zip(distinct, rewards, strict=True))
@@ -55,18 +55,20 @@ def load_vllm_classifier(
 ) -> VllmClassifierScorer:
     """Start an engine for a reward model and test that it can be trusted.
 
-    Raises ConfigError where vLLM is not installed or the model's head is not one logit, ModelError
-    for a model that is not of a supported form, ScoringError for one whose scores depend on the
-    batch.
+    Raises ConfigError where vLLM is not installed or the head is of a form for transformers alone,
+    ModelError for a model that is not of a supported form or has several logits, ScoringError for
+    one whose scores depend on the batch.
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    family = recognise(folder, read_checkpoint_config(folder))
+    checkpoint = read_checkpoint_config(folder)
+    family = recognise(folder, checkpoint)
     if family.head != "one_logit":
         raise ConfigError(
             f"{folder}: runtime.scoring_backend is vllm, which scores models of one logit; this "
             f"one's head is {family.head}: use transformers"
         )
+    check_one_logit(folder, checkpoint)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     context = config.get_text_config().max_position_embeddings
     limit = min(settings.max_length_tokens, context)

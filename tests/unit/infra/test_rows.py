@@ -73,6 +73,12 @@ def test_scores_follow_the_requests_and_missing_is_never_zero() -> None:
     ]
 
 
+def test_a_conversation_that_the_engine_fails_at_costs_no_other_its_reward() -> None:
+    scores = to_scores([HELLO, HELLO], [ROW, OTHER], {ROW: None, OTHER: 1.5})
+
+    assert scores == [Score("p", "r", None, "engine_failed"), Score("p", "r", 1.5)]
+
+
 def test_rewards_that_are_all_not_finite_are_an_error() -> None:
     with pytest.raises(ScoringError, match="all 2 rewards"):
         to_scores([HELLO, HELLO], [ROW, OTHER], {ROW: float("nan"), OTHER: float("-inf")})
