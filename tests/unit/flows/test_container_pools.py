@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.deployments import PoolType, packaged_folder, placed_for
+from flows.deployments import PoolType, packaged_folder, placed_for, read_project
 from infra.engines.openai import SamplerAccess
 from infra.judges.access import JudgeAccess, ServerAccess
 from pvar.placement import Placement, PlacementConfig
@@ -36,6 +36,21 @@ def test_stages_left_inline_go_to_the_container_pool(pool: PoolType) -> None:
 def test_a_process_pool_changes_nothing() -> None:
     config = preset(sample=ELSEWHERE)
     assert placed_for("process", config) == config
+
+
+@pytest.mark.parametrize("pool", ["docker", "kubernetes"])
+def test_stages_that_may_load_a_model_have_an_image_that_can(pool: PoolType) -> None:
+    """Evaluate does with a judge that is a reward model."""
+    images = {
+        spec.flow: spec.work_pool.job_variables["image"]
+        for spec in read_project(packaged_folder()).deployments
+        if spec.is_stage and spec.name == pool
+    }
+    assert images == {
+        **dict.fromkeys(("ingest", "select", "promote"), "pvar:cpu"),
+        **dict.fromkeys(("score", "train", "evaluate"), "pvar:train"),
+        "sample": "pvar:sample",
+    }
 
 
 @pytest.mark.parametrize("access", [JudgeAccess, SamplerAccess])
