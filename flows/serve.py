@@ -23,6 +23,7 @@ from flows.deployments import deploy, packaged_folder
 from flows.server import connected_client
 from flows.services import Services
 from infra.settings import Settings
+from infra.store import open_store
 from pvar.errors import ConfigError
 from pvar.retrain import RetrainConfig
 
@@ -65,6 +66,7 @@ def serve(
             "PVAR_MLFLOW_TRACKING_URI (or MLFLOW_TRACKING_URI) is a server's address already; "
             "unset it, or give a database such as sqlite:////folder/mlflow.db"
         )
+    settings = settings.model_copy(update={"store_uri": open_store(settings.store_uri).uri})
     folder = settings.home.absolute() / "serve"
     with _only_one(folder) as note:
         addresses = Addresses(
@@ -83,7 +85,7 @@ def serve(
 
 
 def _environment(settings: Settings, addresses: Addresses, folder: Path) -> dict[str, str]:
-    """Of all processes: runs work elsewhere, so paths are absolute."""
+    """Of all processes: runs work elsewhere, so paths are absolute (the store's is already)."""
     return {
         **os.environ,
         "PREFECT_HOME": str(folder / "prefect"),

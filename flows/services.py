@@ -3,10 +3,16 @@
 Each is in a session of its own: Ctrl-C at the terminal reaches only the process that started them,
 which then ends them in the opposite order. What they started themselves (a worker starts runs, a
 server its workers) ends with them, also when the one that started it is gone already.
+
+Each has one end of a pipe as standard input, and ends itself when the other end closes: also when
+the process that started them is killed with -9.
 """
 
+import os
+import runpy
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -50,9 +56,9 @@ class Services:
         log = self._logs / f"{name.lower().replace(' ', '-')}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", "flows.services", module, *arguments],
                 env=dict(environment),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -93,7 +99,7 @@ class Services:
         while self._services:
             service = self._services.pop()
             _end(_tree(service.process.pid))
-            service.process.wait()
+            service.process.communicate()  # closes the pipe
         _end(self._seen)
 
     def __enter__(self) -> Self:
@@ -130,3 +136,21 @@ def _end(processes: set[psutil.Process]) -> None:
 def _tail(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join(f"  {line}" for line in lines[-NUM_LOG_LINES:]) or "  (empty)"
+
+
+def _run(module: str, arguments: list[str]) -> None:
+    """Be one of the processes: the module, and a thread that waits for the end of the pipe."""
+    threading.Thread(target=_end_with_starter, daemon=True).start()
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _end_with_starter() -> None:
+    while os.read(0, 1):  # nobody writes to it
+        pass
+    _end(_tree(os.getpid()) - {psutil.Process()})
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    _run(sys.argv[1], sys.argv[2:])

@@ -1,10 +1,14 @@
 """`pvar serve`: Prefect server, MLflow server and a worker on this machine."""
 
 import signal
+from contextlib import suppress
 from types import FrameType
 
 from flows.commands.options import PresetOption, SetOption
 from flows.commands.rules import RuleOption
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends it: Ctrl-C, a polite kill, and a terminal that is closed."""
 
 
 def serve(
@@ -16,6 +20,8 @@ def serve(
     mlflow_port: int = 5000,
 ) -> None:
     """Serve the workflow on loopback until Ctrl-C, which stops everything that was started.
+
+    So does closing the terminal, unless it was started with nohup.
 
     Parameters
     ----------
@@ -37,8 +43,9 @@ def serve(
 
     from flows.console import console, show_progress
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
+            signal.signal(number, _interrupt)
     try:
         with show_progress():
             from flows.serve import Addresses
@@ -64,11 +71,12 @@ def serve(
                 on_ready=tell,
             )
     except KeyboardInterrupt:
-        console().print("stopped", highlight=False)
+        with suppress(OSError):  # the terminal may be gone
+            console().print("stopped", highlight=False)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """End the body once; another Ctrl-C must not leave half of it running."""
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -41,7 +41,11 @@ class Served(NamedTuple):
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command in another terminal, with what `serve` said to set."""
-        environment = {"PREFECT_API_URL": f"{self.prefect}/api", "PVAR_HOME": str(self.home)}
+        environment = {
+            "PREFECT_API_URL": f"{self.prefect}/api",
+            "PVAR_HOME": str(self.home),
+            "PVAR_STORE_URI": str(self.home.parent / "artifacts"),
+        }
         return pvar(*command, environment=environment)
 
 
@@ -65,7 +69,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     process = subprocess.Popen(
         [PVAR, "serve", "--preset", preset, "--rule", rule, "--port", "0", "--mlflow-port", "0"],
         cwd=tmp_path,
-        env={**os.environ, **QUICK, "PVAR_HOME": str(home)},
+        env={**os.environ, **QUICK, "PVAR_HOME": str(home), "PVAR_STORE_URI": "artifacts"},
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
@@ -105,7 +109,7 @@ def test_new_data_becomes_a_model_and_ctrl_c_leaves_nothing(served: Served) -> N
     assert refused.returncode == 1
     assert f"served already, by process {served.process.pid} at {served.prefect}" in refused.stderr
 
-    store = open_store(str(served.home / "store"))
+    store = open_store(str(served.home.parent / "artifacts"))  # it was given as a relative path
     rows = [json.dumps({"prompt": f"Describe {topic}."}) for topic in TOPICS]
     store.write("incoming/monday.jsonl", "\n".join(rows).encode())
     announced = served.run("notify", "incoming/monday.jsonl")
@@ -133,3 +137,23 @@ def test_new_data_becomes_a_model_and_ctrl_c_leaves_nothing(served: Served) -> N
     assert [process for process in processes if process.is_running()] == []
     for address in (served.prefect, served.mlflow):
         assert not answers(int(address.rpartition(":")[2]))
+
+
+def test_a_closed_terminal_stops_what_was_started(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [PVAR, "serve", "--port", "0", "--mlflow-port", "0"],
+        env={**os.environ, **QUICK, "PVAR_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    serve = psutil.Process(process.pid)
+    try:
+        wait_until(lambda: len(serve.children()) == 2, "two servers that start", 120)
+        started = serve.children(recursive=True)
+        process.send_signal(signal.SIGHUP)
+        said, _ = process.communicate(timeout=120)
+        assert (process.returncode, said) == (0, "stopped\n")
+        assert [each for each in started if each.is_running()] == []
+    finally:
+        kill_tree(process)

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -48,6 +50,20 @@ def test_one_that_dies_is_named_and_the_rest_ends_with_what_it_left(tmp_path: Pa
     wait_until(lambda: not psutil.pid_exists(child), "end of the orphan")
 
 
+def test_all_ends_when_the_one_who_started_it_is_killed(tmp_path: Path) -> None:
+    starter = subprocess.Popen(
+        [sys.executable, "-m", "tests.unit.flows.test_services", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout is not None
+    port, child = map(int, starter.stdout.readline().split())
+    assert psutil.pid_exists(child)
+    starter.kill()
+    starter.communicate()
+    wait_until(lambda: not answers(port) and not psutil.pid_exists(child), "end of all")
+
+
 def serve_nothing(home: Path, port: int) -> None:
     serve(
         Settings(home=home),
@@ -74,3 +90,9 @@ def test_a_tracking_server_is_not_served_once_more(
     monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
     with pytest.raises(ConfigError, match="is a server's address already; unset it"):
         serve_nothing(tmp_path, 0)
+
+
+if __name__ == "__main__":  # the starter that is killed
+    with Services(Path(sys.argv[1])) as started:
+        print(*start_two(started, Path(sys.argv[1]), seconds=600), flush=True)
+        started.wait()
