@@ -17,13 +17,13 @@ PVar_n by ¼·√(ln(1/δ)/n) for even n; c = 0.2 is that at δ ≈ ½.
 Axes: P prompts, K responses at most.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pvar.errors import ConfigError, InputError
-from pvar.pairwise import as_mask, as_rewards
+from pvar.pairwise import as_rewards
 from pvar.variance import preference_variance
 
 EXPLORATION = 0.2
@@ -33,42 +33,38 @@ MAX_PVAR = 0.25
 
 
 def choose_prompts(
-    rewards: npt.ArrayLike,
+    pvar: npt.NDArray[np.floating[Any]],
     *,
+    num_scored: npt.NDArray[np.integer],
     num_sampled: npt.NDArray[np.integer],
     max_responses: int,
     num_new: int,
-    scale: float = 1.0,
-    mask: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Choose the prompts that get one more response in the next round.
 
-    rewards: (P, N) scores so far, NaN where there is none; mask: True to use.
+    pvar: (P,) PVar by the responses so far, of one reward model or combined over several by any
+        rule (all have a kernel 0 ≤ h ≤ ¼); NaN where fewer than two are scored.
+    num_scored: (P,) responses that `pvar` was measured on.
     num_sampled: (P,) responses sampled so far, those without a reward included: a prompt whose
         responses cannot be scored is given up at `max_responses` like any other.
     max_responses: K. num_new: responses to spend in this round.
 
     Returns (P,) booleans, `num_new` of them True or fewer if fewer prompts are below K. Prompts
-    with fewer than two rewards come first, ties go to the earlier row (sort the rows by prompt id).
+    without a PVar come first, ties go to the earlier row (sort the rows by prompt id).
     Raises ConfigError for K < 2 or num_new < 1, InputError for wrong shapes.
     """
     if max_responses < 2 or num_new < 1:
         raise ConfigError(
             f"max_responses={max_responses}, num_new={num_new}; expected at least 2 and 1"
         )
-    array = as_rewards(rewards)
-    if num_sampled.shape != array.shape[:1]:
-        raise InputError(f"num_sampled is {num_sampled.shape} for {len(array)} prompts")
-    valid = np.isfinite(array)
-    allowed = as_mask(mask, array.shape)
-    if allowed is not None:
-        valid &= allowed
-    num_valid = np.clip(valid.sum(axis=1), 1, max_responses)
-    pvar = preference_variance(array, scale=scale, mask=valid)
-    index = pvar + EXPLORATION * np.sqrt(1 / num_valid - 1 / max_responses)
+    for name, counts in (("num_scored", num_scored), ("num_sampled", num_sampled)):
+        if counts.shape != pvar.shape:
+            raise InputError(f"{name} is {counts.shape} for {len(pvar)} prompts")
+    known = np.clip(num_scored, 1, max_responses)
+    index = pvar + EXPLORATION * np.sqrt(1 / known - 1 / max_responses)
     index[np.isnan(pvar)] = 2 * MAX_PVAR
     index[num_sampled >= max_responses] = -np.inf
-    chosen = np.zeros(len(array), np.bool_)
+    chosen = np.zeros(len(pvar), np.bool_)
     chosen[np.argsort(-index, kind="stable")[:num_new]] = True
     return chosen & (num_sampled < max_responses)
 
@@ -112,12 +108,11 @@ def replay_plan(
     while budget > 0:
         seen = np.arange(max_responses) < num_sampled[:, None]
         chosen = choose_prompts(
-            array,
+            preference_variance(array, scale=scale, mask=seen),
+            num_scored=num_sampled,
             num_sampled=num_sampled,
             max_responses=max_responses,
             num_new=min(budget, max(1, round(round_share * num_prompts))),
-            scale=scale,
-            mask=seen,
         )
         num_sampled += chosen
         budget -= int(chosen.sum())

@@ -11,6 +11,10 @@ The law of total variance ties them together, exactly:
 
     mean_pvar = mean_probability + disagreement.
 
+Each of the first two is a U-statistic with a kernel of its own, the mean of (p^m_ij − ½)² over m
+and (p̄_ij − ½)², so that its standard error is the jackknife of `pvar.variance` with that kernel's
+sums s_i. It is the error of having few responses, not of having few reward models.
+
 `mean_pvar` is the default because each term is what the paper defines (arXiv 2510.13022) and the
 conflict between models stays a column of its own; `mean_probability` keeps only what the models
 agree on, and is the choice when their conflict is noise.
@@ -18,7 +22,7 @@ agree on, and is the choice when their conflict is noise.
 Axes: M models, P prompts, N responses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -26,6 +30,7 @@ import numpy.typing as npt
 
 from pvar.errors import ConfigError
 from pvar.pairwise import (
+    Block,
     Bools,
     Floats,
     as_mask,
@@ -35,7 +40,7 @@ from pvar.pairwise import (
     lagged_tanh,
     mean_over_pairs,
 )
-from pvar.variance import preference_variance
+from pvar.variance import jackknife_stderr, preference_variance, response_sums
 
 CombinationRule = Literal["mean_pvar", "mean_probability"]
 
@@ -68,6 +73,25 @@ def combine_preference_variance(
             return np.asarray(_per_model(problem).mean(axis=0))
         case "mean_probability":
             return _over_models(problem).mean_probability
+
+
+def combine_preference_variance_stderr(
+    rewards: npt.ArrayLike,
+    *,
+    scales: Sequence[float],
+    mask: npt.ArrayLike | None = None,
+    rule: CombinationRule = "mean_pvar",
+) -> Floats:
+    """Jackknife standard error (P,) of the combined PVar; arguments and errors as there.
+
+    NaN where fewer than three responses have been scored by all models.
+    """
+    problem = _problem(rewards, scales, mask)
+    result = np.empty(problem.rewards.shape[1], problem.rewards.dtype)
+    for of_models in _blocks_of_models(problem):
+        sums = _response_sums(of_models, problem.scales, rule)
+        result[of_models[0].prompts] = jackknife_stderr(sums, of_models[0])
+    return result
 
 
 def disagreement(
@@ -125,10 +149,7 @@ def _over_models(problem: _Problem) -> _OverModels:
     """Mean and variance of the preferences over models, pair by pair, averaged over pairs."""
     num_models = len(problem.scales)
     mean_probability, between = np.empty((2, problem.rewards.shape[1]), problem.rewards.dtype)
-    # All models are cut at the same prompts and step through the same pairs.
-    for of_models in zip(
-        *(blocks(model, problem.common) for model in problem.rewards), strict=True
-    ):
+    for of_models in _blocks_of_models(problem):
         prompts = of_models[0].prompts
         squared_mean, variance = np.zeros((2, prompts.stop - prompts.start), mean_probability.dtype)
         for steps in zip(*map(lagged_tanh, of_models, problem.scales), strict=True):
@@ -139,3 +160,31 @@ def _over_models(problem: _Problem) -> _OverModels:
         mean_probability[prompts] = mean_over_pairs(squared_mean, of_models[0])
         between[prompts] = mean_over_pairs(variance, of_models[0])
     return _OverModels(mean_probability, between)
+
+
+def _blocks_of_models(problem: _Problem) -> Iterator[tuple[Block, ...]]:
+    """One block of each model: all are cut at the same prompts and step through the same pairs."""
+    return zip(*(blocks(model, problem.common) for model in problem.rewards), strict=True)
+
+
+def _response_sums(
+    of_models: Sequence[Block], scales: Sequence[float], rule: CombinationRule
+) -> Floats:
+    """(N, B) s_i of the rule's kernel."""
+    match rule:
+        case "mean_pvar":
+            per_model = [
+                response_sums(lagged_tanh(block, scale), block)
+                for block, scale in zip(of_models, scales, strict=True)
+            ]
+            return np.asarray(np.mean(per_model, axis=0))
+        case "mean_probability":
+            return response_sums(_mean_preferences(of_models, scales), of_models[0])
+
+
+def _mean_preferences(
+    of_models: Sequence[Block], scales: Sequence[float]
+) -> Iterator[tuple[int, Floats]]:
+    """2p̄_ij − 1 pair by pair, as `lagged_tanh` yields them for one model."""
+    for steps in zip(*map(lagged_tanh, of_models, scales), strict=True):
+        yield steps[0][0], np.add.reduce([terms for _, terms in steps]) / len(steps)

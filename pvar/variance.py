@@ -22,6 +22,7 @@ quantile for n − 1 degrees of freedom covers the truth in 90 % of the cases at
 Missing rewards (masked, NaN, infinite) are left out, never zero. Axes: P prompts, N responses.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +78,8 @@ def preference_variance_stderr(
     tau = check_scale(scale)
     result = np.empty(len(array), array.dtype)
     for block in blocks(array, as_mask(mask, array.shape)):
-        result[block.prompts] = _jackknife(_response_sums(block, tau), block)
+        sums = response_sums(lagged_tanh(block, tau), block)
+        result[block.prompts] = jackknife_stderr(sums, block)
     return result
 
 
@@ -217,10 +219,13 @@ def _sum_squares(block: Block, scale: float) -> Floats:
     return total
 
 
-def _response_sums(block: Block, scale: float) -> Floats:
-    """(N, B) s_i: sum of (p_ij − ½)² over the other responses j of the same prompt."""
+def response_sums(preferences: Iterable[tuple[int, Floats]], block: Block) -> Floats:
+    """(N, B) s_i: sum of (p_ij − ½)² over the other responses j of the same prompt.
+
+    preferences: 2p_ij − 1 pair by pair, as `pvar.pairwise.lagged_tanh` yields them; overwritten.
+    """
     sums = np.zeros_like(block.columns)
-    for lag, terms in lagged_tanh(block, scale):
+    for lag, terms in preferences:
         np.square(terms, out=terms)
         sums[:-lag] += terms
         sums[lag:] += terms
@@ -228,11 +233,11 @@ def _response_sums(block: Block, scale: float) -> Floats:
     return sums
 
 
-def _jackknife(sums: Floats, block: Block) -> Floats:
-    """Standard error from the sums s_i, by the formula at the top."""
+def jackknife_stderr(sums: Floats, block: Block) -> Floats:
+    """(B,) standard error from the sums s_i (N, B), which it overwrites: the formula at the top."""
     num_valid = count_valid(block).astype(sums.dtype)
     with np.errstate(invalid="ignore", divide="ignore"):  # NaN for fewer than three responses
-        deviations = sums - sums.sum(axis=0) / num_valid
+        deviations = np.subtract(sums, sums.sum(axis=0) / num_valid, out=sums)
         if block.valid is not None:
             deviations *= block.valid
         squares = np.square(deviations, out=deviations).sum(axis=0)

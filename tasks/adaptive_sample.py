@@ -20,11 +20,12 @@ import numpy as np
 from pvar.accounts import Accounts
 from pvar.adaptive import choose_prompts
 from pvar.artifacts import ShardSpec, Summary
+from pvar.combine import CombinationRule
 from pvar.config import SelectConfig
 from pvar.digest import response_id
 from pvar.records import Response
 from tasks.artifact import Artifact
-from tasks.reward_matrix import read_rewards
+from tasks.reward_matrix import measure, read_rewards
 from tasks.sample import (
     REJECTED,
     RESPONSES,
@@ -54,6 +55,8 @@ class AdaptiveSampleSpec(SampleSpec):
     reward_scale: float | Literal["spread"]
     keep_truncated: bool
     missing_eos_penalty: float
+    combination: CombinationRule = "mean_pvar"
+    """How several reward models make the PVar that promise is measured by."""
 
 
 def promising_prompts(job: Job[AdaptiveSampleSpec]) -> frozenset[str]:
@@ -63,6 +66,7 @@ def promising_prompts(job: Job[AdaptiveSampleSpec]) -> frozenset[str]:
         reward_scale=spec.reward_scale,
         keep_truncated=spec.keep_truncated,
         missing_eos_penalty=spec.missing_eos_penalty,
+        combination=spec.combination,
     )
     rewards = read_rewards(job.inputs, spec.reward_models, settings)
     answered = by_prompt(rewards.responses)
@@ -70,7 +74,8 @@ def promising_prompts(job: Job[AdaptiveSampleSpec]) -> frozenset[str]:
         len(answered.get(prompt.prompt_id, ())) or spec.num_responses for prompt in rewards.prompts
     ]
     chosen = choose_prompts(
-        rewards.scaled,
+        measure(rewards, settings).pvar,
+        num_scored=np.isfinite(rewards.scaled).sum(axis=1),
         num_sampled=np.array(num_sampled),
         max_responses=spec.num_responses,
         num_new=max(1, round(spec.second_round_share * len(answered))),

@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
+from pvar.combine import combine_preference_variance_stderr
 from pvar.config import SelectConfig
 from pvar.pairs import Annotation, Pairing, make_pairs
 from pvar.records import Pair, Score
 from pvar.selection import Candidates, Selection, select
-from pvar.variance import preference_variance_stderr, saturation_share
+from pvar.variance import saturation_share
 from tasks.artifact import Artifact
 from tasks.implicit_gap import implicit_gap
 from tasks.reward_matrix import Rewards, measure, read_rewards
@@ -80,7 +81,7 @@ def _open_worker(job: Job[SelectSpec]) -> Iterator[Work]:
         selected = frozenset(choice.selection.prompt_ids.tolist())
         pairing = _pair(choice.rewards, selected, settings)
         write_table(folder / PAIRS, pairing.pairs, Pair)
-        table = _variance_table(choice.rewards, choice.candidates, selected)
+        table = _variance_table(choice.rewards, choice.candidates, selected, settings)
         write_table(folder / VARIANCE, table, PromptVariance)
         left_out = (len(choice.candidates) - len(selected)) * settings.pairs_per_prompt
         return pairing.accounts + _not_selected(left_out)
@@ -115,9 +116,11 @@ def _not_selected(num_pairs: int) -> Accounts:
 
 
 def _variance_table(
-    rewards: Rewards, candidates: Candidates, selected: frozenset[str]
+    rewards: Rewards, candidates: Candidates, selected: frozenset[str], settings: SelectConfig
 ) -> list[PromptVariance]:
-    stderr = preference_variance_stderr(rewards.scaled)
+    stderr = combine_preference_variance_stderr(
+        rewards.matrix, scales=rewards.scales, rule=settings.combination
+    )
     num_responses = np.isfinite(rewards.scaled).sum(axis=1)
     return [
         PromptVariance(
@@ -166,7 +169,7 @@ def _summarise(job: Job[SelectSpec], artifact: Artifact) -> Summary:
 
 SELECT = Stage(
     name="select",
-    version=1,
+    version=2,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,

@@ -10,16 +10,20 @@ import pytest
 
 from pvar.adaptive import choose_prompts, replay_plan
 from pvar.errors import ConfigError, InputError
+from pvar.variance import preference_variance
 
 POOL = Path(__file__).parents[4] / "shared/data/preference_pool/pool.jsonl.gz"
 
 
 def choose(rewards, num_new, *, num_sampled=None, max_responses=4):
     rewards = np.array(rewards, float)
-    if num_sampled is None:
-        num_sampled = np.isfinite(rewards).sum(axis=1)
+    num_scored = np.isfinite(rewards).sum(axis=1)
     return choose_prompts(
-        rewards, num_sampled=np.array(num_sampled), max_responses=max_responses, num_new=num_new
+        preference_variance(rewards),
+        num_scored=num_scored,
+        num_sampled=num_scored if num_sampled is None else np.array(num_sampled),
+        max_responses=max_responses,
+        num_new=num_new,
     ).tolist()
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import pvar
 from pvar.combine import (
     combine_preference_variance,
+    combine_preference_variance_stderr,
     disagreement,
     preference_variance_per_model,
 )
@@ -78,10 +79,62 @@ def test_one_model_is_its_own_combination(rule):
     )
 
 
+def test_the_error_of_opposed_models_is_that_of_each_and_of_their_mean_none():
+    # By each model h = 1/16 for the two pairs with the first response and 0 for the third pair:
+    # s = (2, 1, 1)/16, s̄ = 1/12, Σ(s_i − s̄)² = (4 + 1 + 1)/48² = 1/384, and
+    # stderr² = 4/(3 · 2 · 1²) / 384 = 1/576. The mean preference is ½ in every pair, and so is the
+    # preference by the mean reward.
+    rewards = np.array([[[math.log(3), 0.0, 0.0]], [[-math.log(3), 0.0, 0.0]]])
+    scales = (1.0, 1.0)
+    assert combine_preference_variance_stderr(rewards, scales=scales) == pytest.approx(1 / 24)
+    assert combine_preference_variance_stderr(
+        rewards, scales=scales, rule="mean_probability"
+    ) == pytest.approx(0, abs=1e-15)
+    assert pvar.preference_variance_stderr(rewards.mean(axis=0)) == 0
+
+
+@pytest.mark.parametrize("rule", ["mean_pvar", "mean_probability"])
+@given(rewards=three_models)
+def test_the_standard_error_is_the_jackknifes_of_the_combination(rule, rewards):
+    def leave_one_out(prompt):
+        of_all = prompt[:, np.isfinite(prompt).all(axis=0)]
+        num = of_all.shape[1]
+        if num < 3:
+            return math.nan
+        left_out = [
+            combine_preference_variance(
+                np.delete(of_all, i, axis=1)[:, None], scales=SCALES, rule=rule
+            )[0]
+            for i in range(num)
+        ]
+        return math.sqrt((num - 1) / num * np.sum((left_out - np.mean(left_out)) ** 2))
+
+    np.testing.assert_allclose(
+        combine_preference_variance_stderr(rewards, scales=SCALES, rule=rule),
+        [leave_one_out(rewards[:, prompt]) for prompt in range(rewards.shape[1])],
+        rtol=1e-6,
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("rule", ["mean_pvar", "mean_probability"])
+def test_the_standard_error_of_one_model_is_its_own(rule):
+    rewards = np.random.default_rng(0).normal(size=(1, 30, 5))
+    rewards[0, ::3, 4] = np.nan
+    np.testing.assert_array_equal(
+        combine_preference_variance_stderr(rewards, scales=[2.0], rule=rule),
+        pvar.preference_variance_stderr(rewards[0], scale=2.0),
+    )
+
+
 def test_masked_responses_are_left_out():
     rewards = np.random.default_rng(0).normal(size=(2, 3, 4))
     mask = np.array([[True, True, True, False]] * 3)
-    for function in (combine_preference_variance, disagreement):
+    for function in (
+        combine_preference_variance,
+        combine_preference_variance_stderr,
+        disagreement,
+    ):
         np.testing.assert_array_equal(
             function(rewards, scales=[1, 1], mask=mask),
             function(np.where(mask, rewards, np.nan), scales=[1, 1]),

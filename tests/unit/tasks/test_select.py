@@ -2,9 +2,10 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
+from statistics import pvariance
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,6 +20,8 @@ from tasks.select import PAIRS, SELECT, VARIANCE, SelectSpec
 from tasks.tables import PromptVariance
 from tests.artifacts import StageBench
 from tests.workflow import open_wiring
+
+Reward = Callable[[float], float]
 
 
 class Answer(NamedTuple):
@@ -37,9 +40,14 @@ def select(
     folder: Path,
     answers: Mapping[str, Sequence[Answer]],
     order: random.Random | None = None,
+    second_model: Reward | None = None,
     **settings: Any,
 ) -> Artifact:
-    """The selection among these prompts; `order` shuffles the rows of responses and of scores."""
+    """The selection among these prompts by one reward model, or by two.
+
+    `order` shuffles the rows of responses and of scores; the second model's rewards follow from the
+    first one's.
+    """
     folder.mkdir(exist_ok=True)
     bench = StageBench(open_wiring(folder), folder)
     prompts = [Prompt(name, (Message("user", name),), "train", "x") for name in sorted(answers)]
@@ -51,12 +59,17 @@ def select(
     if order is not None:
         order.shuffle(responses)
         order.shuffle(scores)
-    spec = SelectSpec(settings=SelectConfig.model_validate(settings), reward_models=("m",))
     inputs = {
         "prompts": bench.put("ingest", PROMPTS, prompts, Prompt),
         "responses": bench.put("sample", RESPONSES, responses, Response),
         "scores-m": bench.put("score", SCORES, scores, Score),
     }
+    models = ["m"]
+    if second_model is not None:
+        others = [row._replace(reward=second_model(row.reward or 0.0)) for row in scores]
+        inputs["scores-n"] = bench.put("score", SCORES, others, Score)
+        models.append("n")
+    spec = SelectSpec(settings=SelectConfig.model_validate(settings), reward_models=tuple(models))
     return bench.run(SELECT, spec, inputs)
 
 
@@ -156,6 +169,18 @@ def test_a_fitted_scale_takes_the_unit_out_of_the_rewards_and_is_recorded(tmp_pa
     fixed = measured(200.0).manifest.summary
     assert fixed["reward_scale_m"] == 1.0
     assert float(fixed["saturation_share_m"] or 0) > 0.9
+
+
+def test_the_standard_error_is_that_of_the_combined_variance(tmp_path: Path) -> None:
+    rewards = [1.0, -0.5, 2.0, 0.3]
+    artifact = select(tmp_path, {"p": rewarded(*rewards)}, second_model=lambda reward: -reward)
+    row = measures(artifact)["p"]
+    # Turned round, every (p − ½)² is the same, so both models and their mean have one PVar and one
+    # jackknife. By the mean reward, 0 for every answer, both would be 0.
+    assert row.pvar == pytest.approx(by_definition(rewards))
+    left_out = [by_definition(rewards[:i] + rewards[i + 1 :]) for i in range(4)]
+    # (n − 1)/n · Σ (U_i − Ū)² over the n = 4 values of PVar with one response left out.
+    assert row.stderr == pytest.approx(math.sqrt(3 * pvariance(left_out)))
 
 
 def test_equals_at_the_cut_are_taken_by_id_and_reported(tmp_path: Path) -> None:
