@@ -100,15 +100,22 @@ def _open_worker(job: Job[AdaptiveSampleSpec]) -> Iterator[Work]:
             here = prompts[shard.start : shard.stop]
             again = [prompt for prompt in here if prompt.prompt_id in promising]
             seed = shard_seed(spec.seed, shard.index, SECOND_ROUND)
-            more, rejections = draw(sampler, again, num_more, seed)
+            more, rejected_again = draw(sampler, again, num_more, seed)
             responses = [each for prompt in again for each in first[prompt.prompt_id]]
             responses += (_numbered_after(each, spec.first_responses) for each in more)
             responses.sort(key=response_order(here))
             write_table(folder / RESPONSES, responses, Response)
             ids = {prompt.prompt_id for prompt in here}
-            rejected = [row for row in rejected_before if row.row_id in ids] + rejections
-            write_table(folder / REJECTED, rejected, RejectedRow)
-            return _accounts(spec, len(here), len(again), responses, rejected)
+            rejected_first = [row for row in rejected_before if row.row_id in ids]
+            write_table(folder / REJECTED, rejected_first + rejected_again, RejectedRow)
+            return _accounts(
+                spec,
+                len(responses),
+                num_prompts=len(here),
+                num_again=len(again),
+                rejected_first=rejected_first,
+                rejected_again=rejected_again,
+            )
 
         yield sample
 
@@ -122,21 +129,29 @@ def _numbered_after(response: Response, first_responses: int) -> Response:
 
 def _accounts(
     spec: AdaptiveSampleSpec,
+    num_responses: int,
+    *,
     num_prompts: int,
     num_again: int,
-    responses: Sequence[Response],
-    rejected: Sequence[RejectedRow],
+    rejected_first: Sequence[RejectedRow],
+    rejected_again: Sequence[RejectedRow],
 ) -> Accounts:
-    """In responses: a prompt that is rejected or not promising counts K times."""
+    """In responses: a prompt that is not promising, or that the first round rejected, counts K times.
+
+    One that only the second round rejects keeps its first ones and counts what it was asked for.
+    """
     wanted = num_prompts * spec.num_responses
     reasons: Counter[str] = Counter()
-    for row in rejected:
+    for row in rejected_first:
         reasons[row.rule] += spec.num_responses
-    reasons["not_promising"] += (num_prompts - num_again - len(rejected)) * spec.num_responses
-    if missing := wanted - len(responses) - reasons.total():
+    for row in rejected_again:
+        reasons[row.rule] += spec.num_responses - spec.first_responses
+    num_not_promising = num_prompts - num_again - len(rejected_first)
+    reasons["not_promising"] += num_not_promising * spec.num_responses
+    if missing := wanted - num_responses - reasons.total():
         reasons["not_answered"] += missing
     kept = {rule: count for rule, count in sorted(reasons.items()) if count}
-    return Accounts(rows_in=wanted, rows_out=len(responses), rejected=kept)
+    return Accounts(rows_in=wanted, rows_out=num_responses, rejected=kept)
 
 
 def _summarise(job: Job[AdaptiveSampleSpec], artifact: Artifact) -> Summary:

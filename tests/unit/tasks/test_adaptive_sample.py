@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pvar.accounts import Accounts
 from pvar.combine import CombinationRule
 from pvar.config import SamplerSettings
 from pvar.ports import Rejection, SampleRequest
@@ -117,3 +118,28 @@ def test_of_several_models_the_combined_variance_says_who_is_promising(
     rewards = {"opposed": [high, [-reward for reward in high]], "agreed": [WIDE, WIDE]}
     artifact = second_round(tmp_path, rewards, share=0.5, combination=combination)
     assert asked_again(artifact) == {wanted}
+
+
+def test_a_prompt_that_only_the_second_round_rejects_keeps_its_first_answers_in_the_accounts(
+    tmp_path: Path,
+) -> None:
+    # In one shard: c and d are the two of three answered prompts that are asked again.
+    rewards = {"b": [EVEN], "c": [WIDER], "d": [WIDEST]}
+    artifact = second_round(tmp_path, rewards, share=0.67, refused_first=["a"], refused=["d"])
+    responses = artifact.rows(RESPONSES, Response)
+    assert [each.prompt_id for each in responses] == ["c"] * ALL + ["d"] * FIRST
+    assert artifact.rows(REJECTED, RejectedRow) == [
+        RejectedRow("a", "prompt_too_long", ""),
+        RejectedRow("d", "http_400", ""),
+    ]
+    # a is never answered and b is left out: 8 each. d has 4 of its 8.
+    assert artifact.manifest.accounts == Accounts(
+        rows_in=32,
+        rows_out=12,
+        rejected={"http_400": 4, "not_promising": 8, "prompt_too_long": 8},
+    )
+
+
+def test_a_shard_whose_only_promising_prompt_is_rejected_still_adds_up(tmp_path: Path) -> None:
+    artifact = second_round(tmp_path, {"a": [WIDE]}, share=0.5, refused=["a"])
+    assert artifact.manifest.accounts == Accounts(rows_in=8, rows_out=4, rejected={"http_400": 4})
