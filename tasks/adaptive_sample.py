@@ -136,7 +136,7 @@ def _accounts(
     rejected_first: Sequence[RejectedRow],
     rejected_again: Sequence[RejectedRow],
 ) -> Accounts:
-    """In responses: a prompt that is not promising, or that the first round rejected, counts K times.
+    """In responses: a prompt that is not promising, or that the first round rejected, counts K.
 
     One that only the second round rejects keeps its first ones and counts what it was asked for.
     """

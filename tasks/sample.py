@@ -22,7 +22,7 @@ from pvar.ports import Sampler, SampleRequest
 from pvar.records import Prompt, Response, Split
 from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
-from tasks.stage import Job, Stage, Work
+from tasks.stage import Job, Stage, Work, discard_shards
 from tasks.tables import RejectedRow, write_table
 
 RESPONSES = "responses.parquet"
@@ -130,12 +130,11 @@ def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
     """Counts and lengths; InputError where no prompt at all was answered."""
     responses = artifact.rows(RESPONSES, Response)
     if not responses:
-        accounts, settings = artifact.manifest.accounts, job.spec.settings
+        discard_shards(artifact)
+        accounts = artifact.manifest.accounts
         raise InputError(
             f"{job.keys.root}: none of {accounts.rows_in // job.spec.num_responses} prompts was "
-            f"answered ({dict(accounts.rejected)}); prompts may have {settings.max_prompt_tokens} "
-            f"tokens and answers {settings.max_new_tokens}, together no more than the model's "
-            "context: change max_prompt_tokens or max_new_tokens"
+            f"answered ({accounts.rejected}): {_what_to_do(job.spec.settings, accounts)}"
         )
     texts = Counter((each.prompt_id, each.text) for each in responses)
     return {
@@ -147,6 +146,31 @@ def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
         "empty_share": fmean(not each.text.strip() for each in responses),
         "duplicate_share": 1 - len(texts) / len(responses),
     }
+
+
+def _what_to_do(settings: SamplerSettings, accounts: Accounts) -> str:
+    """Advice for the most frequent reason."""
+    reason = max(accounts.rejected, key=accounts.rejected.__getitem__, default="no_prompts")
+    prompt_tokens, new_tokens = settings.max_prompt_tokens, settings.max_new_tokens
+    match reason:
+        case "prompt_too_long":
+            return (
+                f"prompts may have {prompt_tokens} tokens and answers {new_tokens}, together no "
+                "more than the model's context; change max_prompt_tokens or max_new_tokens"
+            )
+        case "refused_by_chat_template":
+            return (
+                "the policy's chat template does not take such messages (some take no system "
+                "message); change the prompts or the policy"
+            )
+        case refusal if refusal.startswith("http_"):
+            return (
+                "the policy's server refuses them; its log says why: often its context, which must "
+                f"hold {prompt_tokens + new_tokens} tokens (--max-model-len of vLLM). Start it "
+                "otherwise and run again"
+            )
+        case _:
+            return "look at what the engine wrote before, and run again"
 
 
 SAMPLE = Stage(

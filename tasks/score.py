@@ -25,10 +25,19 @@ from pvar.reward_config import RewardModelConfig
 from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
 from tasks.sample import RESPONSES
-from tasks.stage import Job, Stage, Work
+from tasks.stage import Job, Stage, Work, discard_shards
 from tasks.tables import write_table
 
 SCORES = "scores.parquet"
+
+ADVICE = {
+    "empty_response": "the policy's answers are empty: try another policy or its own chat template",
+    "too_long": "raise its max_length_tokens up to its context, or lower sample.max_new_tokens",
+    "not_finite": "it overflows, or its weights are damaged: load it with dtype float32",
+    "template_refused": "its chat template does not take such messages: use another reward model",
+    "engine_failed": "look at what the engine wrote before, and run again",
+}
+"""What to do where a reason took every reward."""
 
 
 class ScoreSpec(BaseModel):
@@ -95,10 +104,13 @@ def _summarise(job: Job[ScoreSpec], artifact: Artifact) -> Summary:
     accounts = artifact.manifest.accounts
     rewards = [each.reward for each in artifact.rows(SCORES, Score) if each.reward is not None]
     if not rewards and accounts.rows_in:
+        discard_shards(artifact)
+        most_frequent = max(accounts.rejected, key=accounts.rejected.__getitem__)
+        advice = ADVICE.get(most_frequent, "check that it is a reward model of a supported form")
         raise ScoringError(
             f"reward model {job.spec.reward_model.name!r} gave no reward for any of "
-            f"{accounts.rows_in} responses ({dict(accounts.rejected)}): nothing can be selected by "
-            "it; check that it is a reward model of a supported form"
+            f"{accounts.rows_in} responses ({accounts.rejected}): nothing can be selected by it; "
+            f"{advice}"
         )
     return {
         "num_rewards": len(rewards),

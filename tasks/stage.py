@@ -78,7 +78,11 @@ class Stage(Generic[Spec]):
     open_worker: Callable[[Job[Spec]], AbstractContextManager[Work]]
     """Loads what the work needs."""
     summarise: Callable[[Job[Spec], Artifact], Summary]
-    """The figures of the whole, from the complete shards."""
+    """The figures of the whole, from the complete shards.
+
+    One that raises because the shards are worthless takes them back first (`discard_shards`): they
+    are recorded once, and every later run would end with them.
+    """
 
 
 class Outcome(NamedTuple):
@@ -304,6 +308,12 @@ def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:
     manifest = manifest.model_copy(update={"summary": summary})
     store.create(keys.manifest, manifest.to_json())
     return manifest
+
+
+def discard_shards(artifact: Artifact) -> None:
+    """Take back all shards, which hold nothing to keep, so that the next run makes them anew."""
+    for shard in artifact.manifest.shards:
+        discard_shard(artifact.store, artifact.keys, shard.index)
 
 
 def _cache(job: Job[Any]) -> Path:

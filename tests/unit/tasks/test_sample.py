@@ -36,6 +36,7 @@ class RuleSampler:
 
     answer: Callable[[str, int], Response | None]
     rejected: frozenset[str] = frozenset()
+    reason: str = "prompt_too_long"
     openings: int = 0
     calls: list[Call] = field(default_factory=list)
 
@@ -57,7 +58,7 @@ class RuleSampler:
             if name not in self.rejected
             for index in reversed(range(num_responses))
         ]
-        rejections = [Rejection(name, "prompt_too_long") for name in names if name in self.rejected]
+        rejections = [Rejection(name, self.reason) for name in names if name in self.rejected]
         return [each for each in answers if each is not None], rejections
 
     def close(self) -> None:
@@ -134,6 +135,38 @@ def test_what_is_not_answered_or_badly_is_counted_and_moves_nothing(tmp_path: Pa
     assert shares == pytest.approx([14 / 15, 1 / 15, 1 / 15])
 
 
-def test_a_policy_that_can_answer_nothing_is_an_error_with_the_reasons(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none of 9 prompts.*\{'prompt_too_long': 18\}"):
-        sample(tmp_path, RuleSampler(answered, frozenset(NAMES)))
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("prompt_too_long", "change max_prompt_tokens or max_new_tokens"),
+        ("refused_by_chat_template", "change the prompts or the policy"),
+        # 2048 tokens of the prompt and 512 of the answer.
+        ("http_400", r"server refuses them.*must hold 2560 tokens"),
+    ],
+)
+def test_a_policy_that_can_answer_nothing_is_an_error_with_the_reasons(
+    tmp_path: Path, reason: str, advice: str
+) -> None:
+    wanted = rf"none of 9 prompts was answered \(\{{'{reason}': 18\}}\): .*{advice}"
+    with pytest.raises(InputError, match=wanted):
+        sample(tmp_path, RuleSampler(answered, frozenset(NAMES), reason))
+
+
+def test_the_advice_is_for_the_most_frequent_reason(tmp_path: Path) -> None:
+    # One prompt is too long, the others are not answered, without a reason.
+    with pytest.raises(InputError, match="look at what the engine wrote"):
+        sample(tmp_path, RuleSampler(lambda *_: None, frozenset(["p1"])))
+
+
+def test_where_nothing_was_answered_the_next_run_asks_again(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        sample(tmp_path, RuleSampler(answered, frozenset(NAMES), "http_400"))
+    assert sample(tmp_path, RuleSampler(answered)).manifest.accounts == Accounts(
+        rows_in=18, rows_out=18
+    )
+
+
+def test_a_shard_that_was_answered_is_kept_whatever_became_of_the_others(tmp_path: Path) -> None:
+    # Shards of 4, 4 and 1: the server refuses all prompts from the second one on.
+    artifact = sample(tmp_path, RuleSampler(answered, frozenset(NAMES[4:]), "http_400"))
+    assert artifact.manifest.accounts == Accounts(rows_in=18, rows_out=8, rejected={"http_400": 10})

@@ -84,3 +84,14 @@ def test_a_model_that_rewards_nothing_is_an_error(tmp_path: Path) -> None:
         ScoringError, match=r"no reward for any of 9 responses \(\{'missing': 9\}\)"
     ):
         score(tmp_path, RuleScorer(lambda _: None))
+
+
+def test_the_advice_is_for_the_reason_that_took_the_rewards(tmp_path: Path) -> None:
+    with pytest.raises(ScoringError, match=r"overflows.*dtype float32"):
+        score(tmp_path, RuleScorer(lambda _: math.nan))
+
+
+def test_where_nothing_was_rewarded_the_next_run_scores_again(tmp_path: Path) -> None:
+    with pytest.raises(ScoringError):
+        score(tmp_path, RuleScorer(lambda _: None))
+    assert score(tmp_path, RuleScorer(lambda _: 1.5)).manifest.accounts.rows_out == 9
