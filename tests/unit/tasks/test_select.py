@@ -4,8 +4,9 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations
+from operator import attrgetter
 from pathlib import Path
-from statistics import pvariance
+from statistics import fmean, pvariance
 from typing import Any, NamedTuple
 
 import pytest
@@ -147,6 +148,32 @@ def test_rows_are_joined_by_id_whatever_their_order(tmp_path: Path) -> None:
     shuffled = select(tmp_path / "shuffled", answers, order=noise)
     for table, record in ((VARIANCE, PromptVariance), (PAIRS, Pair)):
         assert shuffled.rows(table, record) == straight.rows(table, record)
+
+
+@pytest.mark.parametrize("second_model", [None, lambda reward: 3 * reward])
+def test_prompts_with_different_numbers_of_responses_keep_their_own(
+    tmp_path: Path, second_model: Reward | None
+) -> None:
+    # No number of responses is that of the run: each prompt has its own, and its rows lie anywhere.
+    noise = random.Random(0)
+    answers = {
+        name: rewarded(*(round(noise.gauss(0, 1), 3) for _ in range(num)))
+        for name, num in {"a": 2, "b": 8, "c": 5, "d": 3}.items()
+    }
+    artifact = select(
+        tmp_path, answers, order=noise, second_model=second_model, budget={"count": 4}
+    )
+    for name, row in measures(artifact).items():
+        rewards = [each.reward for each in answers[name] if each.reward is not None]
+        models = [rewards] if second_model is None else [rewards, list(map(second_model, rewards))]
+        assert row.num_responses == len(rewards)
+        assert row.pvar == pytest.approx(fmean(map(by_definition, models)))
+    # The best and the worst answer of the prompt itself.
+    pairs = {pair.prompt_id: (pair.chosen, pair.rejected) for pair in artifact.rows(PAIRS, Pair)}
+    assert pairs == {
+        name: tuple(pick(them, key=attrgetter("reward")).text for pick in (max, min))
+        for name, them in answers.items()
+    }
 
 
 def test_a_fitted_scale_takes_the_unit_out_of_the_rewards_and_is_recorded(tmp_path: Path) -> None:
