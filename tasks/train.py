@@ -168,7 +168,7 @@ def _summarise(job: Job[TrainSpec], artifact: Artifact) -> Summary:
 
 TRAIN = Stage(
     name="train",
-    version=2,
+    version=3,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,

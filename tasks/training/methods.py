@@ -8,7 +8,8 @@
 TRL 1.16 has no way to hand over rows that are tokenised already, or reference log-probabilities: it
 renders and tokenises text (with the newline that templates write after the end of a turn), and its
 precomputation stands in the constructor. So the steps that prepare rows are replaced by nothing;
-the columns are those that TRL's own collators document.
+the columns are those that TRL's own collators document. The rows stand in the order of training,
+all epochs of it (`order.py`), so that a trainer knows of one epoch and draws nothing.
 """
 
 import os
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pvar.config import TrainConfig
 from tasks.tables import ReferenceLogps, TokenPair
+from tasks.training.order import training_order
 from tasks.training.rows import with_neighbours
 
 if TYPE_CHECKING:
@@ -43,8 +45,14 @@ def make_trainer(
 
     datasets.disable_progress_bars()
     trainer_class, config, examples = _method(settings, data, dict(arguments))
+    rows_per_pair = len(examples) // len(data.pairs)
+    order = [
+        rows_per_pair * pair + row
+        for pair in training_order(settings, len(data.pairs))
+        for row in range(rows_per_pair)
+    ]
     trainer: Trainer = _on_tokens(trainer_class)(
-        args=config, train_dataset=datasets.Dataset.from_list(examples), **parts
+        args=config, train_dataset=datasets.Dataset.from_list(examples).select(order), **parts
     )
     return trainer
 
@@ -56,6 +64,8 @@ def _method(
     arguments |= {
         "beta": settings.beta,
         "disable_dropout": settings.lora is None or settings.lora.dropout == 0,
+        "num_train_epochs": 1,
+        "train_sampling_strategy": "sequential",
     }
     match settings.method:
         case "dpo" | "ipo":
@@ -70,12 +80,7 @@ def _method(
             from trl import KTOConfig, KTOTrainer
 
             arguments["per_device_train_batch_size"] *= 2  # answers, not pairs
-            config = KTOConfig(
-                **arguments,
-                max_length=None,
-                precompute_ref_log_probs=True,
-                train_sampling_strategy="sequential",
-            )
+            config = KTOConfig(**arguments, max_length=None, precompute_ref_log_probs=True)
             return KTOTrainer, config, _unpaired(data)
         case "simpo":
             os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

@@ -72,7 +72,7 @@ def run_training(plan: TrainingPlan, watcher: Watcher) -> None:
         model=load_policy(plan.policy, settings),
         processing_class=tokenizer,
         peft_config=settings.lora and lora_config(settings.lora),
-        callbacks=[_tell(watcher)],
+        callbacks=[_tell(watcher, settings.num_epochs)],
     )
     trainer.remove_callback(PrinterCallback)  # it would print each step's dictionary
     trainer.train(resume_from_checkpoint=str(plan.resume) if plan.resume else None)
@@ -96,7 +96,6 @@ def _arguments(plan: TrainingPlan, num_pairs: int) -> dict[str, Any]:
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.lr_schedule,
         "warmup_steps": round(settings.warmup_share * steps_per_epoch * settings.num_epochs),
-        "num_train_epochs": settings.num_epochs,
         "per_device_train_batch_size": plan.pairs_per_device,
         "gradient_accumulation_steps": settings.pairs_per_step
         // (plan.pairs_per_device * plan.num_processes),
@@ -104,7 +103,6 @@ def _arguments(plan: TrainingPlan, num_pairs: int) -> dict[str, Any]:
         "bf16": settings.precision == "bfloat16",
         "gradient_checkpointing": on_gpu,
         "seed": settings.seed,
-        "data_seed": settings.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "save_strategy": "steps",
@@ -117,13 +115,13 @@ def _arguments(plan: TrainingPlan, num_pairs: int) -> dict[str, Any]:
     }
 
 
-def _tell(watcher: Watcher) -> "TrainerCallback":
+def _tell(watcher: Watcher, num_epochs: int) -> "TrainerCallback":
     from transformers import TrainerCallback
 
     class Tell(TrainerCallback):  # type: ignore[misc,unused-ignore]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if state.is_world_process_zero and logs and "loss" in logs:
-                watcher.on_step(_step(state.global_step, logs), state.max_steps)
+                watcher.on_step(_step(state.global_step, logs, num_epochs), state.max_steps)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step >= state.max_steps:  # the end is saved as the artifact itself
@@ -137,15 +135,16 @@ def _tell(watcher: Watcher) -> "TrainerCallback":
     return Tell()
 
 
-def _step(number: int, logs: Mapping[str, Any]) -> TrainStep:
+def _step(number: int, logs: Mapping[str, Any], num_epochs: int) -> TrainStep:
     """One entry of TRL's log. Rewards are in the method's own units, β times log-probability.
 
-    With a reference they are log-ratios to it; SimPO and ORPO take the mean over tokens.
+    With a reference they are log-ratios to it; SimPO and ORPO take the mean over tokens. For the
+    trainer, all epochs are one.
     """
     accuracy = logs.get("rewards/accuracies")
     return TrainStep(
         step=number,
-        epoch=float(logs["epoch"]),
+        epoch=num_epochs * float(logs["epoch"]),
         loss=float(logs["loss"]),
         margin=float(logs["rewards/margins"]),
         accuracy=None if accuracy is None else float(accuracy),
@@ -165,8 +164,11 @@ def _save(trainer: "Trainer", plan: TrainingPlan, tokenizer: Any) -> None:
         lora = plan.settings.lora
         adapter = plan.output / ADAPTER if lora is not None and lora.keep_adapter else None
         save_model(model, tokenizer, plan.output / MODEL, adapter)
-        history = trainer.state.log_history
-        steps = [_step(int(entry["step"]), entry) for entry in history if "loss" in entry]
+        steps = [
+            _step(int(entry["step"]), entry, plan.settings.num_epochs)
+            for entry in trainer.state.log_history
+            if "loss" in entry
+        ]
         write_table(plan.output / STEPS, steps, TrainStep)
 
 
