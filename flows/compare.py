@@ -88,7 +88,7 @@ def compare(config: CompareConfig) -> str:
         table = to_markdown(rows)
         _keep(run, mlflow_run, rows, table, wiring)
     except BaseException:
-        wiring.tracking.end_run(mlflow_run, failed=True)
+        wiring.tracking.end_failed_run(mlflow_run)
         raise
     wiring.tracking.end_run(mlflow_run, failed=False)
     return table

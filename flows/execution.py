@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flows.wiring import Wiring
+from infra.step_log import StepLog
 from infra.store.disk import cause
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, StoreError
@@ -57,7 +58,7 @@ def execute(
             },
         )
     except BaseException:
-        tracking.end_run(run, failed=True)
+        tracking.end_failed_run(run)
         raise
     tracking.end_run(run, failed=False)
     return outcome
@@ -80,10 +81,7 @@ def _run_in(scratch: Path, node: Node, config: PipelineConfig, wiring: Wiring, r
         name: open_artifact(wiring.store, keys.stage, keys.digest, scratch / "inputs")
         for name, keys in node.inputs.items()
     }
-
-    def log_step(step: int, figures: Mapping[str, float]) -> None:
-        wiring.tracking.log_summary(run, dict(figures), step=step)
-
+    steps = StepLog(wiring.tracking, run)
     job = Job(
         spec=node.spec,
         runtime=config.runtime,
@@ -91,9 +89,12 @@ def _run_in(scratch: Path, node: Node, config: PipelineConfig, wiring: Wiring, r
         ports=wiring,
         keys=node.keys,
         scratch=scratch,
-        log_step=log_step,
+        log_step=steps.log,
     )
-    return run_stage(node.stage, node.recipe, job)
+    try:
+        return run_stage(node.stage, node.recipe, job)
+    finally:
+        steps.flush()
 
 
 def flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:

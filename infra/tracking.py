@@ -4,10 +4,11 @@ Models and files go from here straight into the artifact store (`{store}/mlflow`
 the tracking server's proxy, which fails on large ones.
 """
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pvar.artifacts import Summary
@@ -16,9 +17,21 @@ from pvar.errors import TrackingError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+logger = logging.getLogger(__name__)
+
 EXPERIMENT = "pvar"
 MAX_PARAMETER_CHARACTERS = 6000
 MAX_PARAMETERS_PER_CALL = 100
+MAX_METRICS_PER_CALL = 1000
+
+
+class StepFigures(NamedTuple):
+    """What one step of the work came to."""
+
+    step: int
+    made_at: float
+    """Seconds since 1970."""
+    figures: Mapping[str, float]
 
 
 def open_client(tracking_uri: str) -> "MlflowClient":
@@ -28,8 +41,6 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     tracking_uri = _credentials_apart(tracking_uri)
-    import logging
-
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
     from mlflow import MlflowClient
@@ -116,7 +127,7 @@ class Tracking:
             batch = entries[start : start + MAX_PARAMETERS_PER_CALL]
             self.client.log_batch(run, params=batch)
 
-    def log_summary(self, run: str, summary: Summary, *, step: int = 0) -> None:
+    def log_summary(self, run: str, summary: Summary) -> None:
         """Log the numbers as metrics and the texts as tags; a missing figure is not logged."""
         import time
 
@@ -129,9 +140,22 @@ class Tracking:
         texts = {name: value for name, value in summary.items() if isinstance(value, str)}
         self.client.log_batch(
             run,
-            metrics=[Metric(name, value, now, step) for name, value in numbers.items()],
+            metrics=[Metric(name, value, now, 0) for name, value in numbers.items()],
             tags=[RunTag(name, value) for name, value in texts.items()],
         )
+
+    def log_steps(self, run: str, steps: Sequence[StepFigures]) -> None:
+        """Log the figures of steps; those that are there already are not logged twice."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, value, int(each.made_at * 1000), each.step)
+            for each in steps
+            for name, value in each.figures.items()
+        ]
+        for start in range(0, len(metrics), MAX_METRICS_PER_CALL):
+            batch = metrics[start : start + MAX_METRICS_PER_CALL]
+            self.client.log_batch(run, metrics=batch)
 
     def log_inputs(self, run: str, inputs: Mapping[str, str], store_uri: str) -> None:
         """Log the input artifacts (name → stage/digest) as datasets: lineage in MLflow's UI."""
@@ -162,6 +186,13 @@ class Tracking:
         """Close the run."""
         self.client.set_terminated(run, "FAILED" if failed else "FINISHED")
 
+    def end_failed_run(self, run: str) -> None:
+        """Close a run that failed, if MLflow answers; why it failed is what is to be raised."""
+        try:
+            self.end_run(run, failed=True)
+        except Exception as error:  # noqa: BLE001  whatever it is, it comes second
+            logger.warning("MLflow run %s: its end could not be logged: %s", run, first_line(error))
+
 
 def _experiment(client: "MlflowClient", artifact_location: str, tracking_uri: str) -> str:
     from mlflow.exceptions import MlflowException
@@ -181,9 +212,14 @@ def _experiment(client: "MlflowClient", artifact_location: str, tracking_uri: st
         raise_unreachable(tracking_uri, error)
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, without the statement or the page that MLflow adds."""
+    return str(error).partition("\n")[0][:300]
+
+
 def raise_unreachable(tracking_uri: str, error: Exception) -> NoReturn:
     """Say which MLflow does not answer, without credentials."""
-    cause = str(error).splitlines()[0][:300].replace(tracking_uri, "…")
+    cause = first_line(error).replace(tracking_uri, "…")
     raise TrackingError(
         f"MLflow at {_without_credentials(tracking_uri)} cannot be used: {cause}; check "
         "PVAR_MLFLOW_TRACKING_URI (unset it for a local database)"

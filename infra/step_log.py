@@ -1,0 +1,57 @@
+"""Figures of every step of a run, while it goes on: an outage of MLflow is no reason to end it.
+
+What could not be sent is kept, and goes with a later step or at the end. While MLflow does not
+answer, which each time takes its client many seconds to find out, it is asked again only after a
+pause. What never gets there is in the stage's own artifact (`steps.parquet` of a training).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from infra.tracking import StepFigures, Tracking, first_line
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 60.0
+
+
+class StepLog:
+    """Steps of one run. Its state are those that MLflow does not have yet."""
+
+    def __init__(
+        self, tracking: Tracking, run: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tracking = tracking
+        self._run = run
+        self._clock = clock
+        self._waiting: list[StepFigures] = []
+        self._failed_at: float | None = None
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Send a step, with those that wait; a failure is a warning, once per outage."""
+        self._waiting.append(StepFigures(step, time.time(), figures))
+        if self._failed_at is None or self._clock() - self._failed_at >= PAUSE_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send all that wait; what fails is a warning, too."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._tracking.log_steps(self._run, self._waiting)
+        except (MlflowException, OSError) as error:
+            if self._failed_at is None:
+                logger.warning(
+                    "MLflow run %s: step %d could not be logged (%s); the work goes on, and its "
+                    "figures are sent later",
+                    self._run,
+                    self._waiting[-1].step,
+                    first_line(error),
+                )
+            self._failed_at = self._clock()
+            return
+        if self._failed_at is not None:
+            logger.info("MLflow run %s: %d steps sent late", self._run, len(self._waiting))
+        self._waiting.clear()
+        self._failed_at = None
