@@ -44,7 +44,11 @@ class TransformersSampler:
         return responses, rejections
 
     def close(self) -> None:
-        """Nothing beyond the process: memory is freed when it ends (each stage is its own)."""
+        """Nothing to do: the model goes with this object.
+
+        Torch keeps a GPU's memory for the next model until the process ends, which for a stage that
+        runs inline is not its own.
+        """
 
     def _generate(self, batch: Sequence[Encoded], num_responses: int) -> list[Response]:
         token_ids, mask = _pad_left([item.token_ids for item in batch], self._padding_id())

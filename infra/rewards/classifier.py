@@ -47,7 +47,7 @@ class ClassifierScorer:
         return evaluate(self.backbone, rows, self.head.read)
 
     def close(self) -> None:
-        """Nothing beyond the process: memory is freed when it ends."""
+        """Nothing to do: the model goes with this object."""
 
 
 def load_classifier_scorer(

@@ -87,7 +87,7 @@ class ImplicitScorer:
         return to_scores(requests, encoded, dict(zip(rows, rewards.tolist(), strict=True)))
 
     def close(self) -> None:
-        """Nothing beyond the process: memory is freed when it ends."""
+        """Nothing to do: the model goes with this object."""
 
 
 def _split(conversation: Ids, prompt: Ids) -> int | None:

@@ -1,10 +1,13 @@
 """Sampling with the real vLLM and the real SmolLM2, on the CPU: one engine for all tests."""
 
 import importlib
+import multiprocessing
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 from transformers import AutoTokenizer
 
@@ -51,12 +54,30 @@ def sampler(smollm2: Path) -> Iterator[VllmSampler]:
     sampler.close()
 
 
+@contextmanager
+def overheard(sampler: VllmSampler) -> Iterator[list[Any]]:
+    """What the engine itself says of each prompt that it is given in the block."""
+    outputs: list[Any] = []
+    wait = sampler.engine.wait_for_completion
+
+    def listen(**options: Any) -> Any:
+        new = wait(**options)
+        outputs.extend(new)
+        return new
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampler.engine, "wait_for_completion", listen)
+        yield outputs
+
+
 class Drawn(NamedTuple):
     """Answers to the same prompts."""
 
     seed_1: list[Response]
     seed_2: list[Response]
     seed_1_again: list[Response]
+    completions: list[Any]
+    """The engine's own, of seeds 1 and 2, in order."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +87,9 @@ def drawn(sampler: VllmSampler) -> Drawn:
         assert rejections == []
         return responses
 
-    return Drawn(draw(1), draw(2), draw(1))
+    with overheard(sampler) as outputs:
+        first, second = draw(1), draw(2)
+    return Drawn(first, second, draw(1), [each for output in outputs for each in output.outputs])
 
 
 def test_each_prompt_gets_k_answers_under_its_own_id(drawn: Drawn) -> None:
@@ -78,13 +101,17 @@ def test_each_prompt_gets_k_answers_under_its_own_id(drawn: Drawn) -> None:
     assert any("Paris" in text for text in about_france)
 
 
-def test_an_answer_is_truncated_exactly_when_it_fills_the_limit(drawn: Drawn) -> None:
+def test_an_answer_is_truncated_exactly_when_it_fills_the_limit_without_an_end(
+    sampler: VllmSampler, drawn: Drawn
+) -> None:
     everything = drawn.seed_1 + drawn.seed_2
-    for each in everything:
-        assert 1 <= each.num_tokens <= SETTINGS.max_new_tokens
+    for each, completion in zip(everything, drawn.completions, strict=True):
+        assert 1 <= each.num_tokens == len(completion.token_ids) <= SETTINGS.max_new_tokens
         assert "<|im_end|>" not in each.text
-        if each.finish_reason == "length":
-            assert each.num_tokens == SETTINGS.max_new_tokens
+        is_full = each.num_tokens == SETTINGS.max_new_tokens
+        has_end = completion.token_ids[-1] in sampler.chat.end_ids
+        assert (each.finish_reason == "length") == (is_full and not has_end)
+        assert each.finish_reason == completion.finish_reason
     assert {each.finish_reason for each in everything} == {"stop", "length"}
 
 
@@ -101,21 +128,13 @@ def test_another_seed_gives_other_answers_and_the_same_seed_the_same(drawn: Draw
 
 
 def test_the_engine_reads_the_template_s_ids_with_one_beginning(
-    smollm2: Path, sampler: VllmSampler, monkeypatch: pytest.MonkeyPatch
+    smollm2: Path, sampler: VllmSampler
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     wanted = prompt_token_ids(tokenizer, (Message("user", QUESTIONS[0]),))
-    read: list[Any] = []
-    wait = sampler.engine.wait_for_completion
-
-    def watch(**options: Any) -> Any:  # what the engine itself says it was given
-        outputs = wait(**options)
-        read.extend(outputs)
-        return outputs
-
-    monkeypatch.setattr(sampler.engine, "wait_for_completion", watch)
-    sampler.sample(ask(QUESTIONS[0]), num_responses=2, seed=1)
-    (output,) = read
+    with overheard(sampler) as outputs:
+        sampler.sample(ask(QUESTIONS[0]), num_responses=2, seed=1)
+    (output,) = outputs
     assert output.prompt_token_ids == wanted
     # SmolLM2's beginning also opens the later turns: once at the start, not twice.
     assert wanted[0] == tokenizer.bos_token_id != wanted[1]
@@ -137,3 +156,13 @@ def test_nothing_to_answer_is_no_error(sampler: VllmSampler) -> None:
 def test_nobody_is_told_of_the_use(sampler: VllmSampler) -> None:
     usage = importlib.import_module("vllm.usage.usage_lib")
     assert not usage.is_usage_stats_enabled()
+
+
+def test_closing_ends_the_engine_s_processes(sampler: VllmSampler) -> None:
+    """The last test of the file: the engine is gone after it."""
+    engines = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
+    processes = [*engines, *(each for own in engines for each in own.children(recursive=True))]
+    assert processes
+    sampler.close()
+    _, left = psutil.wait_procs(processes, timeout=30)
+    assert left == []
