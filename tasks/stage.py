@@ -37,6 +37,7 @@ from tasks.artifact import (
     read_document,
     sha256_of,
 )
+from tasks.gpu_memory import free_gpu_memory
 from tasks.lease import hold, try_acquire
 from tasks.tables import num_rows
 
@@ -111,6 +112,7 @@ def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Outcome:
     if manifest is None:
         recipe = _begin(store, stage, recipe, job)
         made = _make_missing_shards(stage, recipe, job)
+        free_gpu_memory()
         manifest = _complete(stage, recipe, job)
     seconds = time.monotonic() - began
     rows = manifest.accounts
