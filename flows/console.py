@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING
 
 from pvar.errors import PvarError
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 OUR_LOGGERS = ("flows", "tasks", "infra", "pvar")
 
 
-@cache
 def console() -> "Console":
     """Standard output, for results."""
     from rich.console import Console

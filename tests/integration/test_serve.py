@@ -125,7 +125,8 @@ def test_new_data_becomes_a_model_and_ctrl_c_leaves_nothing(served: Served) -> N
     )
     batch = {info.key.removeprefix(ended): store.read(info.key) for info in store.list(ended)}
     assert set(batch) == {"batch.json", "attempt-1.json", "done.json"}, batch
-    (version,) = MlflowClient(served.mlflow).search_model_versions("name='tiny'")
+    registry = MlflowClient(served.mlflow, registry_uri=served.mlflow)
+    (version,) = registry.search_model_versions("name='tiny'")
     assert version.tags["pvar.artifact"].startswith("train/")
 
     processes = psutil.Process(served.process.pid).children(recursive=True)
