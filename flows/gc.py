@@ -1,4 +1,4 @@
-"""Retention: which artifacts somebody names, and deleting the others."""
+"""Retention: which artifacts somebody names, and deleting the others; local copies of models."""
 
 import logging
 import shutil
@@ -16,6 +16,7 @@ from pvar.errors import DamagedError
 from pvar.ports import Store
 from tasks.gc import Plan, delete_artifact, plan_gc
 from tasks.graph import CACHES, STAGES
+from tasks.local_copies import LocalCopy, unused_copies
 from tasks.work_folders import abandoned_folders
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Sweep:
     plan: Plan
     folders: tuple[Path, ...]
     """Local work folders of processes that are gone."""
+    copies: tuple[LocalCopy, ...]
+    """Local copies of models that no process uses; none while one of them is in use."""
     runs: frozenset[str]
     """Keys of all records of runs and comparisons."""
 
@@ -55,7 +58,13 @@ def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     lineage = whole_lineage(wiring, versions)
     now = datetime.now(UTC)
     plan = plan_gc(wiring.store, lineage, tuple(STAGES), named, now, caches=CACHES)
-    return Sweep(plan, tuple(abandoned_folders(wiring.settings.home)), frozenset(runs))
+    with unused_copies(wiring.models, tuple(STAGES)) as copies:
+        return Sweep(
+            plan,
+            tuple(abandoned_folders(wiring.settings.home)),
+            tuple(copies),
+            frozenset(runs),
+        )
 
 
 def carry_out(sweep: Sweep, wiring: Wiring) -> int:
@@ -73,6 +82,10 @@ def carry_out(sweep: Sweep, wiring: Wiring) -> int:
         store.delete(lease.key)
     for folder in sweep.folders:
         shutil.rmtree(folder)
+    with unused_copies(wiring.models, tuple(STAGES)) as copies:
+        for copy in sweep.copies:
+            if copy in copies:
+                shutil.rmtree(copy.path)
     return num_deleted
 
 

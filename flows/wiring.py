@@ -25,6 +25,7 @@ from pvar.records import BadRow, Row
 from pvar.reward_config import ClassifierReward, RewardModelConfig
 from tasks.artifact import open_artifact
 from tasks.graph import train_keys
+from tasks.local_copies import hold_copies
 from tasks.train import MODEL
 
 
@@ -41,9 +42,15 @@ class Wiring:
         """Rows of a pinned data reference."""
         return source_rows(location, self.settings.home / "sources")
 
+    @property
+    def models(self) -> Path:
+        """Folder of this machine's copies of models."""
+        return self.settings.home / "models"
+
     def model_folder(self, location: str) -> Path:
-        """Folder of a pinned model reference."""
-        models = self.settings.home / "models"
+        """Folder of a pinned model reference; it stays there until this process ends."""
+        models = self.models
+        hold_copies(models)
         if location.startswith("artifact:"):
             stage, _, digest = location.removeprefix("artifact:").partition("/")
             return open_artifact(self.store, stage, digest, models).folder(MODEL)

@@ -1,4 +1,4 @@
-"""`pvar gc`: delete what no run and no model version needs."""
+"""`pvar gc`: delete what no run and no model version needs, and copies that nobody uses."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,8 @@ def gc(
     """Show the artifacts that nothing refers to, and delete them if asked to.
 
     What a run, a registered model version or a needed artifact refers to stays, and so does what a
-    stage is working on. MLflow's own files and paid-for verdicts are not touched.
+    stage is working on. MLflow's own files and paid-for verdicts are not touched. Local copies of
+    models go while no process on this machine uses one; a stage that needs one fetches it again.
 
     Parameters
     ----------
@@ -36,19 +37,21 @@ def gc(
     wiring = connect()
     sweep = plan_sweep(wiring, keep_runs)
     plan = sweep.plan
-    if plan.artifacts or sweep.folders:
+    if plan.artifacts or sweep.folders or sweep.copies:
         console().print(_table(sweep))
     size = decimal(sum(garbage.num_bytes for garbage in plan.artifacts))
+    copies = decimal(sum(copy.num_bytes for copy in sweep.copies))
     console().print(
         f"{len(plan.artifacts)} artifacts ({size}), {len(plan.stale_leases)} stale leases and "
-        f"{len(sweep.folders)} work folders are not needed; {plan.num_needed} artifacts are",
+        f"{len(sweep.folders)} work folders are not needed; {plan.num_needed} artifacts are; "
+        f"{len(sweep.copies)} local copies ({copies}) can be fetched again",
         highlight=False,
         soft_wrap=True,
     )
     if delete:
         num_deleted = carry_out(sweep, wiring)
         console().print(f"deleted {num_deleted} artifacts", highlight=False)
-    elif plan.artifacts or plan.stale_leases or sweep.folders:
+    elif plan.artifacts or plan.stale_leases or sweep.folders or sweep.copies:
         console().print("nothing was deleted; add --delete to do so", highlight=False)
 
 
@@ -66,4 +69,6 @@ def _table(sweep: "Sweep") -> "Table":
         )
     for folder in sweep.folders:
         table.add_row(str(folder), "", "", "")
+    for copy in sweep.copies:
+        table.add_row(str(copy.path), "", decimal(copy.num_bytes), "")
     return table

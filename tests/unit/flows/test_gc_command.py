@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +57,9 @@ def kept(tmp_path: Path, file_store: Store, monkeypatch: pytest.MonkeyPatch) -> 
         of_old_run=put_artifact(file_store, "ingest", config={"source": "old"}),
         of_new_run=put_artifact(file_store, "ingest", config={"source": "new"}),
         of_comparison=put_artifact(file_store, "train", config={"seed": 4}),
-        of_version=put_artifact(file_store, "train", config={"seed": 1}),
+        of_version=put_artifact(
+            file_store, "train", config={"seed": 1}, files={"model/config.json": b"{}"}
+        ),
         results=put_artifact(file_store, "evaluate", config={"seed": 1}),
         opponent=put_artifact(file_store, "train", config={"seed": 2}),
         garbage=put_artifact(file_store, "sample", config={"seed": 3}),
@@ -134,3 +138,39 @@ def test_the_work_folder_of_a_dead_process_goes(kept: Kept) -> None:
     assert folder.exists()
     gc(delete=True)
     assert not folder.exists()
+
+
+_USE_A_MODEL = """
+import sys, time
+from flows.wiring import connect
+print(connect().model_folder(sys.argv[1]), flush=True)
+time.sleep(600)
+"""
+
+
+def test_copies_of_models_go_when_no_process_uses_one(
+    kept: Kept, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user = subprocess.Popen(
+        [sys.executable, "-c", _USE_A_MODEL, f"artifact:{kept.of_version.root}"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert user.stdout is not None
+    copy = Path(user.stdout.readline().strip())
+    assert any(copy.iterdir())
+    gc(delete=True)
+    assert any(copy.iterdir())
+    assert "0 local copies" in capsys.readouterr().out
+    user.kill()
+    user.communicate()
+
+    gc()
+    printed = capsys.readouterr().out
+    assert str(kept.neighbours.folder / "home/models" / kept.of_version.root) in printed
+    assert "1 local copies" in printed
+    assert any(copy.iterdir())
+    before = kept.there()
+    gc(delete=True)
+    assert not copy.exists()
+    assert kept.there() == before

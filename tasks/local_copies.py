@@ -1,0 +1,61 @@
+"""Local copies of models, `{home}/models/…`: fetched or converted once, for all later stages.
+
+A process that uses one has all of them locked until it ends, however it ends: a stage reads its
+model again whenever it likes, in child processes too. What nobody has locked can go; the next stage
+that needs it fetches it again.
+"""
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+LOCK = ".lock"
+
+
+class LocalCopy(NamedTuple):
+    """A folder that can be made again."""
+
+    path: Path
+    num_bytes: int
+
+
+@cache
+def hold_copies(models: Path) -> BinaryIO:
+    """Keep the copies below `models` from being dropped until this process ends."""
+    models.mkdir(parents=True, exist_ok=True)
+    lock = (models / LOCK).open("ab")
+    fcntl.flock(lock, fcntl.LOCK_SH)  # waits while copies are dropped
+    return lock
+
+
+@contextmanager
+def unused_copies(models: Path, stages: Sequence[str]) -> Iterator[list[LocalCopy]]:
+    """The copies, those of artifacts one by one; nobody begins to use one before the body ends.
+
+    None while any process uses one of them.
+    """
+    if not models.is_dir():
+        yield []
+        return
+    with (models / LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield []
+            return
+        yield [LocalCopy(path, _num_bytes(path)) for path in _copies(models, stages)]
+
+
+def _copies(models: Path, stages: Sequence[str]) -> Iterator[Path]:
+    for path in sorted(path for path in models.iterdir() if path.is_dir()):
+        if path.name in stages:
+            yield from sorted(path.iterdir())
+        else:
+            yield path
+
+
+def _num_bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*"))
