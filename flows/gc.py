@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,7 +15,7 @@ from pvar.errors import DamagedError
 from pvar.ports import Store
 from tasks.gc import Plan, delete_artifact, plan_gc
 from tasks.graph import CACHES, STAGES
-from tasks.local_copies import LocalCopy, unused_copies
+from tasks.local_copies import LocalFolder, sized, unused_copies
 from tasks.work_folders import abandoned_folders
 
 logger = logging.getLogger(__name__)
@@ -37,9 +36,9 @@ class Sweep:
     """What may go, and the runs that were looked at."""
 
     plan: Plan
-    folders: tuple[Path, ...]
+    folders: tuple[LocalFolder, ...]
     """Local work folders of processes that are gone."""
-    copies: tuple[LocalCopy, ...]
+    copies: tuple[LocalFolder, ...]
     """Local copies of models that no process uses; none while one of them is in use."""
     runs: frozenset[str]
     """Keys of all records of runs and comparisons."""
@@ -61,7 +60,7 @@ def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     with unused_copies(wiring.models, tuple(STAGES)) as copies:
         return Sweep(
             plan,
-            tuple(abandoned_folders(wiring.settings.home)),
+            tuple(sized(folder) for folder in abandoned_folders(wiring.settings.home)),
             tuple(copies),
             frozenset(runs),
         )
@@ -81,7 +80,7 @@ def carry_out(sweep: Sweep, wiring: Wiring) -> int:
     for lease in sweep.plan.stale_leases:
         store.delete(lease.key)
     for folder in sweep.folders:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.path)
     with unused_copies(wiring.models, tuple(STAGES)) as copies:
         for copy in sweep.copies:
             if copy in copies:

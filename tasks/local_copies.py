@@ -15,11 +15,16 @@ from typing import BinaryIO, NamedTuple
 LOCK = ".lock"
 
 
-class LocalCopy(NamedTuple):
-    """A folder that can be made again."""
+class LocalFolder(NamedTuple):
+    """A folder on this machine and what it takes."""
 
     path: Path
     num_bytes: int
+
+
+def sized(path: Path) -> LocalFolder:
+    """The folder with the size of its files."""
+    return LocalFolder(path, sum(each.lstat().st_size for each in path.rglob("*")))
 
 
 @cache
@@ -32,7 +37,7 @@ def hold_copies(models: Path) -> BinaryIO:
 
 
 @contextmanager
-def unused_copies(models: Path, stages: Sequence[str]) -> Iterator[list[LocalCopy]]:
+def unused_copies(models: Path, stages: Sequence[str]) -> Iterator[list[LocalFolder]]:
     """The copies, those of artifacts one by one; nobody begins to use one before the body ends.
 
     None while any process uses one of them.
@@ -46,7 +51,7 @@ def unused_copies(models: Path, stages: Sequence[str]) -> Iterator[list[LocalCop
         except BlockingIOError:
             yield []
             return
-        yield [LocalCopy(path, _num_bytes(path)) for path in _copies(models, stages)]
+        yield [sized(path) for path in _copies(models, stages)]
 
 
 def _copies(models: Path, stages: Sequence[str]) -> Iterator[Path]:
@@ -55,7 +60,3 @@ def _copies(models: Path, stages: Sequence[str]) -> Iterator[Path]:
             yield from sorted(path.iterdir())
         else:
             yield path
-
-
-def _num_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))

@@ -67,8 +67,6 @@ def _table(sweep: "Sweep") -> "Table":
             decimal(garbage.num_bytes),
             f"{garbage.modified:%Y-%m-%d %H:%M}",
         )
-    for folder in sweep.folders:
-        table.add_row(str(folder), "", "", "")
-    for copy in sweep.copies:
-        table.add_row(str(copy.path), "", decimal(copy.num_bytes), "")
+    for folder in (*sweep.folders, *sweep.copies):
+        table.add_row(str(folder.path), "", decimal(folder.num_bytes), "")
     return table
