@@ -12,6 +12,8 @@ go straight into the store, so MLflow's server proxies none.
 import fcntl
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,12 +107,13 @@ def _start_servers(
 ) -> None:
     host, prefect_port = addresses.prefect.removeprefix("http://").split(":")
     mlflow_port = addresses.mlflow.rpartition(":")[2]
-    services.start(
+    services.start(  # it upgrades its database by itself
         "Prefect server",
         "prefect",
         *("server", "start", "--host", host, "--port", prefect_port),
         environment=environment,
     )
+    upgrade_database(settings.mlflow_tracking_uri)
     mlflow = {
         # By environment: the address of a database may hold its password.
         "MLFLOW_BACKEND_STORE_URI": settings.mlflow_tracking_uri,
@@ -126,6 +129,25 @@ def _start_servers(
     )
     services.wait_until(lambda: _answers(f"{addresses.prefect_api}/health"), "Prefect server")
     services.wait_until(lambda: _answers(f"{addresses.mlflow}/health"), "MLflow server")
+
+
+def upgrade_database(backend: str) -> None:
+    """Bring MLflow's SQLite database to the installed version, which its server only demands.
+
+    Others than SQLite have users beside this machine: theirs are left alone. Raises ConfigError if
+    it cannot be done.
+    """
+    path = Path(backend.removeprefix("sqlite:///"))
+    if not backend.startswith("sqlite:///") or not path.exists():
+        return
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", backend]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if line[:1] not in ("(", "[")]
+        raise ConfigError(
+            f"MLflow's database {path} cannot be upgraded: {said[-1] if said else 'no message'}; "
+            "restore it from a backup, or use the version of MLflow that made it"
+        )
 
 
 def _start_worker(services: Services, environment: dict[str, str]) -> None:
