@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.bundled_model import BUNDLED
 from tests.services.docker import BASE, ROOT, Engine
 
 pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(900)]
@@ -43,6 +44,7 @@ def test_nothing_runs_as_root(docker_images: Engine, image: str) -> None:
 def test_packages_are_those_of_the_lock_file(docker_images: Engine, image: str) -> None:
     lock = (ROOT / "requirements.lock").read_text()
     pinned = dict(re.findall(r"^([a-z0-9.-]+)==([^ ]+)", lock, flags=re.MULTILINE))
+    pinned |= {model.distribution: model.version for model in BUNDLED.values()}
     found = packages(docker_images, image)
     unpinned = {"pvar", "torch"}  # torch's build depends on the machine
     assert {name: pinned.get(name) for name in found.keys() - unpinned} == {
@@ -50,18 +52,20 @@ def test_packages_are_those_of_the_lock_file(docker_images: Engine, image: str) 
     }
 
 
-def test_stages_without_a_model_carry_no_torch(docker_images: Engine) -> None:
-    models = {"torch", "transformers", "trl"}
+def test_stages_without_a_model_carry_no_torch_the_others_the_demos_model_too(
+    docker_images: Engine,
+) -> None:
+    models = {"torch", "transformers", "trl", *(model.distribution for model in BUNDLED.values())}
     assert models & packages(docker_images, "pvar:cpu").keys() == set()
     assert models <= packages(docker_images, "pvar:train").keys()
 
 
 def test_images_share_their_lower_layers(docker_images: Engine) -> None:
-    """Only the project itself, last, and what training adds are not shared."""
+    """Only the project itself, last, and what training adds (packages, a model) are not shared."""
     cpu, train = (docker_images.inspect(f"pvar:{name}")["RootFS"]["Layers"] for name in TARGETS)
     *shared, _ = cpu
     assert train[: len(shared)] == shared
-    assert len(train) == len(cpu) + 1
+    assert len(train) == len(cpu) + 2
 
 
 def test_nothing_of_where_it_was_built_stays(docker_images: Engine, image: str) -> None:
