@@ -1,7 +1,7 @@
 """Row accounting: rows in = rows out + rejected, by reason, at every stage.
 
 Accounts of shards, files or runs add up, so a stage sums what its parts report and the invariant
-still holds for the whole (DESIGN.md, "Artifacts").
+still holds for the whole: what is missing at the end has a reason somewhere.
 """
 
 from collections import Counter

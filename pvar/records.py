@@ -1,7 +1,8 @@
 """The rows that travel between stages. One row, one frozen record; joins are by id only.
 
 Ids are content hashes (`pvar.digest`), so the same prompt has the same id in every file, run and
-machine, and a row can be joined without trusting its position (DESIGN.md, "Artifacts").
+machine, and a row can be joined without trusting its position, which resuming, sharding and
+filtering change.
 """
 
 from collections.abc import Mapping
