@@ -41,7 +41,7 @@ def preference(difference):
 
 
 def by_two_loops(rewards, scale=1.0):
-    """By definition: mean of (p − ½)² over ordered pairs i ≠ j of the finite rewards of one prompt."""
+    """Definition: mean of (p − ½)² over ordered pairs i ≠ j of the finite rewards of one prompt."""
     valid = [reward for reward in rewards if math.isfinite(reward)]
     squares = [
         (preference((first - second) / scale) - 0.5) ** 2
