@@ -47,7 +47,7 @@ class Sweep:
 def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     """Look at everything; nothing is changed.
 
-    `keep_runs` newest run records count (all for None). Raises TrackingError if MLflow cannot be
+    `keep_runs` newest records of runs and comparisons count (all for None). Raises TrackingError if MLflow cannot be
     asked, and DamagedError for a record that cannot be read: what is not known is not garbage.
     """
     runs = _runs(wiring.store)
