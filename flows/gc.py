@@ -47,8 +47,9 @@ class Sweep:
 def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     """Look at everything; nothing is changed.
 
-    `keep_runs` newest records of runs and comparisons count (all for None). Raises TrackingError if MLflow cannot be
-    asked, and DamagedError for a record that cannot be read: what is not known is not garbage.
+    `keep_runs` newest records of runs and comparisons count (all for None). Raises TrackingError if
+    MLflow cannot be asked, and DamagedError for a record that cannot be read: what is not known is
+    not garbage.
     """
     runs = _runs(wiring.store)
     counting = runs if keep_runs is None else runs[len(runs) - min(keep_runs, len(runs)) :]

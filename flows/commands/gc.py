@@ -17,9 +17,9 @@ def gc(
 ) -> None:
     """Show the artifacts that nothing refers to, and delete them if asked to.
 
-    What a run, a comparison, a registered model version or a needed artifact refers to stays, and so
-    does what a stage is working on. MLflow's own files and paid-for verdicts are not touched. Local
-    copies of models go while no process uses one; a stage that needs one fetches it again.
+    What a run, a comparison, a registered model version or a needed artifact refers to stays, and
+    so does what a stage is working on. MLflow's own files and paid-for verdicts are not touched.
+    Local copies of models go while no process uses one; a stage that needs one fetches it again.
 
     Parameters
     ----------
