@@ -44,11 +44,7 @@ class TransformersSampler:
         return responses, rejections
 
     def close(self) -> None:
-        """Nothing to do: the model goes with this object.
-
-        Torch keeps a GPU's memory for the next model until the process ends, which for a stage that
-        runs inline is not its own.
-        """
+        """Nothing to do: the model goes with this object, and its memory back to torch."""
 
     def _generate(self, batch: Sequence[Encoded], num_responses: int) -> list[Response]:
         token_ids, mask = _pad_left([item.token_ids for item in batch], self._padding_id())
