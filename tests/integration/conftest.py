@@ -1,11 +1,13 @@
 """Services that several integration tests share."""
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from infra.bundled_model import convert_bundled_model
+from infra.models import fetch_model
 from tests.services import docker, prefect_server
 from tests.services.docker import Engine
 from tests.services.prefect_server import PrefectServer
@@ -43,7 +45,16 @@ def docker_images(docker_engine: Engine) -> Engine:
 
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the real SmolLM2-135M-Instruct; nobody writes there."""
-    folder = tmp_path_factory.mktemp("smollm2")
-    convert_bundled_model("smollm2-135m-instruct", folder)
-    return folder
+    """Folder of the real SmolLM2-135M-Instruct, shared by the test processes; nobody writes there.
+
+    To convert it takes half a minute.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (shared / "smollm2.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return fetch_model("bundled:smollm2-135m-instruct", shared / "models", no_registry)
+
+
+def no_registry(location: str, _: Path) -> None:
+    raise AssertionError(f"{location} is not in a registry")

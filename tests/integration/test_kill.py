@@ -91,7 +91,12 @@ def kill_when(
     with a_process(
         sys.executable, "-m", "tests.stage_process", home, json.dumps(changes), name
     ) as process:
-        wait_until(lambda: is_time() or process.poll() is not None, f"start of {name}", 120)
+        wait_until(
+            lambda: is_time() or process.poll() is not None,
+            f"start of {name}",
+            120,
+            pause_seconds=0.02,
+        )
         time.sleep(delay)
         kill(process)
         assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
@@ -201,7 +206,10 @@ def test_a_killed_command_is_taken_up_by_the_same_command(tmp_path: Path) -> Non
 
     with a_process(*command, **environment) as process:
         wait_until(
-            lambda: records(flow, "sample") >= 3 or process.poll() is not None, "sampling", 240
+            lambda: records(flow, "sample") >= 3 or process.poll() is not None,
+            "sampling",
+            240,
+            pause_seconds=0.02,
         )
         assert process.stdout is not None
         assert process.poll() is None, process.stdout.read().decode()

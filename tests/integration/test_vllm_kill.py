@@ -32,11 +32,12 @@ CHANGES: dict[str, Any] = {
 }
 
 
-def test_shards_that_vllm_finished_before_a_kill_are_kept(tmp_path: Path) -> None:
-    flow = start_workflow(tmp_path / "home", **CHANGES)
+def test_shards_that_vllm_finished_before_a_kill_are_kept(smollm2: Path, tmp_path: Path) -> None:
+    changes = CHANGES | {"policy": str(smollm2)}
+    flow = start_workflow(tmp_path / "home", **changes)
     flow.make("ingest")
 
-    kill_when(flow, CHANGES, "sample", lambda: records(flow, "sample") >= 2, delay=0.05)
+    kill_when(flow, changes, "sample", lambda: records(flow, "sample") >= 2, delay=0.05)
     num_recorded = records(flow, "sample")
     kept = flow.objects("sample")
     again = flow.make("sample")

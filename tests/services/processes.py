@@ -24,7 +24,7 @@ def wait_until(
     what: str,
     timeout_seconds: float = 60,
     *,
-    pause_seconds: float = 0.05,
+    pause_seconds: float = 0.25,
 ) -> None:
     """Ask again and again; TimeoutError with `what` when the time is over."""
     deadline = time.monotonic() + timeout_seconds
