@@ -1,8 +1,8 @@
-"""A pipeline whose every stage is a container, as a platform team would run it.
+"""A pipeline in a container, and its every stage in one of its own, as a platform team runs it.
 
-The pipeline itself runs on a process worker; each stage goes to the docker worker, which starts one
-container for it. Prefect's server and MLflow keep their data in a real PostgreSQL, artifacts are in
-S3. Responses are made by the fake engine, but the model is trained and answers inside containers.
+Nobody says where stages run: `deploy` places them where the pipeline itself is. Prefect's server
+and MLflow keep their data in a real PostgreSQL, artifacts are in S3. Responses are made by the fake
+engine, but a model is trained, and a reward model judges, inside containers.
 """
 
 import json
@@ -29,7 +29,7 @@ from tests.services.postgres import Postgres
 from tests.services.prefect_server import PrefectServer
 from tests.services.processes import require, wait_until
 from tests.services.s3 import S3Server
-from tests.unit.infra.tiny_models import save_language_model
+from tests.unit.infra.tiny_models import save_classifier, save_language_model
 from tests.workflow import fake_settings, write_prompts
 
 pytestmark = [
@@ -54,28 +54,29 @@ class Platform(NamedTuple):
     bucket: str
     s3: S3Server
 
-    def config(self, **changes: Any) -> PipelineConfig:
-        """A small pipeline with every stage in a container."""
+    def config(self) -> PipelineConfig:
+        """A small pipeline; where its stages run is left open."""
+        judge = {"kind": "classifier", "name": "tiny", "model": f"s3://{self.bucket}/judge"}
         tree = fake_settings(
             Path("unused"),
             **{
                 "ingest.source": f"s3://{self.bucket}/prompts.jsonl",
                 "policy": f"s3://{self.bucket}/policy",
                 "train": {"pairs_per_step": 4, "precision": "float32"},
-                "evaluate.judge": {"kind": "fake"},
-                "evaluate.opponent": "champion",
+                "evaluate.judge": {"kind": "reward_model", "reward_model": judge},
+                "evaluate.opponent": f"s3://{self.bucket}/policy",
                 "promote": {"model_name": "contained", "min_win_rate": 0.0},
-                "runtime.placement": {stage: {"pool": "docker"} for stage in STAGES},
-                **changes,
             },
         )
         return PipelineConfig.model_validate(tree)
 
-    def start(self, config: PipelineConfig) -> FlowRun:
-        """Start the deployed pipeline, as the form does."""
-        parameters = {"config": config.model_dump(mode="json")}
+    def start(self, *, eval_fraction: float = 0.4) -> FlowRun:
+        """Start the deployed pipeline with the values that its form shows, but for this one."""
         with self.server.is_ours(), get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name("pipeline/pipeline")
+            config = deployment.parameters["config"]
+            config["ingest"]["eval_fraction"] = eval_fraction
+            parameters = {"config": config}
             return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
 
     def ended(self, run: FlowRun) -> FlowRun:
@@ -89,10 +90,12 @@ class Platform(NamedTuple):
             wait_until(is_over, "the end of the pipeline", 600)
             return client.read_flow_run(run.id)
 
-    def runs_of_stages(self) -> list[FlowRun]:
+    def containers(self) -> dict[str, str]:
+        """Run → container, of all that was started so far."""
         with self.server.is_ours(), get_client(sync_client=True) as client:
-            runs = client.read_flow_runs()
-        return [run for run in runs if run.name != "" and run.work_pool_name == "pvar-docker"]
+            runs = [run for run in client.read_flow_runs() if run.infrastructure_pid]
+        assert len({run.name for run in runs}) == len(runs)
+        return {run.name: (run.infrastructure_pid or "").rpartition(":")[2] for run in runs}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,7 @@ def platform(
     folder = tmp_path_factory.mktemp("platform")
     bucket = moto_s3.new_bucket()
     _upload(moto_s3, bucket, "policy", save_language_model(folder / "policy", seed=1))
+    _upload(moto_s3, bucket, "judge", save_classifier(folder / "judge", seed=2))
     _upload(moto_s3, bucket, "prompts.jsonl", write_prompts(folder / "prompts.jsonl"))
     settings = {
         **moto_s3.environment(),
@@ -131,8 +135,8 @@ def platform(
             platform = Platform(server, docker_images, bucket, moto_s3)
             with server.is_ours():
                 config = RetrainConfig(pipeline=platform.config())
-                deploy(_adapted(folder / "infra"), ("process", "docker"), config=config)
-            with server.worker("pvar-process"), server.worker("pvar-docker"):
+                deploy(_adapted(folder / "infra"), ("docker",), config=config)
+            with server.worker("pvar-docker"):
                 yield platform
 
 
@@ -157,23 +161,21 @@ def _upload(server: S3Server, bucket: str, key: str, path: Path) -> None:
             client.upload_file(str(file), bucket, name)
 
 
-def test_each_stage_runs_in_a_container_of_its_own(platform: Platform, tmp_path: Path) -> None:
+def test_pipeline_and_stages_run_in_containers_of_their_own(
+    platform: Platform, tmp_path: Path
+) -> None:
     with _recorded_containers(platform.engine, tmp_path / "events.jsonl") as created:
-        run = platform.ended(platform.start(platform.config()))
+        run = platform.ended(platform.start())
     assert run.state_name == "Completed", run.state and run.state.message
     record = _newest_record(platform)
     assert [node.state for node in record.nodes] == ["made"] * len(record.nodes)
     assert {node.artifact.partition("/")[0] for node in record.nodes} == set(STAGES)
-    runs = platform.runs_of_stages()
-    assert sorted(each.name for each in runs) == sorted(node.name for node in record.nodes)
-    containers = {(each.infrastructure_pid or "").rpartition(":")[2] for each in runs}
-    assert len(containers) == len(record.nodes)
-    assert containers <= created.keys()
-    by_node = {
-        each.name: created[(each.infrastructure_pid or "").rpartition(":")[2]] for each in runs
-    }
-    assert by_node["train"] == by_node["score-vader"] == "pvar:train"
-    assert by_node["ingest"] == by_node["promote"] == "pvar:cpu"
+    containers = platform.containers()
+    assert containers.keys() == {run.name, *(node.name for node in record.nodes)}
+    assert len(set(containers.values())) == len(containers)
+    images = {name: created[container] for name, container in containers.items()}
+    assert images["train"] == images["score-vader"] == images["evaluate"] == "pvar:train"
+    assert images["ingest"] == images["promote"] == images[run.name] == "pvar:cpu"
 
 
 def test_no_credential_reached_prefect(platform: Platform) -> None:
@@ -187,10 +189,9 @@ def test_no_credential_reached_prefect(platform: Platform) -> None:
 
 def test_a_killed_container_is_an_error_of_the_pipeline(platform: Platform) -> None:
     """Other prompts than before, so that there is something to do."""
-    killer = threading.Thread(target=_kill_next_container, args=(platform.engine,))
+    killer = threading.Thread(target=_kill_next_ingest, args=(platform.engine,))
     killer.start()
-    changed = platform.config(**{"ingest.eval_fraction": 0.25})
-    run = platform.ended(platform.start(changed))
+    run = platform.ended(platform.start(eval_fraction=0.25))
     killer.join()
     assert run.state is not None
     assert run.state.name == "Failed"
@@ -222,12 +223,11 @@ def _recorded_containers(engine: Engine, path: Path) -> Iterator[dict[str, str]]
         created[actor["ID"]] = actor["Attributes"]["image"]
 
 
-def _kill_next_container(engine: Engine) -> None:
+def _kill_next_ingest(engine: Engine) -> None:
     """As the kernel would, when memory runs out."""
-    command = ["docker", "--host", engine.host, "events", "--filter", "event=start"]
-    with subprocess.Popen(
-        [*command, "--format", "{{.ID}}"], stdout=subprocess.PIPE, text=True
-    ) as events:
+    command = ["docker", "--host", engine.host, "events", "--format", "{{.ID}}"]
+    only = ["--filter", "event=start", "--filter", "label=io.prefect.flow-name=ingest"]
+    with subprocess.Popen([*command, *only], stdout=subprocess.PIPE, text=True) as events:
         assert events.stdout is not None
         container = events.stdout.readline().strip()
         events.kill()
