@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from docker.utils import parse_bytes
 
 from flows.deployments import PoolType, packaged_folder, placed_for, read_project
 from infra.engines.openai import SamplerAccess
@@ -72,4 +71,5 @@ def test_a_container_has_shared_memory_for_vllm() -> None:
     """Of Docker's own 64 MiB vLLM says: 160 MiB required."""
     template = json.loads((packaged_folder() / "work_pools/docker.json").read_text())
     options = template["variables"]["properties"]["container_create_kwargs"]["default"]
-    assert parse_bytes(options["shm_size"]) > 160 * 2**20
+    number, unit = options["shm_size"][:-1], options["shm_size"][-1]
+    assert int(number) * {"m": 2**20, "g": 2**30}[unit] > 160 * 2**20
