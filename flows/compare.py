@@ -133,9 +133,12 @@ def _outcome(config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> Outcome
             keys = nodes[name].keys
             return open_artifact(wiring.store, keys.stage, keys.digest, scratch)
 
-        prompts = [row for row in artifact("ingest").rows(PROMPTS, Prompt) if row.split == "eval"]
+        rows = artifact("ingest").rows(PROMPTS, Prompt)
+        prompts = [row for row in rows if row.split == "eval" and not row.is_question]
         verdicts = artifact("evaluate").rows(VERDICTS, Verdict)
-        answers = artifact("answers-challenger").rows(RESPONSES, Response)
+        judged = {prompt.prompt_id for prompt in prompts}
+        responses = artifact("answers-challenger").rows(RESPONSES, Response)
+        answers = [response for response in responses if response.prompt_id in judged]
         return Outcome(
             preferences(prompts, verdicts, config.evaluate.num_answers),
             artifact("train").manifest.accounts.rows_out,

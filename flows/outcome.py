@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from flows.run_record import RunRecord
 from flows.wiring import Wiring
 from pvar.artifacts import Summary
+from pvar.gate import ABILITY_NOT_MEASURED
 from tasks.artifact import open_artifact
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def describe(record: RunRecord, wiring: Wiring, console: "Console") -> None:
         f"mean length {result['opponent_mean_length_tokens']:.0f} → "
         f"{result['challenger_mean_length_tokens']:.0f} tokens, ended by themselves "
         f"{_share(result['opponent_ended_share'])} → {_share(result['challenger_ended_share'])}",
+        _ability(result),
         f"gate {'passed' if decision['gate_passed'] else 'failed'}: "
         f"{record.config.promote.model_name} version {decision['version']}"
         f" {_fate(record.config.promote.model_name, decision)}",
@@ -36,6 +38,17 @@ def describe(record: RunRecord, wiring: Wiring, console: "Console") -> None:
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _ability(result: Summary) -> str:
+    if result["num_ability_questions"] is None:
+        return ABILITY_NOT_MEASURED
+    return (
+        f"ability {_share(result['opponent_ability'])} → {_share(result['ability'])} of "
+        f"{result['num_ability_questions']} questions right, change "
+        f"{_share(result['ability_change'])} ({_share(result['ability_change_lower'])} to "
+        f"{_share(result['ability_change_upper'])})"
+    )
 
 
 def _fate(model_name: str, decision: Summary) -> str:

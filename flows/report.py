@@ -262,7 +262,8 @@ def _samples(artifacts: Mapping[str, Artifact]) -> tuple[AnswerSample, ...]:
     before = by_prompt(artifacts["answers-opponent"].rows(RESPONSES, Response))
     after = by_prompt(artifacts["answers-challenger"].rows(RESPONSES, Response))
     verdicts = by_prompt(artifacts["evaluate"].rows(VERDICTS, Verdict))
-    both = sorted(before.keys() & after.keys())[:NUM_SAMPLES]
+    judged = {prompt_id for prompt_id, each in prompts.items() if not each.is_question}
+    both = sorted(before.keys() & after.keys() & judged)[:NUM_SAMPLES]
     return tuple(
         AnswerSample(
             prompts[prompt_id].messages,
@@ -280,6 +281,7 @@ def _gate(record: RunRecord, promote: Artifact) -> Gate:
         "win_rate_lower": "lower end of the win rate, above",
         "coverage": "share of prompts judged, at least",
         "ended_share": "share of answers that ended by themselves, at least",
+        "ability_change_lower": "lower end of the change of ability, at least",
     }
     command = f"pvar approve {decision.model_name} {decision.version} --note TEXT"
     notes = {

@@ -78,4 +78,6 @@ def to_fields(prompt: Prompt) -> dict[str, object]:
     }
     if prompt.chosen_aspects and all(map(math.isfinite, prompt.chosen_aspects)):
         fields["chosen_ratings"] = list(prompt.chosen_aspects)
+    if prompt.is_question:
+        fields["answer"] = list(prompt.accepted_answers)
     return fields

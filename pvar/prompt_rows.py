@@ -24,11 +24,8 @@ ROLES = ("system", "user", "assistant")
 Fields = Mapping[str, object]
 
 
-def parse_prompt(fields: Fields, source: str, *, takes_questions: bool = False) -> Prompt | str:
-    """The row's prompt (not yet assigned to a split: `train`), or the name of why there is none.
-
-    Ability questions are refused unless the caller takes them, and so keeps them out of training.
-    """
+def parse_prompt(fields: Fields, source: str) -> Prompt | str:
+    """The row's prompt (not yet assigned to a split: `train`), or the name of why there is none."""
     conversation = fields.get("prompt", fields.get("messages"))
     chosen, rejected = fields.get("chosen"), fields.get("rejected")
     if (chosen is None) != (rejected is None):
@@ -50,8 +47,6 @@ def parse_prompt(fields: Fields, source: str, *, takes_questions: bool = False) 
     accepted = _accepted_answers(fields.get("answer"))
     if isinstance(accepted, str):
         return accepted
-    if accepted and not takes_questions:
-        return "ability_question"
     return Prompt(
         prompt_id(messages),
         messages,

@@ -55,7 +55,7 @@ class AdaptiveSampleSpec(SampleSpec):
     reward_scale: float | Literal["spread"]
     keep_truncated: bool
     missing_eos_penalty: float
-    combination: CombinationRule = "mean_pvar"
+    combination: CombinationRule
     """How several reward models make the PVar that promise is measured by."""
 
 

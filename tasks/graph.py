@@ -190,6 +190,7 @@ def _second_round(config: PipelineConfig, ingest: Node, first: list[Node]) -> No
         first_responses=config.sample.adaptive.first_responses,
         second_round_share=config.sample.adaptive.second_round_share,
         reward_models=_selecting_models(config),
+        combination=select.combination,
         reward_scale=select.reward_scale,
         keep_truncated=select.keep_truncated,
         missing_eos_penalty=select.missing_eos_penalty,

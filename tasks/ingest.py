@@ -97,7 +97,7 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
         if isinstance(row, BadRow):
             rejected.append(RejectedRow(f"line {row.number}", "unreadable_line", row.reason))
             continue
-        parsed = parse_prompt(row.fields, job.spec.source_name, takes_questions=True)
+        parsed = parse_prompt(row.fields, job.spec.source_name)
         if isinstance(parsed, str):
             rejected.append(RejectedRow(f"line {row.number}", parsed, _excerpt(row.fields)))
         else:

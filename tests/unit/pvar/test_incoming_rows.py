@@ -56,6 +56,15 @@ def test_a_preference_written_again_is_the_same_prompt() -> None:
     assert first.chosen == "Hello"
 
 
+def test_a_question_written_again_is_the_same_question() -> None:
+    # Without its answers it would be a prompt like any other, and could be trained on.
+    row = Row(1, {"prompt": "Three and four?", "answer": ["7", "seven"]})
+    first = parse_row(row, "a.jsonl")
+    assert isinstance(first, Prompt)
+    assert first.is_question
+    assert parse_row(Row(1, to_fields(first)), "a.jsonl") == first
+
+
 def test_a_prompt_without_answers_is_written_without_them() -> None:
     prompt = parse_row(Row(1, GOOD), "a.jsonl")
     assert isinstance(prompt, Prompt)

@@ -11,7 +11,7 @@ YES, NO = {"role": "assistant", "content": "Yes."}, {"role": "assistant", "conte
 
 
 def parsed(row: dict[str, object]) -> Prompt:
-    prompt = parse_prompt(row, "test", takes_questions=True)
+    prompt = parse_prompt(row, "test")
     assert isinstance(prompt, Prompt), prompt
     return prompt
 
@@ -101,11 +101,7 @@ def test_an_answer_or_a_list_of_them_makes_a_question(
 )
 def test_an_answer_that_cannot_be_looked_for_is_named(answer: object, reason: str) -> None:
     row = {"prompt": "Three and four?", "answer": answer}
-    assert parse_prompt(row, "test", takes_questions=True) == reason
-
-
-def test_a_question_is_refused_where_it_could_be_trained_on() -> None:
-    assert parse_prompt({"prompt": "Three and four?", "answer": "7"}, "test") == "ability_question"
+    assert parse_prompt(row, "test") == reason
 
 
 @pytest.mark.parametrize(
