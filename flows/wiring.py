@@ -223,9 +223,10 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
         [model.model_dump() for model in reward_models],
         allowed=config.evaluate.allow_circular_judge,
     )
-    evaluate = pinned.evaluate.model_copy(
-        update={"judge": judge, "opponent": _pin_opponent(pinned, wiring)}
-    )
+    evaluate = pinned.evaluate.model_copy(update={"judge": judge})
+    pinned = pinned.model_copy(update={"evaluate": evaluate})
+    # Last: it compares the champion with the model that all of this makes.
+    evaluate = evaluate.model_copy(update={"opponent": _pin_opponent(pinned, wiring)})
     return pinned.model_copy(update={"evaluate": evaluate})
 
 

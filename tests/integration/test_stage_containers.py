@@ -64,7 +64,7 @@ class Platform(NamedTuple):
                 "policy": f"s3://{self.bucket}/policy",
                 "train": {"pairs_per_step": 4, "precision": "float32"},
                 "evaluate.judge": {"kind": "reward_model", "reward_model": judge},
-                "evaluate.opponent": f"s3://{self.bucket}/policy",
+                "evaluate.opponent": "champion",
                 "promote": {"model_name": "contained", "min_win_rate": 0.0},
             },
         )

@@ -48,3 +48,18 @@ def test_a_copy_of_the_selections_reward_model_may_not_judge(tmp_path: Path, mod
     assert pin(config(tmp_path, selects=model, judges=copy, **allowed), wiring)
     (copy / "model.safetensors").write_bytes(b"other weights")
     assert pin(config(tmp_path, selects=model, judges=copy), wiring)
+
+
+@pytest.mark.slow  # MLflow sets up its database
+def test_a_judge_that_is_a_model_is_pinned_beside_a_champion(tmp_path: Path, model: Path) -> None:
+    judge = shutil.copytree(model, tmp_path / "judge")
+    (judge / "model.safetensors").write_bytes(b"other weights")
+    wiring = open_wiring(tmp_path)
+    champion = wiring.registry.register("assistant", model, "train/0123456789abcdef", {})
+    wiring.registry.promote(champion, instead_of=None, reason="the first")
+    changes = {"evaluate.opponent": "champion", "promote": {"model_name": "assistant"}}
+    pinned = pin(config(tmp_path, selects=model, judges=judge, **changes), wiring)
+    assert pinned.evaluate.opponent == "models:/assistant/1#train/0123456789abcdef"
+    assert pinned.evaluate.judge.kind == "reward_model"
+    assert pinned.evaluate.judge.reward_model.kind == "classifier"
+    assert pinned.evaluate.judge.reward_model.model.startswith(f"{judge}#sha256-")
