@@ -38,7 +38,8 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     """A client of the tracking server or database."""
     # Before the import: a local database is made anew by alembic, whose log is no news to a user.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    # Long: a request that is given up is sent again, and a run would be created twice.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     tracking_uri = _credentials_apart(tracking_uri)
     logging.getLogger("alembic").setLevel(logging.WARNING)
