@@ -18,7 +18,10 @@ def connected_client() -> "Iterator[SyncPrefectClient]":
     api = api_url()
     with get_client(sync_client=True) as client:
         if error := client.api_healthcheck():
-            raise ConfigError(f"the Prefect server at {api} does not answer: {error}") from error
+            raise ConfigError(
+                f"the Prefect server at {api} does not answer: {error}; start it, or unset "
+                "PREFECT_API_URL"
+            ) from error
         yield client
 
 

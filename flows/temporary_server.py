@@ -35,8 +35,9 @@ SERVER_SETTINGS = {
 
 @contextmanager
 def temporary_server() -> Iterator[None]:
-    """A Prefect server for as long as the body runs; nothing if one is configured already."""
+    """A Prefect server for as long as the body runs; if one is configured, it has to answer."""
     if "PREFECT_API_URL" in os.environ:
+        _refuse_silent_server()
         yield
         return
     with socket.create_server(("127.0.0.1", 0)) as listener:  # a port that nobody else takes
@@ -48,6 +49,7 @@ def temporary_server() -> Iterator[None]:
 
     if PREFECT_API_URL.value():  # by Prefect's profile, which takes a second to read
         _stop(process)
+        _refuse_silent_server()
         yield
         return
     _import_what_runs_need()
@@ -59,6 +61,13 @@ def temporary_server() -> Iterator[None]:
     }
     with temporary_settings(settings):
         yield
+
+
+def _refuse_silent_server() -> None:
+    from flows.server import connected_client
+
+    with connected_client():
+        return
 
 
 def _start(listener: socket.socket) -> "subprocess.Popen[bytes]":

@@ -11,8 +11,11 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.services.prefect_server import PVAR, PrefectServer
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
+NOBODY = "http://127.0.0.1:9/api"
 
 COMMAND = """
 import time
@@ -72,9 +75,22 @@ def test_the_server_outlives_the_interrupt_of_its_command(tmp_path: Path) -> Non
     assert not answers(address)
 
 
-def test_a_configured_server_is_used_as_it_is(tmp_path: Path) -> None:
-    configured = "http://127.0.0.1:9/api"
-    with command(PREFECT_HOME=str(tmp_path), PREFECT_API_URL=configured) as process:
+def test_a_configured_server_is_used_as_it_is(tmp_path: Path, server: PrefectServer) -> None:
+    with command(PREFECT_HOME=str(tmp_path), PREFECT_API_URL=server.api) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().strip() == configured
+        assert process.stdout.readline().strip() == server.api
         process.kill()
+
+
+def test_a_configured_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [PVAR, "run", "--preset", "demo"],
+        env={**os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": NOBODY},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert told.returncode == 1
+    assert f"error: the Prefect server at {NOBODY} does not answer" in told.stderr
+    assert "unset PREFECT_API_URL" in told.stderr
+    assert "Traceback" not in told.stderr
