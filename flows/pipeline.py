@@ -22,7 +22,9 @@ from flows.run_record import NodeRecord, RunRecord, save_run
 from flows.stages import STAGE_FLOWS
 from flows.wiring import Wiring, connect, pin
 from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
 from pvar.placement import INLINE
+from tasks.artifact import open_artifact
 from tasks.graph import Node, plan_nodes
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
     for node in nodes.values():
         try:
             entry = run_node(node, pinned, wiring, record.mlflow_run)
+            if node.name == "ingest":
+                _refuse_gate_without_questions(node, pinned, wiring)
         except BaseException as error:
             _end_failed(record.with_node(_failed(node, error)), wiring)
             raise
@@ -76,6 +80,21 @@ def _begin(
     save_run(wiring.store, record)
     logger.info("run %s: %d nodes, store %s", run, len(nodes), wiring.store.uri)
     return record
+
+
+def _refuse_gate_without_questions(ingest: Node, config: PipelineConfig, wiring: Wiring) -> None:
+    """ConfigError where the gate wants a figure that the source cannot give: it would fail last."""
+    bound = config.promote.max_ability_loss
+    if bound is None or config.promote.mode == "never":
+        return
+    artifact = open_artifact(
+        wiring.store, ingest.keys.stage, ingest.keys.digest, wiring.settings.home
+    )
+    if not artifact.manifest.summary["num_ability_questions"]:
+        raise ConfigError(
+            f"promote.max_ability_loss is {bound:g}, but {config.ingest.source} has no rows with "
+            "an `answer`, by which ability is measured: add some, or leave it out"
+        )
 
 
 def run_node(node: Node, config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> NodeRecord:
@@ -127,7 +146,5 @@ def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:
 
 def _log_headline(run: str, stage: str, digest: str, wiring: Wiring) -> None:
     """The run's result, on the parent run too, where runs are compared."""
-    from tasks.artifact import open_artifact
-
     artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
     wiring.tracking.log_summary(run, artifact.manifest.summary)

@@ -60,11 +60,10 @@ def split_of(prompt_id: str, eval_fraction: float) -> Split:
 
 def _ingest(job: Job[IngestSpec]) -> _Ingested:
     prompts, rejected = _read(job)
+    num_rows, unusable = len(prompts) + len(rejected), _told(rejected)
     if not prompts:
-        reasons = dict(Counter(row.rule for row in rejected))
         raise InputError(
-            f"{job.spec.source_location}: none of its {len(rejected)} rows is a prompt "
-            f"({reasons}); "
+            f"{job.spec.source_location}: none of its {num_rows} rows is a prompt{unusable}; "
             'give rows such as {"prompt": "…"} or {"prompt": "…", "chosen": "…", "rejected": "…"}'
         )
     deduplicated = deduplicate(prompts, min_similarity=job.spec.near_duplicate_similarity)
@@ -84,11 +83,22 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     if not clean.prompts or len(held_out) == num_questions:
         raise InputError(
             f"{job.spec.source_location}: {len(clean.prompts)} prompts are left for training and "
-            f"{len(held_out) - num_questions} for evaluation (of {len(prompts)} in the file, of "
-            f"which {num_questions} are ability questions, with an `answer`); both are needed: "
-            f"give more prompts, or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
+            f"{len(held_out) - num_questions} for evaluation; of {num_rows} rows "
+            f"{num_questions} are ability questions{unusable}; prompts are needed for both: give "
+            f"more, or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
         )
     return _Ingested(sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id), rejected)
+
+
+def _told(rejected: list[RejectedRow]) -> str:
+    """How many rows cannot be used, and the first of them; nothing where there are none."""
+    if not rejected:
+        return ""
+    first = rejected[0]
+    reasons = ", ".join(
+        f"{count} {rule}" for rule, count in Counter(r.rule for r in rejected).items()
+    )
+    return f" ({reasons}; the first is {first.row_id}: {first.detail})"
 
 
 def _read(job: Job[IngestSpec]) -> _Ingested:

@@ -18,6 +18,7 @@ from flows.pipeline import pipeline
 from flows.run_record import RunRecord, load_run
 from flows.wiring import Wiring, connect
 from pvar.config import PipelineConfig
+from pvar.errors import ConfigError, PvarError
 from pvar.records import Pair, Prompt, Response, Score
 from tasks.artifact import Artifact, open_artifact
 from tasks.tables import PromptVariance, by_prompt
@@ -348,8 +349,6 @@ def test_the_next_model_is_compared_with_the_champion_and_a_failed_gate_leaves_i
 
 
 def test_a_failed_run_says_which_node_failed_and_why(first: Finished) -> None:
-    from pvar.errors import PvarError
-
     wiring = connect()
     impossible = first.config.model_copy(
         update={"train": first.config.train.model_copy(update={"max_length_tokens": 12})}
@@ -361,6 +360,17 @@ def test_a_failed_run_says_which_node_failed_and_why(first: Finished) -> None:
     assert "max_length_tokens = 12" in (record.nodes[4].error or "")
     assert wiring.tracking.client.get_run(record.mlflow_run).info.status == "FAILED"
     assert "max_length_tokens = 12" in wiring.store.read(f"runs/{record.run}.html").decode()
+
+
+def test_a_gate_on_ability_wants_questions_before_anything_is_paid_for(
+    first: Finished, tmp_path: Path
+) -> None:
+    source = str(write_prompts(tmp_path / "prompts.jsonl"))
+    ingest = first.config.ingest.model_copy(update={"source": source})
+    with pytest.raises(ConfigError, match=r"max_ability_loss is 0\.72, but .* no rows with"):
+        pipeline(first.config.model_copy(update={"ingest": ingest}))
+    states = [node.state for node in load_run(connect().store, "latest").nodes]
+    assert states == ["failed"] + ["pending"] * 8
 
 
 def test_on_s3_the_same_configuration_gives_the_same_artifacts(

@@ -124,7 +124,7 @@ def test_of_a_prompt_and_the_same_question_the_question_stays(tmp_path: Path) ->
 
 def test_questions_alone_leave_nothing_to_judge(tmp_path: Path) -> None:
     rows = [{"prompt": f"Describe {text}.", "answer": "rain"} for text in TOPICS]
-    with pytest.raises(InputError, match=r"0 for evaluation .*32 are ability questions"):
+    with pytest.raises(InputError, match=r"0 for evaluation; of 32 rows 32 are ability questions"):
         ingest(tmp_path, write_rows(tmp_path / "questions.jsonl", rows))
 
 
@@ -172,6 +172,10 @@ def test_a_benchmark_that_cannot_be_read_is_an_error_and_not_an_empty_one(tmp_pa
 
 def test_a_file_without_a_prompt_says_what_its_rows_are(tmp_path: Path) -> None:
     source = tmp_path / "prompts.jsonl"
-    source.write_text('{"text": "a"}\n{"text": "b"}\n')
-    with pytest.raises(InputError, match=r"none of its 2 rows is a prompt \(\{'no_prompt': 2\}\)"):
+    source.write_text('{"text": "a"}\n{"text": "b"}\nnot JSON\n')
+    wanted = (
+        r"none of its 3 rows is a prompt \(2 no_prompt, 1 unreadable_line; "
+        r"the first is line 1: \{'text': 'a'\}\)"
+    )
+    with pytest.raises(InputError, match=wanted):
         ingest(tmp_path, source)
