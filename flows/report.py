@@ -11,6 +11,7 @@ import numpy as np
 from flows.execution import flatten
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
+from infra.row_files import replacing
 from pvar.config import PipelineConfig
 from pvar.correlation import correlation_table
 from pvar.judge_config import judge_identity
@@ -51,7 +52,8 @@ NUM_SAMPLES = 12
 
 def write_report(record: RunRecord, wiring: Wiring, path: Path) -> Path:
     """Write the report of a run, of as much of it as there is."""
-    path.write_text(render_report(collect(record, wiring)), encoding="utf-8")
+    with replacing(path) as file:
+        file.write(render_report(collect(record, wiring)).encode())
     return path
 
 

@@ -24,7 +24,7 @@ from urllib.request import urlopen
 from flows.deployments import deploy, packaged_folder
 from flows.server import connected_client
 from flows.services import Services
-from infra.settings import Settings
+from infra.settings import Settings, make_folder
 from infra.store import open_store
 from pvar.errors import ConfigError
 from pvar.retrain import RetrainConfig
@@ -187,7 +187,7 @@ def _port(wanted: int, server: str, option: str) -> int:
 @contextmanager
 def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
     """Hold the folder; what is given says where it is served, to whoever tries meanwhile."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -70,11 +70,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
             f"{path}: cannot write this kind of file; "
             f"its name must end with {_kinds(('.jsonl', '.jsonl.gz', *PARQUET))}"
         )
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder; give the name of a file in it")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-    with _replacing(path) as file:
+    with replacing(path) as file:
         if path.name.endswith(PARQUET):
             return _write_parquet(file, rows)
         if path.name.endswith(".gz"):
@@ -165,8 +161,15 @@ def _write_parquet(file: IO[bytes], rows: Iterable[Mapping[str, object]]) -> int
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that becomes `path` when the block ends well, and vanishes when it does not."""
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises InputError for a target that is not possible, StoreError where writing fails.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder; give the name of a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         with temporary.open("xb") as file:

@@ -15,11 +15,14 @@ Without AWS keys boto3 looks where it always does (profile, container role, inst
 empty variable counts as absent.
 """
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pvar.errors import ConfigError
 
 
 def _default_store_uri(values: dict[str, Any]) -> str:
@@ -51,6 +54,18 @@ class Settings(BaseSettings):
         repr=False,  # a database's address may hold its password
     )
     """MLflow's server or database."""
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of this machine's; ConfigError unless files can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} is no folder that can be written ({error.strerror}); set PVAR_HOME or "
+            "PVAR_MLFLOW_TRACKING_URI to a place that can be written"
+        ) from error
 
 
 class S3Access(BaseSettings):

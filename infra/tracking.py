@@ -6,11 +6,13 @@ the tracking server's proxy, which fails on large ones.
 
 import logging
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from infra.settings import make_folder
 from pvar.artifacts import Summary
 from pvar.errors import TrackingError
 
@@ -21,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = "pvar"
 MAX_PARAMETER_CHARACTERS = 6000
+MAX_CAUSE_CHARACTERS = 600
 MAX_PARAMETERS_PER_CALL = 100
 MAX_METRICS_PER_CALL = 1000
 
@@ -42,13 +45,15 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     tracking_uri = _credentials_apart(tracking_uri)
+    if tracking_uri.startswith("sqlite:///"):
+        database = Path(tracking_uri.removeprefix("sqlite:///"))
+        if not os.access(database, os.R_OK):
+            make_folder(database.parent)  # MLflow would try for minutes to make the file
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    if tracking_uri.startswith("sqlite:///"):
-        Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     # MLflow's registry over a database looks up logged models in the global address.
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
@@ -215,7 +220,7 @@ def _experiment(client: "MlflowClient", artifact_location: str, tracking_uri: st
 
 def first_line(error: Exception) -> str:
     """What an error says, without the statement or the page that MLflow adds."""
-    return str(error).partition("\n")[0][:300]
+    return textwrap.shorten(str(error).partition("\n")[0], MAX_CAUSE_CHARACTERS, placeholder=" …")
 
 
 def raise_unreachable(tracking_uri: str, error: Exception) -> NoReturn:

@@ -65,10 +65,8 @@ def _look() -> Iterator[Finding]:
     yield from look_for_packages(_version)
     yield _vllm()
     yield _accelerator()
-    yield _checked("configuration and store", _store, "check PVAR_STORE_URI and AWS_*")
-    yield _checked("MLflow", _mlflow, "check PVAR_MLFLOW_TRACKING_URI")
     yield _checked("Prefect", _prefect, "check PREFECT_API_URL")
-    yield _disk()
+    yield from look_at_places()
 
 
 def _python() -> Finding:
@@ -124,6 +122,16 @@ def _accelerator() -> Finding:
     return Finding("GPU", "optional", "none: everything runs on the CPU, for small models")
 
 
+def look_at_places() -> Iterator[Finding]:
+    """Home, store and MLflow; only the home if it cannot be used, which by default holds both."""
+    home = _checked("home", _home, "set PVAR_HOME to a folder that can be written")
+    yield home
+    if home.state == "ok":
+        yield _disk()
+        yield _checked("configuration and store", _store, "check PVAR_STORE_URI and AWS_*")
+        yield _checked("MLflow", _mlflow, "check PVAR_MLFLOW_TRACKING_URI")
+
+
 def _checked(what: str, look: Callable[[], str], remedy: str) -> Finding:
     """Run a look at a service; what it raises is the finding."""
     try:
@@ -132,6 +140,14 @@ def _checked(what: str, look: Callable[[], str], remedy: str) -> Finding:
         return Finding(what, "missing", str(error), remedy)
     except Exception as error:  # noqa: BLE001  a doctor reports, whatever it meets
         return Finding(what, "missing", f"{type(error).__name__}: {error}", remedy)
+
+
+def _home() -> str:
+    from infra.settings import Settings, make_folder
+
+    home = Settings().home.absolute()
+    make_folder(home)
+    return f"{home}: can be written"
 
 
 def _store() -> str:
@@ -174,8 +190,7 @@ def _disk() -> Finding:
     from infra.settings import Settings
 
     home = Settings().home.absolute()
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free / 1e9
+    free = shutil.disk_usage(home).free / 1e9
     if free >= MIN_FREE_GB:
         return Finding("disk", "ok", f"{free:.0f} GB free for {home}")
     remedy = "free some space, or set PVAR_HOME to another disk"

@@ -3,6 +3,9 @@
 import signal
 from contextlib import suppress
 from types import FrameType
+from typing import Annotated
+
+from cyclopts import Parameter, validators
 
 from flows.commands.options import PresetOption, SetOption
 from flows.commands.rules import RuleOption
@@ -10,14 +13,16 @@ from flows.commands.rules import RuleOption
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends it: Ctrl-C, a polite kill, and a terminal that is closed."""
 
+Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
+
 
 def serve(
     *,
     preset: PresetOption = None,
     set_: SetOption = (),
     rule: RuleOption = (),
-    port: int = 4200,
-    mlflow_port: int = 5000,
+    port: Port = 4200,
+    mlflow_port: Port = 5000,
 ) -> None:
     """Serve the workflow on loopback until Ctrl-C, which stops everything that was started.
 

@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
 from flows import cli
+from flows.run_record import RunRecord
 from infra.presets import load_config
+from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from tests.services.processes import free_port
 from tests.workflow import fake_settings, write_prompts
@@ -211,6 +214,36 @@ def test_a_store_that_nobody_answers(
     assert "check AWS_ENDPOINT_URL_S3" in said
 
 
+@pytest.mark.parametrize("place", ["/proc/x", "a_file"])
+def test_a_home_that_cannot_be_written(
+    refused: Pvar, home: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (home / "a_file").write_text("")
+    monkeypatch.setenv("PVAR_HOME", place)
+    said = refused("history", "x")
+    assert f"{home / place} is no folder that can be written (" in said
+    assert "set PVAR_HOME or PVAR_MLFLOW_TRACKING_URI to a place that can be written" in said
+
+
+# Root may write everywhere but there. The second folder exists: MLflow itself fails, after minutes.
+@pytest.mark.parametrize("folder", ["/proc/x", "/proc"])
+def test_a_database_that_cannot_be_made(
+    refused: Pvar, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    assert f"{folder} is no folder that can be written (" in refused("history", "x")
+
+
+@pytest.mark.parametrize("option", ["--port", "--mlflow-port"])
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_port_that_is_none(capsys: pytest.CaptureFixture[str], option: str, port: str) -> None:
+    with pytest.raises(SystemExit):
+        cli.app(["serve", option, port])
+    said = capsys.readouterr()
+    assert option in said.out + said.err
+    assert "Must be" in said.out + said.err
+
+
 def test_a_store_without_runs_says_how_to_start_one(refused: Pvar) -> None:
     assert "holds no runs yet; start one: pvar run" in refused("report")
 
@@ -222,6 +255,28 @@ def test_a_run_that_never_was(refused: Pvar, home: Path) -> None:
     said = refused("report", "20260101-000000-bbbb")
     assert "no run '20260101-000000-bbbb'" in said
     assert "20260101-000000-aaaa" in said
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nowhere/report.html", "there is no folder nowhere; make it first"),
+        ("home", "this is a folder; give the name of a file in it"),
+    ],
+)
+def test_a_report_that_has_no_place(refused: Pvar, home: Path, target: str, message: str) -> None:
+    record = RunRecord(
+        run="20260101-000000-aaaa",
+        preset=None,
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        config=PipelineConfig(),
+        mlflow_run="",
+        mlflow_experiment="",
+        nodes=(),
+    )
+    (home / "home" / "store" / "runs").mkdir(parents=True)
+    (home / "home" / "store" / "runs" / f"{record.run}.json").write_text(record.model_dump_json())
+    assert f"error: {target}: {message}" in refused("report", "--out", target)
 
 
 def test_help_loads_no_heavy_library() -> None:

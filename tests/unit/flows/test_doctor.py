@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.commands.doctor import DEMO, MODELS, WORKFLOW, look_for_packages
+from flows.commands.doctor import DEMO, MODELS, WORKFLOW, look_at_places, look_for_packages
 
 VERSIONS = {package.name: "1.0" for package in (*WORKFLOW, *MODELS)}
 
@@ -29,3 +29,13 @@ def test_the_demo_is_never_needed_the_workflow_always() -> None:
     found = states({"prefect"})
     assert found[DEMO.name] == "optional"
     assert found["prefect"] == "missing"
+
+
+def test_a_home_that_cannot_be_used_is_the_one_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PVAR_STORE_URI", "PVAR_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PVAR_HOME", "/proc/x")
+    (finding,) = look_at_places()
+    assert (finding.what, finding.state) == ("home", "missing")
+    assert "/proc/x is no folder that can be written" in finding.detail
+    assert "set PVAR_HOME" in finding.remedy
