@@ -11,7 +11,7 @@ it, while two others promote, may set it back; it looks again after the call and
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -31,6 +31,8 @@ CHAMPION = "champion"
 PREVIOUS = "previous"
 ARTIFACT_TAG = "pvar.artifact"
 OPPONENT_TAG = "pvar.opponent"
+NUM_NAMED = 5
+"""So many models or versions are named to somebody who asked for one that is not there."""
 
 
 class VersionFacts(NamedTuple):
@@ -87,10 +89,16 @@ class MlflowRegistry:
 
     @_explained
     def history(self, model_name: str) -> list[Move]:
-        """All moves of the champion, oldest first; the last one leads to today's champion."""
+        """All moves of the champion, oldest first; the last one leads to today's champion.
+
+        ModelError for a model that never was.
+        """
         history = self._history(model_name)
         self._settle(history)
-        return history.moves()
+        moves = history.moves()
+        if not moves:
+            self._refuse_unregistered(model_name)
+        return moves
 
     @_explained
     def resolve(self, reference: str) -> RegisteredVersion:
@@ -114,8 +122,9 @@ class MlflowRegistry:
         except MlflowException as error:
             if not _is_missing(error):
                 raise
+            self._refuse_unregistered(name)
             raise ModelError(
-                f"MLflow has no {reference}; look at the registered versions in its UI"
+                f"MLflow has no {reference}; {_newest(self._numbers(name))}"
             ) from error
         return _registered(found)
 
@@ -209,11 +218,16 @@ class MlflowRegistry:
         champion, newest = self._settle(history)
         target = previous_champion(history.moves()) if to is None else to
         if target is None:
+            self._refuse_unregistered(model_name)
             before = "" if champion is None else f" before {_label(champion.version)}"
-            raise PromotionError(
-                f"{model_name} had no champion{before}; name a version: pvar rollback "
-                f"{model_name} --to VERSION"
+            others = [each for each in self._numbers(model_name) if each != _number(champion)]
+            advice = (
+                f"name a version: pvar rollback {model_name} --to VERSION --reason TEXT "
+                f"({_newest(others)})"
+                if others
+                else "there is no other version"
             )
+            raise PromotionError(f"{model_name} had no champion{before}; {advice}")
         if target == _number(champion):
             raise PromotionError(f"{model_name}: version {target} is the champion already")
         self.resolve(f"models:/{model_name}/{target}")
@@ -307,6 +321,22 @@ class MlflowRegistry:
             raise
         return _registered(found)
 
+    def _refuse_unregistered(self, model_name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        client = self._tracking.client
+        try:
+            client.get_registered_model(model_name)
+        except MlflowException as error:
+            if not _is_missing(error):
+                raise
+            names = [each.name for each in client.search_registered_models(max_results=NUM_NAMED)]
+            there_are = f"there are {', '.join(names)}" if names else "none is: pvar run does it"
+            raise ModelError(f"MLflow has no model {model_name!r}; {there_are}") from error
+
+    def _numbers(self, model_name: str) -> list[int]:
+        return [each.version.version for each in self.versions(model_name)]
+
     def _ensure_model(self, model_name: str) -> None:
         from mlflow.exceptions import MlflowException
 
@@ -335,6 +365,12 @@ def _is_missing(error: Exception) -> bool:
 
 def _number(version: RegisteredVersion | None) -> int | None:
     return None if version is None else version.version
+
+
+def _newest(numbers: Sequence[int]) -> str:
+    if not numbers:
+        return "it has no versions"
+    return f"its newest versions: {', '.join(map(str, numbers[-NUM_NAMED:]))}"
 
 
 def _label(version: int | None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.commands.history import history
+from pvar.errors import ModelError
 from pvar.ports import Store
 from tests.services.registry import MODEL, RegistryNeighbours
 
@@ -73,9 +74,21 @@ def test_a_move_by_hand_shows_at_the_next_look(
     assert (last["kind"], last["from_version"], last["to_version"]) == ("by_hand", 1, 2)
 
 
-@pytest.mark.usefixtures("neighbours")
-def test_a_model_without_champions_has_no_history(capsys: pytest.CaptureFixture[str]) -> None:
-    history("unknown")
+def test_a_model_without_champions_has_no_history(
+    neighbours: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
+) -> None:
+    neighbours.register("train/aa")
+    history(MODEL)
     assert "no champion yet" in capsys.readouterr().out
-    history("unknown", as_json=True)
+    history(MODEL, as_json=True)
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_model_that_never_was_is_no_model_without_history(
+    neighbours: RegistryNeighbours,
+) -> None:
+    with pytest.raises(ModelError, match="MLflow has no model 'nope'; none is: pvar run does it"):
+        history("nope")
+    neighbours.register("train/aa")
+    with pytest.raises(ModelError, match=f"MLflow has no model 'nope'; there are {MODEL}"):
+        history("nope")

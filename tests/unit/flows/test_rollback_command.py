@@ -6,7 +6,7 @@ import pytest
 
 from flows.commands.approve import approve
 from flows.commands.rollback import rollback
-from pvar.errors import PromotionError
+from pvar.errors import ModelError, PromotionError
 from pvar.ports import RegisteredVersion, Store
 from tests.services.registry import MODEL, RegistryNeighbours
 
@@ -53,8 +53,31 @@ def test_without_an_earlier_champion_rollback_says_what_to_do(
     neighbours: RegistryNeighbours,
 ) -> None:
     promoted(neighbours, 1)
-    with pytest.raises(PromotionError, match="had no champion before version 1; name a version"):
+    with pytest.raises(PromotionError) as refusal:
         rollback(MODEL, reason="?")
+    assert str(refusal.value) == (
+        f"{MODEL} had no champion before version 1; there is no other version"
+    )
+    neighbours.register("train/other")
+    with pytest.raises(PromotionError) as refusal:
+        rollback(MODEL, reason="?")
+    assert str(refusal.value) == (
+        f"{MODEL} had no champion before version 1; name a version: "
+        f"pvar rollback {MODEL} --to VERSION --reason TEXT (its newest versions: 2)"
+    )
+
+
+def test_a_rollback_to_nothing_names_what_there_is(neighbours: RegistryNeighbours) -> None:
+    neighbours.versions(7)
+    with pytest.raises(ModelError, match=r"no models:/\S+/9; its newest versions: 3, 4, 5, 6, 7$"):
+        rollback(MODEL, to=9, reason="a slip")
+    with pytest.raises(ModelError, match=f"MLflow has no model 'nope'; there are {MODEL}"):
+        rollback("nope", reason="a slip")
+    neighbours.tracking().client.create_registered_model("bare")
+    with pytest.raises(ModelError, match="no models:/bare@champion; it has no versions"):
+        neighbours.registry().resolve("models:/bare@champion")
+    with pytest.raises(PromotionError, match="bare had no champion; there is no other version"):
+        rollback("bare", reason="too early")
 
 
 def test_approval_makes_a_champion_and_keeps_the_note(neighbours: RegistryNeighbours) -> None:
