@@ -1,12 +1,17 @@
 """`pvar compare`: several selections beside random prompts, over seeds."""
 
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
 from flows.commands.options import PresetOption, SetOption
+from pvar.selection import StrategyName
 
 
 def compare(
     *,
-    strategy: tuple[str, ...] = ("top",),
-    seeds: int = 3,
+    strategy: tuple[StrategyName, ...] = ("top",),
+    seeds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 3,
     preset: PresetOption = None,
     set_: SetOption = (),
 ) -> None:

@@ -7,6 +7,7 @@ import yaml
 from cyclopts import Parameter
 from pydantic import JsonValue, ValidationError
 
+from infra.faults import describe_faults
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.retrain import RetrainConfig
@@ -29,9 +30,6 @@ def retrain_config(pipeline: PipelineConfig, rules: Sequence[str]) -> RetrainCon
     try:
         return RetrainConfig.model_validate({**tree, "pipeline": pipeline})
     except ValidationError as error:
-        fault = error.errors()[0]
+        fault = describe_faults(error, RetrainConfig)[0]
         known = ", ".join(sorted(RetrainConfig.model_fields.keys() - {"pipeline"}))
-        raise ConfigError(
-            f"--rule {fault['loc'][0]}: {fault['msg']} (given: {fault['input']!r}); "
-            f"rules are {known}"
-        ) from error
+        raise ConfigError(f"--rule {fault}; rules are {known}") from error

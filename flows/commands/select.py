@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from flows.commands.candidates import CandidateTable, read_candidates
 from flows.commands.summary import Figure, known, print_summary
+from infra.faults import describe_faults
 from infra.row_files import write_rows
 from pvar.errors import ConfigError
 from pvar.selection import Budget, Selection, StrategyName
@@ -58,6 +59,11 @@ def select(
     as_json
         Print the summary as one JSON object.
     """
+    if threshold is not None and strategy != "threshold":
+        raise ConfigError(
+            f"the strategy {strategy} has no threshold; leave --threshold out, "
+            "or choose --strategy threshold"
+        )
     budget = _budget(strategy, fraction, count, tokens)
     table = read_candidates(input, strategy, scale)
     selection = select_prompts(table.candidates, strategy, budget, seed=seed, threshold=threshold)
@@ -80,11 +86,7 @@ def _budget(
     try:
         return Budget(fraction=fraction, count=count, tokens=tokens)
     except ValidationError as error:
-        problems = "; ".join(
-            ".".join(["budget", *map(str, each["loc"])]) + f": {each['msg']}"
-            for each in error.errors()
-        )
-        raise ConfigError(problems) from error
+        raise ConfigError("; ".join(describe_faults(error, Budget))) from error
 
 
 def _figures(table: CandidateTable, selection: Selection) -> list[Figure]:

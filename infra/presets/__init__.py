@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from infra.faults import describe_faults
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 
@@ -81,10 +82,6 @@ def _apply(tree: Tree, change: str) -> None:
 
 def _explain(error: ValidationError, preset: str | None) -> str:
     lines = [f"the configuration{f' of preset {preset!r}' if preset else ''} cannot run:"]
-    for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"]) or "(whole)"
-        message = fault["msg"].removeprefix("Value error, ")
-        given = "" if isinstance(fault["input"], Mapping) else f" (given: {fault['input']!r})"
-        lines.append(f"  {where}: {message}{given}")
+    lines += [f"  {fault}" for fault in describe_faults(error, PipelineConfig)]
     lines.append("`pvar schema` lists every key with its range")
     return "\n".join(lines)

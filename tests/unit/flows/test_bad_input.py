@@ -72,7 +72,7 @@ def test_an_unknown_preset_names_those_that_there_are(refused: Pvar) -> None:
     [
         ("a: [", "is not YAML"),
         ("- a\n", "holds a list"),
-        ("sample:\n  num_response: 4\n", "sample.num_response: Extra inputs"),
+        ("sample:\n  num_response: 4\n", "sample.num_response: there is no such key"),
         ("sample: 4\n", "sample: "),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
@@ -90,7 +90,24 @@ def test_a_preset_file_that_is_none(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("sample.temprature=1", "sample.temprature: Extra inputs are not permitted (given: 1)"),
+        (
+            "sample.temprature=1",
+            "sample.temprature: there is no such key (given: 1); did you mean sample.temperature?",
+        ),
+        ("zzz=1", "zzz: there is no such key (given: 1)\n"),
+        (
+            "evaluate.judge={kind: alpaca_eval, modle: x}",  # a key of this kind of judge alone
+            "evaluate.judge.modle: there is no such key (given: 'x'); did you mean "
+            "evaluate.judge.model?",
+        ),
+        ("evaluate.judge=alpaca_eval", "write evaluate.judge={kind: alpaca_eval, model: …}"),
+        ("evaluate.judge=gpt", "(given: 'gpt'); write evaluate.judge={kind: …}"),
+        (
+            "score.reward_models=[vader]",
+            "score.reward_models.0: must hold keys and values (given: "
+            "'vader'); write {kind: vader}",
+        ),
+        ("select.budget=3", "(given: 3); write select.budget={fraction: …}"),
         ("sample.num_responses=1", "sample.num_responses: Input should be greater than or equal"),
         ("sample.temperature=.nan", "sample.temperature: "),
         ("train.beta=.inf", "train.beta: "),
@@ -232,6 +249,16 @@ def test_a_database_that_cannot_be_made(
 ) -> None:
     monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     assert f"{folder} is no folder that can be written (" in refused("history", "x")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--seeds", "0"), ("--strategy", "topp")])
+def test_a_comparison_of_nothing_names_option_and_value(
+    capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.app(["compare", option, value])
+    said = capsys.readouterr()
+    assert f'Invalid value "{value}" for {option}.' in said.out + said.err
 
 
 @pytest.mark.parametrize("option", ["--port", "--mlflow-port"])

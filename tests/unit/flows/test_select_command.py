@@ -116,8 +116,12 @@ def test_all_and_threshold_need_no_budget(table):
     [
         ({"strategy": "top"}, "needs a budget; give --fraction, --count or --tokens"),
         ({"strategy": "all", "count": 1}, "leave the budget out"),
-        ({"strategy": "top", "count": 1, "fraction": 0.5}, "exactly one of"),
-        ({"strategy": "top", "fraction": 1.5}, r"budget\.fraction: .*less than or equal to 1"),
+        ({"strategy": "top", "count": 1, "fraction": 0.5}, "^a budget is exactly one of"),
+        (
+            {"strategy": "top", "fraction": 1.5},
+            r"^fraction: .*less than or equal to 1 \(given: 1.5\)",
+        ),
+        ({"strategy": "top", "count": 1, "threshold": 0.1}, "top has no threshold; leave"),
         ({"strategy": "top", "count": 1, "scale": 2.0}, "leave --scale out"),
         ({"strategy": "threshold"}, "between 0 and"),
     ],
