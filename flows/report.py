@@ -11,9 +11,10 @@ import numpy as np
 from flows.execution import flatten
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
-from infra.row_files import replacing
+from infra.row_files import refuse_target
 from pvar.config import PipelineConfig
 from pvar.correlation import correlation_table
+from pvar.errors import InputError
 from pvar.judge_config import judge_identity
 from pvar.judging import refuse_circular_judge
 from pvar.records import Pair, Prompt, Response, Score, Verdict
@@ -51,9 +52,18 @@ NUM_SAMPLES = 12
 
 
 def write_report(record: RunRecord, wiring: Wiring, path: Path) -> Path:
-    """Write the report of a run, of as much of it as there is."""
-    with replacing(path) as file:
-        file.write(render_report(collect(record, wiring)).encode())
+    """Write the report of a run, of as much of it as there is.
+
+    Raises InputError for a path that cannot be written.
+    """
+    refuse_target(path)
+    page = render_report(collect(record, wiring))
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); give another place with --out"
+        ) from error
     return path
 
 

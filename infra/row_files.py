@@ -59,6 +59,14 @@ def refuse_unreadable(path: Path) -> None:
         raise InputError(f"{path}: the file is empty; it must hold at least one row")
 
 
+def refuse_target(path: Path) -> None:
+    """Raise InputError for a path that no file can be written to."""
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder; give the name of a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+
+
 def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
     """Write rows to a .jsonl, .jsonl.gz or .parquet file, all or nothing; return their number.
 
@@ -70,7 +78,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
             f"{path}: cannot write this kind of file; "
             f"its name must end with {_kinds(('.jsonl', '.jsonl.gz', *PARQUET))}"
         )
-    with replacing(path) as file:
+    refuse_target(path)
+    with _replacing(path) as file:
         if path.name.endswith(PARQUET):
             return _write_parquet(file, rows)
         if path.name.endswith(".gz"):
@@ -161,15 +170,8 @@ def _write_parquet(file: IO[bytes], rows: Iterable[Mapping[str, object]]) -> int
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that becomes `path` when the block ends well, and vanishes when it does not.
-
-    Raises InputError for a target that is not possible, StoreError where writing fails.
-    """
-    if path.is_dir():
-        raise InputError(f"{path}: this is a folder; give the name of a file in it")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that becomes `path` when the block ends well, and vanishes when it does not."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         with temporary.open("xb") as file:

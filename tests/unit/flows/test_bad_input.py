@@ -289,6 +289,7 @@ def test_a_run_that_never_was(refused: Pvar, home: Path) -> None:
     [
         ("nowhere/report.html", "there is no folder nowhere; make it first"),
         ("home", "this is a folder; give the name of a file in it"),
+        ("/proc/report.html", "cannot be written (No such file or directory); give another place"),
     ],
 )
 def test_a_report_that_has_no_place(refused: Pvar, home: Path, target: str, message: str) -> None:
@@ -303,7 +304,9 @@ def test_a_report_that_has_no_place(refused: Pvar, home: Path, target: str, mess
     )
     (home / "home" / "store" / "runs").mkdir(parents=True)
     (home / "home" / "store" / "runs" / f"{record.run}.json").write_text(record.model_dump_json())
-    assert f"error: {target}: {message}" in refused("report", "--out", target)
+    said = refused("report", "--out", target)
+    assert target in said
+    assert message in said
 
 
 def test_help_loads_no_heavy_library() -> None:
