@@ -7,6 +7,7 @@ command, however that ends: it watches its standard input, which closes when the
 """
 
 import atexit
+import gc
 import os
 import socket
 import subprocess
@@ -87,8 +88,18 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 def _import_what_runs_need() -> None:
     """Every run needs these; they take as long as the server takes to start."""
-    for module in ("flows.pipeline", "mlflow", "scipy.stats", "matplotlib.figure"):
-        import_module(module)
+    with _no_garbage():
+        for module in ("flows.pipeline", "mlflow", "scipy.stats", "matplotlib.figure"):
+            import_module(module)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """For imports, which make none: looking for it takes a fifth of their time, and of the exit's."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> None:
@@ -113,12 +124,12 @@ def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> Non
 
 def _serve(listener: socket.socket) -> None:
     """The server's process: serve until standard input closes or a signal comes."""
-    import uvicorn
-    from prefect.server.api.server import create_app
+    with _no_garbage():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
-    config = uvicorn.Config(
-        create_app(ephemeral=True, final=True), log_level="error", lifespan="on"
-    )
+        app = create_app(ephemeral=True, final=True)
+    config = uvicorn.Config(app, log_level="error", lifespan="on")
     server = uvicorn.Server(config)
 
     def stop_with_parent() -> None:
