@@ -95,7 +95,7 @@ def _import_what_runs_need() -> None:
 
 @contextmanager
 def _no_garbage() -> Iterator[None]:
-    """For imports, which make none: looking for it takes a fifth of their time, and of the exit's."""
+    """For imports, which make none: to look for it would take a fifth of their time."""
     gc.disable()
     yield
     gc.freeze()

@@ -1,5 +1,6 @@
 """Neighbours that many tests share. More of them live in the conftest files of subfolders."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -13,6 +14,17 @@ from pvar.ports import Store
 from tests.services import ceph
 from tests.services.processes import require
 from tests.services.s3 import S3Server
+
+
+def pytest_collection() -> None:
+    """Imports make no garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: to look through it again and again takes a sixth of the time."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)
