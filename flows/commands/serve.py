@@ -3,12 +3,15 @@
 import signal
 from contextlib import suppress
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
 from flows.commands.options import PresetOption, SetOption
 from flows.commands.rules import RuleOption
+
+if TYPE_CHECKING:
+    from flows.serve import Addresses
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends it: Ctrl-C, a polite kill, and a terminal that is closed."""
@@ -53,19 +56,8 @@ def serve(
             signal.signal(number, _interrupt)
     try:
         with show_progress():
-            from flows.serve import Addresses
             from flows.serve import serve as run
             from infra.settings import Settings
-
-            def tell(addresses: Addresses) -> None:
-                console().print(
-                    f"Prefect  {addresses.prefect}\nMLflow   {addresses.mlflow}\n"
-                    "for commands in another terminal:\n"
-                    f"export PREFECT_API_URL={addresses.prefect_api} "
-                    f"PVAR_MLFLOW_TRACKING_URI={addresses.mlflow}\nCtrl-C stops everything",
-                    highlight=False,
-                    soft_wrap=True,
-                )
 
             run(
                 Settings(),
@@ -73,11 +65,24 @@ def serve(
                 preset=preset,
                 prefect_port=port,
                 mlflow_port=mlflow_port,
-                on_ready=tell,
+                on_ready=_tell,
             )
     except KeyboardInterrupt:
         with suppress(OSError):  # the terminal may be gone
             console().print("stopped", highlight=False)
+
+
+def _tell(addresses: "Addresses") -> None:
+    from flows.console import console
+
+    console().print(
+        f"Prefect  {addresses.prefect}\nMLflow   {addresses.mlflow}\n"
+        "for commands in another terminal:\n"
+        f"export PREFECT_API_URL={addresses.prefect_api} "
+        f"PVAR_MLFLOW_TRACKING_URI={addresses.mlflow}\nCtrl-C stops everything",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
