@@ -37,7 +37,7 @@ SERVER_SETTINGS = {
 @contextmanager
 def temporary_server() -> Iterator[None]:
     """A Prefect server for as long as the body runs; if one is configured, it has to answer."""
-    if "PREFECT_API_URL" in os.environ:
+    if os.environ.get("PREFECT_API_URL"):
         _refuse_silent_server()
         yield
         return

@@ -32,13 +32,14 @@ with temporary_server():
 """
 
 
-def command(**environment: str) -> "subprocess.Popen[str]":
+def command(script: str = COMMAND, **environment: str) -> "subprocess.Popen[str]":
     clean = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND],
+        [sys.executable, "-c", script],
         env={**clean, **environment},
         cwd=ROOT,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
@@ -79,6 +80,23 @@ def test_a_configured_server_is_used_as_it_is(tmp_path: Path, server: PrefectSer
     with command(PREFECT_HOME=str(tmp_path), PREFECT_API_URL=server.api) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == server.api
+        process.kill()
+
+
+def test_so_is_one_of_prefects_profile(tmp_path: Path, server: PrefectServer) -> None:
+    """The command ends well, though the server that it began to start was stopped meanwhile."""
+    profile = f'active = "ours"\n[profiles.ours]\nPREFECT_API_URL = "{server.api}"\n'
+    (tmp_path / "profiles.toml").write_text(profile)
+    script = COMMAND.replace("time.sleep(600)", "pass")
+    with command(script, PREFECT_HOME=str(tmp_path)) as process:
+        said, complaints = process.communicate(timeout=120)
+    assert (process.returncode, said.strip(), complaints) == (0, server.api, "")
+
+
+def test_an_empty_variable_names_no_server(tmp_path: Path) -> None:
+    with command(PREFECT_HOME=str(tmp_path), PREFECT_API_URL="") as process:
+        assert process.stdout is not None
+        assert answers(process.stdout.readline().strip())
         process.kill()
 
 
