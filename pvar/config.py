@@ -188,7 +188,8 @@ class TrainConfig(ConfigModel):
     num_epochs: int = Field(default=1, ge=1, le=100)
     """Passes over the pairs."""
     pairs_per_step: int = Field(default=8, ge=1)
-    """Pairs per optimiser step, over all devices (the global batch)."""
+    """Pairs per optimiser step, over all devices (the global batch). An epoch's last step is filled
+    up with pairs of its beginning."""
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
     lr_schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
