@@ -11,7 +11,7 @@ the store; what the stage made is read there, not from what Prefect says of its 
 
 `run_deployment` alone does none of this: it returns failed runs as if they were results, and leaves
 a run that takes too long to itself. A run whose process died without a word is marked Crashed by
-the automation `heartbeat-lost`, and so ends here.
+the automations `heartbeat-lost` and `start-lost`, and so ends here.
 """
 
 import logging
@@ -52,6 +52,8 @@ class _Child(NamedTuple):
     state: str
     """Name of Prefect's state; `deleted` if the server no longer has the run."""
     message: str
+    is_taken: bool
+    """By a worker, which may still be fetching the image."""
     is_started: bool
     is_over: bool
     is_completed: bool
@@ -177,7 +179,7 @@ def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_C
                 raise StageError(_too_long(deployment, placement.timeout_seconds, children))
             if not is_told and now - began > PATIENCE_SECONDS:
                 is_told = True
-                if not any(child.is_started for child in children):
+                if not any(child.is_taken for child in children):
                     logger.warning("%s", _nobody_took_it(deployment))
             time.sleep(POLL_SECONDS)
 
@@ -209,12 +211,13 @@ def _child(run_id: UUID, run: "FlowRun | None") -> _Child:
     state = run.state if run is not None else None
     if run is None or state is None:
         gone = "somebody deleted the run at the server"
-        return _Child(run_id, str(run_id), "deleted", gone, True, True, False)
+        return _Child(run_id, str(run_id), "deleted", gone, True, True, True, False)
     return _Child(
         id=run_id,
         name=run.name,
         state=state.name or state.type.value,
         message=state.message or "",
+        is_taken=not state.is_scheduled(),
         is_started=not (state.is_scheduled() or state.is_pending()),
         is_over=state.is_final(),
         is_completed=state.is_completed(),

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from queue import Queue
@@ -12,6 +13,8 @@ import pytest
 import yaml
 from prefect import flow, get_client
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Pending
 
 from flows.deployments import deploy, packaged_folder
 from pvar.retrain import RetrainConfig
@@ -29,39 +32,71 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
+PARAMETERS: dict[str, object] = {"config": {}, "node": "sample", "parent_run": None}
+
 
 def test_a_run_killed_together_with_its_worker_is_marked_crashed(
     server: PrefectServer, tmp_path: Path
 ) -> None:
     # Shipped are 90 s, three heartbeats; one of them is enough to see it work.
-    folder = tmp_path / "infra"
+    with (
+        quicker(tmp_path / "infra", "heartbeat-lost", shipped=90, within=33),
+        get_client(sync_client=True) as client,
+    ):
+        stage_flows.deploy("endless", "lost", "pvar-process")
+        deployment = client.read_deployment_by_name("sample/lost")
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=PARAMETERS)
+        with server.worker("pvar-process", PYTHONPATH=str(ROOT)) as worker:
+            wait_until(lambda: state(run)[0] == "Running", "the run", 300, pause_seconds=0.5)
+            kill_tree(worker)  # at once, so that nobody is left to tell
+        assert state(run)[0] == "Running"
+        wait_until(lambda: state(run)[0] != "Running", "the automation", 120, pause_seconds=1)
+        assert state(run) == ("Crashed", "The process gave no sign of life for 90 seconds.")
+
+
+def test_a_run_that_a_worker_took_and_never_started_is_marked_crashed(
+    server: PrefectServer, tmp_path: Path
+) -> None:
+    """As when its container is killed at once, of which Prefect's worker may say nothing."""
+    with (
+        quicker(tmp_path / "infra", "start-lost", shipped=1800, within=10),
+        get_client(sync_client=True) as client,
+    ):
+        stage_flows.deploy("endless", "unstarted", "pvar-process")
+        deployment = client.read_deployment_by_name("sample/unstarted")
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=PARAMETERS)
+        waiting = client.create_flow_run_from_deployment(deployment.id, parameters=PARAMETERS)
+        client.set_flow_run_state(run.id, Pending())
+        wait_until(lambda: state(run)[0] != "Pending", "the automation", 60)
+        told = "The run had not started 30 minutes after a worker took it."
+        assert state(run) == ("Crashed", told)
+        assert state(waiting)[0] in ("Scheduled", "Late")  # nobody took it: a worker still may
+        client.delete_flow_run(waiting.id)
+
+
+def state(of: FlowRun) -> tuple[str | None, str | None]:
+    """Name and message of a run's state now."""
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_run(of.id).state
+    return (found.name, found.message) if found else (None, None)
+
+
+@contextmanager
+def quicker(folder: Path, name: str, *, shipped: int, within: int) -> Iterator[None]:
+    """Everything registered, with less patience in one automation than the shipped seconds."""
     shutil.copytree(packaged_folder() / "work_pools", folder / "work_pools")
     shutil.copytree(packaged_folder() / "automations", folder / "automations")
     shutil.copy(packaged_folder() / "prefect.yaml", folder)
-    shipped = folder / "automations" / "heartbeat-lost.yaml"
-    automation = yaml.safe_load(shipped.read_text())
-    assert automation["trigger"]["within"] == 90
-    automation["trigger"]["within"] = 33
-    shipped.write_text(yaml.safe_dump(automation))
+    path = folder / "automations" / f"{name}.yaml"
+    automation = yaml.safe_load(path.read_text())
+    assert automation["trigger"]["within"] == shipped
+    automation["trigger"]["within"] = within
+    path.write_text(yaml.safe_dump(automation))
     deploy(folder, ("process",), config=RetrainConfig())
-    stage_flows.deploy("endless", "lost", "pvar-process")
-
-    with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name("sample/lost")
-        run = client.create_flow_run_from_deployment(
-            deployment.id, parameters={"config": {}, "node": "sample", "parent_run": None}
-        )
-
-        def state() -> tuple[str | None, str | None]:
-            found = client.read_flow_run(run.id).state
-            return (found.name, found.message) if found else (None, None)
-
-        with server.worker("pvar-process", PYTHONPATH=str(ROOT)) as worker:
-            wait_until(lambda: state()[0] == "Running", "the run", 300, pause_seconds=0.5)
-            kill_tree(worker)  # at once, so that nobody is left to tell
-        assert state()[0] == "Running"
-        wait_until(lambda: state()[0] != "Running", "the automation", 120, pause_seconds=1)
-        assert state() == ("Crashed", "The process gave no sign of life for 90 seconds.")
+    try:
+        yield
+    finally:  # the server serves other tests as well
+        deploy(packaged_folder(), ("process",), config=RetrainConfig())
 
 
 @pytest.fixture

@@ -63,8 +63,11 @@ def registered() -> dict[str, Any]:
         found = {
             "pools": client.read_work_pools(),
             "deployments": client.read_deployments(),
-            "automations": client.read_automations_by_name("pvar-preference-data-arrived")
-            + client.read_automations_by_name("pvar-heartbeat-lost"),
+            "automations": [
+                *client.read_automations_by_name("pvar-preference-data-arrived"),
+                *client.read_automations_by_name("pvar-heartbeat-lost"),
+                *client.read_automations_by_name("pvar-start-lost"),
+            ],
         }
     return {
         kind: sorted(

@@ -141,8 +141,8 @@ def platform(
 
 
 def _adapted(folder: Path) -> Path:
-    """The deployments, with sampling (by the fake engine here) in the smaller image, and
-    containers that reach the services of this machine."""
+    """The deployments, with sampling (by the fake engine here) in the smaller image, containers
+    that reach the services of this machine, and less patience with those that do not start."""
     shutil.copytree(packaged_folder(), folder)
     project = folder / "prefect.yaml"
     project.write_text(project.read_text().replace("pvar:sample", "pvar:cpu"))
@@ -150,6 +150,8 @@ def _adapted(folder: Path) -> Path:
     pool = json.loads(template.read_text())
     pool["variables"]["properties"]["network_mode"]["default"] = "host"
     template.write_text(json.dumps(pool))
+    start_lost = folder / "automations" / "start-lost.yaml"
+    start_lost.write_text(start_lost.read_text().replace("within: 1800", "within: 90"))
     return folder
 
 
@@ -188,7 +190,11 @@ def test_no_credential_reached_prefect(platform: Platform) -> None:
 
 
 def test_a_killed_container_is_an_error_of_the_pipeline(platform: Platform) -> None:
-    """Other prompts than before, so that there is something to do."""
+    """Other prompts than before, so that there is something to do.
+
+    Killed as it starts: the worker mostly sees that, and where it says nothing (the container was
+    gone before it could look) the automation `start-lost` does.
+    """
     killer = threading.Thread(target=_kill_next_ingest, args=(platform.engine,))
     killer.start()
     run = platform.ended(platform.start(eval_fraction=0.25))
