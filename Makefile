@@ -9,8 +9,8 @@ INSTALLED := $(VENV)/.installed
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 VLLM := $(VENV)/.vllm
-# Two processes, each with files of its own; PyTorch's threads would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=25
+# Processes with test files of their own; PyTorch's threads would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile --durations=25
 
 .PHONY: help setup setup-vllm demo test test-quick check format lock serve images up down logs clean
 
@@ -45,10 +45,11 @@ demo: setup ## from prompts to a gated, registered, better-aligned model
 	@$(BIN)/pvar run --preset demo
 
 test: setup-vllm ## all tests; services that are not installed are named and left out
-	@$(PYTEST)
+	@# One more than processors: many tests wait for servers. The long ones first, as they are named.
+	@$(PYTEST) -n 3 --no-loadscope-reorder
 
 test-quick: setup ## the tests that need neither a service nor the real model
-	@$(PYTEST) -m "not slow and not service"
+	@$(PYTEST) -n 2 -m "not slow and not service" tests/unit
 
 check: setup ## style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -2,7 +2,11 @@
 
 import fcntl
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,9 +18,33 @@ from tests.services.prefect_server import PrefectServer
 
 
 @pytest.fixture(scope="session")
-def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+def migrated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of Prefect's with an empty database, to be copied: its migrations take seconds."""
+    with _shared_folder(tmp_path_factory, "prefect") as home:
+        if not home.exists():
+            subprocess.run(
+                [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
+                env={**os.environ, "PREFECT_HOME": str(home)},
+                check=True,
+                capture_output=True,
+            )
+        return home
+
+
+@pytest.fixture
+def prefect_home(tmp_path: Path, migrated_home: Path) -> Path:
+    """A home of Prefect's for one test."""
+    return Path(shutil.copytree(migrated_home, tmp_path / "prefect"))
+
+
+@pytest.fixture(scope="session")
+def running_server(
+    tmp_path_factory: pytest.TempPathFactory, migrated_home: Path
+) -> Iterator[PrefectServer]:
     """One Prefect server for all tests: its start takes many seconds."""
-    with prefect_server.running(tmp_path_factory.mktemp("prefect-server")) as server:
+    home = tmp_path_factory.mktemp("prefect-server")
+    shutil.copytree(migrated_home, home, dirs_exist_ok=True)
+    with prefect_server.running(home) as server:
         yield server
 
 
@@ -49,11 +77,18 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     To convert it takes half a minute.
     """
-    own = tmp_path_factory.getbasetemp()
+    with _shared_folder(tmp_path_factory, "models") as folder:
+        return fetch_model("bundled:smollm2-135m-instruct", folder, no_registry)
+
+
+@contextmanager
+def _shared_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A folder that the test processes have in common (it may not exist yet), held by one."""
+    own = factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    with (shared / "smollm2.lock").open("w") as lock:
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return fetch_model("bundled:smollm2-135m-instruct", shared / "models", no_registry)
+        yield shared / name
 
 
 def no_registry(location: str, _: Path) -> None:

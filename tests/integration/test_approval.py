@@ -1,6 +1,5 @@
 """The approval flow on Prefect's server: it is suspended, asked, and started again."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.approval import approve_promotion, request_approval
 from pvar.ports import Store
+from tests.services.prefect_server import PrefectServer
 from tests.services.registry import MODEL, RegistryNeighbours
 
 pytestmark = [
@@ -28,18 +27,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        environment.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        with prefect_test_harness(server_startup_timeout=180):
-            yield
-
-
 @pytest.fixture
 def neighbours(
-    tmp_path: Path, file_store: Store, monkeypatch: pytest.MonkeyPatch, prefect_server: None
+    tmp_path: Path, file_store: Store, monkeypatch: pytest.MonkeyPatch, server: PrefectServer
 ) -> RegistryNeighbours:
     neighbours = RegistryNeighbours(tmp_path, file_store)
     for name, value in neighbours.environment().items():
@@ -113,7 +103,7 @@ def test_a_declined_version_stays_registered(neighbours: RegistryNeighbours) -> 
 
 
 def test_the_flow_that_asks_is_started_where_it_is_deployed(
-    prefect_server: None, caplog: pytest.LogCaptureFixture
+    server: PrefectServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with get_client(sync_client=True) as client:
         for deployment in client.read_deployments():

@@ -191,7 +191,9 @@ def test_killed_training_goes_on_from_its_newest_checkpoint(
     assert list(flow.store.list(checkpoints)) == []
 
 
-def test_a_killed_command_is_taken_up_by_the_same_command(tmp_path: Path) -> None:
+def test_a_killed_command_is_taken_up_by_the_same_command(
+    tmp_path: Path, prefect_home: Path
+) -> None:
     policy = save_language_model(tmp_path / "policy", seed=1)
     home = tmp_path / "home"
     home.mkdir()
@@ -201,7 +203,7 @@ def test_a_killed_command_is_taken_up_by_the_same_command(tmp_path: Path) -> Non
     preset = tmp_path / "tiny.yaml"
     preset.write_text(yaml.safe_dump(fake_settings(source, **changes)))
     flow = start_workflow(home, **changes | {"evaluate.opponent": str(policy)})
-    environment = {"PVAR_HOME": str(home), "PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = {"PVAR_HOME": str(home), "PREFECT_HOME": str(prefect_home)}
     command = (str(Path(sys.executable).with_name("pvar")), "run", "--preset", str(preset))
 
     with a_process(*command, **environment) as process:

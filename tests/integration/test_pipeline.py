@@ -22,6 +22,7 @@ from pvar.errors import ConfigError, PvarError
 from pvar.records import Pair, Prompt, Response, Score
 from tasks.artifact import Artifact, open_artifact
 from tasks.tables import PromptVariance, by_prompt
+from tests.services.prefect_server import PrefectServer
 from tests.services.s3 import S3Server
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import fake_settings, write_prompts
@@ -57,15 +58,10 @@ NODES = [
 
 
 @pytest.fixture(scope="module")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Prefect's own server and database, for these tests alone."""
-    from prefect.testing.utilities import prefect_test_harness
-
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        environment.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        with prefect_test_harness(server_startup_timeout=180):
-            yield
+def prefect_server(running_server: PrefectServer) -> Iterator[None]:
+    """For as long as these tests run, the flows are told to the server."""
+    with running_server.is_ours():
+        yield
 
 
 class Finished(NamedTuple):

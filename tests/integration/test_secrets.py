@@ -198,7 +198,9 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[in
 
 
 @pytest.fixture
-def place(tmp_path: Path, moto_s3: S3Server, mlflow_server: tuple[int, Path]) -> Place:
+def place(
+    tmp_path: Path, prefect_home: Path, moto_s3: S3Server, mlflow_server: tuple[int, Path]
+) -> Place:
     policy = tmp_path / "policy"
     policy.mkdir()
     (policy / "config.json").write_text("{}")
@@ -215,7 +217,7 @@ def place(tmp_path: Path, moto_s3: S3Server, mlflow_server: tuple[int, Path]) ->
         "PVAR_STORE_URI": f"s3://{bucket}/artifacts",
         "PVAR_MLFLOW_TRACKING_URI": f"http://me:{PASSWORD}@127.0.0.1:{port}",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_HOME": str(prefect_home),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "PYTHONPATH": os.getcwd(),
     }

@@ -53,8 +53,9 @@ def answers(address: str) -> bool:
         return False
 
 
-def test_the_server_dies_with_a_killed_command(tmp_path: Path) -> None:
-    with command(PREFECT_HOME=str(tmp_path)) as process:
+def test_the_server_dies_with_a_killed_command(prefect_home: Path) -> None:
+    """It has one of its own: an empty variable names none."""
+    with command(PREFECT_HOME=str(prefect_home), PREFECT_API_URL="") as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         assert answers(address)
@@ -65,9 +66,9 @@ def test_the_server_dies_with_a_killed_command(tmp_path: Path) -> None:
         time.sleep(0.2)
 
 
-def test_the_server_outlives_the_interrupt_of_its_command(tmp_path: Path) -> None:
+def test_the_server_outlives_the_interrupt_of_its_command(prefect_home: Path) -> None:
     """Ctrl-C goes to the whole group of processes; the command still tells the server its end."""
-    with command(PREFECT_HOME=str(tmp_path)) as process:
+    with command(PREFECT_HOME=str(prefect_home)) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         os.killpg(process.pid, signal.SIGINT)
@@ -76,34 +77,27 @@ def test_the_server_outlives_the_interrupt_of_its_command(tmp_path: Path) -> Non
     assert not answers(address)
 
 
-def test_a_configured_server_is_used_as_it_is(tmp_path: Path, server: PrefectServer) -> None:
-    with command(PREFECT_HOME=str(tmp_path), PREFECT_API_URL=server.api) as process:
+def test_a_configured_server_is_used_as_it_is(prefect_home: Path, server: PrefectServer) -> None:
+    with command(PREFECT_HOME=str(prefect_home), PREFECT_API_URL=server.api) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == server.api
         process.kill()
 
 
-def test_so_is_one_of_prefects_profile(tmp_path: Path, server: PrefectServer) -> None:
+def test_so_is_one_of_prefects_profile(prefect_home: Path, server: PrefectServer) -> None:
     """The command ends well, though the server that it began to start was stopped meanwhile."""
     profile = f'active = "ours"\n[profiles.ours]\nPREFECT_API_URL = "{server.api}"\n'
-    (tmp_path / "profiles.toml").write_text(profile)
+    (prefect_home / "profiles.toml").write_text(profile)
     script = COMMAND.replace("time.sleep(600)", "pass")
-    with command(script, PREFECT_HOME=str(tmp_path)) as process:
+    with command(script, PREFECT_HOME=str(prefect_home)) as process:
         said, complaints = process.communicate(timeout=120)
     assert (process.returncode, said.strip(), complaints) == (0, server.api, "")
 
 
-def test_an_empty_variable_names_no_server(tmp_path: Path) -> None:
-    with command(PREFECT_HOME=str(tmp_path), PREFECT_API_URL="") as process:
-        assert process.stdout is not None
-        assert answers(process.stdout.readline().strip())
-        process.kill()
-
-
-def test_a_configured_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
+def test_a_configured_server_that_does_not_answer_is_told(prefect_home: Path) -> None:
     told = subprocess.run(
         [PVAR, "run", "--preset", "demo"],
-        env={**os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": NOBODY},
+        env={**os.environ, "PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": NOBODY},
         capture_output=True,
         text=True,
         timeout=300,

@@ -4,6 +4,7 @@ The form is made by the configuration tree. Chromium is Debian's (`.ci/services 
 of the form and of the finished run stay in pytest's temporary folder.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,9 +75,10 @@ class Site(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, migrated_home: Path) -> Iterator[Site]:
     require("chromium", ["chromium"])
     folder = tmp_path_factory.mktemp("ui")
+    shutil.copytree(migrated_home, folder / "prefect")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PREFECT_UI_API_URL", "/api")
         environment.setenv("PVAR_HOME", str(folder / "home"))

@@ -52,7 +52,8 @@ class PrefectServer:
         """Within it, Prefect in this process talks to this server."""
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with temporary_settings({PREFECT_API_URL: self.api}):
+        # As for `pvar run`: without heartbeats, whose end each stage would wait for.
+        with temporary_settings({PREFECT_API_URL: self.api, "flows.heartbeat_frequency": None}):
             yield
 
     @contextmanager
