@@ -46,6 +46,7 @@ from tasks.score import SCORES
 from tasks.select import PAIRS, VARIANCE
 from tasks.tables import PromptVariance, TrainStep, by_prompt
 from tasks.train import STEPS
+from tasks.work_folders import work_folder
 
 NUM_EXAMPLES = 4
 NUM_SAMPLES = 12
@@ -57,7 +58,8 @@ def write_report(record: RunRecord, wiring: Wiring, path: Path) -> Path:
     Raises InputError for a path that cannot be written.
     """
     refuse_target(path)
-    page = render_report(collect(record, wiring))
+    with work_folder(wiring.settings.home, "report") as scratch:
+        page = render_report(_collect(record, wiring, scratch))
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
@@ -67,10 +69,12 @@ def write_report(record: RunRecord, wiring: Wiring, path: Path) -> Path:
     return path
 
 
-def collect(record: RunRecord, wiring: Wiring) -> ReportData:
+def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
     """Read the run's complete artifacts."""
     artifacts = {
-        node.name: _open(node, wiring) for node in record.nodes if node.state in ("made", "reused")
+        node.name: _open(node, wiring, scratch)
+        for node in record.nodes
+        if node.state in ("made", "reused")
     }
     failed = next((node for node in record.nodes if node.state == "failed"), None)
     select = artifacts.get("select")
@@ -94,9 +98,9 @@ def collect(record: RunRecord, wiring: Wiring) -> ReportData:
     )
 
 
-def _open(node: NodeRecord, wiring: Wiring) -> Artifact:
+def _open(node: NodeRecord, wiring: Wiring, scratch: Path) -> Artifact:
     stage, _, digest = node.artifact.partition("/")
-    return open_artifact(wiring.store, stage, digest, wiring.settings.home / "reports")
+    return open_artifact(wiring.store, stage, digest, scratch)
 
 
 def _settings(config: PipelineConfig) -> tuple[Setting, ...]:

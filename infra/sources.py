@@ -7,7 +7,7 @@ hub:org/name[:split]       a Hugging Face dataset (its split `train` unless name
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +20,16 @@ from pvar.errors import InputError, NotFoundError
 from pvar.records import BadRow, Row
 
 BUNDLED = {"sentiment": "data/sentiment_prompts.jsonl"}
+
+
+def refuse_missing(references: Iterable[str]) -> None:
+    """InputError for files of this machine that cannot be read: told before anything slow starts.
+
+    What S3 and the Hub have is asked when the run pins it.
+    """
+    for reference in references:
+        if not reference.startswith(("s3:", "hub:")) and not has_content_digest(reference):
+            refuse_unreadable(_local_file(reference, Path()))
 
 
 def pin_source(reference: str, cache: Path) -> str:

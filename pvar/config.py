@@ -42,6 +42,10 @@ class IngestConfig(ConfigModel):
     decontaminate_ngram_words: int = Field(default=13, ge=3, le=50)
     """Length of the shared n-gram, in words."""
 
+    def sources(self) -> tuple[str, ...]:
+        """All that is read."""
+        return (self.source, *self.decontaminate_against)
+
 
 class SamplerSettings(ConfigModel):
     """How answers are generated."""

@@ -6,11 +6,12 @@ that needs it fetches it again.
 """
 
 import fcntl
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 LOCK = ".lock"
 
@@ -28,10 +29,13 @@ def sized(path: Path) -> LocalFolder:
 
 
 @cache
-def hold_copies(models: Path) -> BinaryIO:
-    """Keep the copies below `models` from being dropped until this process ends."""
+def hold_copies(models: Path) -> int:
+    """Keep the copies below `models` from being dropped until this process ends.
+
+    Returns the lock's descriptor, which nobody closes.
+    """
     models.mkdir(parents=True, exist_ok=True)
-    lock = (models / LOCK).open("ab")
+    lock = os.open(models / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     fcntl.flock(lock, fcntl.LOCK_SH)  # waits while copies are dropped
     return lock
 

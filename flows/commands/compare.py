@@ -31,10 +31,12 @@ def compare(
     from pydantic import ValidationError
 
     from infra.presets import load_config
+    from infra.sources import refuse_missing
     from pvar.compare import CompareConfig
     from pvar.errors import ConfigError
 
     pipeline = load_config(preset, set_)
+    refuse_missing(pipeline.ingest.sources())
     try:
         config = CompareConfig.model_validate(
             {"pipeline": pipeline, "strategies": strategy, "seeds": tuple(range(seeds))}

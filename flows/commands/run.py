@@ -14,8 +14,10 @@ def run(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
         Changes to the preset as key=value, for example `--set select.strategy=random`.
     """
     from infra.presets import load_config
+    from infra.sources import refuse_missing
 
     config = load_config(preset, set_)  # before anything slow: a mistake is told at once
+    refuse_missing(config.ingest.sources())
 
     from flows.console import console, show_progress
     from flows.temporary_server import temporary_server

@@ -29,8 +29,10 @@ def stage(
         Changes to the preset as key=value.
     """
     from infra.presets import load_config
+    from infra.sources import refuse_missing
 
     config = load_config(preset, set_)
+    refuse_missing(config.ingest.sources())
 
     from flows.console import console, show_progress
     from flows.temporary_server import temporary_server

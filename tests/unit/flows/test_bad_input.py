@@ -153,6 +153,17 @@ def test_a_file_of_prompts_that_is_none(
     assert f"{home / name}: {message}" in said
 
 
+@pytest.mark.parametrize("command", [("run",), ("stage", "ingest"), ("compare",)])
+def test_a_missing_file_is_told_before_a_server_is_needed(
+    refused: Pvar, home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")  # of nobody
+    other = home / "benchmark.jsonl"
+    change = f"ingest.decontaminate_against=[{other}]"
+    said = refused(*command, "--preset", preset(home), "--set", change)
+    assert f"{other}: no such file; check the path" in said
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
