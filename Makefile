@@ -9,8 +9,8 @@ INSTALLED := $(VENV)/.installed
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 VLLM := $(VENV)/.vllm
-# Processes with test files of their own; PyTorch's threads would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile --durations=25
+# Two processes, each with files of its own; PyTorch's threads would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=25
 
 .PHONY: help setup setup-vllm demo test test-quick check format lock serve images up down logs clean
 
@@ -45,11 +45,11 @@ demo: setup ## from prompts to a gated, registered, better-aligned model
 	@$(BIN)/pvar run --preset demo
 
 test: setup-vllm ## all tests; services that are not installed are named and left out
-	@# One more than processors: many tests wait for servers. The long ones first, as they are named.
-	@$(PYTEST) -n 3 --no-loadscope-reorder
+	@# In the order of their names: the long ones (tests/integration) do not come last.
+	@$(PYTEST) --no-loadscope-reorder
 
 test-quick: setup ## the tests that need neither a service nor the real model
-	@$(PYTEST) -n 2 -m "not slow and not service" tests/unit
+	@$(PYTEST) -m "not slow and not service" tests/unit
 
 check: setup ## style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -7,7 +7,6 @@ command, however that ends: it watches its standard input, which closes when the
 """
 
 import atexit
-import gc
 import os
 import socket
 import subprocess
@@ -88,18 +87,8 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 def _import_what_runs_need() -> None:
     """Every run needs these; they take as long as the server takes to start."""
-    with _no_garbage():
-        for module in ("flows.pipeline", "mlflow", "scipy.stats", "matplotlib.figure"):
-            import_module(module)
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """For imports, which make none: to look for it would take a fifth of their time."""
-    gc.disable()
-    yield
-    gc.freeze()
-    gc.enable()
+    for module in ("flows.pipeline", "mlflow", "scipy.stats", "matplotlib.figure"):
+        import_module(module)
 
 
 def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> None:
@@ -124,11 +113,10 @@ def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> Non
 
 def _serve(listener: socket.socket) -> None:
     """The server's process: serve until standard input closes or a signal comes."""
-    with _no_garbage():
-        import uvicorn
-        from prefect.server.api.server import create_app
+    import uvicorn
+    from prefect.server.api.server import create_app
 
-        app = create_app(ephemeral=True, final=True)
+    app = create_app(ephemeral=True, final=True)
     config = uvicorn.Config(app, log_level="error", lifespan="on")
     server = uvicorn.Server(config)
 

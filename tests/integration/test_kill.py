@@ -94,7 +94,7 @@ def kill_when(
         wait_until(
             lambda: is_time() or process.poll() is not None,
             f"start of {name}",
-            120,
+            240,
             pause_seconds=0.02,
         )
         time.sleep(delay)

@@ -188,6 +188,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[in
              "127.0.0.1", "--port", str(port), "--workers", "1", "--no-serve-artifacts",
              "--default-artifact-root", f"{folder}/artifacts"],
             stdout=log, stderr=log, cwd=folder, start_new_session=True,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )  # fmt: skip
         try:
             wait_until(lambda: answers(port), "MLflow server", 180)

@@ -12,6 +12,7 @@ from tests.workflow import start_workflow
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),  # vLLM starts twice
     NEEDS_VLLM,
     NEEDS_SMOLLM2,
     # Of libraries.
