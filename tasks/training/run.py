@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from pvar.config import TrainConfig
+from tasks.cpu_memory import keep_freed_memory
 from tasks.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
 from tasks.training.methods import TrainingData, make_trainer
 from tasks.training.model import load_policy, lora_config, save_model
@@ -60,8 +61,11 @@ class Watcher(Protocol):
 
 def run_training(plan: TrainingPlan, watcher: Watcher) -> None:
     """Train to the end, from the beginning or from a checkpoint, and write model and steps."""
+    import torch
     from transformers import AutoTokenizer, PrinterCallback
 
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     tokenizer = AutoTokenizer.from_pretrained(plan.policy, trust_remote_code=False)
     settings = plan.settings
     data = _read(plan)

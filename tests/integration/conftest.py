@@ -1,7 +1,6 @@
 """Services that several integration tests share."""
 
 import fcntl
-import gc
 import os
 import shutil
 import subprocess
@@ -16,13 +15,6 @@ from infra.models import fetch_model
 from tests.services import docker, prefect_server
 from tests.services.docker import Engine
 from tests.services.prefect_server import PrefectServer
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_garbage() -> Iterator[None]:
-    """What libraries leave unclosed is found in the file that used them and ignores it."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(scope="session")
