@@ -48,7 +48,7 @@ test: setup-vllm ## all tests; services that are not installed are named and lef
 	@# In the order of their names: the long ones (tests/integration) do not come last.
 	@$(PYTEST) --no-loadscope-reorder
 
-test-quick: setup ## the tests that need neither a service nor the real model
+test-quick: setup ## the unit tests that need neither a service nor the real model
 	@$(PYTEST) -m "not slow and not service" tests/unit
 
 check: setup ## style, types and the direction of imports

@@ -10,6 +10,6 @@ for _name in ("flows", "tasks", "infra", "pvar"):
     logging.getLogger(_name).setLevel(logging.INFO)
 
 # Imports make a million objects that stay. To look for garbage among them again and again, and once
-# more when the process ends, takes a fifth of the time of a short stage.
+# more at the end, takes a fifth of the time that a process needs to start and to end.
 gc.set_threshold(100_000, 20, 10)
 atexit.register(gc.freeze)

@@ -2,7 +2,8 @@
 
 By default glibc maps every block of more than 32 MB anew and gives it back when freed, and the
 kernel fills each new page with zeros. A step makes dozens of such blocks (logits are tokens times
-vocabulary), and to fill them takes longer than what is computed in them.
+vocabulary), and to fill them takes longer than what is computed in them. The price: the process
+stays as large as it once was (the demo takes 4.8 GiB at most, with blocks given back 3.9).
 """
 
 import ctypes

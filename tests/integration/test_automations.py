@@ -32,20 +32,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-PARAMETERS: dict[str, object] = {"config": {}, "node": "sample", "parent_run": None}
-
 
 def test_a_run_killed_together_with_its_worker_is_marked_crashed(
     server: PrefectServer, tmp_path: Path
 ) -> None:
     # Shipped are 90 s, three heartbeats; one of them is enough to see it work.
-    with (
-        quicker(tmp_path / "infra", "heartbeat-lost", shipped=90, within=33),
-        get_client(sync_client=True) as client,
-    ):
-        stage_flows.deploy("endless", "lost", "pvar-process")
-        deployment = client.read_deployment_by_name("sample/lost")
-        run = client.create_flow_run_from_deployment(deployment.id, parameters=PARAMETERS)
+    with quicker(tmp_path / "infra", "heartbeat-lost", shipped=90, within=33):
+        run = start_endless()
         with server.worker("pvar-process", PYTHONPATH=str(ROOT)) as worker:
             wait_until(lambda: state(run)[0] == "Running", "the run", 300, pause_seconds=0.5)
             kill_tree(worker)  # at once, so that nobody is left to tell
@@ -62,16 +55,23 @@ def test_a_run_that_a_worker_took_and_never_started_is_marked_crashed(
         quicker(tmp_path / "infra", "start-lost", shipped=1800, within=10),
         get_client(sync_client=True) as client,
     ):
-        stage_flows.deploy("endless", "unstarted", "pvar-process")
-        deployment = client.read_deployment_by_name("sample/unstarted")
-        run = client.create_flow_run_from_deployment(deployment.id, parameters=PARAMETERS)
-        waiting = client.create_flow_run_from_deployment(deployment.id, parameters=PARAMETERS)
+        run = start_endless()
+        waiting = start_endless()
         client.set_flow_run_state(run.id, Pending())
         wait_until(lambda: state(run)[0] != "Pending", "the automation", 60)
         told = "The run had not started 30 minutes after a worker took it."
         assert state(run) == ("Crashed", told)
         assert state(waiting)[0] in ("Scheduled", "Late")  # nobody took it: a worker still may
         client.delete_flow_run(waiting.id)
+
+
+def start_endless() -> FlowRun:
+    """A run of a stage that takes very long, for whoever takes it."""
+    stage_flows.deploy("endless", "endless", "pvar-process")
+    parameters = {"config": {}, "node": "sample", "parent_run": None}
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("sample/endless")
+        return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
 
 
 def state(of: FlowRun) -> tuple[str | None, str | None]:

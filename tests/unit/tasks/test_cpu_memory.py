@@ -1,14 +1,18 @@
 """Blocks of memory that a process frees, and takes again."""
 
 import platform
+import resource
 import subprocess
 import sys
 
 import pytest
 
 SCRIPT = """
+import ctypes
 from resource import RUSAGE_SELF, getrusage
 from tasks.cpu_memory import keep_freed_memory
+
+ctypes.CDLL("libc.so.6").prctl(41, 1, 0, 0, 0)  # no huge pages, which some machines give unasked
 
 def new_pages():
     before = getrusage(RUSAGE_SELF).ru_minflt
@@ -25,10 +29,10 @@ print(given_back, new_pages())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to")
 def test_a_large_block_is_used_again_without_new_pages() -> None:
-    """64 MiB are 16,384 pages of 4 KiB."""
+    num_pages = (64 << 20) // resource.getpagesize()
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
     )
     given_back, kept = map(int, done.stdout.split())
-    assert given_back > 16_000
-    assert kept < 100
+    assert given_back >= num_pages
+    assert kept < num_pages / 200
