@@ -11,7 +11,8 @@ token. Seeds per request are not used: vLLM's CPU backend fails at them.
 Several GPUs: one model over all by `runtime.vllm.tensor_parallel_size`; a copy on each by
 starting the stage once per GPU (CUDA_VISIBLE_DEVICES), which shares out the shards.
 
-The engine is processes of its own, which end with `close`: `del` would not free a GPU's memory.
+The engine is processes of its own, which end with `close` (`del` would not free a GPU's memory), or
+when this process dies (`vllm_worker.py`).
 """
 
 import os
@@ -40,18 +41,11 @@ ENVIRONMENT = {
 }
 """Set before vLLM is imported, unless the user has set them."""
 
+OWNER = "PVAR_VLLM_OWNER"
+"""Tells the engine's processes the id of the one that starts them."""
+
 CPU_KV_CACHE_GIB = 2.0
 """On a CPU vLLM would otherwise take a share of the whole memory, and refuse where that is used."""
-
-
-class Reseeding:
-    """What is added to vLLM's workers (its `worker_extension_cls`)."""
-
-    def reseed(self, seed: int) -> None:
-        """Seed every generator that tokens are drawn with."""
-        from vllm.utils.torch_utils import set_random_seed
-
-        set_random_seed(seed)
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,6 @@ def load_vllm_sampler(
         runtime,
         dtype="bfloat16",
         max_model_len=chat.max_prompt_tokens + settings.max_new_tokens,
-        worker_extension_cls=f"{Reseeding.__module__}.{Reseeding.__qualname__}",
     )
     return VllmSampler(engine, chat, settings)
 
@@ -132,6 +125,7 @@ def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> Engine:
         )
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ[OWNER] = str(os.getpid())
     from vllm import LLM
 
     try:
@@ -144,6 +138,7 @@ def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> Engine:
             kv_cache_memory_bytes=_kv_cache_bytes(runtime),
             enforce_eager=runtime.vllm.enforce_eager,
             use_tqdm_on_load=False,
+            worker_extension_cls=f"{__package__}.vllm_worker.WorkerExtension",
             **options,
         )
     except (ValueError, RuntimeError) as error:
@@ -152,6 +147,8 @@ def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> Engine:
             "where memory is short change runtime.vllm.gpu_memory_share or "
             "runtime.vllm.kv_cache_gib, where the architecture is unknown use transformers"
         ) from error
+    finally:
+        del os.environ[OWNER]
 
 
 def classify(engine: Engine, token_ids: Sequence[list[int]]) -> list[float | None]:
