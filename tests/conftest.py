@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from moto.server import ThreadedMotoServer
 from infra.store import open_store
 from pvar.ports import Store
 from tests.services import ceph
-from tests.services.processes import require
+from tests.services.processes import common_folder, require
 from tests.services.s3 import S3Server
 
 
 def pytest_collection() -> None:
-    """Imports make no garbage."""
+    """Imports make no garbage; tests that interrupt something are heard."""
     gc.disable()
+    # A shell lets what it starts in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
@@ -26,7 +29,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
     # Often, other than in the programs: what is left unclosed is found in the test that left it.
-    gc.set_threshold(700, 10, 10)
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,6 +46,7 @@ def _own_garbage() -> Iterator[None]:
     """What libraries leave unclosed is found in the file that used them and ignores it."""
     yield
     gc.collect()
+    gc.freeze()  # what is left stays, as after the imports
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +62,9 @@ def moto_s3() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def ceph_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A real S3 server. Tests that use it are marked `service`."""
+    """A real S3 server, shared by the test processes. Tests that use it are marked `service`."""
     require("ceph", ceph.PROGRAMS)
-    with ceph.running(tmp_path_factory.mktemp("ceph")) as server:
+    with ceph.running(common_folder(tmp_path_factory) / "ceph") as server:
         yield server
 
 

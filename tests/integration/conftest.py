@@ -1,6 +1,5 @@
 """Services that several integration tests share."""
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from infra.models import fetch_model
 from tests.services import docker, prefect_server
 from tests.services.docker import Engine
 from tests.services.prefect_server import PrefectServer
+from tests.services.processes import common_folder, locked
 
 
 @pytest.fixture(scope="session")
@@ -84,10 +84,8 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def _shared_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
     """A folder that the test processes have in common (it may not exist yet), held by one."""
-    own = factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    with (shared / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    shared = common_folder(factory)
+    with locked(shared / f"{name}.lock"):
         yield shared / name
 
 

@@ -67,10 +67,10 @@ def test_a_run_that_a_worker_took_and_never_started_is_marked_crashed(
 
 def start_endless() -> FlowRun:
     """A run of a stage that takes very long, for whoever takes it."""
-    stage_flows.deploy("endless", "endless", "pvar-process")
+    stage_flows.deploy("endless", "lost", "pvar-process")
     parameters = {"config": {}, "node": "sample", "parent_run": None}
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name("sample/endless")
+        deployment = client.read_deployment_by_name("sample/lost")
         return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
 
 

@@ -10,6 +10,7 @@ Method: https://docs.ceph.com/en/pacific/install/manual-deployment/, without the
 which S3 does not need.
 """
 
+import json
 import secrets
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.services.processes import answers, free_port, stop, wait_until
+from tests.services.processes import answers, free_port, shared, stop, wait_until
 from tests.services.s3 import S3Server
 
 PROGRAMS = (
@@ -104,13 +105,20 @@ def stop_all(folder: Path) -> None:
 
 @contextmanager
 def running(folder: Path) -> Iterator[S3Server]:
-    """A server for the time of the body; its data is removed afterwards."""
-    server = start(folder)
-    try:
-        yield server
-    finally:
-        stop_all(folder)
-        shutil.rmtree(folder)
+    """A server for all processes that name this folder; its data goes with the last of them."""
+    cluster, client = folder / "cluster", folder / "client.json"
+
+    def begin() -> None:
+        shutil.rmtree(cluster, ignore_errors=True)  # of an attempt that failed
+        client.write_text(json.dumps(start(cluster)))
+
+    def end() -> None:
+        client.unlink(missing_ok=True)
+        stop_all(cluster)
+        shutil.rmtree(cluster)
+
+    with shared(folder, is_up=client.exists, start=begin, stop=end):
+        yield S3Server(*json.loads(client.read_text()))
 
 
 def _start_monitor(folder: Path, fsid: str, address: str) -> None:

@@ -12,7 +12,6 @@ The engine runs without iptables and the bridge `docker0`, which sandboxes often
 one's own and published ports work, ways out of them do not, so builds use the host's network.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.services.processes import require, stop, wait_until
+from tests.services.processes import locked, require, shared, stop, wait_until
 
 PROGRAMS = ("dockerd", "docker", "debootstrap")
 ROOT = Path(__file__).parents[2]
@@ -72,7 +71,7 @@ class Engine(NamedTuple):
     def build(self, target: str) -> str:
         """Build an image of the project and return its tag; cached steps take no time."""
         tag = f"pvar:{target}"
-        with _lock("build.lock"):
+        with locked(FOLDER / "build.lock"):
             _make_base(self)
             _make_build_image(self)
             given = (f"BASE_IMAGE={BASE}", f"BUILD_IMAGE={BUILD}", VLLM_WITHOUT_GPU)
@@ -96,17 +95,9 @@ def require_engine() -> None:
 @contextmanager
 def running() -> Iterator[Engine]:
     """The engine, shared with other test processes; whoever leaves last stops it."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     engine = Engine(f"unix://{FOLDER}/docker.sock")
-    with (FOLDER / "users.lock").open("w") as users:
-        fcntl.flock(users, fcntl.LOCK_SH)
-        with _lock("start.lock"):
-            if not _answers(engine):
-                _start(engine)
-        try:
-            yield engine
-        finally:
-            _stop_if_last(users.fileno())
+    with shared(FOLDER, is_up=lambda: _answers(engine), start=lambda: _start(engine), stop=_stop):
+        yield engine
 
 
 def _start(engine: Engine) -> None:
@@ -127,11 +118,7 @@ def _start(engine: Engine) -> None:
     wait_until(lambda: _answers(engine), f"the Docker engine (see {FOLDER / 'engine.log'})")
 
 
-def _stop_if_last(users: int) -> None:
-    try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return  # somebody else still works with it
+def _stop() -> None:
     pid_file = FOLDER / "engine.pid"
     if pid_file.exists():
         stop(int(pid_file.read_text()), marker=str(pid_file))
@@ -142,13 +129,6 @@ def _answers(engine: Engine) -> bool:
         ["docker", "--host", engine.host, "version"], capture_output=True, check=False
     )
     return asked.returncode == 0
-
-
-@contextmanager
-def _lock(name: str) -> Iterator[None]:
-    with (FOLDER / name).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make_base(engine: Engine) -> None:

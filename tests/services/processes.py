@@ -1,11 +1,13 @@
 """What every service needs: a free port, waiting for an answer, and an end by process id."""
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,46 @@ def stop(pid: int, marker: str, timeout_seconds: float = 20) -> None:
         wait_until(lambda: not _is_ours(pid, marker), f"end of process {pid}", timeout_seconds)
     except TimeoutError:
         os.kill(pid, signal.SIGKILL)
+
+
+def common_folder(factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that the test processes of one run have in common."""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@contextmanager
+def shared(
+    folder: Path,
+    *,
+    is_up: Callable[[], bool],
+    start: Callable[[], object],
+    stop: Callable[[], object],
+) -> Iterator[None]:
+    """A service in `folder` for several test processes: the first starts it, the last stops it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "users.lock").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        with locked(folder / "start.lock"):
+            if not is_up():
+                start()
+        try:
+            yield
+        finally:
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass  # somebody else still works with it
+            else:
+                stop()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def are_promised() -> bool:

@@ -29,6 +29,8 @@ finite = st.floats(-1e4, 1e4, allow_nan=False)
 matrices = hnp.arrays(
     np.float64, hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=7), elements=finite
 )
+SMALLEST_NORMAL = np.finfo(np.float64).tiny
+"""Numbers below have fewer digits."""
 sometimes_missing = hnp.arrays(
     np.float64, (4, 6), elements=st.one_of(finite, st.sampled_from([math.nan, math.inf, -math.inf]))
 )
@@ -106,7 +108,10 @@ def test_shifting_a_prompts_rewards_changes_nothing(rewards, shift):
 def test_the_order_of_responses_does_not_matter(rewards, data):
     order = data.draw(st.permutations(range(rewards.shape[1])))
     np.testing.assert_allclose(
-        pvar.preference_variance(rewards[:, order]), pvar.preference_variance(rewards), rtol=1e-13
+        pvar.preference_variance(rewards[:, order]),
+        pvar.preference_variance(rewards),
+        rtol=1e-13,
+        atol=SMALLEST_NORMAL,
     )
 
 
@@ -127,6 +132,7 @@ def test_repeating_all_responses_only_adds_pairs_of_equals(rewards):
         pvar.preference_variance(np.tile(rewards, (1, 2))),
         pvar.preference_variance(rewards) * (2 * num - 2) / (2 * num - 1),
         rtol=1e-13,
+        atol=SMALLEST_NORMAL,
     )
 
 

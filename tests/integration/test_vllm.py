@@ -1,7 +1,16 @@
-"""Sampling with the real vLLM and the real SmolLM2, on the CPU: one engine for all tests."""
+"""Sampling and scoring with the real vLLM, on the CPU.
+
+One engine of the real SmolLM2 samples for all tests, and all are in one file, because to import
+vLLM takes a process a quarter of a minute.
+"""
 
 import importlib
+import json
 import multiprocessing
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +20,26 @@ import psutil
 import pytest
 from transformers import AutoTokenizer
 
+from infra.engines.chat_format import load_chat_format
 from infra.engines.vllm import VllmSampler, load_vllm_sampler
+from infra.rewards.classifier import load_classifier_scorer
+from infra.rewards.vllm_classifier import load_vllm_classifier
 from pvar.chat import prompt_token_ids
 from pvar.config import RuntimeConfig, SamplerSettings
 from pvar.digest import response_id
-from pvar.ports import Rejection, SampleRequest
+from pvar.ports import Rejection, SampleRequest, ScoreRequest
 from pvar.records import Message, Response
+from pvar.reward_config import ClassifierReward
 from pvar.vllm_config import VllmConfig
+from tests.integration.test_kill import records
 from tests.services.packages import NEEDS_SMOLLM2, NEEDS_VLLM
+from tests.services.processes import wait_until
+from tests.unit.infra.tiny_models import save_classifier
+from tests.workflow import start_workflow
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),  # a busy machine starts vLLM slowly
     NEEDS_VLLM,
     NEEDS_SMOLLM2,
     # Of libraries.
@@ -44,6 +62,16 @@ K = 5
 
 def ask(*questions: str) -> list[SampleRequest]:
     return [SampleRequest(each[:40], (Message("user", each),)) for each in questions]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet_end() -> Iterator[None]:
+    """A closed engine's thread holds what is unclosed a little longer; it is to be found here."""
+    yield
+    names = ("EngineCoreOutputQueueThread", "MPClientEngineMonitor")
+    wait_until(
+        lambda: not any(each.name in names for each in threading.enumerate()), "vLLM's threads"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +186,98 @@ def test_nobody_is_told_of_the_use(sampler: VllmSampler) -> None:
     assert not usage.is_usage_stats_enabled()
 
 
+def engine_below(process: psutil.Process) -> list[psutil.Process]:
+    """vLLM's processes among the descendants: core and worker."""
+    return [each for each in process.children(recursive=True) if each.name().startswith("VLLM::")]
+
+
+def test_a_killed_stage_keeps_its_shards_and_leaves_no_engine(
+    smollm2: Path, sampler: VllmSampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = {
+        "prompts_per_shard": 2,
+        "lease_seconds": 60,
+        "vllm": {"enforce_eager": True, "kv_cache_gib": 1},
+    }
+    sample = SETTINGS.model_dump(exclude_unset=True) | {"num_responses": 2}
+    changes = {"policy": str(smollm2), "sample": sample, "runtime": runtime}
+    home = tmp_path / "home"
+    flow = start_workflow(home, **changes)
+    flow.make("ingest")
+    command = [sys.executable, "-m", "tests.stage_process", str(home), json.dumps(changes)]
+    with subprocess.Popen([*command, "sample"], cwd=Path(__file__).parents[2]) as killed:
+        started = psutil.Process(killed.pid)
+        wait_until(
+            lambda: records(flow, "sample") >= 2 or killed.poll() is not None,
+            "two shards",
+            250,
+            pause_seconds=0.02,
+        )
+        engine = engine_below(started)
+        killed.send_signal(signal.SIGKILL)  # it alone: vLLM's processes must notice
+    assert killed.returncode == -signal.SIGKILL, "it was over before it could be killed"
+    assert len(engine) == 2
+    _, left = psutil.wait_procs(engine, timeout=30)
+    assert left == []
+    kept = flow.objects("sample")
+    num_recorded = records(flow, "sample")
+
+    def running(folder: Path, settings: SamplerSettings, _: RuntimeConfig) -> VllmSampler:
+        return VllmSampler(sampler.engine, load_chat_format(folder, settings), settings)
+
+    # Another engine of the same settings would start for a minute.
+    monkeypatch.setattr("infra.engines.vllm.load_vllm_sampler", running)
+    monkeypatch.setattr(VllmSampler, "close", lambda _: None)
+    again = flow.make("sample")
+
+    manifest = again.artifact.manifest
+    assert again.shards_made == len(manifest.shards) - num_recorded >= 1
+    after = flow.objects("sample")
+    # Documents and shards are as they were; a file of the shard that was in the making may differ.
+    recorded = {key for key in kept if key.endswith(".json")}
+    assert {key: after[key] for key in recorded} == {key: kept[key] for key in recorded}
+    responses = again.artifact.rows("responses.parquet", Response)
+    assert len({each.response_id for each in responses}) == manifest.accounts.rows_out
+    assert manifest.accounts.rows_in == manifest.accounts.rows_out == len(responses)
+
+
 def test_closing_ends_the_engine_s_processes(sampler: VllmSampler) -> None:
-    """The last test of the file: the engine is gone after it."""
+    """The last test with the engine, which is gone after it."""
     engines = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
     processes = [*engines, *(each for own in engines for each in own.children(recursive=True))]
     assert processes
     sampler.close()
     _, left = psutil.wait_procs(processes, timeout=30)
     assert left == []
+
+
+ANSWERS = ("yes", "no, and for a reason that takes longer to say", "maybe " * 12, "", "yes")
+REQUESTS = [
+    ScoreRequest(question, f"{question}/{row}", (Message("user", question),), answer)
+    for question in ("Is it?", "Why would anybody ask such a thing at this hour?")
+    for row, answer in enumerate(ANSWERS)
+]
+
+
+def test_a_classifier_scores_as_in_transformers_with_the_same_reasons(tmp_path: Path) -> None:
+    """A one-logit model, in both backends."""
+    # Four heads of width 32, the least that vLLM's attention has.
+    folder = save_classifier(tmp_path / "model", seed=3, hidden_size=128, intermediate_size=128)
+    settings = ClassifierReward(name="tiny", model=str(folder), max_length_tokens=512)
+    wanted = load_classifier_scorer(folder, settings, None).score(REQUESTS)
+    runtime = RuntimeConfig(vllm=VllmConfig(enforce_eager=True, kv_cache_gib=0.25))
+    scorer = load_vllm_classifier(folder, settings, runtime)
+    found = scorer.score(REQUESTS)
+    scorer.close()
+
+    assert [(each.response_id, each.reason) for each in found] == [
+        (each.response_id, each.reason) for each in wanted
+    ]
+    assert sum(each.reason == "empty_response" for each in found) == 2
+    rewards = [each.reward for each in wanted if each.reward is not None]
+    assert max(rewards) - min(rewards) > 0.1  # they say something
+    # float32 in both, sums in another order.
+    assert [each.reward for each in found if each.reward is not None] == pytest.approx(
+        rewards, abs=1e-4 * max(map(abs, rewards))
+    )
+    assert found[0].reward == found[4].reward  # equal texts
