@@ -33,36 +33,28 @@ pytestmark = [
 ]
 
 
-def test_a_run_killed_together_with_its_worker_is_marked_crashed(
-    server: PrefectServer, tmp_path: Path
-) -> None:
+def test_lost_runs_are_marked_crashed(server: PrefectServer, tmp_path: Path) -> None:
+    """One is killed together with its worker; another was taken and never started, as when its
+    container is killed at once, of which Prefect's worker may say nothing."""
     # Shipped are 90 s, three heartbeats; one of them is enough to see it work.
-    with quicker(tmp_path / "infra", "heartbeat-lost", shipped=90, within=33):
-        run = start_endless()
+    shorter = {"heartbeat-lost": (90, 33), "start-lost": (1800, 10)}
+    with quicker(tmp_path / "infra", shorter), get_client(sync_client=True) as client:
+        killed = start_endless()
         with server.worker("pvar-process", PYTHONPATH=str(ROOT)) as worker:
-            wait_until(lambda: state(run)[0] == "Running", "the run", 300, pause_seconds=0.5)
+            wait_until(lambda: state(killed)[0] == "Running", "the run", 300, pause_seconds=0.5)
             kill_tree(worker)  # at once, so that nobody is left to tell
-        assert state(run)[0] == "Running"
-        wait_until(lambda: state(run)[0] != "Running", "the automation", 120, pause_seconds=1)
-        assert state(run) == ("Crashed", "The process gave no sign of life for 90 seconds.")
+        assert state(killed)[0] == "Running"
 
-
-def test_a_run_that_a_worker_took_and_never_started_is_marked_crashed(
-    server: PrefectServer, tmp_path: Path
-) -> None:
-    """As when its container is killed at once, of which Prefect's worker may say nothing."""
-    with (
-        quicker(tmp_path / "infra", "start-lost", shipped=1800, within=10),
-        get_client(sync_client=True) as client,
-    ):
-        run = start_endless()
-        waiting = start_endless()
-        client.set_flow_run_state(run.id, Pending())
-        wait_until(lambda: state(run)[0] != "Pending", "the automation", 60)
+        taken, waiting = start_endless(), start_endless()
+        client.set_flow_run_state(taken.id, Pending())
+        wait_until(lambda: state(taken)[0] != "Pending", "the automation", 60)
         told = "The run had not started 30 minutes after a worker took it."
-        assert state(run) == ("Crashed", told)
+        assert state(taken) == ("Crashed", told)
         assert state(waiting)[0] in ("Scheduled", "Late")  # nobody took it: a worker still may
         client.delete_flow_run(waiting.id)
+
+        wait_until(lambda: state(killed)[0] != "Running", "the automation", 120, pause_seconds=1)
+        assert state(killed) == ("Crashed", "The process gave no sign of life for 90 seconds.")
 
 
 def start_endless() -> FlowRun:
@@ -82,16 +74,17 @@ def state(of: FlowRun) -> tuple[str | None, str | None]:
 
 
 @contextmanager
-def quicker(folder: Path, name: str, *, shipped: int, within: int) -> Iterator[None]:
-    """Everything registered, with less patience in one automation than the shipped seconds."""
+def quicker(folder: Path, seconds: dict[str, tuple[int, int]]) -> Iterator[None]:
+    """Everything registered, with less patience in some automations: shipped seconds, and ours."""
     shutil.copytree(packaged_folder() / "work_pools", folder / "work_pools")
     shutil.copytree(packaged_folder() / "automations", folder / "automations")
     shutil.copy(packaged_folder() / "prefect.yaml", folder)
-    path = folder / "automations" / f"{name}.yaml"
-    automation = yaml.safe_load(path.read_text())
-    assert automation["trigger"]["within"] == shipped
-    automation["trigger"]["within"] = within
-    path.write_text(yaml.safe_dump(automation))
+    for name, (shipped, ours) in seconds.items():
+        path = folder / "automations" / f"{name}.yaml"
+        automation = yaml.safe_load(path.read_text())
+        assert automation["trigger"]["within"] == shipped
+        automation["trigger"]["within"] = ours
+        path.write_text(yaml.safe_dump(automation))
     deploy(folder, ("process",), config=RetrainConfig())
     try:
         yield
