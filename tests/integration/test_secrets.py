@@ -8,6 +8,7 @@ connections fail.
 
 import base64
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import yaml
 from tests.services import completions_server
 from tests.services.chat_server import Sent, serving
 from tests.services.processes import answers, free_port, wait_until
+from tests.services.registry import empty_database
 from tests.services.s3 import S3Server
 from tests.workflow import fake_settings, write_prompts
 
@@ -181,7 +183,7 @@ def found_in(data: bytes) -> list[str]:
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
     """An MLflow server on a database; it asks for no password and takes any."""
     folder, port = tmp_path_factory.mktemp("mlflow-server"), free_port()
-    backend = f"sqlite:///{folder}/mlflow.db"
+    backend = f"sqlite:///{shutil.copy(empty_database(), folder / 'mlflow.db')}"
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend, "--host",
