@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import threading
-from contextlib import suppress
 
 from infra.engines.vllm import OWNER
 
@@ -27,8 +26,16 @@ class WorkerExtension:
 
 def _end_with(owner: int) -> None:
     """Wait for the owner's end, then kill the engine's core and this worker (or both in one)."""
-    with suppress(ProcessLookupError):  # it died while this process started
-        select.select([os.pidfd_open(owner)], [], [])
+    try:
+        descriptor = os.pidfd_open(owner)
+    except ProcessLookupError:
+        pass  # it died while this process started
+    except OSError:
+        return  # an old kernel, or a sandbox that forbids it
+    else:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll()
     core = multiprocessing.parent_process()
     if core is not None and core.pid not in (None, owner) and core.is_alive():
         os.kill(core.pid, signal.SIGKILL)

@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -192,8 +193,8 @@ def test_no_credential_reached_prefect(platform: Platform) -> None:
 def test_a_killed_container_is_an_error_of_the_pipeline(platform: Platform) -> None:
     """Other prompts than before, so that there is something to do.
 
-    Killed as it starts: the worker mostly sees that, and where it says nothing (the container was
-    gone before it could look) the automation `start-lost` does.
+    Killed as it starts, but not before the worker could look: of that it says nothing, and the
+    automation `start-lost` does, here after a minute and a half.
     """
     killer = threading.Thread(target=_kill_next_ingest, args=(platform.engine,))
     killer.start()
@@ -237,4 +238,5 @@ def _kill_next_ingest(engine: Engine) -> None:
         assert events.stdout is not None
         container = events.stdout.readline().strip()
         events.kill()
+    time.sleep(1)  # it imports for several
     engine.run("kill", container)
