@@ -3,11 +3,15 @@
 import atexit
 import gc
 import logging
+import os
 
 # A worker's process shows in Prefect's UI what our loggers say (PREFECT_LOGGING_EXTRA_LOGGERS in
 # infra/work_pools), but leaves their level to the root logger's, which is WARNING.
 for _name in ("flows", "tasks", "infra", "pvar"):
     logging.getLogger(_name).setLevel(logging.INFO)
+
+# MLflow and Prefect would tell their makers how they are used, each in its own way.
+os.environ.setdefault("DO_NOT_TRACK", "true")
 
 # Imports make a million objects that stay. To look for garbage among them again and again, and once
 # more at the end, takes a fifth of the time that a process needs to start and to end.

@@ -17,6 +17,13 @@ from tests.services.processes import common_folder, require
 from tests.services.s3 import S3Server
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Every warning is an error but that of a closed socket whose answer was not read to its end:
+    libraries leave them, and the garbage collector meets the two in any order."""
+    closed = r"ignore:unclosed <socket.socket \[closed\]:ResourceWarning"
+    config.addinivalue_line("filterwarnings", closed)
+
+
 def pytest_collection() -> None:
     """Imports make no garbage; tests that interrupt something are heard."""
     gc.disable()
