@@ -168,6 +168,7 @@ class Tracking:
         import json
 
         from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.exceptions import MlflowException
 
         datasets = [
             DatasetInput(
@@ -181,7 +182,11 @@ class Tracking:
             )
             for name, artifact in inputs.items()
         ]
-        if datasets:
+        if not datasets:
+            return
+        try:
+            self.client.log_inputs(run, datasets)
+        except MlflowException:  # most likely another worker logged the same ones just now
             self.client.log_inputs(run, datasets)
 
     def log_file(self, run: str, path: Path) -> None:
