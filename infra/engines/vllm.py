@@ -125,9 +125,9 @@ def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> Engine:
         )
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ[OWNER] = str(os.getpid())
     from vllm import LLM
 
+    os.environ[OWNER] = str(os.getpid())
     try:
         return LLM(
             model=str(folder),
