@@ -174,4 +174,5 @@ ADAPTIVE_SAMPLE = Stage(
     plan=plan_prompts,
     open_worker=_open_worker,
     summarise=_summarise,
+    unit="prompts",
 )

@@ -95,6 +95,7 @@ def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
             min_coverage=job.spec.required_coverage,
             orders=job.spec.orders,
             seed=job.spec.seed,
+            progress=job.progress,
         )
         verdicts = result.final_verdicts()
         write_table(folder / VERDICTS, verdicts, Verdict)

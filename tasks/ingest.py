@@ -66,12 +66,15 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
             f"{job.spec.source_location}: none of its {num_rows} rows is a prompt{unusable}; "
             'give rows such as {"prompt": "…"} or {"prompt": "…", "chosen": "…", "rejected": "…"}'
         )
+    job.progress.begin(f"looking for duplicates among {len(prompts)} prompts")
     deduplicated = deduplicate(prompts, min_similarity=job.spec.near_duplicate_similarity)
     rejected += [
         RejectedRow(each.prompt_id, each.reason, f"like {each.kept_prompt_id}")
         for each in deduplicated.removed
     ]
+    job.progress.begin("reading the prompts of benchmarks", unit="rows")
     evaluation = list(_evaluation_prompts(job))
+    job.progress.begin(f"comparing with {len(evaluation)} prompts of benchmarks")
     training = [prompt for prompt in deduplicated.prompts if prompt.split == "train"]
     clean = decontaminate(training, evaluation, ngram_words=job.spec.decontaminate_ngram_words)
     rejected += [
@@ -103,7 +106,9 @@ def _told(rejected: list[RejectedRow]) -> str:
 
 def _read(job: Job[IngestSpec]) -> _Ingested:
     prompts, rejected = [], []
+    job.progress.begin("reading the source", unit="rows")
     for row in job.ports.source_rows(job.spec.source_location):
+        job.progress.advance()
         if isinstance(row, BadRow):
             rejected.append(RejectedRow(f"line {row.number}", "unreadable_line", row.reason))
             continue
@@ -129,6 +134,7 @@ def _excerpt(fields: object) -> str:
 def _evaluation_prompts(job: Job[IngestSpec]) -> Iterator[EvaluationPrompt]:
     for location in job.spec.decontaminate_locations:
         for row in job.ports.source_rows(location):
+            job.progress.advance()
             if isinstance(row, BadRow):
                 raise InputError(f"{location}: line {row.number} is unreadable: {row.reason}")
             text = row.fields.get("instruction", row.fields.get("prompt"))

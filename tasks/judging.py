@@ -21,6 +21,7 @@ from pvar.judging import Answer, JudgeBudget, MeteredJudge, prompt_text
 from pvar.judging_result import BUDGET_SPENT, JudgedPair, JudgingResult, Showing
 from pvar.ports import Judge
 from pvar.records import Comparison
+from tasks.progress_log import ProgressLog
 from tasks.verdict_cache import VerdictCache
 
 _log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class _Session:
     judge: Judge
     cache: VerdictCache | None
     budget: JudgeBudget
+    progress: ProgressLog
     opinions: dict[Comparison, _Opinion] = field(default_factory=dict)
     num_calls: int = 0
     num_cached: int = 0
@@ -56,6 +58,7 @@ class _Session:
         for answer in _answers(self.judge, self._unknown(comparisons)):
             self._learn(answer)
             self._pay(answer.usd)
+            self.progress.advance()
 
     def _unknown(self, comparisons: Iterable[Comparison]) -> Iterator[Comparison]:
         """Hand out what the judge has to be asked; it comes for the next when it is free."""
@@ -64,8 +67,10 @@ class _Session:
             if kept is not None:
                 self.opinions[comparison] = _Opinion(kept.preference, kept.evidence)
                 self.num_cached += 1
+                self.progress.skip()
             elif self._is_spent():
                 self.opinions[comparison] = _Opinion(None, reason=BUDGET_SPENT)
+                self.progress.skip()
             else:
                 self.num_calls += 1
                 yield comparison
@@ -100,6 +105,7 @@ def judge_pairs(
     min_coverage: float,
     orders: Orders = "both",
     seed: int = 0,
+    progress: ProgressLog | None = None,
 ) -> JudgingResult:
     """Judge pairs: each comparison has the opponent's answer first, the challenger's second.
 
@@ -110,10 +116,14 @@ def judge_pairs(
     """
     began = time.monotonic()
     swaps = [_swaps(comparison, orders, seed) for comparison in comparisons]
-    session = _Session(judge, cache, budget)
+    progress = progress or ProgressLog("judging")
+    session = _Session(judge, cache, budget, progress)
     # Both orders of a pair are neighbours: a budget that ends early leaves whole pairs.
-    shown = (_shown(c, swap) for c, each in zip(comparisons, swaps, strict=True) for swap in each)
-    session.ask(dict.fromkeys(shown))
+    shown = dict.fromkeys(
+        _shown(c, swap) for c, each in zip(comparisons, swaps, strict=True) for swap in each
+    )
+    progress.begin(total=len(shown), unit="verdicts")
+    session.ask(shown)
     result = JudgingResult(
         pairs=tuple(
             JudgedPair(c.prompt_id, tuple(_showing(c, swap, session.opinions) for swap in each))

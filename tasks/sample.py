@@ -179,4 +179,5 @@ SAMPLE = Stage(
     plan=plan_prompts,
     open_worker=_open_worker,
     summarise=summarise_responses,
+    unit="prompts",
 )

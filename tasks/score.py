@@ -119,4 +119,11 @@ def _summarise(job: Job[ScoreSpec], artifact: Artifact) -> Summary:
     }
 
 
-SCORE = Stage(name="score", version=1, plan=_plan, open_worker=_open_worker, summarise=_summarise)
+SCORE = Stage(
+    name="score",
+    version=1,
+    plan=_plan,
+    open_worker=_open_worker,
+    summarise=_summarise,
+    unit="responses",
+)

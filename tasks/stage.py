@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -39,6 +39,7 @@ from tasks.artifact import (
 )
 from tasks.gpu_memory import free_gpu_memory
 from tasks.lease import hold, try_acquire
+from tasks.progress_log import ProgressLog
 from tasks.tables import num_rows
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class Job(Generic[Spec]):
     """A local folder of this artifact, for files that need not survive."""
     log_step: Callable[[int, Mapping[str, float]], None]
     """Reports figures while the work goes on (step, name → value)."""
+    progress: ProgressLog = field(default_factory=lambda: ProgressLog("job"))
+    """Reports how far the work is; `run_stage` starts one with the artifact's name."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Stage(Generic[Spec]):
     One that raises because the shards are worthless takes them back first (`discard_shards`): they
     are recorded once, and every later run would end with them.
     """
+    unit: str = "rows"
+    """Plural noun of what its shards are cut from, in reports of progress."""
 
 
 class Outcome(NamedTuple):
@@ -110,10 +115,13 @@ def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Outcome:
     manifest = verified_manifest(store, keys, job.inputs)
     made = 0
     if manifest is None:
-        recipe = _begin(store, stage, recipe, job)
-        made = _make_missing_shards(stage, recipe, job)
-        free_gpu_memory()
-        manifest = _complete(stage, recipe, job)
+        with job.progress.nested(keys.root) as progress:
+            job = replace(job, progress=progress)
+            recipe = _begin(store, stage, recipe, job)
+            made = _make_missing_shards(stage, recipe, job)
+            free_gpu_memory()
+            progress.begin("computing the summary")
+            manifest = _complete(stage, recipe, job)
     seconds = time.monotonic() - began
     rows = manifest.accounts
     logger.info(
@@ -205,10 +213,11 @@ def _discard_stale(store: Store, recipe: Recipe, job: Job[Any]) -> None:
 def _make_missing_shards(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> int:
     """Claim and make shards until all have a record; returns how many were made here."""
     made = 0
-    missing = list(recipe.shards)
+    missing = _missing(job, recipe.shards)
+    _begin_counting(stage, recipe, missing, job)
     with ExitStack() as stack:
         work: Work | None = None
-        while missing := [shard for shard in missing if not _is_recorded(job, shard)]:
+        while missing:
             claimed_any = False
             for shard in missing:
                 lease = try_acquire(
@@ -223,13 +232,37 @@ def _make_missing_shards(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> in
                     if _is_recorded(job, shard):  # finished between the look and the claim
                         continue
                     if work is None:
+                        job.progress.begin("loading")
                         work = stack.enter_context(stage.open_worker(job))
+                        _begin_counting(stage, recipe, missing, job)
                     _make_shard(job, recipe, shard, work)
                     made += 1
             if not claimed_any:
-                logger.debug("%s: waiting for %d shards of others", job.keys.root, len(missing))
+                num = f"{len(missing)} of {len(recipe.shards)}"
+                job.progress.say(f"waiting for other workers' shards ({num})")
                 time.sleep(POLL_SECONDS)
+            missing = _missing(job, missing)
+            job.progress.reach(_num_rows(recipe.shards) - _num_rows(missing))
     return made
+
+
+def _missing(job: Job[Any], shards: Sequence[ShardSpec]) -> list[ShardSpec]:
+    return [shard for shard in shards if not _is_recorded(job, shard)]
+
+
+def _begin_counting(
+    stage: Stage[Any], recipe: Recipe, missing: Sequence[ShardSpec], job: Job[Any]
+) -> None:
+    """Count complete rows; a stage that is not cut into shards of rows begins its own counts."""
+    if total := _num_rows(recipe.shards):
+        done = total - _num_rows(missing)
+        job.progress.begin(total=total, unit=stage.unit, done=done)
+    else:
+        job.progress.begin("working")
+
+
+def _num_rows(shards: Sequence[ShardSpec]) -> int:
+    return sum(shard.stop - shard.start for shard in shards)
 
 
 def _is_recorded(job: Job[Any], shard: ShardSpec) -> bool:
@@ -247,6 +280,8 @@ def _is_recorded(job: Job[Any], shard: ShardSpec) -> bool:
 
 def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> None:
     began = time.monotonic()
+    if shard.stop > shard.start:
+        job.progress.say("")  # it may have waited for others before
     local = job.scratch / "shards" / shard.name
     local.mkdir(parents=True, exist_ok=True)
     for leftover in sorted(local.rglob("*"), reverse=True):
@@ -259,6 +294,7 @@ def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> 
             "the earlier ones; run the stage again"
         )
     job.ports.store.create(job.keys.record(shard.index), record.to_json())
+    job.progress.advance(shard.stop - shard.start)
     logger.info(
         "%s: shard %d of rows %d–%d: %d rows out in %.1f s",
         job.keys.root,

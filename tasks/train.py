@@ -54,11 +54,13 @@ def _open_worker(job: Job[TrainSpec]) -> Iterator[Work]:
         encoded = _encode(job)
         plan = _plan(job, encoded.pairs, folder)
         watcher = _Report(job)
+        job.progress.begin("loading the model and making the first step")
         if plan.num_processes > 1 or job.runtime.sharding is not None:
             sharding = job.runtime.sharding
             launch_training(plan, watcher, sharding and job.ports.launch_file(sharding))
         else:
             run_training(plan, watcher)
+        job.progress.begin("storing the model")
         write_table(folder / REJECTED, encoded.rejected, RejectedRow)
         return Accounts(
             rows_in=num_pairs,
@@ -122,9 +124,14 @@ class _Report:
 
     def __init__(self, job: Job[TrainSpec]) -> None:
         self._job = job
+        self._is_first = True
 
     def on_step(self, step: TrainStep, num_steps: int) -> None:
         root = self._job.keys.root
+        if self._is_first:  # only now is their number known, also where training goes on
+            self._is_first = False
+            self._job.progress.begin(total=num_steps, unit="steps", done=step.step)
+        self._job.progress.reach(step.step)
         if not math.isfinite(step.loss):
             raise StageError(
                 f"{root}: the loss is {step.loss} at step {step.step}: training diverged; lower "

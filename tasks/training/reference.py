@@ -19,6 +19,7 @@ from pvar.artifacts import Recipe, ShardSpec, Summary
 from pvar.config import TrainConfig
 from pvar.records import Pair, Response
 from tasks.artifact import Artifact, ArtifactKeys
+from tasks.progress_log import ProgressLog
 from tasks.sample import RESPONSES
 from tasks.select import PAIRS
 from tasks.stage import Job, Stage, Work, run_stage
@@ -99,9 +100,10 @@ def _open_worker(job: Job[ReferenceSpec]) -> Iterator[Work]:
     def compute(_: ShardSpec, folder: Path) -> Accounts:
         rows = _rows(encoded.pairs, with_kl=spec.for_kto)
         autocast = spec.precision == "bfloat16"
-        logps = answer_logps(
-            model, [row for four in rows.values() for row in four], autocast=autocast
-        )
+        answers = [row for four in rows.values() for row in four]
+        job.progress.begin(total=len(set(answers)), unit="answers")
+        with counting_answers(model, job.progress):
+            logps = answer_logps(model, answers, autocast=autocast)
         table = [
             ReferenceLogps(pair_id, *[logps[row] for row in four], *[None] * (4 - len(four)))
             for pair_id, four in rows.items()
@@ -114,6 +116,20 @@ def _open_worker(job: Job[ReferenceSpec]) -> Iterator[Work]:
         )
 
     yield compute
+
+
+@contextmanager
+def counting_answers(model: Any, progress: ProgressLog) -> Iterator[None]:
+    """Report each batch that the model has computed."""
+
+    def count(_: Any, __: Any, inputs: Mapping[str, Any], ___: Any) -> None:
+        progress.advance(len(inputs["input_ids"]))
+
+    hook = model.register_forward_hook(count, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _rows(pairs: Sequence[TokenPair], *, with_kl: bool) -> Mapping[str, list[PromptAnswer]]:
