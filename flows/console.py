@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a progress line on a terminal, plain log lines elsewhere.
+"""What a person sees while a run goes on: log lines, and on a terminal a bar for what is running.
 
 Prefect's own console handlers are replaced, so that an error the user can mend shows as one message
 and not as a traceback; the full log with tracebacks is in Prefect's UI.
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pvar.errors import PvarError
+from tasks.progress_log import ProgressLog
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,49 +38,51 @@ class _NoTraceback(logging.Filter):
 
 
 @contextmanager
-def show_progress() -> Iterator[None]:
-    """Log to standard error for as long as the body runs."""
+def show_progress(err: "Console | None" = None) -> Iterator[None]:
+    """Log to `err`, or else to standard error, for as long as the body runs."""
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", ",".join(OUR_LOGGERS))
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # What is logged before a flow begins is for the terminal alone.
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from rich.console import Console
 
-    err = Console(stderr=True)
-    if not err.is_terminal:
-        handler: logging.Handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
-        with _logging_to(handler):
-            yield
-        return
+    err = err or Console(stderr=True)
+    with _bars_on(err) if err.is_terminal else _logging_to(_plain_handler(err)):
+        with ProgressLog("Prefect", "loading"):  # ten seconds on a machine that never did
+            import prefect.logging.configuration
+
+            prefect.logging.configuration.setup_logging()
+        yield
+
+
+def _plain_handler(err: "Console") -> logging.Handler:
+    handler = logging.StreamHandler(err.file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    return handler
+
+
+@contextmanager
+def _bars_on(err: "Console") -> Iterator[None]:
+    from rich.live import Live
     from rich.logging import RichHandler
-    from rich.status import Status
 
-    with Status("starting", console=err) as status:
-        rich = RichHandler(console=err, show_path=False, show_level=False, log_time_format="[%X]")
-        with _logging_to(rich), _logging_to(_StatusHandler(status)):
-            yield
+    from flows.terminal import Bars, is_line
 
-
-class _StatusHandler(logging.Handler):
-    """Shows the newest message as the line that spins."""
-
-    def __init__(self, status: "object") -> None:
-        super().__init__(logging.INFO)
-        self._status = status
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._status.update(record.getMessage())  # type: ignore[attr-defined]
+    lines = RichHandler(console=err, show_path=False, show_level=False, log_time_format="[%X]")
+    lines.addFilter(is_line)
+    bars = Bars()
+    live = Live(console=err, get_renderable=bars.draw, transient=True)
+    with live, _logging_to(lines), _logging_to(bars):
+        yield
 
 
 @contextmanager
 def _logging_to(handler: logging.Handler) -> Iterator[None]:
-    import prefect.logging.configuration
-
-    prefect.logging.configuration.setup_logging()
     handler.addFilter(_NoTraceback())
     loggers = [logging.getLogger(name) for name in OUR_LOGGERS]
     for logger in loggers:

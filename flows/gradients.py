@@ -15,6 +15,7 @@ from pvar.pairs.answers import Answer, usable_answers
 from pvar.variance import preference_variance
 from tasks.artifact import open_artifact
 from tasks.graph import Pinned, plan_nodes
+from tasks.progress_log import ProgressLog
 from tasks.reward_matrix import Rewards, read_rewards
 from tasks.training.gradients import PromptGradient, ScoredAnswers, measure_gradients
 from tasks.training.rows import cut_off_answers
@@ -44,7 +45,13 @@ def gradients_of(config: PipelineConfig, wiring: Wiring, num_prompts: int) -> li
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     sample = _spread(_scored(rewards, tokenizer, pinned), num_prompts)
-    return list(measure_gradients(model, sample, beta=pinned.train.beta))
+    found = []
+    with ProgressLog("gradients") as progress:
+        progress.begin(total=len(sample), unit="prompts")
+        for gradient in measure_gradients(model, sample, beta=pinned.train.beta):
+            found.append(gradient)
+            progress.advance()
+    return found
 
 
 def _existing(folder: Path) -> Path:

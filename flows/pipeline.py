@@ -46,7 +46,8 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
     pinned = pin(config, wiring)
     nodes = plan_nodes(pinned)
     record = _begin(pinned, preset, nodes, wiring)
-    for node in nodes.values():
+    for number, node in enumerate(nodes.values(), start=1):
+        logger.info("stage %d of %d: %s", number, len(nodes), node.name)
         try:
             entry = run_node(node, pinned, wiring, record.mlflow_run)
             if node.name == "ingest":

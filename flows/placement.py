@@ -28,6 +28,7 @@ from pvar.errors import ConfigError, IncompleteError, PvarError, StageError
 from pvar.placement import Placement
 from tasks.artifact import open_artifact
 from tasks.graph import Node
+from tasks.progress_log import ProgressLog
 from tasks.stage import verified_manifest
 
 if TYPE_CHECKING:
@@ -164,9 +165,10 @@ def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_C
     began = time.monotonic()
     completed_at: float | None = None
     is_told = False
-    with connected_client() as client:
+    with connected_client() as client, ProgressLog(deployment) as progress:
         while True:
             children = _look(client, started)
+            progress.say(_states(children))
             now = time.monotonic()
             if all(child.is_over for child in children):
                 return children
@@ -185,11 +187,15 @@ def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_C
 
 
 def _too_long(deployment: str, seconds: float, children: list[_Child]) -> str:
-    states = ", ".join(f"{child.name} is {child.state}" for child in children)
     return (
-        f"{deployment} took longer than {seconds:g} s ({states}); its runs are cancelled; raise "
+        f"{deployment} took longer than {seconds:g} s ({_states(children)}); its runs are "
+        "cancelled; raise "
         f"runtime.placement.{deployment.partition('/')[0]}.timeout_seconds, or add workers"
     )
+
+
+def _states(children: list[_Child]) -> str:
+    return ", ".join(f"{child.name} is {child.state}" for child in children)
 
 
 def _nobody_took_it(deployment: str) -> str:

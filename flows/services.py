@@ -23,6 +23,7 @@ from typing import NamedTuple, Self
 import psutil
 
 from pvar.errors import StageError
+from tasks.progress_log import ProgressLog
 
 START_SECONDS = 180.0
 """A first start makes a database, on a busy machine."""
@@ -68,13 +69,15 @@ class Services:
     def wait_until(self, is_ready: Callable[[], bool], what: str) -> None:
         """Wait for a sign of life; StageError if it does not come, or a process ends instead."""
         deadline = time.monotonic() + START_SECONDS
-        while not is_ready():
-            self.check()
-            if time.monotonic() > deadline:
-                raise StageError(
-                    f"{what} is not ready after {START_SECONDS:.0f} s; see the logs in {self._logs}"
-                )
-            time.sleep(POLL_SECONDS)
+        with ProgressLog(what, "starting"):
+            while not is_ready():
+                self.check()
+                if time.monotonic() > deadline:
+                    raise StageError(
+                        f"{what} is not ready after {START_SECONDS:.0f} s; see the logs in "
+                        f"{self._logs}"
+                    )
+                time.sleep(POLL_SECONDS)
 
     def wait(self) -> None:
         """Wait for the first process to end; StageError says which, and its last words."""

@@ -20,6 +20,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from pvar.errors import StageError
+from tasks.progress_log import ProgressLog
 
 STARTUP_TIMEOUT_SECONDS = 180.0
 
@@ -52,8 +53,9 @@ def temporary_server() -> Iterator[None]:
         _refuse_silent_server()
         yield
         return
-    _import_what_runs_need()
-    _wait_until_healthy(f"http://127.0.0.1:{port}/api/health", process)
+    with ProgressLog("temporary Prefect server", "starting"):
+        _import_what_runs_need()
+        _wait_until_healthy(f"http://127.0.0.1:{port}/api/health", process)
     settings = {
         PREFECT_API_URL: f"http://127.0.0.1:{port}/api",
         # Nobody would miss a heartbeat here, and each stage waits a second for its last one.

@@ -5,11 +5,14 @@ The package holds a quantised GGUF file. It is dequantised once into a plain Hug
 quantisation settings, so its weights move into a plain LlamaForCausalLM.
 """
 
+import logging
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pvar.errors import ModelError
+
+logger = logging.getLogger(__name__)
 
 
 class BundledModel(NamedTuple):
@@ -39,6 +42,7 @@ def convert_bundled_model(name: str, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
     weights = _weights(BUNDLED[name])
+    logger.info("converting %s from %s, once: this takes about half a minute", name, weights.name)
     quantised = AutoModelForCausalLM.from_pretrained(
         weights.parent, gguf_file=weights.name, dtype=torch.float32
     )

@@ -12,6 +12,7 @@ there and enters artifact digests. Only safetensors are loaded and no remote cod
 """
 
 import hashlib
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -26,8 +27,13 @@ from infra.store.keys import check_key
 from pvar.errors import ModelError, NotFoundError, StoreError
 from pvar.ports import RegisteredVersion
 
+logger = logging.getLogger(__name__)
+
 WANTED_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*")
 """What is taken of a Hub repository: no pickles, no code."""
+
+LARGE_BYTES = 10**9
+"""To read a model of this size takes seconds, and is announced."""
 
 
 def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) -> str:
@@ -90,6 +96,7 @@ def fetch_model(
 def _cached(folder: Path, fill: Callable[[Path], None]) -> Path:
     """`folder`, filled once: a fetch that is interrupted leaves nothing that looks complete."""
     if not folder.exists():
+        logger.info("fetching a model into %s", folder)
         partial = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.part")
         partial.mkdir(parents=True)
         try:
@@ -125,7 +132,11 @@ def _refuse_without_safetensors(folder: Path) -> None:
 def _folder_digest(folder: Path) -> str:
     """SHA-256 over the names and contents of the files of the folder."""
     whole = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    num_bytes = sum(path.stat().st_size for path in paths)
+    if num_bytes >= LARGE_BYTES:
+        logger.info("reading the %.1f GB of %s for its digest", num_bytes / 1e9, folder)
+    for path in paths:
         with path.open("rb") as file:
             whole.update(
                 f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
@@ -187,6 +198,8 @@ def _hub_folder(reference: str, cause: Exception | None = None) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     repository, _, revision = reference.partition("@")
+    if cause is None:
+        logger.info("fetching %s from the Hub, as far as it is not in the local cache", reference)
     try:
         folder = snapshot_download(
             repository,

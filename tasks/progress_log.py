@@ -104,9 +104,14 @@ class ProgressLog:
         self._phase = phase._replace(done=phase.done + num, done_before=phase.done_before + num)
 
     @property
+    def is_over(self) -> bool:
+        """Whether the work has ended."""
+        return self._over.is_set()
+
+    @property
     def is_shown(self) -> bool:
         """Whether it goes on, and no part of it is shown instead."""
-        return not (self._over.is_set() or self._is_paused)
+        return not (self.is_over or self._is_paused)
 
     def snapshot(self) -> Snapshot:
         """How far it is now."""

@@ -38,13 +38,15 @@ def gradients(
     out
         Folder for the table (gradients.csv) and the figure (gradients.svg).
     """
-    from flows.console import console
+    from flows.console import console, show_progress
     from flows.gradients import gradients_of
     from flows.wiring import connect
     from infra.presets import load_config
     from tasks.training.gradients import agreement, draw_gradients
 
-    found = gradients_of(load_config(preset, set_), connect(), prompts)
+    config = load_config(preset, set_)
+    with show_progress():
+        found = gradients_of(config, connect(), prompts)
     out.mkdir(parents=True, exist_ok=True)
     _write(found, out / "gradients.csv")
     draw_gradients(found, out / "gradients.svg")

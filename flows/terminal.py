@@ -1,0 +1,56 @@
+"""What is running, drawn at the bottom of a terminal: a bar, counts, speed and time left for each.
+
+    sample/ab12…  ━━━━━━━━━━━━━━━          54 of 108 prompts (50 %), 1.4 prompts/s, about 38 s left
+
+The records of `tasks/progress_log.py` carry the progress itself; it is drawn anew several times a
+second until it is over, and its log lines are not printed.
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+from tasks.progress_log import ProgressLog
+from tasks.progress_text import to_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+BAR_WIDTH = 30
+
+
+def progress_of(record: logging.LogRecord) -> ProgressLog | None:
+    """The progress that a record reports; None for any other record."""
+    progress = getattr(record, "progress", None)
+    return progress if isinstance(progress, ProgressLog) else None
+
+
+class Bars(logging.Handler):
+    """Learns of what is running from log records, and draws it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._running: tuple[ProgressLog, ...] = ()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add a bar for a progress that is new."""
+        progress = progress_of(record)
+        if progress is not None and progress not in self._running:
+            self._running = (*(each for each in self._running if not each.is_over), progress)
+
+    def draw(self) -> "Table":
+        """A line for each that runs now; called from the thread that refreshes the terminal."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        for progress in self._running:
+            if progress.is_shown:
+                now = progress.snapshot()
+                bar = ProgressBar(total=now.total, completed=now.done, width=BAR_WIDTH)
+                table.add_row(progress.name, bar, to_text(now))
+        return table
+
+
+def is_line(record: logging.LogRecord) -> bool:
+    """Filter of what is printed above the bars: everything but the progress that they show."""
+    return progress_of(record) is None
