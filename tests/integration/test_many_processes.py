@@ -79,13 +79,13 @@ def test_two_processes_train_as_one_also_after_a_kill(tmp_path: Path) -> None:
         start_new_session=True,
     )  # fmt: skip
     try:
-        wait_until(lambda: bool(checkpoints(two)) or process.poll() is not None, "checkpoint", 200)
+        wait_until(lambda: bool(checkpoints(two)) or process.poll() is not None, "checkpoint")
         assert len(workers(home)) >= 2
     finally:
         process.send_signal(signal.SIGKILL)  # it alone: the others must notice by themselves
         process.wait()
     assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
-    wait_until(lambda: not workers(home), "end of the workers", 20)
+    wait_until(lambda: not workers(home), "end of the workers")
     (resumed_at,) = checkpoints(two)
     time.sleep(0.5)
     assert checkpoints(two) == [resumed_at], "somebody still writes"

@@ -36,7 +36,6 @@ from tests.workflow import fake_settings, write_prompts
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.service,
-    pytest.mark.timeout(900),
     # Raised inside libraries, on ways that this project does not choose.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -88,7 +87,7 @@ class Platform(NamedTuple):
                 state = client.read_flow_run(run.id).state
                 return state is not None and state.is_final()
 
-            wait_until(is_over, "the end of the pipeline", 600)
+            wait_until(is_over, "the end of the pipeline")
             return client.read_flow_run(run.id)
 
     def containers(self) -> dict[str, str]:
