@@ -34,8 +34,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-NEVER_MILLISECONDS = 1000 * NEVER_SECONDS
-
 
 class Site(NamedTuple):
     """Prefect's UI in a browser, with a worker that takes the runs."""
@@ -59,12 +57,8 @@ class Site(NamedTuple):
                 only = DeploymentFilter(id=DeploymentFilterId(any_=[identity]))
                 return client.read_flow_runs(deployment_filter=only)
 
-            self.page.goto(
-                f"{self.address}/deployments/deployment/{identity}/run", timeout=NEVER_MILLISECONDS
-            )
-            expect(self.page.get_by_text("The model to improve")).to_be_visible(
-                timeout=NEVER_MILLISECONDS
-            )
+            self.page.goto(f"{self.address}/deployments/deployment/{identity}/run")
+            expect(self.page.get_by_text("The model to improve")).to_be_visible()
             field = f"xpath=//label[contains(., '{label}')]/following::input[1]"
             self.page.locator(field).first.fill(value)
             self.page.screenshot(path=pictures / "form.png", full_page=True)
@@ -73,8 +67,8 @@ class Site(NamedTuple):
             wait_until(lambda: all(run.state.is_final() for run in runs()), "its end")
             (run,) = runs()
         assert run.state.is_completed(), run.state
-        self.page.goto(f"{self.address}/runs/flow-run/{run.id}", timeout=NEVER_MILLISECONDS)
-        expect(self.page.get_by_text("Completed").first).to_be_visible(timeout=NEVER_MILLISECONDS)
+        self.page.goto(f"{self.address}/runs/flow-run/{run.id}")
+        expect(self.page.get_by_text("Completed").first).to_be_visible()
         self.page.screenshot(path=pictures / "run.png", full_page=True)
         return dict(run.parameters["config"])
 
@@ -100,10 +94,15 @@ def site(tmp_path_factory: pytest.TempPathFactory, migrated_home: Path) -> Itera
             with server.is_ours():
                 deploy(packaged_folder(), ("process",), config=RetrainConfig(pipeline=config))
             browser = playwright.chromium.launch(
-                executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+                executable_path="/usr/bin/chromium",
+                args=["--no-sandbox"],
+                timeout=1000 * NEVER_SECONDS,
             )
             with server.worker("pvar-process"):
-                yield Site(server, browser.new_page(viewport={"width": 1280, "height": 2000}))
+                page = browser.new_page(viewport={"width": 1280, "height": 2000})
+                page.set_default_timeout(1000 * NEVER_SECONDS)
+                expect.set_options(timeout=1000 * NEVER_SECONDS)
+                yield Site(server, page)
             browser.close()
 
 
