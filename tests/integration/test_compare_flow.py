@@ -16,7 +16,6 @@ from tests.workflow import fake_settings, write_prompts
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
     # Raised inside libraries.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

@@ -134,7 +134,7 @@ def test_the_schedule_makes_runs(deployed: Deployed) -> None:
     retrain = read("retrain/retrain")
     assert retrain.global_concurrency_limit is not None
     assert retrain.global_concurrency_limit.limit == 1
-    wait_until(lambda: bool(runs_of(retrain)), "a scheduled retraining", 60)
+    wait_until(lambda: bool(runs_of(retrain)), "a scheduled retraining")
     times = [run.expected_start_time for run in runs_of(retrain)]
     assert {(time.hour, time.minute) for time in times if time} == {(3, 17)}
 
@@ -191,7 +191,6 @@ def test_the_command_says_what_was_registered(server: PrefectServer) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "pools: pvar-process\n" in done.stdout

@@ -10,7 +10,7 @@ import pytest
 from infra.bundled_model import BUNDLED
 from tests.services.docker import BASE, ROOT, Engine
 
-pytestmark = [pytest.mark.slow, pytest.mark.service, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.service]
 
 TARGETS = ("cpu", "train")
 """vLLM's image takes two minutes and 1.5 GB more where nothing is built: by `make images` alone, or

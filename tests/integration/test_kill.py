@@ -2,7 +2,8 @@
 
 The moment is drawn from a seeded generator: after that many shards were recorded, or so long after
 a stage of one shard has taken its lease. Shards are small, so that a kill falls between and into
-them; nothing in the product waits for it.
+them; nothing in the product waits for it. No killed process
+could have ended, however late the kill is on a busy machine: the test holds something it needs.
 """
 
 import json
@@ -23,6 +24,7 @@ import yaml
 
 from pvar.artifacts import Recipe
 from tasks.artifact import read_document
+from tasks.lease import try_acquire
 from tasks.stage import run_stage
 from tasks.tables import TrainStep
 from tests.services.processes import wait_until
@@ -84,17 +86,25 @@ def records(flow: Workflow, name: str) -> int:
 
 
 def kill_when(
-    flow: Workflow, changes: dict[str, Any], name: str, is_time: Callable[[], bool], delay: float
+    flow: Workflow,
+    changes: dict[str, Any],
+    name: str,
+    is_time: Callable[[], bool],
+    *,
+    delay: float,
+    held: str = "/manifest.json",
 ) -> None:
-    """Run a node in a process of its own and kill it some time after `is_time`."""
+    """Run a node in a process of its own and kill it some time after `is_time`.
+
+    It waits where it would put `held`, which is beyond any moment at which it may be killed.
+    """
     home = str(flow.wiring.settings.home)
     with a_process(
-        sys.executable, "-m", "tests.stage_process", home, json.dumps(changes), name
+        sys.executable, "-m", "tests.stage_process", home, json.dumps(changes), held, name
     ) as process:
         wait_until(
             lambda: is_time() or process.poll() is not None,
             f"start of {name}",
-            240,
             pause_seconds=0.02,
         )
         time.sleep(delay)
@@ -169,11 +179,11 @@ def test_killed_training_goes_on_from_its_newest_checkpoint(
             (int(key[:8]) for key in keys if key.endswith(".json") and "/" not in key), default=0
         )
 
-    kill_when(
-        flow, changes, "train", lambda: newest() >= 12, delay=random.Random(7).uniform(0, 0.2)
-    )
+    delay = random.Random(7).uniform(0, 0.2)
+    held = "/checkpoints/00000024.json"
+    kill_when(flow, changes, "train", lambda: newest() >= 12, delay=delay, held=held)
     resumed_at = newest()
-    assert 12 <= resumed_at < len(wanted)
+    assert 12 <= resumed_at < 24 < len(wanted)
 
     steps_made: list[int] = []
     node = flow.nodes["train"]
@@ -206,16 +216,18 @@ def test_a_killed_command_is_taken_up_by_the_same_command(
     environment = {"PVAR_HOME": str(home), "PREFECT_HOME": str(prefect_home)}
     command = (str(Path(sys.executable).with_name("pvar")), "run", "--preset", str(preset))
 
+    last_shard = try_acquire(flow.store, flow.nodes["sample"].keys.lease(20), ttl_seconds=3600)
+    assert last_shard is not None  # it cannot be made: sampling is not over before the kill
     with a_process(*command, **environment) as process:
         wait_until(
             lambda: records(flow, "sample") >= 3 or process.poll() is not None,
             "sampling",
-            240,
             pause_seconds=0.02,
         )
         assert process.stdout is not None
         assert process.poll() is None, process.stdout.read().decode()
         kill(process)
+    last_shard.release()
     num_recorded = records(flow, "sample")
     recipe = read_document(flow.store, flow.nodes["sample"].keys.recipe, Recipe)
     assert recipe is not None
@@ -224,7 +236,7 @@ def test_a_killed_command_is_taken_up_by_the_same_command(
     with a_process(*command, **environment) as process:
         assert process.stdout is not None
         said = process.stdout.read().decode()
-        assert process.wait(300) == 0, said
+        assert process.wait() == 0, said
     assert f"({21 - num_recorded} shards made" in said
     assert "is the champion" in said or "is registered, not promoted" in said
 

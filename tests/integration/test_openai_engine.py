@@ -16,7 +16,7 @@ from pvar.errors import ModelError
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message
 from tests.services.packages import NEEDS_SMOLLM2, NEEDS_VLLM
-from tests.services.processes import free_port, wait_until
+from tests.services.processes import NEVER_SECONDS, free_port, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -55,13 +55,15 @@ def access(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         def is_up() -> bool:
             assert server.poll() is None, log.read_text()[-2000:]
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                with urllib.request.urlopen(
+                    f"http://127.0.0.1:{port}/health", timeout=NEVER_SECONDS
+                ):
                     return True
             except OSError:
                 return False
 
         try:
-            wait_until(is_up, "vLLM's server", 250)
+            wait_until(is_up, "vLLM's server")
             # vLLM's CPU backend fails at seeds per request.
             yield SamplerAccess(
                 base_url=SecretStr(f"http://127.0.0.1:{port}/v1"),
@@ -70,7 +72,7 @@ def access(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             )
         finally:
             server.terminate()
-            server.wait(60)
+            server.wait()
 
 
 def test_a_real_server_answers_k_times_and_says_how_answers_ended(

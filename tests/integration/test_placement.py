@@ -24,7 +24,6 @@ from tests.services.processes import wait_until
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),  # a busy machine starts processes slowly
     # Raised inside Prefect.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -69,7 +68,7 @@ def state_of(run: FlowRun) -> str:
 
 def wait_for(is_so: Callable[[], bool]) -> None:
     """Each look asks the server, so not too often."""
-    wait_until(is_so, "the server's word", 240, pause_seconds=0.5)
+    wait_until(is_so, "the server's word", pause_seconds=0.5)
 
 
 def meanwhile(act: Callable[[SyncPrefectClient, FlowRun], object], server: PrefectServer) -> None:
@@ -113,12 +112,11 @@ def test_a_cancelled_parent_cancels_its_child(home: Path) -> None:
                 bool(children_of("endless")) and state_of(children_of("endless")[0]) == "Running"
             ),
             "a running child",
-            240,
         )
         client.set_flow_run_state(run.id, Cancelling())
         (child,) = children_of("endless")
-        wait_until(lambda: state_of(child) == "Cancelled", "end of the child", 120)
-        wait_until(lambda: state_of(run) == "Cancelled", "end of the parent", 120)
+        wait_until(lambda: state_of(child) == "Cancelled", "end of the child")
+        wait_until(lambda: state_of(run) == "Cancelled", "end of the parent")
 
 
 def test_a_child_that_takes_too_long_is_cancelled(home: Path) -> None:

@@ -20,12 +20,12 @@ import yaml
 
 from tests.services import completions_server
 from tests.services.chat_server import Sent, serving
-from tests.services.processes import answers, free_port, wait_until
+from tests.services.processes import NEVER_SECONDS, answers, free_port, wait_until
 from tests.services.registry import empty_database
 from tests.services.s3 import S3Server
 from tests.workflow import fake_settings, write_prompts
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "planted-aws-secret",
@@ -193,7 +193,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[in
             env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )  # fmt: skip
         try:
-            wait_until(lambda: answers(port), "MLflow server", 180)
+            wait_until(lambda: answers(port), "MLflow server")
             yield port, folder
         finally:
             os.killpg(process.pid, 15)
@@ -221,7 +221,7 @@ def place(
         "PVAR_MLFLOW_TRACKING_URI": f"http://me:{PASSWORD}@127.0.0.1:{port}",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "PREFECT_HOME": str(prefect_home),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(NEVER_SECONDS),
         "PYTHONPATH": os.getcwd(),
     }
     return Place(tmp_path, bucket, moto_s3, preset, environment)

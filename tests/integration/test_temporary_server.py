@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -12,6 +11,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.services.prefect_server import PVAR, PrefectServer
+from tests.services.processes import NEVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ with temporary_server():
         time.sleep(600)
     except KeyboardInterrupt:
         time.sleep(2)
-        print(urlopen(f"{PREFECT_API_URL.value()}/health", timeout=5).status)
+        print(urlopen(f"{PREFECT_API_URL.value()}/health").status)
 """
 
 
@@ -47,7 +47,7 @@ def command(script: str = COMMAND, **environment: str) -> "subprocess.Popen[str]
 
 def answers(address: str) -> bool:
     try:
-        with urlopen(f"{address}/health", timeout=5) as answer:
+        with urlopen(f"{address}/health", timeout=NEVER_SECONDS) as answer:
             return bool(answer.status == 200)
     except (URLError, OSError):
         return False
@@ -60,10 +60,7 @@ def test_the_server_dies_with_a_killed_command(prefect_home: Path) -> None:
         address = process.stdout.readline().strip()
         assert answers(address)
         process.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while answers(address):
-        assert time.monotonic() < deadline, f"{address} still answers"
-        time.sleep(0.2)
+    wait_until(lambda: not answers(address), f"silence of {address}")
 
 
 def test_the_server_outlives_the_interrupt_of_its_command(prefect_home: Path) -> None:
@@ -73,7 +70,7 @@ def test_the_server_outlives_the_interrupt_of_its_command(prefect_home: Path) ->
         address = process.stdout.readline().strip()
         os.killpg(process.pid, signal.SIGINT)
         assert process.stdout.readline().strip() == "200"
-        assert process.wait(timeout=60) == 0
+        assert process.wait() == 0
     assert not answers(address)
 
 
@@ -90,7 +87,7 @@ def test_so_is_one_of_prefects_profile(prefect_home: Path, server: PrefectServer
     (prefect_home / "profiles.toml").write_text(profile)
     script = COMMAND.replace("time.sleep(600)", "pass")
     with command(script, PREFECT_HOME=str(prefect_home)) as process:
-        said, complaints = process.communicate(timeout=120)
+        said, complaints = process.communicate()
     assert (process.returncode, said.strip(), complaints) == (0, server.api, "")
 
 
@@ -100,7 +97,6 @@ def test_a_configured_server_that_does_not_answer_is_told(prefect_home: Path) ->
         env={**os.environ, "PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": NOBODY},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert told.returncode == 1
     assert f"error: the Prefect server at {NOBODY} does not answer" in told.stderr

@@ -20,14 +20,13 @@ from pvar.config import PipelineConfig
 from pvar.retrain import RetrainConfig
 from tests.services import prefect_server
 from tests.services.prefect_server import PrefectServer
-from tests.services.processes import require, wait_until
+from tests.services.processes import NEVER_SECONDS, require, wait_until
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import fake_settings, write_prompts
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.service,
-    pytest.mark.timeout(600),
     # Raised inside libraries, on ways that this project does not choose.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -58,18 +57,18 @@ class Site(NamedTuple):
                 only = DeploymentFilter(id=DeploymentFilterId(any_=[identity]))
                 return client.read_flow_runs(deployment_filter=only)
 
-            self.page.goto(f"{self.address}/deployments/deployment/{identity}/run", timeout=90_000)
-            expect(self.page.get_by_text("The model to improve")).to_be_visible(timeout=90_000)
+            self.page.goto(f"{self.address}/deployments/deployment/{identity}/run")
+            expect(self.page.get_by_text("The model to improve")).to_be_visible()
             field = f"xpath=//label[contains(., '{label}')]/following::input[1]"
             self.page.locator(field).first.fill(value)
             self.page.screenshot(path=pictures / "form.png", full_page=True)
             self.page.get_by_role("button", name="Submit").click()
             wait_until(lambda: bool(runs()), "the run")
-            wait_until(lambda: all(run.state.is_final() for run in runs()), "its end", 400)
+            wait_until(lambda: all(run.state.is_final() for run in runs()), "its end")
             (run,) = runs()
         assert run.state.is_completed(), run.state
-        self.page.goto(f"{self.address}/runs/flow-run/{run.id}", timeout=90_000)
-        expect(self.page.get_by_text("Completed").first).to_be_visible(timeout=60_000)
+        self.page.goto(f"{self.address}/runs/flow-run/{run.id}")
+        expect(self.page.get_by_text("Completed").first).to_be_visible()
         self.page.screenshot(path=pictures / "run.png", full_page=True)
         return dict(run.parameters["config"])
 
@@ -95,10 +94,15 @@ def site(tmp_path_factory: pytest.TempPathFactory, migrated_home: Path) -> Itera
             with server.is_ours():
                 deploy(packaged_folder(), ("process",), config=RetrainConfig(pipeline=config))
             browser = playwright.chromium.launch(
-                executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+                executable_path="/usr/bin/chromium",
+                args=["--no-sandbox"],
+                timeout=1000 * NEVER_SECONDS,
             )
             with server.worker("pvar-process"):
-                yield Site(server, browser.new_page(viewport={"width": 1280, "height": 2000}))
+                page = browser.new_page(viewport={"width": 1280, "height": 2000})
+                page.set_default_timeout(1000 * NEVER_SECONDS)
+                expect.set_options(timeout=1000 * NEVER_SECONDS)
+                yield Site(server, page)
             browser.close()
 
 

@@ -28,18 +28,18 @@ from pvar.chat import prompt_token_ids
 from pvar.config import RuntimeConfig, SamplerSettings
 from pvar.digest import response_id
 from pvar.ports import Rejection, SampleRequest, ScoreRequest
-from pvar.records import Message, Response
+from pvar.records import Message, Prompt, Response
 from pvar.reward_config import ClassifierReward
 from pvar.vllm_config import VllmConfig
+from tasks.lease import try_acquire
 from tests.integration.test_kill import records
 from tests.services.packages import NEEDS_SMOLLM2, NEEDS_VLLM
-from tests.services.processes import wait_until
+from tests.services.processes import NEVER_SECONDS, wait_until
 from tests.unit.infra.tiny_models import save_classifier
 from tests.workflow import start_workflow
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),  # a busy machine starts vLLM slowly
     NEEDS_VLLM,
     NEEDS_SMOLLM2,
     # Of libraries.
@@ -204,21 +204,32 @@ def test_a_killed_stage_keeps_its_shards_and_leaves_no_engine(
     home = tmp_path / "home"
     flow = start_workflow(home, **changes)
     flow.make("ingest")
-    command = [sys.executable, "-m", "tests.stage_process", str(home), json.dumps(changes)]
-    with subprocess.Popen([*command, "sample"], cwd=Path(__file__).parents[2]) as killed:
+    held = ["/manifest.json", "sample"]
+    command = [sys.executable, "-m", "tests.stage_process", str(home), json.dumps(changes), *held]
+    # Its last shard cannot be made: sampling is not over before the kill.
+    train = [
+        row
+        for row in flow.artifact("ingest").rows("prompts.parquet", Prompt)
+        if row.split == "train"
+    ]
+    last = try_acquire(
+        flow.store, flow.nodes["sample"].keys.lease((len(train) - 1) // 2), ttl_seconds=3600
+    )
+    assert last is not None
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as killed:
         started = psutil.Process(killed.pid)
         wait_until(
             lambda: records(flow, "sample") >= 2 or killed.poll() is not None,
             "two shards",
-            250,
             pause_seconds=0.02,
         )
         engine = engine_below(started)
         killed.send_signal(signal.SIGKILL)  # it alone: vLLM's processes must notice
     assert killed.returncode == -signal.SIGKILL, "it was over before it could be killed"
     assert len(engine) == 2
-    _, left = psutil.wait_procs(engine, timeout=30)
+    _, left = psutil.wait_procs(engine, timeout=NEVER_SECONDS)
     assert left == []
+    last.release()
     kept = flow.objects("sample")
     num_recorded = records(flow, "sample")
 
@@ -247,7 +258,7 @@ def test_closing_ends_the_engine_s_processes(sampler: VllmSampler) -> None:
     processes = [*engines, *(each for own in engines for each in own.children(recursive=True))]
     assert processes
     sampler.close()
-    _, left = psutil.wait_procs(processes, timeout=30)
+    _, left = psutil.wait_procs(processes, timeout=NEVER_SECONDS)
     assert left == []
 
 

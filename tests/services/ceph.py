@@ -130,7 +130,7 @@ def _start_monitor(folder: Path, fsid: str, address: str) -> None:
 
 def _start_osd(folder: Path) -> None:
     osd_uuid = str(uuid.uuid4())
-    _run(folder, "ceph", "--connect-timeout", "20", "osd", "new", osd_uuid, "0")
+    _run(folder, "ceph", "osd", "new", osd_uuid, "0")
     _run(folder, "ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_uuid)
     _run(folder, "ceph-osd", "-i", "0")
 

@@ -45,14 +45,13 @@ class Engine(NamedTuple):
         """With which a client reaches it."""
         return {"DOCKER_HOST": self.host}
 
-    def run(self, *arguments: str, timeout_seconds: float = 900) -> str:
+    def run(self, *arguments: str) -> str:
         """Output of `docker …`; RuntimeError with its last words if it fails."""
         done = subprocess.run(
             ["docker", *arguments],
             env={**os.environ, **_WITHOUT_BUILDKIT, **self.environment()},
             capture_output=True,
             text=True,
-            timeout=timeout_seconds,
             check=False,
         )
         if done.returncode:

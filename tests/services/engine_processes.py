@@ -22,7 +22,7 @@ def start(depth: int, delay_seconds: float) -> None:
         import_module("infra.engines.vllm_worker")
         if not delay_seconds:
             print("watching", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 
 
 def _spawn(depth: int, delay_seconds: float) -> None:
@@ -33,4 +33,4 @@ def _spawn(depth: int, delay_seconds: float) -> None:
 if __name__ == "__main__":
     os.environ[OWNER] = str(os.getpid())
     _spawn(int(sys.argv[1]), float(sys.argv[2]))
-    time.sleep(60)
+    time.sleep(3600)

@@ -17,7 +17,7 @@ from urllib.error import URLError
 
 import psutil
 
-from tests.services.processes import free_port, wait_until
+from tests.services.processes import NEVER_SECONDS, free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 PVAR = str(Path(sys.executable).with_name("pvar"))
@@ -85,7 +85,7 @@ def running(home: Path) -> Iterator[PrefectServer]:
     addresses = {"PREFECT_API_URL": "", "PREFECT_UI_URL": f"http://127.0.0.1:{port}"}
     environment = {**server.environment(), **WITHOUT_BLOCKS, **addresses}
     with process(command, environment, home / "server.log") as started:
-        wait_until(lambda: _is_healthy(server.api) or started.poll() is not None, "the server", 400)
+        wait_until(lambda: _is_healthy(server.api) or started.poll() is not None, "the server")
         assert started.poll() is None, (home / "server.log").read_text()
         yield server
 
@@ -122,7 +122,7 @@ def kill_tree(started: subprocess.Popen[Any]) -> None:
 
 def _is_healthy(api: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{api}/health", timeout=2) as response:
+        with urllib.request.urlopen(f"{api}/health", timeout=NEVER_SECONDS) as response:
             return bool(response.status == 200)
     except (URLError, OSError):
         return False

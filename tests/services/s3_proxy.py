@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import urlsplit
 
+from tests.services.processes import NEVER_SECONDS
 from tests.services.s3 import S3Server
 
 
@@ -90,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _lag(self) -> None:
         if self.command == "HEAD" and not self.both_looked.is_set():
-            self.both_look.wait(timeout=60)
+            self.both_look.wait(timeout=NEVER_SECONDS)
             self.both_looked.set()
         elif self.command == "PUT" and not self._is_first():
             time.sleep(0.2)

@@ -1,6 +1,6 @@
 """A service that starts a process in a session of its own, as a worker does, and waits or dies.
 
-python -m tests.services.spawner FILE SECONDS    writes the process's id into FILE
+python -m tests.services.spawner FILE    writes the process's id into FILE; without FILE it dies
 """
 
 import subprocess
@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 if __name__ == "__main__":
-    file, seconds = sys.argv[1:]
+    file = Path(sys.argv[1])
     child = subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
     )
-    Path(file).write_text(str(child.pid))
-    time.sleep(float(seconds))
+    file.write_text(str(child.pid))
+    while file.exists():
+        time.sleep(0.05)
     print("out of patience")
     sys.exit(3)

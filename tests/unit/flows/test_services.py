@@ -26,15 +26,13 @@ from tests.services.registry import empty_database
 pytestmark = pytest.mark.slow  # processes that start and end
 
 
-def start_two(services: Services, folder: Path, seconds: float) -> tuple[int, int]:
-    """A server that lives on, and a service that ends itself; port and id of what it started."""
+def start_two(services: Services, folder: Path) -> tuple[int, int]:
+    """A server, and a service that dies without its file `pid`; port, and id of what it started."""
     port, file = free_port(), folder / "pid"
     services.start(
         "file server", "http.server", str(port), "--bind", "127.0.0.1", environment=os.environ
     )
-    services.start(
-        "Spawner", "tests.services.spawner", str(file), str(seconds), environment=os.environ
-    )
+    services.start("Spawner", "tests.services.spawner", str(file), environment=os.environ)
     services.wait_until(lambda: answers(port), "the file server")
     services.wait_until(lambda: file.exists() and file.read_text() != "", "the child")
     return port, int(file.read_text())
@@ -42,7 +40,7 @@ def start_two(services: Services, folder: Path, seconds: float) -> tuple[int, in
 
 def test_the_end_of_the_body_ends_all_even_in_sessions_of_their_own(tmp_path: Path) -> None:
     with Services(tmp_path) as services:
-        port, child = start_two(services, tmp_path, seconds=600)
+        port, child = start_two(services, tmp_path)
         assert psutil.pid_exists(child)
     assert not answers(port)
     assert not psutil.pid_exists(child)
@@ -50,7 +48,8 @@ def test_the_end_of_the_body_ends_all_even_in_sessions_of_their_own(tmp_path: Pa
 
 def test_one_that_dies_is_named_and_the_rest_ends_with_what_it_left(tmp_path: Path) -> None:
     with Services(tmp_path) as services:
-        port, child = start_two(services, tmp_path, seconds=3)
+        port, child = start_two(services, tmp_path)
+        (tmp_path / "pid").unlink()
         with pytest.raises(StageError, match=r"(?s)Spawner ended with code 3.*  out of patience"):
             services.wait()
     assert not answers(port)
@@ -119,5 +118,5 @@ def test_mlflows_database_of_an_older_version_is_upgraded(tmp_path: Path) -> Non
 
 if __name__ == "__main__":  # the starter that is killed
     with Services(Path(sys.argv[1])) as started:
-        print(*start_two(started, Path(sys.argv[1]), seconds=600), flush=True)
+        print(*start_two(started, Path(sys.argv[1])), flush=True)
         started.wait()

@@ -18,6 +18,7 @@ from pvar.errors import ConfigError, ModelError
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message
 from tests.services.completions_server import CompletionsServer, Sent, serving
+from tests.services.processes import NEVER_SECONDS
 from tests.unit.infra.tiny_models import BOS, END, save_language_model
 
 POLICY = "sha256-0123456789abcdef"
@@ -47,7 +48,7 @@ def sampler_at(
         access = SamplerAccess(
             base_url=SecretStr(server.base_url), api_key=SecretStr(KEY), seeds=seeds
         )
-        patience = Patience(timeout_seconds=10, max_attempts=3, back_off_seconds=0.001)
+        patience = Patience(timeout_seconds=NEVER_SECONDS, max_attempts=3, back_off_seconds=0.001)
         sampler = open_openai_sampler(folder, POLICY, SETTINGS, max_in_flight, access, patience)
         try:
             yield sampler, server
@@ -89,7 +90,7 @@ def test_answers_go_to_their_prompt_whatever_comes_back_first(folder: Path) -> N
     def behaviour(body: Any) -> Sent:
         is_first = letters("first")[0] in body["prompt"] and len(body["prompt"]) % 2 == parity
         if is_first:
-            assert second_is_answered.wait(10)
+            assert second_is_answered.wait(NEVER_SECONDS)
             return answers([*letters("hi"), END])
         second_is_answered.set()
         return answers([*letters("longer")])
@@ -191,7 +192,9 @@ def test_a_server_that_stays_down_ends_the_stage_without_naming_secrets(folder: 
 
 
 def test_no_more_requests_are_in_flight_than_allowed(folder: Path) -> None:
-    two_are_here = threading.Barrier(2, timeout=10)  # broken if they came one after the other
+    two_are_here = threading.Barrier(
+        2, timeout=NEVER_SECONDS
+    )  # broken if they came one after the other
 
     def behaviour(_: Any) -> Sent:
         two_are_here.wait()

@@ -106,7 +106,6 @@ def test_a_large_file_goes_in_parts(moto_s3: S3Server, tmp_path: Path) -> None:
     assert moto_s3.client().head_object(Bucket=bucket, Key="model")["ETag"].endswith('-3"')
 
 
-@pytest.mark.timeout(60)
 def test_an_address_that_nobody_answers_is_named(tmp_path: Path) -> None:
     endpoint = f"http://127.0.0.1:{free_port()}"
     access = S3Access(

@@ -25,7 +25,7 @@ from pvar.records import Comparison, Message, Verdict
 from tasks.judging import Orders, judge_pairs
 from tasks.verdict_cache import VerdictCache
 from tests.services.chat_server import Asked, ChatServer, Sent, fails, says, serving
-from tests.services.processes import wait_until
+from tests.services.processes import NEVER_SECONDS, wait_until
 
 NO_LIMIT = JudgeBudget()
 
@@ -232,7 +232,7 @@ def llm_judge(
         ArenaHard("v2.0", max_tokens=10, temperature=0.0),
         server.access(),
         max_in_flight,
-        Patience(timeout_seconds=20, max_attempts=1, back_off_seconds=0.001),
+        Patience(timeout_seconds=NEVER_SECONDS, max_attempts=1, back_off_seconds=0.001),
         prices,
     )
 
@@ -327,7 +327,7 @@ def test_a_kill_costs_at_most_the_calls_in_flight(file_store: Store) -> None:
 
     def behaviour(_: Asked) -> Sent:
         if len(server.asked) > 20:
-            killed.wait(60)
+            killed.wait(NEVER_SECONDS)
         return says("[[B>A]]")
 
     with serving(behaviour) as server:

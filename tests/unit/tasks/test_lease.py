@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import pytest
 from pvar.errors import LeaseError
 from pvar.ports import Store
 from tasks.lease import Holder, LeaseRecord, hold, this_process, try_acquire
+from tests.services.processes import NEVER_SECONDS, wait_until
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -109,10 +109,12 @@ def test_the_context_renews_by_itself_and_stops(file_store: Store) -> None:
     threads = threading.active_count()
     with hold(file_store, "shard", ttl_seconds=0.4) as lease:
         first = record(file_store, "shard/000001.json").expires_at
-        deadline = time.monotonic() + 60
-        while record(file_store, "shard/000001.json").expires_at < first + timedelta(seconds=1):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        enough = first + timedelta(seconds=1)
+        wait_until(
+            lambda: record(file_store, "shard/000001.json").expires_at >= enough,
+            "three renewals",
+            pause_seconds=0.05,
+        )
         assert not lease.lost
     assert threading.active_count() == threads
     assert record(file_store, "shard/000001.json").is_released
@@ -129,7 +131,7 @@ class SlowStore:
         if self.began.is_set():
             return self._store.write(key, data)
         self.began.set()
-        assert self.may_end.wait(60)
+        assert self.may_end.wait(NEVER_SECONDS)
         self._store.write(key, data)
         return self.ended.set()
 
@@ -140,19 +142,16 @@ class SlowStore:
 def test_a_late_renewal_does_not_undo_the_release(file_store: Store) -> None:
     slow = SlowStore(file_store)
     with hold(cast(Store, slow), "shard", ttl_seconds=0.4):
-        assert slow.began.wait(60)  # the renewal is on its way
+        assert slow.began.wait(NEVER_SECONDS)  # the renewal is on its way
         threading.Timer(0.3, slow.may_end.set).start()
-    assert slow.ended.wait(60)
+    assert slow.ended.wait(NEVER_SECONDS)
     assert record(file_store, "shard/000001.json").is_released
 
 
 def test_the_context_notices_a_newer_holder(file_store: Store) -> None:
     with hold(file_store, "shard", ttl_seconds=0.4) as lease:
         file_store.write("shard/000002.json", file_store.read("shard/000001.json"))
-        deadline = time.monotonic() + 60
-        while not lease.lost:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: lease.lost, "the look at the newer holder", pause_seconds=0.05)
         with pytest.raises(LeaseError, match="leave the work to the other run"):
             lease.check()
 

@@ -17,6 +17,7 @@ from pvar.ports import Ports, Sampler, SampleRequest
 from pvar.records import Response, Score
 from tasks.lease import hold
 from tasks.stage import run_stage
+from tests.services.processes import NEVER_SECONDS
 from tests.services.s3 import S3Server
 from tests.workflow import Workflow, start_workflow
 
@@ -253,7 +254,7 @@ def test_two_runs_at_once_share_the_shards_and_do_none_twice(flow_on: Workflow) 
 
     def meet() -> None:
         if len(met) < 2:
-            met.append(both.wait(60))
+            met.append(both.wait(NEVER_SECONDS))
 
     node = flow_on.nodes["sample"]
     asked: list[str] = []

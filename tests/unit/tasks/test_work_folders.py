@@ -16,7 +16,7 @@ from tasks.work_folders import work_folder
 with work_folder(Path(sys.argv[1]), "train") as folder:
     (folder / "checkpoint").write_text("x")
     (folder / "ready").touch()
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
