@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.accelerate import launch_file
+from infra.hardware import read_hardware
 from infra.models import fetch_model, pin_model
 from infra.registry import MlflowRegistry
 from infra.settings import Settings
@@ -20,6 +21,7 @@ from pvar.judge_config import (
     judge_identity,
 )
 from pvar.judging import refuse_circular_judge
+from pvar.number_format import NumberFormat, NumberFormatChoice, resolve
 from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
 from pvar.reward_config import ClassifierReward, RewardModelConfig
@@ -41,6 +43,10 @@ class Wiring:
     def source_rows(self, location: str) -> Iterator[Row | BadRow]:
         """Rows of a pinned data reference."""
         return source_rows(location, self.settings.home / "sources")
+
+    def number_format(self, choice: NumberFormatChoice, *, learns: bool) -> NumberFormat:
+        """The number format of a choice on this machine."""
+        return choice if choice != "auto" else resolve(choice, read_hardware(), learns=learns)
 
     @property
     def models(self) -> Path:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pvar.accounts import Accounts
 from pvar.digest import digest
+from pvar.number_format import NumberFormat
 
 Summary = dict[str, float | int | str | bool | None]
 """A stage's figures, for MLflow and the report. A figure that could not be had is None."""
@@ -55,6 +56,9 @@ class Recipe(_Contract):
     """The plan of the run that began the artifact; later runs keep to it."""
     made_from: dict[str, str] = Field(default_factory=dict)
     """Input name → SHA-256 of that artifact's manifest, when the work began."""
+    number_format: NumberFormat | None = None
+    """What models compute in, as whoever began the artifact resolved it; later work follows it.
+    None where no model computes here."""
 
     @property
     def digest(self) -> str:

@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from pvar.config_model import ConfigModel, ModelReference, Name
 from pvar.judge_config import AfinnJudge, JudgeConfig, judge_identity
 from pvar.judging import refuse_circular_judge
+from pvar.number_format import NumberFormatChoice
 from pvar.pairs import PairRule
 from pvar.placement import PlacementConfig
 from pvar.reward_config import RewardModelConfig, VaderReward
@@ -60,6 +61,9 @@ class SamplerSettings(ConfigModel):
     """Sampling temperature."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus sampling: smallest set of tokens with this probability."""
+    dtype: NumberFormatChoice = "auto"
+    """Number format of the weights; auto: bfloat16 where the hardware computes it natively. Of no
+    effect where a server or a fake answers."""
 
 
 class AdaptiveConfig(ConfigModel):
@@ -202,9 +206,10 @@ class TrainConfig(ConfigModel):
     """Gradients are clipped to this norm."""
     max_length_tokens: int = Field(default=2048, ge=8)
     """Pairs with a longer prompt plus answer are left out and counted, never cut."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """bfloat16: float32 weights under autocast, or with LoRA a bfloat16 base and float32
-    adapters. Weights that learn are float32 in either case."""
+    adapters. Weights that learn are float32 in either case. auto: bfloat16 where the hardware
+    computes it natively. The saved model is bfloat16."""
     lora: LoraAdapter | None = None
     """Adapters to train; None trains all weights."""
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -273,8 +278,9 @@ class PromoteConfig(ConfigModel):
 class RuntimeConfig(ConfigModel):
     """How and where stages run: nothing here changes an artifact's identity."""
 
-    prompts_per_shard: int = Field(default=64, ge=1)
-    """Prompts that are sampled between two writes: what a crash can cost."""
+    sampled_responses_per_shard: int = Field(default=512, ge=1)
+    """Responses that are sampled between two writes: what a crash can cost. A shard holds all
+    responses of a prompt, so it has at least one prompt's."""
     responses_per_shard: int = Field(default=4096, ge=1)
     """Responses that are scored between two writes."""
     sequences_per_batch: int = Field(default=128, ge=1)

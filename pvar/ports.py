@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from pvar.config import RuntimeConfig, SamplerSettings
 from pvar.judge_config import JudgeConfig
+from pvar.number_format import NumberFormat, NumberFormatChoice
 from pvar.records import BadRow, Comparison, Message, Response, Row, Score, Verdict
 from pvar.reward_config import RewardModelConfig
 
@@ -178,6 +179,10 @@ class Ports(Protocol):
 
     def source_rows(self, location: str) -> Iterator[Row | BadRow]:
         """Rows of a pinned data reference."""
+        ...
+
+    def number_format(self, choice: NumberFormatChoice, *, learns: bool) -> NumberFormat:
+        """The number format of a choice on this machine (`pvar/number_format.py`)."""
         ...
 
     def model_folder(self, location: str) -> Path:

@@ -1,10 +1,11 @@
 """Which reward models score responses: one model of the configuration tree per kind."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from pvar.config_model import ConfigModel, ModelReference, Name
+from pvar.number_format import NumberFormat, NumberFormatChoice
 
 
 class VaderReward(ConfigModel):
@@ -25,8 +26,9 @@ class ClassifierReward(ConfigModel):
     """Name of the column and of the artifact."""
     model: ModelReference
     """Hub id, path, s3:// or models:/ reference."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the weights; rewards are float32 in either case."""
+    dtype: NumberFormatChoice = "auto"
+    """Number format of the weights; rewards are float32 in any case. auto: bfloat16 where the
+    hardware computes it natively."""
     max_length_tokens: int = Field(default=4096, ge=8)
     """Longer conversations get no reward (missing), never one of a shortened text."""
 
@@ -75,3 +77,23 @@ JudgingRewardModel = Annotated[
 RewardModelConfig = Annotated[
     VaderReward | ClassifierReward | ImplicitReward | FakeReward, Field(discriminator="kind")
 ]
+
+_Reward = TypeVar("_Reward", bound=ConfigModel)
+
+
+def reward_format(settings: RewardModelConfig) -> NumberFormatChoice | None:
+    """Number format that the settings ask for; None for reward models that load no weights."""
+    match settings:
+        case ClassifierReward():
+            return settings.dtype
+        case ImplicitReward():  # a small difference of two large sums, in which rounding shows
+            return "float32"
+        case VaderReward() | FakeReward():
+            return None
+
+
+def in_format(settings: _Reward, number_format: NumberFormat | None) -> _Reward:
+    """The settings with the format that `auto` was resolved to, as a scorer is given them."""
+    if isinstance(settings, ClassifierReward):
+        return settings.model_copy(update={"dtype": number_format})
+    return settings

@@ -34,6 +34,7 @@ from tasks.sample import (
     open_sampler,
     plan_prompts,
     response_order,
+    sampling_format,
     shard_seed,
     summarise_responses,
     wanted_prompts,
@@ -175,4 +176,5 @@ ADAPTIVE_SAMPLE = Stage(
     open_worker=_open_worker,
     summarise=_summarise,
     unit="prompts",
+    number_format=sampling_format,
 )

@@ -24,7 +24,9 @@ from pvar.evaluation.ability import ability_change, share_right
 from pvar.evaluation.paired import paired_win_rate
 from pvar.judge_config import JudgeConfig
 from pvar.judging import JudgeBudget, MeteredJudge
+from pvar.number_format import NumberFormat
 from pvar.records import Comparison, Prompt, Response, Verdict
+from pvar.reward_config import in_format, reward_format
 from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
 from tasks.judging import judge_pairs
@@ -79,11 +81,26 @@ def _judged(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [prompt for prompt in prompts if not prompt.is_question]
 
 
+def _number_format(job: Job[EvaluateSpec]) -> NumberFormat | None:
+    """What a judge that is a reward model computes in."""
+    judge = job.spec.judge
+    choice = reward_format(judge.reward_model) if judge.kind == "reward_model" else None
+    return None if choice is None else job.ports.number_format(choice, learns=False)
+
+
+def _resolved(job: Job[EvaluateSpec]) -> JudgeConfig:
+    judge = job.spec.judge
+    if judge.kind != "reward_model":
+        return judge
+    reward_model = in_format(judge.reward_model, job.number_format)
+    return judge.model_copy(update={"reward_model": reward_model})
+
+
 @contextmanager
 def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
     location = job.spec.judge_location
     folder = job.ports.model_folder(location) if location is not None else None
-    judge = job.ports.judge(job.spec.judge, folder, job.runtime)
+    judge = job.ports.judge(_resolved(job), folder, job.runtime)
 
     def evaluate(_: ShardSpec, folder: Path) -> Accounts:
         result = judge_pairs(
@@ -228,4 +245,5 @@ EVALUATE = Stage(
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,
+    number_format=_number_format,
 )

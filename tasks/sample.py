@@ -18,6 +18,7 @@ from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.config import SamplerSettings
 from pvar.digest import digest
 from pvar.errors import InputError
+from pvar.number_format import NumberFormat
 from pvar.ports import Sampler, SampleRequest
 from pvar.records import Prompt, Response, Split
 from tasks.artifact import Artifact
@@ -59,7 +60,17 @@ def wanted_prompts(job: Job[AnySampleSpec]) -> list[Prompt]:
 
 def plan_prompts(job: Job[AnySampleSpec]) -> tuple[ShardSpec, ...]:
     """Shards of prompts."""
-    return plan_shards(len(wanted_prompts(job)), job.runtime.prompts_per_shard)
+    prompts_per_shard = max(1, job.runtime.sampled_responses_per_shard // job.spec.num_responses)
+    return plan_shards(len(wanted_prompts(job)), prompts_per_shard)
+
+
+def sampling_format(job: Job[AnySampleSpec]) -> NumberFormat | None:
+    """What the policy computes in; None where a server or a fake answers."""
+    match job.spec.settings.engine:
+        case "transformers" | "vllm":
+            return job.ports.number_format(job.spec.settings.dtype, learns=False)
+        case "openai" | "fake":
+            return None
 
 
 @contextmanager
@@ -69,7 +80,8 @@ def open_sampler(job: Job[AnySampleSpec]) -> Iterator[Sampler]:
     folder = None  # a fake needs none; of a policy on a server the tokenizer is wanted here
     if spec.settings.engine != "fake":
         folder = job.ports.model_folder(spec.policy_location)
-    sampler = job.ports.sampler(spec.settings, spec.policy, folder, job.runtime)
+    settings = spec.settings.model_copy(update={"dtype": job.number_format or "auto"})
+    sampler = job.ports.sampler(settings, spec.policy, folder, job.runtime)
     try:
         yield sampler
     finally:
@@ -180,4 +192,5 @@ SAMPLE = Stage(
     open_worker=_open_worker,
     summarise=summarise_responses,
     unit="prompts",
+    number_format=sampling_format,
 )

@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.errors import ScoringError
+from pvar.number_format import NumberFormat
 from pvar.ports import ScoreRequest
 from pvar.records import Prompt, Response, Score
-from pvar.reward_config import RewardModelConfig
+from pvar.reward_config import RewardModelConfig, in_format, reward_format
 from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
 from tasks.sample import RESPONSES
@@ -57,6 +58,11 @@ def _plan(job: Job[ScoreSpec]) -> tuple[ShardSpec, ...]:
     return plan_shards(num_responses, job.runtime.responses_per_shard)
 
 
+def _number_format(job: Job[ScoreSpec]) -> NumberFormat | None:
+    choice = reward_format(job.spec.reward_model)
+    return None if choice is None else job.ports.number_format(choice, learns=False)
+
+
 @contextmanager
 def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
     responses = job.inputs["responses"].rows(RESPONSES, Response)
@@ -69,7 +75,8 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
         job.ports.model_folder(location) if location is not None else None
         for location in (job.spec.model_location, job.spec.reference_location)
     )
-    scorer = job.ports.scorer(job.spec.reward_model, folder, job.runtime, reference)
+    reward_model = in_format(job.spec.reward_model, job.number_format)
+    scorer = job.ports.scorer(reward_model, folder, job.runtime, reference)
 
     def score(shard: ShardSpec, folder: Path) -> Accounts:
         requests = [
@@ -126,4 +133,5 @@ SCORE = Stage(
     open_worker=_open_worker,
     summarise=_summarise,
     unit="responses",
+    number_format=_number_format,
 )

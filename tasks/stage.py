@@ -28,6 +28,7 @@ from pvar.artifacts import (
 )
 from pvar.config import RuntimeConfig
 from pvar.errors import DamagedError, StageError
+from pvar.number_format import NumberFormat
 from pvar.ports import Ports, Store
 from tasks.artifact import (
     Artifact,
@@ -68,6 +69,8 @@ class Job(Generic[Spec]):
     """Reports figures while the work goes on (step, name → value)."""
     progress: ProgressLog = field(default_factory=lambda: ProgressLog("job"))
     """Reports how far the work is; `run_stage` starts one with the artifact's name."""
+    number_format: NumberFormat | None = None
+    """What models compute in: the recipe's record, once the artifact is begun."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Stage(Generic[Spec]):
     """
     unit: str = "rows"
     """Plural noun of what its shards are cut from, in reports of progress."""
+    number_format: Callable[[Job[Spec]], NumberFormat | None] = lambda _: None
+    """What a model will compute in, asked of whoever begins an artifact; None: no model does."""
 
 
 class Outcome(NamedTuple):
@@ -117,7 +122,10 @@ def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Outcome:
     if manifest is None:
         with job.progress.nested(keys.root) as progress:
             job = replace(job, progress=progress)
-            recipe = _begin(store, stage, recipe, job)
+            recipe = begin_artifact(stage, recipe, job)
+            job = replace(job, number_format=recipe.number_format)
+            if recipe.number_format is not None:
+                logger.info("%s: models compute in %s", keys.root, recipe.number_format)
             made = _make_missing_shards(stage, recipe, job)
             free_gpu_memory()
             progress.begin("computing the summary")
@@ -169,8 +177,9 @@ def manifest_digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:
     }
 
 
-def _begin(store: Store, stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Recipe:
-    """Write the recipe with a shard plan, or take over the one that is there."""
+def begin_artifact(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Recipe:
+    """Write the recipe with plan and number format, or take over the one that is there."""
+    store = job.ports.store
     made_from = manifest_digests(job.inputs)
     existing = read_document(store, job.keys.recipe, Recipe)
     if existing is not None and existing.made_from != made_from:
@@ -178,7 +187,8 @@ def _begin(store: Store, stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Re
         existing = None
     if existing is None:
         plan = tuple(stage.plan(job))
-        planned = recipe.model_copy(update={"shards": plan, "made_from": made_from})
+        record = {"shards": plan, "made_from": made_from, "number_format": stage.number_format(job)}
+        planned = recipe.model_copy(update=record)
         if store.create(job.keys.recipe, planned.to_json()):
             return planned
         existing = read_document(store, job.keys.recipe, Recipe)

@@ -17,6 +17,7 @@ from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.config import TrainConfig
 from pvar.errors import InputError, StageError
+from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
 from tasks.artifact import Artifact
 from tasks.checkpoints import delete_checkpoints, newest_checkpoint, save_checkpoint
@@ -25,7 +26,14 @@ from tasks.select import PAIRS
 from tasks.stage import Job, Stage, Work
 from tasks.tables import RejectedRow, TokenPair, TrainStep, write_table
 from tasks.training.processes import launch_training
-from tasks.training.reference import LOGPS, METHODS_WITH_REFERENCE, make_reference, reference_spec
+from tasks.training.reference import (
+    LOGPS,
+    METHODS_WITH_REFERENCE,
+    ReferenceSpec,
+    make_reference,
+    reference_format,
+    reference_spec,
+)
 from tasks.training.rows import Encoded, encode_pairs
 from tasks.training.run import MODEL, STEPS, TrainingPlan, run_training
 
@@ -51,6 +59,7 @@ class TrainSpec(BaseModel):
 def _open_worker(job: Job[TrainSpec]) -> Iterator[Work]:
     def train(_: ShardSpec, folder: Path) -> Accounts:
         num_pairs = job.inputs["pairs"].manifest.accounts.rows_out
+        job.progress.begin("encoding the pairs")
         encoded = _encode(job)
         plan = _plan(job, encoded.pairs, folder)
         watcher = _Report(job)
@@ -94,13 +103,26 @@ def _encode(job: Job[TrainSpec]) -> Encoded:
     return encoded
 
 
+def _reference_spec(spec: TrainSpec) -> ReferenceSpec:
+    return reference_spec(spec.policy, spec.policy_location, spec.settings)
+
+
+def _number_format(job: Job[TrainSpec]) -> NumberFormat | None:
+    """That of the reference, which is subtracted; without one, the hardware's."""
+    settings = job.spec.settings
+    if settings.method in METHODS_WITH_REFERENCE:
+        return reference_format(job, _reference_spec(job.spec))
+    return job.ports.number_format(settings.precision, learns=True)
+
+
 def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> TrainingPlan:
-    settings, spec = job.spec.settings, job.spec
+    spec = job.spec
+    settings = spec.settings.model_copy(update={"precision": job.number_format})
     pairs_path = job.scratch / "pairs.parquet"
     write_table(pairs_path, pairs, TokenPair)
     reference = None
     if settings.method in METHODS_WITH_REFERENCE:
-        artifact = make_reference(job, reference_spec(spec.policy, spec.policy_location, settings))
+        artifact = make_reference(job, _reference_spec(spec))
         (reference,) = artifact.paths(LOGPS)
     checkpoint = newest_checkpoint(job.ports.store, _checkpoints(job), job.scratch / "resume")
     if checkpoint is not None:
@@ -179,4 +201,5 @@ TRAIN = Stage(
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,
+    number_format=_number_format,
 )

@@ -65,6 +65,7 @@ def _look() -> Iterator[Finding]:
     yield from look_for_packages(_version)
     yield _vllm()
     yield _accelerator()
+    yield from _number_format()
     yield _checked("Prefect", _prefect, "check PREFECT_API_URL")
     yield from look_at_places()
 
@@ -120,6 +121,15 @@ def _accelerator() -> Finding:
     if torch.cuda.is_available():
         return Finding("GPU", "ok", f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}")
     return Finding("GPU", "optional", "none: everything runs on the CPU, for small models")
+
+
+def _number_format() -> Iterator[Finding]:
+    """What `auto` means here, where models can be loaded at all."""
+    if _version("torch") is not None:
+        from infra.hardware import read_hardware
+        from pvar.number_format import explain
+
+        yield Finding("number format", "ok", f"auto is {explain(read_hardware())}")
 
 
 def look_at_places() -> Iterator[Finding]:

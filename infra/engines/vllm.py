@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from infra.engines.chat_format import ChatFormat, Encoded, load_chat_format
 from pvar.config import RuntimeConfig, SamplerSettings
 from pvar.errors import ConfigError, ModelError, ScoringError
+from pvar.number_format import resolved
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Response
 
@@ -101,7 +102,7 @@ class VllmSampler:
 def load_vllm_sampler(
     folder: Path, settings: SamplerSettings, runtime: RuntimeConfig
 ) -> VllmSampler:
-    """Start an engine for the model in a Hugging Face folder, in bfloat16.
+    """Start an engine for the model in a Hugging Face folder.
 
     Raises ConfigError where vLLM is not installed, ModelError where it cannot run the model.
     """
@@ -109,7 +110,7 @@ def load_vllm_sampler(
     engine = open_engine(
         folder,
         runtime,
-        dtype="bfloat16",
+        dtype=resolved(settings.dtype),
         max_model_len=chat.max_prompt_tokens + settings.max_new_tokens,
     )
     return VllmSampler(engine, chat, settings)

@@ -4,14 +4,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pvar.errors import ModelError
+from pvar.number_format import NumberFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Dtype = Literal["float32", "bfloat16"]
 
 
 class Checkpoint(NamedTuple):
@@ -23,7 +22,7 @@ class Checkpoint(NamedTuple):
     """Names of the tensors in the folder that the model does not have: a reward model's head."""
 
 
-def load_checkpoint(folder: Path, auto_class: Any, dtype: Dtype) -> Checkpoint:
+def load_checkpoint(folder: Path, auto_class: Any, dtype: NumberFormat) -> Checkpoint:
     """Load a model from safetensors, without running code from the folder, and its tokenizer.
 
     Raises ModelError if the folder cannot be loaded or does not hold all weights of the model.

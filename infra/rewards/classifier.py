@@ -18,6 +18,7 @@ from infra.rewards.families import read_checkpoint_config, recognise
 from infra.rewards.heads import Head, load_head
 from infra.rewards.rows import Row, encode_requests, scorable, to_scores
 from infra.rewards.self_test import PROBES, check_scores
+from pvar.number_format import resolved
 from pvar.ports import ScoreRequest
 from pvar.records import Score
 from pvar.reward_config import ClassifierReward
@@ -64,7 +65,8 @@ def load_classifier_scorer(
     began = perf_counter()
     config = read_checkpoint_config(folder)
     family = recognise(folder, config)
-    checkpoint = load_checkpoint(folder, AutoModel, settings.dtype)
+    dtype = resolved(settings.dtype)
+    checkpoint = load_checkpoint(folder, AutoModel, dtype)
     head = load_head(folder, config, family, checkpoint)
     scorer = ClassifierScorer(
         make_backbone(checkpoint.model, checkpoint.tokenizer.pad_token_id, tokens_per_batch),
@@ -75,12 +77,12 @@ def load_classifier_scorer(
     probes = encode_requests(
         checkpoint.tokenizer, PROBES, head.split, max_context_tokens(checkpoint.model, 2**31)
     )
-    check_scores(probes, scorer.evaluate, settings.dtype)
+    check_scores(probes, scorer.evaluate, dtype)
     logger.info(
         "reward model %s (%s, %s): loaded and tested in %.1f s",
         settings.name,
         config.architectures[0],
-        settings.dtype,
+        dtype,
         perf_counter() - began,
     )
     return scorer

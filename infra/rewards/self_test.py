@@ -9,13 +9,13 @@ both lengths of neighbours occur.
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from infra.rewards.checkpoint import Dtype
 from infra.rewards.rows import Row, Unscorable, scorable
 from pvar.errors import ScoringError
+from pvar.number_format import NumberFormat
 from pvar.ports import ScoreRequest
 from pvar.records import Message
 
-TOLERANCE: dict[Dtype, float] = {"float32": 1e-4, "bfloat16": 5e-2}
+TOLERANCE: dict[NumberFormat, float] = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest difference between alone and together, as a share of the largest absolute score."""
 
 Evaluate = Callable[[Sequence[Row]], Mapping[Row, float | None]]
@@ -44,7 +44,7 @@ PROBES = tuple(
 def check_scores(
     encoded: Sequence[Row | Unscorable],
     evaluate: Evaluate,
-    dtype: Dtype,
+    dtype: NumberFormat,
 ) -> None:
     """Score the encoded probes alone and together; raises ScoringError unless both agree."""
     if reasons := sorted({each.reason for each in encoded if isinstance(each, Unscorable)}):
@@ -73,7 +73,7 @@ def _rewards(rows: Sequence[Row], evaluate: Evaluate) -> list[float]:
     return [math.nan if (reward := rewards[row]) is None else reward for row in rows]
 
 
-def _compare(alone: Sequence[float], together: Sequence[float], dtype: Dtype) -> None:
+def _compare(alone: Sequence[float], together: Sequence[float], dtype: NumberFormat) -> None:
     allowed = TOLERANCE[dtype] * max(map(abs, alone))
     for one, other in zip(alone, together, strict=True):
         if not abs(one - other) <= allowed:

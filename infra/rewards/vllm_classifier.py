@@ -18,6 +18,7 @@ from infra.rewards.rows import Row, encode_requests, scorable, to_scores
 from infra.rewards.self_test import PROBES, check_scores
 from pvar.config import RuntimeConfig
 from pvar.errors import ConfigError
+from pvar.number_format import resolved
 from pvar.ports import ScoreRequest
 from pvar.records import Score
 from pvar.reward_config import ClassifierReward
@@ -71,15 +72,14 @@ def load_vllm_classifier(
     check_one_logit(folder, checkpoint)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     context = config.get_text_config().max_position_embeddings
+    dtype = resolved(settings.dtype)
     limit = min(settings.max_length_tokens, context)
-    engine = open_engine(
-        folder, runtime, runner="pooling", dtype=settings.dtype, max_model_len=limit
-    )
+    engine = open_engine(folder, runtime, runner="pooling", dtype=dtype, max_model_len=limit)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     scorer = VllmClassifierScorer(engine, tokenizer, limit)
     try:
         probes = encode_requests(tokenizer, PROBES, common_start, limit)
-        check_scores(probes, scorer.evaluate, settings.dtype)
+        check_scores(probes, scorer.evaluate, dtype)
     except BaseException:
         scorer.close()
         raise

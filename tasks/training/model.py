@@ -14,19 +14,15 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 
-def has_frozen_base(settings: TrainConfig) -> bool:
-    """Whether the policy's own weights are bfloat16 and do not learn."""
-    return settings.lora is not None and settings.precision == "bfloat16"
-
-
 def load_policy(folder: Path, settings: TrainConfig) -> Any:
     """The starting model, in the precision that it is trained in."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    frozen_bfloat16 = settings.lora is not None and settings.precision == "bfloat16"
     return AutoModelForCausalLM.from_pretrained(
         folder,
-        dtype=torch.bfloat16 if has_frozen_base(settings) else torch.float32,
+        dtype=torch.bfloat16 if frozen_bfloat16 else torch.float32,
         use_safetensors=True,
         trust_remote_code=False,
     )

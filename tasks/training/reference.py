@@ -4,6 +4,9 @@
 
 They depend on the pairs, the reference and how it computes, and on nothing else of the training: a
 later run on the same pairs with another learning rate, β or number of epochs reads them.
+
+Their recipe says which number format they are computed in, and every training that subtracts them
+computes in that one, so that rounding cancels: it begins the reference before itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,15 +20,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from pvar.accounts import Accounts
 from pvar.artifacts import Recipe, ShardSpec, Summary
 from pvar.config import TrainConfig
+from pvar.errors import StageError
+from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
 from tasks.artifact import Artifact, ArtifactKeys
 from tasks.progress_log import ProgressLog
 from tasks.sample import RESPONSES
 from tasks.select import PAIRS
-from tasks.stage import Job, Stage, Work, run_stage
+from tasks.stage import Job, Stage, Work, begin_artifact, run_stage
 from tasks.tables import ReferenceLogps, TokenPair, write_table
 from tasks.training.logps import PromptAnswer, answer_logps
-from tasks.training.model import has_frozen_base, load_policy
+from tasks.training.model import load_policy
 from tasks.training.rows import encode_pairs, with_neighbours
 
 LOGPS = "logps.parquet"
@@ -46,7 +51,7 @@ class ReferenceSpec(BaseModel):
     """Longer pairs have none."""
     precision: str
     frozen_base: bool
-    """Whether the weights are bfloat16."""
+    """Whether the weights do not learn (LoRA): they are then stored in the precision."""
     for_kto: bool
     settings: TrainConfig = Field(exclude=True)
 
@@ -58,14 +63,34 @@ def reference_spec(policy: str, policy_location: str, settings: TrainConfig) -> 
         policy_location=policy_location,
         max_length_tokens=settings.max_length_tokens,
         precision=settings.precision,
-        frozen_base=has_frozen_base(settings),
+        frozen_base=settings.lora is not None,
         for_kto=settings.method == "kto",
         settings=settings,
     )
 
 
+def reference_format(job: Job[Any], spec: ReferenceSpec) -> NumberFormat | None:
+    """The format that the reference is, or now was, begun in."""
+    recipe, own = _reference(job, spec)
+    return begin_artifact(REFERENCE, recipe, own).number_format
+
+
 def make_reference(job: Job[Any], spec: ReferenceSpec) -> Artifact:
-    """Make or find the artifact, from the inputs of the training that needs it."""
+    """Make or find the artifact, from the inputs of the training that needs it.
+
+    Raises StageError if it was begun in another number format than the training.
+    """
+    found = reference_format(job, spec)
+    recipe, own = _reference(job, spec)
+    if found != job.number_format:
+        raise StageError(
+            f"{own.keys.root} is in {found} and {job.keys.root} was begun in {job.number_format}: "
+            f"rounding would not cancel; delete the folder {job.keys.root} and run again"
+        )
+    return run_stage(REFERENCE, recipe, own).artifact
+
+
+def _reference(job: Job[Any], spec: ReferenceSpec) -> tuple[Recipe, Job[ReferenceSpec]]:
     inputs = {name: artifact.keys.digest for name, artifact in job.inputs.items()}
     recipe = Recipe(
         stage=REFERENCE.name,
@@ -79,7 +104,7 @@ def make_reference(job: Job[Any], spec: ReferenceSpec) -> Artifact:
         keys=ArtifactKeys(REFERENCE.name, recipe.digest),
         scratch=job.scratch / REFERENCE.name,
     )
-    return run_stage(REFERENCE, recipe, own).artifact
+    return recipe, own
 
 
 @contextmanager
@@ -94,16 +119,17 @@ def _open_worker(job: Job[ReferenceSpec]) -> Iterator[Work]:
     encoded = encode_pairs(
         pairs, job.inputs["responses"].rows(RESPONSES, Response), tokenizer, spec.max_length_tokens
     )
-    model = load_policy(folder, spec.settings).eval()
+    precision = job.number_format
+    settings = spec.settings.model_copy(update={"precision": precision})
+    model = load_policy(folder, settings).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def compute(_: ShardSpec, folder: Path) -> Accounts:
         rows = _rows(encoded.pairs, with_kl=spec.for_kto)
-        autocast = spec.precision == "bfloat16"
         answers = [row for four in rows.values() for row in four]
         job.progress.begin(total=len(set(answers)), unit="answers")
         with counting_answers(model, job.progress):
-            logps = answer_logps(model, answers, autocast=autocast)
+            logps = answer_logps(model, answers, autocast=precision == "bfloat16")
         table = [
             ReferenceLogps(pair_id, *[logps[row] for row in four], *[None] * (4 - len(four)))
             for pair_id, four in rows.items()
@@ -151,10 +177,16 @@ def _summarise(_: Job[ReferenceSpec], artifact: Artifact) -> Summary:
     return {"num_pairs": artifact.manifest.accounts.rows_out}
 
 
+def _number_format(job: Job[ReferenceSpec]) -> NumberFormat:
+    """That of a training that was begun before; else the hardware's."""
+    return job.number_format or job.ports.number_format(job.spec.settings.precision, learns=True)
+
+
 REFERENCE = Stage(
     name="reference",
     version=1,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,
+    number_format=_number_format,
 )

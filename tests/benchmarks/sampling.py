@@ -26,7 +26,9 @@ from machine import describe_machine
 
 from infra.bundled_model import convert_bundled_model
 from infra.engines.vllm import VllmSampler, load_vllm_sampler
+from infra.hardware import read_hardware
 from pvar.config import RuntimeConfig, SamplerSettings
+from pvar.number_format import resolve
 from pvar.ports import SampleRequest
 from pvar.records import Message
 from pvar.vllm_config import VllmConfig
@@ -42,7 +44,10 @@ def read_requests(num_prompts: int) -> list[SampleRequest]:
 
 def load(arguments: argparse.Namespace) -> VllmSampler:
     settings = SamplerSettings(
-        engine="vllm", max_new_tokens=arguments.tokens, max_prompt_tokens=512
+        engine="vllm",
+        max_new_tokens=arguments.tokens,
+        max_prompt_tokens=512,
+        dtype=resolve("auto", read_hardware(), learns=False),
     )
     runtime = RuntimeConfig(vllm=VllmConfig(enforce_eager=arguments.eager))
     return load_vllm_sampler(arguments.model, settings, runtime)

@@ -137,7 +137,7 @@ def main() -> None:
         folder = Path(name)
         save_model(options.model, folder)
         baseline = Baseline(folder)
-        settings = ClassifierReward(name=options.model, model=name)
+        settings = ClassifierReward(name=options.model, model=name, dtype="float32")
         scorer = load_classifier_scorer(folder, settings, None)
     requests = make_requests(options.prompts, options.responses)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {describe_machine()}, torch {torch.__version__}")

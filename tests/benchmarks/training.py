@@ -2,11 +2,12 @@
 
 python tests/benchmarks/training.py [--pairs 64] [--epochs 1]
 
-SmolLM2-135M, LoRA of rank 16 on a bfloat16 base, 8 pairs a step, 4 at once, DPO. Pairs are the
-demo's prompts with answers of random words (mean 30). Each way is timed from texts on disk to a
-saved model, its own loading of the model included; libraries are loaded and warmed up before. The
-plain script is TRL's documentation: texts, a peft_config, and the reference recomputed in each step
-by switching the adapters off. Seconds are of the clock on the wall.
+SmolLM2-135M, LoRA of rank 16, 8 pairs a step, 4 at once, DPO, the base in the format that `auto`
+means on the hardware. Pairs are the demo's prompts with answers of random words (mean 30). Each way
+is timed from texts on disk to a saved model, its own loading of the model included; libraries are
+loaded and warmed up before. The plain script is TRL's documentation: texts, a peft_config, and the
+reference recomputed in each step by switching the adapters off. Seconds are of the clock on the
+wall.
 """
 
 import argparse
@@ -29,7 +30,9 @@ from transformers.utils.logging import disable_progress_bar
 from trl import DPOConfig, DPOTrainer
 
 from infra.bundled_model import convert_bundled_model
+from infra.hardware import read_hardware
 from pvar.config import LoraAdapter, RuntimeConfig, TrainConfig
+from pvar.number_format import resolve
 from pvar.records import Message, Pair
 from tasks.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
 from tasks.training.logps import PromptAnswer, answer_logps
@@ -83,7 +86,9 @@ def plain(policy: Path, pairs: list[Pair], settings: TrainConfig, folder: Path) 
     ]
     num_steps = settings.num_epochs * -(-len(pairs) // settings.pairs_per_step)
     trainer = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(policy, dtype=torch.bfloat16),
+        model=AutoModelForCausalLM.from_pretrained(
+            policy, dtype=getattr(torch, settings.precision)
+        ),
         args=DPOConfig(
             output_dir=str(folder),
             beta=settings.beta,
@@ -97,7 +102,7 @@ def plain(policy: Path, pairs: list[Pair], settings: TrainConfig, folder: Path) 
             seed=settings.seed,
             data_seed=settings.seed,
             max_length=None,
-            bf16=True,
+            bf16=settings.precision == "bfloat16",
             gradient_checkpointing=False,
             logging_steps=1,
             save_strategy="no",
@@ -133,7 +138,11 @@ def compute_reference(policy: Path, pairs: list[Pair], settings: TrainConfig, fo
             pairs, [], AutoTokenizer.from_pretrained(policy), settings.max_length_tokens
         ).pairs
     }
-    logps = answer_logps(model, [row for both in rows.values() for row in both], autocast=True)
+    logps = answer_logps(
+        model,
+        [row for both in rows.values() for row in both],
+        autocast=settings.precision == "bfloat16",
+    )
     table = [
         ReferenceLogps(pair_id, logps[chosen], logps[rejected], None, None)
         for pair_id, (chosen, rejected) in rows.items()
@@ -179,6 +188,7 @@ def main() -> None:
     disable_progress_bars()
     disable_progress_bar()
     settings = TrainConfig(
+        precision=resolve("auto", read_hardware(), learns=True),
         learning_rate=5e-4,
         num_epochs=options.epochs,
         pairs_per_step=PAIRS_PER_STEP,

@@ -23,7 +23,7 @@ ROWS = [
 
 @pytest.fixture
 def scorer(tmp_path: Path) -> ClassifierScorer:
-    settings = ClassifierReward(name="tiny", model="./tiny")
+    settings = ClassifierReward(name="tiny", model="./tiny", dtype="float32")
     return load_classifier_scorer(save_classifier(tmp_path), settings, 100_000)
 
 

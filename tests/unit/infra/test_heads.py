@@ -16,7 +16,7 @@ from pvar.reward_config import ClassifierReward
 from tests.unit.infra.tiny_models import change_weights, save_gated
 
 NUM_OBJECTIVES = 3
-SETTINGS = ClassifierReward(name="armo", model="./tiny", max_length_tokens=1000)
+SETTINGS = ClassifierReward(name="armo", model="./tiny", max_length_tokens=1000, dtype="float32")
 PROMPTS = ("How was it?", "And the food?")
 REQUESTS = [
     ScoreRequest(prompt, f"{prompt}/{answer}", (Message("user", prompt),), answer)

@@ -14,7 +14,9 @@ from tests.unit.infra.tiny_models import change_weights, save_classifier
 
 
 def load(folder: Path) -> None:
-    settings = ClassifierReward(name="tiny", model=str(folder), max_length_tokens=512)
+    settings = ClassifierReward(
+        name="tiny", model=str(folder), max_length_tokens=512, dtype="float32"
+    )
     load_vllm_classifier(folder, settings, RuntimeConfig())
 
 
