@@ -5,14 +5,11 @@ The package holds a quantised GGUF file. It is dequantised once into a plain Hug
 quantisation settings, so its weights move into a plain LlamaForCausalLM.
 """
 
-import logging
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pvar.errors import ModelError
-
-logger = logging.getLogger(__name__)
 
 
 class BundledModel(NamedTuple):
@@ -41,8 +38,7 @@ def convert_bundled_model(name: str, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-    weights = _weights(BUNDLED[name])
-    logger.info("converting %s from %s, once: this takes about half a minute", name, weights.name)
+    weights = bundled_weights(BUNDLED[name])
     quantised = AutoModelForCausalLM.from_pretrained(
         weights.parent, gguf_file=weights.name, dtype=torch.float32
     )
@@ -56,7 +52,8 @@ def convert_bundled_model(name: str, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _weights(model: BundledModel) -> Path:
+def bundled_weights(model: BundledModel) -> Path:
+    """The quantised GGUF file; ModelError if its package is missing or of another version."""
     try:
         files = metadata.files(model.distribution) or []
     except metadata.PackageNotFoundError as error:

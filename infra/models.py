@@ -79,24 +79,34 @@ def fetch_model(
     match scheme:
         case "bundled":
             return _cached(
-                home / f"{rest}-{bundled_digest(rest)}", lambda at: convert_bundled_model(rest, at)
+                home / f"{rest}-{bundled_digest(rest)}",
+                lambda at: convert_bundled_model(rest, at),
+                f"converting {location}, which takes about half a minute",
             )
         case "models":
             name = location.removeprefix("models:/").replace("/", "-")
-            return _cached(home / name, lambda at: download_registered(location, at))
+            return _cached(
+                home / name,
+                lambda at: download_registered(location, at),
+                f"downloading {location}",
+            )
         case "s3":
             name = hashlib.sha256(location.encode()).hexdigest()[:16]
-            return _cached(home / f"s3-{name}", lambda at: _download_s3(location, at))
+            return _cached(
+                home / f"s3-{name}",
+                lambda at: _download_s3(location, at),
+                f"downloading {location}",
+            )
         case _ if location.startswith("/"):
             return _local_folder(location)
         case _:
             return _hub_folder(location)
 
 
-def _cached(folder: Path, fill: Callable[[Path], None]) -> Path:
+def _cached(folder: Path, fill: Callable[[Path], None], activity: str) -> Path:
     """`folder`, filled once: a fetch that is interrupted leaves nothing that looks complete."""
     if not folder.exists():
-        logger.info("fetching a model into %s", folder)
+        logger.info("%s; it is kept in %s", activity, folder)
         partial = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.part")
         partial.mkdir(parents=True)
         try:

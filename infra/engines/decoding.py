@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+BLOCK = 256
+"""Entries of the vocabulary that are summed before one of them is drawn."""
+
 MIN_DROPPED_SHARE = 0.1
 """Ended rows are dropped once they are this share of the batch: dropping copies the cache."""
 
@@ -94,17 +97,49 @@ def draw(logits: "torch.Tensor", temperature: float, top_p: float) -> "torch.Ten
     """
     import torch
 
+    if top_p == 1:
+        highest = logits.float().amax(dim=-1, keepdim=True)
+        return _invert(((logits.float() - highest) / temperature).exp_())
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)
-    order = None
-    if top_p < 1:
-        probabilities, order = probabilities.sort(dim=-1, descending=True)
-        before = probabilities.cumsum(dim=-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= top_p, 0.0)
-    cumulative = probabilities.cumsum(dim=-1)
+    probabilities, order = probabilities.sort(dim=-1, descending=True)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    probabilities = probabilities.masked_fill(before >= top_p, 0.0)
+    return order.gather(-1, _invert(probabilities)[:, None]).squeeze(-1)
+
+
+def _invert(weights: "torch.Tensor") -> "torch.Tensor":
+    """One index per row, (R,), with a chance in proportion to its weight, (R, V).
+
+    First a block of `BLOCK` entries is drawn by the blocks' sums, then an entry of the block: sums
+    are much quicker than a cumulative sum over the vocabulary, and smaller ones round less.
+    """
+    import torch
+
+    num_rows, num_weights = weights.shape
+    padded = torch.nn.functional.pad(weights, (0, -num_weights % BLOCK))
+    blocks = padded.view(num_rows, -1, BLOCK)
+    block, threshold = _find(blocks.sum(dim=-1), None)
+    within = blocks[torch.arange(num_rows, device=weights.device), block]
+    entry, _ = _find(within, threshold)
+    return block * BLOCK + entry
+
+
+def _find(
+    weights: "torch.Tensor", threshold: "torch.Tensor | None"
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """The entry of each row in which the threshold (default: random) falls, and how far into it.
+
+    Never an entry of weight 0: a threshold that rounding put at or beyond the total is taken for
+    one in the last entry that has any.
+    """
+    import torch
+
+    cumulative = weights.cumsum(dim=-1)
     total = cumulative[:, -1:]
-    # Strictly below the total, so that no token after the last possible one is drawn.
-    threshold = torch.rand_like(total) * total
-    drawn = torch.searchsorted(cumulative, threshold, right=True).clamp(max=logits.shape[-1] - 1)
-    if order is not None:
-        drawn = order.gather(-1, drawn)
-    return drawn.squeeze(-1)
+    if threshold is None:
+        threshold = torch.rand_like(total) * total
+    last = (weights > 0).int().mul(torch.arange(weights.shape[-1], device=weights.device) + 1)
+    found = torch.searchsorted(cumulative, threshold, right=True)
+    found = torch.minimum(found, last.amax(dim=-1, keepdim=True) - 1)
+    rest = threshold - (cumulative - weights).gather(-1, found)
+    return found.squeeze(-1), rest

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra.engines.attention import register_grouped_attention
 from infra.engines.chat_format import ChatFormat, Encoded, load_chat_format
 from infra.engines.decoding import Sampling, decode
 from pvar.config import SamplerSettings
+from pvar.number_format import resolved
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Response
 
@@ -72,13 +74,19 @@ class TransformersSampler:
 def load_transformers_sampler(
     folder: Path, settings: SamplerSettings, sequences_per_batch: int
 ) -> TransformersSampler:
-    """Load the model in a Hugging Face folder; bfloat16, on the GPU if there is one."""
+    """Load the model in a Hugging Face folder, on the GPU if there is one."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    grouped = register_grouped_attention()
     model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.bfloat16, use_safetensors=True, trust_remote_code=False
+        folder,
+        dtype=getattr(torch, resolved(settings.dtype)),
+        use_safetensors=True,
+        trust_remote_code=False,
     )
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(grouped)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     chat = load_chat_format(folder, settings)
     return TransformersSampler(model, chat, settings, sequences_per_batch)

@@ -79,7 +79,9 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(
 
 
 def test_each_answer_has_its_prompt_and_one_that_is_too_long_costs_no_other(folder: Path) -> None:
-    settings = SamplerSettings(max_new_tokens=LIMIT, max_prompt_tokens=60, temperature=1.5)
+    settings = SamplerSettings(
+        max_new_tokens=LIMIT, max_prompt_tokens=60, temperature=1.5, dtype="bfloat16"
+    )
     sampler = load_transformers_sampler(folder, settings, sequences_per_batch=6)
     requests = [
         SampleRequest(f"p{number}", (Message("user", "?" * length),))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from infra.bundled_model import BUNDLED, _weights
+from infra.bundled_model import BUNDLED, bundled_weights
 from pvar.records import Message, Pair, Response
 from tasks.tables import TokenPair
 from tasks.training.rows import encode_pairs, with_neighbours
@@ -20,7 +20,7 @@ def response(text: str, finish_reason: str) -> Response:
 
 @pytest.fixture(scope="module")
 def smollm2() -> PreTrainedTokenizerBase:
-    weights = _weights(BUNDLED["smollm2-135m-instruct"])
+    weights = bundled_weights(BUNDLED["smollm2-135m-instruct"])
     return AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
 
 
