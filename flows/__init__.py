@@ -13,6 +13,10 @@ for _name in ("flows", "tasks", "infra", "pvar"):
 # MLflow and Prefect would tell their makers how they are used, each in its own way.
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
+# PyTorch's threads wait for each other thousands of times a second. By default they do so busily,
+# which on a machine with other work takes the processor from the very thread that is waited for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Imports make a million objects that stay. To look for garbage among them again and again, and once
 # more at the end, takes a fifth of the time that a process needs to start and to end.
 gc.set_threshold(100_000, 20, 10)
