@@ -8,6 +8,9 @@ INSTALLED := $(VENV)/.installed
 # uv looks for local wheels where pip would.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+# Python keeps what it compiled, also where the environment forbids it by this variable: a process
+# would otherwise compile thousands of files at each start.
+export PYTHONDONTWRITEBYTECODE :=
 VLLM := $(VENV)/.vllm
 # Announces a step, and leaves out uv's list of packages.
 STEP = @$(PYTHON) infra/setup_step.py
@@ -55,7 +58,7 @@ demo: setup ## from prompts to a gated, registered, better-aligned model
 	@$(BIN)/pvar run --preset demo
 
 test: setup-vllm ## all tests; services that are not installed are named and left out
-	@# In the order of their names: the long ones (tests/integration) do not come last.
+	@# In the order of tests/services/schedule.py: the long ones do not come last.
 	@$(PYTEST) --no-loadscope-reorder
 
 test-quick: setup ## the unit tests that need neither a service nor the real model

@@ -6,13 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
 
 from infra.store import open_store
 from pvar.ports import Store
-from tests.services import ceph
+from tests.services import ceph, schedule
 from tests.services.processes import common_folder, require
 from tests.services.s3 import S3Server
 
@@ -29,6 +30,19 @@ def pytest_collection() -> None:
     gc.disable()
     # A shell lets what it starts in the background ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first; the order within a file stays."""
+    items.sort(key=lambda item: schedule.rank(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`, but for files that belong together."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    return schedule.Scheduling(config, log)
 
 
 def pytest_collection_finish() -> None:

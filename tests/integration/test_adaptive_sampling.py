@@ -17,7 +17,11 @@ ADAPTIVE = {
     "sample.max_new_tokens": 40,
     "ingest.near_duplicate_similarity": None,
     "select.budget": {"fraction": 0.1},
-    "runtime": {"prompts_per_shard": 16, "responses_per_shard": 512, "lease_seconds": 60},
+    "runtime": {
+        "sampled_responses_per_shard": 16 * ALL,
+        "responses_per_shard": 512,
+        "lease_seconds": 60,
+    },
 }
 ROUND_1, ROUND_2 = ("ingest", "first-sample", "first-score-vader"), ("sample", "score-vader")
 

@@ -6,6 +6,7 @@ PostgreSQL and the S3 server come from an image of the tests' own where theirs c
 
 import os
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ def make(engine: Engine, environment_file: Path, *targets: str) -> subprocess.Co
     return subprocess.run(
         ["make", "--no-print-directory", *targets, *(f"{k}={v}" for k, v in settings.items())],
         cwd=ROOT,
-        env={**os.environ, **engine.environment()},
+        env={**os.environ, **engine.environment(), "TESTS_PACKAGES": sysconfig.get_path("platlib")},
         capture_output=True,
         text=True,
         check=False,

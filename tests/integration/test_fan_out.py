@@ -58,7 +58,7 @@ def workflow(tmp_path: Path, server: PrefectServer) -> Iterator[Workflow]:
         home,
         ingest={"source": str(source), "eval_fraction": 0.01, "near_duplicate_similarity": None},
         runtime={
-            "prompts_per_shard": 1,
+            "sampled_responses_per_shard": 1,
             "lease_seconds": 60,
             "placement": {"sample": {"pool": "process", "workers": WORKERS}},
         },

@@ -41,7 +41,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 SMALL_SHARDS: dict[str, Any] = {
     "sample.num_responses": 8,
-    "runtime": {"prompts_per_shard": 1, "responses_per_shard": 8, "lease_seconds": 60},
+    "runtime": {"sampled_responses_per_shard": 1, "responses_per_shard": 8, "lease_seconds": 60},
 }
 BEFORE: dict[str, list[str]] = {
     "ingest": [],
@@ -92,12 +92,13 @@ def kill_when(
     is_time: Callable[[], bool],
     *,
     delay: float,
-    held: str = "/manifest.json",
+    held: str | None = None,
 ) -> None:
     """Run a node in a process of its own and kill it some time after `is_time`.
 
-    It waits where it would put `held`, which is beyond any moment at which it may be killed.
+    It waits where it would put `held` (the manifest), beyond any moment at which it may be killed.
     """
+    held = held or flow.nodes[name].keys.manifest
     home = str(flow.wiring.settings.home)
     with a_process(
         sys.executable, "-m", "tests.stage_process", home, json.dumps(changes), held, name
@@ -150,7 +151,7 @@ TRAINING: dict[str, Any] = {
         "precision": "float32",
     },
     "runtime": {
-        "prompts_per_shard": 64,
+        "sampled_responses_per_shard": 512,
         "pairs_per_device": 2,
         "checkpoint_steps": 3,
         "lease_seconds": 60,
@@ -208,7 +209,7 @@ def test_a_killed_command_is_taken_up_by_the_same_command(
     home = tmp_path / "home"
     home.mkdir()
     changes = TRAINING | {"policy": str(policy), "evaluate.opponent": "champion"}
-    changes["runtime"] = TRAINING["runtime"] | {"prompts_per_shard": 1}
+    changes["runtime"] = TRAINING["runtime"] | {"sampled_responses_per_shard": 1}
     source = write_prompts(home / "prompts.jsonl")
     preset = tmp_path / "tiny.yaml"
     preset.write_text(yaml.safe_dump(fake_settings(source, **changes)))

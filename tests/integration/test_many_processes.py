@@ -74,7 +74,7 @@ def test_two_processes_train_as_one_also_after_a_kill(tmp_path: Path) -> None:
     two.make(*UNTIL_TRAIN)
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.stage_process", str(home), json.dumps(settings(policy, 2)),
-         "/manifest.json", "train"],
+         two.nodes["train"].keys.manifest, "train"],
         cwd=ROOT,
         start_new_session=True,
     )  # fmt: skip

@@ -40,7 +40,8 @@ def access(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         sys.executable, "-m", "vllm.entrypoints.openai.api_server",
         "--model", str(smollm2), "--served-model-name", POLICY,
         "--host", "127.0.0.1", "--port", str(port), "--api-key", "sk-test",
-        "--enforce-eager", "--max-model-len", "256", "--kv-cache-memory-bytes", str(2**30),
+        "--enforce-eager", "--max-model-len", "256", "--kv-cache-memory-bytes", str(2**28),
+        "--dtype", "float32",  # bfloat16 is several times slower on a CPU that has none
     ]  # fmt: skip
     # Without a process for the worker alone, which would start for half a minute.
     quick = {"VLLM_NO_USAGE_STATS": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}

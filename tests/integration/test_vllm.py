@@ -56,7 +56,9 @@ QUESTIONS = (
     "Name three colours.",
     "Say hello.",
 )
-SETTINGS = SamplerSettings(engine="vllm", max_new_tokens=24, max_prompt_tokens=96, temperature=0.7)
+SETTINGS = SamplerSettings(
+    engine="vllm", max_new_tokens=24, max_prompt_tokens=96, temperature=0.7, dtype="float32"
+)
 K = 5
 
 
@@ -195,7 +197,7 @@ def test_a_killed_stage_keeps_its_shards_and_leaves_no_engine(
     smollm2: Path, sampler: VllmSampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = {
-        "prompts_per_shard": 2,
+        "sampled_responses_per_shard": 4,
         "lease_seconds": 60,
         "vllm": {"enforce_eager": True, "kv_cache_gib": 1},
     }
@@ -204,7 +206,7 @@ def test_a_killed_stage_keeps_its_shards_and_leaves_no_engine(
     home = tmp_path / "home"
     flow = start_workflow(home, **changes)
     flow.make("ingest")
-    held = ["/manifest.json", "sample"]
+    held = [flow.nodes["sample"].keys.manifest, "sample"]
     command = [sys.executable, "-m", "tests.stage_process", str(home), json.dumps(changes), *held]
     # Its last shard cannot be made: sampling is not over before the kill.
     train = [
@@ -274,7 +276,9 @@ def test_a_classifier_scores_as_in_transformers_with_the_same_reasons(tmp_path: 
     """A one-logit model, in both backends."""
     # Four heads of width 32, the least that vLLM's attention has.
     folder = save_classifier(tmp_path / "model", seed=3, hidden_size=128, intermediate_size=128)
-    settings = ClassifierReward(name="tiny", model=str(folder), max_length_tokens=512)
+    settings = ClassifierReward(
+        name="tiny", model=str(folder), max_length_tokens=512, dtype="float32"
+    )
     wanted = load_classifier_scorer(folder, settings, None).score(REQUESTS)
     runtime = RuntimeConfig(vllm=VllmConfig(enforce_eager=True, kv_cache_gib=0.25))
     scorer = load_vllm_classifier(folder, settings, runtime)
