@@ -114,7 +114,11 @@ class StageBench:
         node = Node(stage.name, stage, spec, inputs)
         job = Job(
             spec=spec,
-            runtime=RuntimeConfig(prompts_per_shard=4, responses_per_shard=4, lease_seconds=60),
+            runtime=RuntimeConfig(
+                sampled_responses_per_shard=4 * getattr(spec, "num_responses", 1),
+                responses_per_shard=4,
+                lease_seconds=60,
+            ),
             inputs={
                 name: opened(self.ports.store, keys, self.folder / "inputs")
                 for name, keys in inputs.items()

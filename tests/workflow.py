@@ -54,7 +54,11 @@ def fake_settings(source: Path, **changes: Any) -> dict[str, Any]:
             "opponent": "bundled:smollm2-135m-instruct",
             "answers": {"engine": "fake", "max_new_tokens": 12},
         },
-        "runtime": {"prompts_per_shard": 4, "responses_per_shard": 16, "lease_seconds": 60},
+        "runtime": {
+            "sampled_responses_per_shard": 16,
+            "responses_per_shard": 16,
+            "lease_seconds": 60,
+        },
     }
     for key, value in changes.items():
         *parents, last = key.split(".")

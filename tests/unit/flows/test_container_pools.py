@@ -17,7 +17,7 @@ ELSEWHERE = Placement(pool="process", workers=3)
 
 
 def preset(**placement: Placement) -> RetrainConfig:
-    tree = {"pipeline": {"runtime": {"placement": placement, "prompts_per_shard": 7}}}
+    tree = {"pipeline": {"runtime": {"placement": placement, "sampled_responses_per_shard": 7}}}
     return RetrainConfig.model_validate(tree)
 
 
@@ -30,7 +30,7 @@ def test_stages_left_inline_go_to_the_container_pool(pool: PoolType) -> None:
         **dict.fromkeys(stages, Placement(pool=pool)),
         "sample": ELSEWHERE,
     }
-    assert runtime.prompts_per_shard == 7
+    assert runtime.sampled_responses_per_shard == 7
 
 
 def test_a_process_pool_changes_nothing() -> None:

@@ -62,7 +62,9 @@ def test_a_complete_artifact_is_reused(flow: Workflow) -> None:
 
 
 def test_runtime_settings_do_not_change_the_artifact(flow: Workflow) -> None:
-    runtime = flow.config.runtime.model_copy(update={"prompts_per_shard": 2, "lease_seconds": 7})
+    runtime = flow.config.runtime.model_copy(
+        update={"sampled_responses_per_shard": 8, "lease_seconds": 7}
+    )
     other = Workflow(flow.config.model_copy(update={"runtime": runtime}), flow.wiring)
     assert other.nodes["sample"].keys == flow.nodes["sample"].keys
     flow.make("sample")
@@ -74,7 +76,7 @@ def test_a_plan_that_was_begun_is_kept_by_a_run_with_other_shards(flow: Workflow
     record = flow.nodes["sample"].keys.record(3)
     flow.store.delete(flow.nodes["sample"].keys.manifest)
     flow.store.delete(record)
-    runtime = flow.config.runtime.model_copy(update={"prompts_per_shard": 10})
+    runtime = flow.config.runtime.model_copy(update={"sampled_responses_per_shard": 40})
     other = Workflow(flow.config.model_copy(update={"runtime": runtime}), flow.wiring)
     again = other.make("sample")
     assert again.shards_made == 1
