@@ -26,6 +26,7 @@ from pvar.errors import ConfigError
 from pvar.placement import INLINE
 from tasks.artifact import open_artifact
 from tasks.graph import Node, plan_nodes
+from tasks.progress_log import ProgressLog
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +43,11 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
         config: Everything that the run is made of.
         preset: Name under which the configuration is known, for report and MLflow.
     """
-    wiring = connect()
-    pinned = pin(config, wiring)
-    nodes = plan_nodes(pinned)
-    record = _begin(pinned, preset, nodes, wiring)
+    with ProgressLog("pipeline", "looking at models and data, connecting to MLflow"):
+        wiring = connect()
+        pinned = pin(config, wiring)
+        nodes = plan_nodes(pinned)
+        record = _begin(pinned, preset, nodes, wiring)
     for number, node in enumerate(nodes.values(), start=1):
         logger.info("stage %d of %d: %s", number, len(nodes), node.name)
         try:
