@@ -24,7 +24,10 @@ class Fault(Enum):
     IGNORES_CONDITIONS = auto()
     """If-None-Match is overlooked, as older S3-compatible servers do."""
     IGNORES_CONDITIONS_AND_LAGS = auto()
-    """So too, and of two writers both look before either puts, and one put comes 0.2 s later."""
+    """So too, and of two writers both look before either puts, and one put comes 0.2 s later.
+
+    Who looks a second after a put began finds both, however slow the machine is.
+    """
     REFUSES_CONDITIONS = auto()
     """If-None-Match is answered with 501 NotImplemented."""
     CONFLICTS_ONCE = auto()
@@ -44,6 +47,7 @@ def faulty(server: S3Server, fault: Fault) -> Iterator[S3Server]:
 
     Handler.target, Handler.fault, Handler.seen = urlsplit(server.endpoint).netloc, fault, set()
     Handler.both_look, Handler.both_looked = threading.Barrier(2), threading.Event()
+    Handler.puts_began, Handler.puts_ended, Handler.both_put = [], [], threading.Event()
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -63,19 +67,27 @@ class _Handler(BaseHTTPRequestHandler):
     """Paths whose first request got its fault."""
     both_look: ClassVar[threading.Barrier]
     both_looked: ClassVar[threading.Event]
+    puts_began: ClassVar[list[float]]
+    puts_ended: ClassVar[list[float]]
+    both_put: ClassVar[threading.Event]
 
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         is_conditional = "If-None-Match" in self.headers
         if self.fault in (Fault.IGNORES_CONDITIONS, Fault.IGNORES_CONDITIONS_AND_LAGS):
             del self.headers["If-None-Match"]
-        if self.fault is Fault.IGNORES_CONDITIONS_AND_LAGS and "contested" in self.path:
+        is_contested = self.fault is Fault.IGNORES_CONDITIONS_AND_LAGS and "contested" in self.path
+        if is_contested:
             self._lag()
         if is_conditional and self.fault is Fault.REFUSES_CONDITIONS:
             return self._answer(501, b"<Error><Code>NotImplemented</Code></Error>")
         if is_conditional and self.fault is Fault.CONFLICTS_ONCE and self._is_first():
             return self._answer(409, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
         status, headers, content = self._ask_target(body)
+        if is_contested and self.command == "PUT":
+            self.puts_ended.append(time.monotonic())
+            if len(self.puts_ended) == 2:
+                self.both_put.set()
         if is_conditional and self.fault is Fault.LOSES_ANSWERS and self._is_first():
             return self._hang_up()
         is_cut = self.command == "GET" and self.fault is Fault.CUTS_ANSWERS and self._is_first()
@@ -93,8 +105,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD" and not self.both_looked.is_set():
             self.both_look.wait(timeout=NEVER_SECONDS)
             self.both_looked.set()
-        elif self.command == "PUT" and not self._is_first():
-            time.sleep(0.2)
+        elif self.command == "HEAD" and time.monotonic() > self.puts_began[0] + 1:
+            self.both_put.wait(NEVER_SECONDS)
+        elif self.command == "PUT":
+            self.puts_began.append(time.monotonic())
+            if not self._is_first():
+                time.sleep(0.2)
 
     def _is_first(self) -> bool:
         is_first = self.path not in self.seen

@@ -24,7 +24,7 @@ def failing(config: dict, node: str, parent_run: str | None) -> None:  # type: i
 @flow(name="sample", persist_result=False)
 def endless(config: dict, node: str, parent_run: str | None) -> None:  # type: ignore[type-arg]
     """A stage that takes very long."""
-    time.sleep(600)
+    time.sleep(3600)
 
 
 @flow(name="parent", persist_result=False)
