@@ -25,7 +25,7 @@ import psutil
 from pvar.errors import StageError
 from tasks.progress_log import ProgressLog
 
-START_SECONDS = 180.0
+START_SECONDS = 600.0
 """A first start makes a database, on a busy machine."""
 
 GRACE_SECONDS = 15.0

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 from pvar.errors import StageError
 from tasks.progress_log import ProgressLog
 
-STARTUP_TIMEOUT_SECONDS = 180.0
+STARTUP_TIMEOUT_SECONDS = 600.0
 
 SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
