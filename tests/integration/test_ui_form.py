@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Request, expect, sync_playwright
 from prefect import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
@@ -62,15 +62,35 @@ class Site(NamedTuple):
             field = f"xpath=//label[contains(., '{label}')]/following::input[1]"
             self.page.locator(field).first.fill(value)
             self.page.screenshot(path=pictures / "form.png", full_page=True)
-            self.page.get_by_role("button", name="Submit").click()
+            self._submit()
             wait_until(lambda: bool(runs()), "the run")
             wait_until(lambda: all(run.state.is_final() for run in runs()), "its end")
-            (run,) = runs()
+            run = runs()[0]
         assert run.state.is_completed(), run.state
         self.page.goto(f"{self.address}/runs/flow-run/{run.id}")
         expect(self.page.get_by_text("Completed").first).to_be_visible()
         self.page.screenshot(path=pictures / "run.png", full_page=True)
         return dict(run.parameters["config"])
+
+    def _submit(self) -> None:
+        """Press the button until the form is sent.
+
+        On a busy machine the form takes no click while it still loads, and says nothing.
+        """
+        sent: list[str] = []
+
+        def note(request: Request) -> None:
+            if request.url.endswith("/create_flow_run"):
+                sent.append(request.url)
+
+        self.page.on("request", note)
+        while not sent:
+            self.page.get_by_role("button", name="Submit").click()
+            for _ in range(100):
+                self.page.wait_for_timeout(200)  # which hears of requests
+                if sent:
+                    break
+        self.page.remove_listener("request", note)
 
 
 @pytest.fixture(scope="module")
