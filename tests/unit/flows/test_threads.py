@@ -6,14 +6,24 @@ import sys
 
 import pytest
 
-SCRIPT = "import flows, os; print(os.environ['OMP_WAIT_POLICY'])"
+NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+SCRIPT = f"import flows, os; print([os.environ.get(name) for name in {NAMES}])"
 
 
-@pytest.mark.parametrize(("chosen", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_wait_passively_unless_the_user_chose(chosen: str | None, used: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    if chosen is not None:
-        environment["OMP_WAIT_POLICY"] = chosen
+@pytest.mark.parametrize(
+    ("chosen", "used"),
+    [
+        ({}, [None, "2000"]),
+        ({"GOMP_SPINCOUNT": "7"}, [None, "7"]),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", None]),
+    ],
+)
+def test_threads_wait_busily_for_a_short_time_unless_the_user_chose(
+    chosen: dict[str, str], used: list[str | None]
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in NAMES}
     command = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == used
+    done = subprocess.run(
+        command, env=environment | chosen, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(used)
