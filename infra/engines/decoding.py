@@ -118,19 +118,19 @@ def _invert(weights: "torch.Tensor") -> "torch.Tensor":
     num_rows, num_weights = weights.shape
     padded = torch.nn.functional.pad(weights, (0, -num_weights % BLOCK))
     blocks = padded.view(num_rows, -1, BLOCK)
-    block, threshold = _find(blocks.sum(dim=-1), None)
+    block, threshold = find(blocks.sum(dim=-1), None)
     within = blocks[torch.arange(num_rows, device=weights.device), block]
-    entry, _ = _find(within, threshold)
+    entry, _ = find(within, threshold)
     return block * BLOCK + entry
 
 
-def _find(
+def find(
     weights: "torch.Tensor", threshold: "torch.Tensor | None"
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """The entry of each row in which the threshold (default: random) falls, and how far into it.
 
-    Never an entry of weight 0: a threshold that rounding put at or beyond the total is taken for
-    one in the last entry that has any.
+    Never an entry of weight 0: a threshold that rounding put at or beyond the total, or below 0,
+    is taken for one in the last, or first, entry that has any.
     """
     import torch
 
@@ -138,6 +138,7 @@ def _find(
     total = cumulative[:, -1:]
     if threshold is None:
         threshold = torch.rand_like(total) * total
+    threshold = threshold.clamp(min=0)  # what is left in a block may be rounded below it
     last = (weights > 0).int().mul(torch.arange(weights.shape[-1], device=weights.device) + 1)
     found = torch.searchsorted(cumulative, threshold, right=True)
     found = torch.minimum(found, last.amax(dim=-1, keepdim=True) - 1)

@@ -3,13 +3,14 @@
 The oracle reads one prompt at a time, without padding, cache or batch.
 """
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from infra.engines.decoding import Sampling, decode, draw
+from infra.engines.decoding import Sampling, decode, draw, find
 from infra.engines.transformers import load_transformers_sampler
 from pvar.config import SamplerSettings
 from pvar.ports import Rejection, SampleRequest
@@ -76,6 +77,35 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(
     # Standard error: at most √(¼ / 20000) = 0.0035.
     assert drawn[[1, 3, 2, 0]].tolist() == pytest.approx(expected, abs=0.015)
     assert (drawn[[1, 3, 2, 0]] == 0).tolist() == [share == 0 for share in expected]
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_vocabulary_of_several_blocks_is_drawn_from_as_a_whole(top_p: float) -> None:
+    """Three tokens of 700 are possible, each in a block of 256 of its own, none of them a first."""
+    torch.manual_seed(0)
+    logits = torch.full((700,), -math.inf)
+    tokens, shares = [10, 300, 699], [0.2, 0.5, 0.3]
+    logits[tokens] = torch.tensor(shares).log()
+    drawn = draw(logits.repeat(20_000, 1), 1.0, top_p).bincount(minlength=700)
+    assert int(drawn.sum()) == int(drawn[tokens].sum()) == 20_000
+    # Standard error: at most √(¼ / 20000) = 0.0035. 0.5 and 0.3 are below 0.9, so all three stay.
+    assert (drawn[tokens] / 20_000).tolist() == pytest.approx(shares, abs=0.015)
+
+
+def test_rounding_at_the_edge_of_a_block_draws_no_impossible_token() -> None:
+    """Of two blocks the second begins with impossible tokens. A threshold exactly between the two
+    leaves nothing for the second block, or, as float32 rounds, a little less than nothing."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(100_000, 2, generator=generator)
+    edge = weights[:, :1]
+    rest = edge - (weights.cumsum(dim=1) - weights)[:, 1:]
+    assert int((rest < 0).sum()) > 1000  # else nothing is tested
+    block, left = find(weights, edge)
+    assert block.eq(1).all()
+    second = torch.zeros(100_000, 256)
+    second[:, 5] = weights[:, 1]
+    entry, _ = find(second, left)
+    assert entry.eq(5).all()
 
 
 def test_each_answer_has_its_prompt_and_one_that_is_too_long_costs_no_other(folder: Path) -> None:
