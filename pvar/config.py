@@ -207,9 +207,8 @@ class TrainConfig(ConfigModel):
     max_length_tokens: int = Field(default=2048, ge=8)
     """Pairs with a longer prompt plus answer are left out and counted, never cut."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """bfloat16: float32 weights under autocast, or with LoRA a bfloat16 base and float32
-    adapters. Weights that learn are float32 in either case. auto: bfloat16 where the hardware
-    computes it natively. The saved model is bfloat16."""
+    """bfloat16 (auto: where the hardware computes it natively): float32 weights under autocast, or
+    with LoRA a bfloat16 base and float32 adapters. Weights that learn are always float32."""
     lora: LoraAdapter | None = None
     """Adapters to train; None trains all weights."""
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -279,8 +278,7 @@ class RuntimeConfig(ConfigModel):
     """How and where stages run: nothing here changes an artifact's identity."""
 
     sampled_responses_per_shard: int = Field(default=512, ge=1)
-    """Responses that are sampled between two writes: what a crash can cost. A shard holds all
-    responses of a prompt, so it has at least one prompt's."""
+    """Responses sampled between two writes, at least one prompt's: what a crash can cost."""
     responses_per_shard: int = Field(default=4096, ge=1)
     """Responses that are scored between two writes."""
     sequences_per_batch: int = Field(default=128, ge=1)

@@ -88,7 +88,7 @@ def _number_format(job: Job[EvaluateSpec]) -> NumberFormat | None:
     return None if choice is None else job.ports.number_format(choice, learns=False)
 
 
-def _resolved(job: Job[EvaluateSpec]) -> JudgeConfig:
+def _judge_in_format(job: Job[EvaluateSpec]) -> JudgeConfig:
     judge = job.spec.judge
     if judge.kind != "reward_model":
         return judge
@@ -100,7 +100,7 @@ def _resolved(job: Job[EvaluateSpec]) -> JudgeConfig:
 def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
     location = job.spec.judge_location
     folder = job.ports.model_folder(location) if location is not None else None
-    judge = job.ports.judge(_resolved(job), folder, job.runtime)
+    judge = job.ports.judge(_judge_in_format(job), folder, job.runtime)
 
     def evaluate(_: ShardSpec, folder: Path) -> Accounts:
         result = judge_pairs(

@@ -65,7 +65,7 @@ def _look() -> Iterator[Finding]:
     yield from look_for_packages(_version)
     yield _vllm()
     yield _accelerator()
-    yield from _number_format()
+    yield from look_at_number_format()
     yield _checked("Prefect", _prefect, "check PREFECT_API_URL")
     yield from look_at_places()
 
@@ -123,7 +123,7 @@ def _accelerator() -> Finding:
     return Finding("GPU", "optional", "none: everything runs on the CPU, for small models")
 
 
-def _number_format() -> Iterator[Finding]:
+def look_at_number_format() -> Iterator[Finding]:
     """What `auto` means here, where models can be loaded at all."""
     if _version("torch") is not None:
         from infra.hardware import read_hardware

@@ -2,7 +2,16 @@
 
 import pytest
 
-from flows.commands.doctor import DEMO, MODELS, WORKFLOW, look_at_places, look_for_packages
+from flows.commands.doctor import (
+    DEMO,
+    MODELS,
+    WORKFLOW,
+    look_at_number_format,
+    look_at_places,
+    look_for_packages,
+)
+from infra.hardware import read_hardware
+from pvar.number_format import resolve
 
 VERSIONS = {package.name: "1.0" for package in (*WORKFLOW, *MODELS)}
 
@@ -39,3 +48,11 @@ def test_a_home_that_cannot_be_used_is_the_one_cause(monkeypatch: pytest.MonkeyP
     assert (finding.what, finding.state) == ("home", "missing")
     assert "/proc/x is no folder that can be written" in finding.detail
     assert "set PVAR_HOME" in finding.remedy
+
+
+def test_the_number_format_is_named_with_the_hardware_that_decides_it() -> None:
+    (finding,) = look_at_number_format()
+    hardware = read_hardware()
+    assert finding.detail.startswith(f"auto is {resolve('auto', hardware, learns=False)}")
+    assert hardware.name in finding.detail
+    assert finding.detail.endswith("bfloat16 natively")

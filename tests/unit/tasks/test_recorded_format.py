@@ -1,21 +1,31 @@
 """The number format is resolved once per artifact; later shards, workers and readers follow it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.judges.fake import FakeJudge
+from infra.rewards.fake import FakeScorer
 from pvar.artifacts import Recipe
-from pvar.config import RuntimeConfig, SamplerSettings
+from pvar.config import SamplerSettings
 from pvar.errors import StageError
+from pvar.judge_config import JudgeConfig, RewardModelJudge
 from pvar.number_format import Hardware, NumberFormat, NumberFormatChoice, resolve
 from pvar.ports import Ports
+from pvar.records import Prompt, Response
+from pvar.reward_config import ClassifierReward, RewardModelConfig
 from tasks.artifact import ArtifactKeys
-from tasks.stage import run_stage
+from tasks.evaluate import EVALUATE, EvaluateSpec
+from tasks.ingest import PROMPTS
+from tasks.sample import RESPONSES
+from tasks.score import SCORE, ScoreSpec
+from tasks.stage import Job, run_stage
 from tasks.training import reference, run
+from tests.artifacts import StageBench
 from tests.unit.infra.tiny_models import save_language_model
-from tests.workflow import Workflow, start_workflow
+from tests.workflow import Workflow, open_wiring, start_workflow
 
 GPU = Hardware("a GPU", frozenset({"bfloat16", "float16"}))
 LAPTOP = Hardware("a laptop", frozenset())
@@ -27,32 +37,20 @@ pytestmark = [
 ]
 
 
-class Stopped(Exception):
-    """A worker that dies before its first shard."""
-
-
 @dataclass(frozen=True)
 class On:
-    """Ports of a machine with other hardware; `loaded` gets the format of each sampler."""
+    """Ports of a machine with other hardware; `loaded` gets the formats of what is loaded there."""
 
     ports: Ports
     hardware: Hardware
-    loaded: list[NumberFormatChoice]
-    dies: bool = False
+    loaded: list[NumberFormatChoice] = field(default_factory=list)
 
     def number_format(self, choice: NumberFormatChoice, *, learns: bool) -> NumberFormat:
         return resolve(choice, self.hardware, learns=learns)
 
     def sampler(self, settings: SamplerSettings, *rest: Any) -> Any:
         self.loaded.append(settings.dtype)
-        if self.dies:
-            raise Stopped
         return self.ports.sampler(settings, *rest)
-
-    def model_folder(self, location: str) -> Path:
-        if self.dies and not location.startswith("artifact:"):
-            raise Stopped
-        return self.ports.model_folder(location)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.ports, name)
@@ -70,15 +68,8 @@ def start(tmp_path: Path, *, engine: str = "fake", **train: Any) -> Workflow:
     )
 
 
-def run_on(flow: Workflow, name: str, ports: On) -> Recipe:
-    """Run a node on those ports; its recipe."""
-    node = flow.nodes[name]
-    job = replace(flow.job(name), ports=ports)
-    try:
-        run_stage(node.stage, node.recipe, job)
-    except Stopped:
-        assert ports.dies
-    return recipe_of(flow, node.keys)
+def job_on(flow: Workflow, name: str, hardware: Hardware) -> Job[Any]:
+    return replace(flow.job(name), ports=On(flow.wiring, hardware))
 
 
 def recipe_of(flow: Workflow, keys: ArtifactKeys) -> Recipe:
@@ -89,16 +80,17 @@ def recipe_of(flow: Workflow, keys: ArtifactKeys) -> Recipe:
 def test_who_begins_an_artifact_decides_and_another_machine_follows(tmp_path: Path) -> None:
     flow = start(tmp_path, engine="transformers")
     flow.make("ingest")
-    loaded: list[NumberFormatChoice] = []
-    begun = run_on(flow, "sample", On(flow.wiring, GPU, loaded, dies=False))
+    node = flow.nodes["sample"]
+    begins, follows = (job_on(flow, "sample", hardware) for hardware in (GPU, LAPTOP))
+    run_stage(node.stage, node.recipe, begins)
+    begun = recipe_of(flow, node.keys)
     assert begun.number_format == "bfloat16"
     assert begun.config["settings"]["dtype"] == "auto"  # type: ignore[index,call-overload]
-    for key in [info.key for info in flow.store.list("sample/")]:
-        if key.endswith(("manifest.json", "/00002.json")):
-            flow.store.delete(key)
-    again = run_on(flow, "sample", On(flow.wiring, LAPTOP, loaded))
-    assert again == begun
-    assert loaded == ["bfloat16", "bfloat16"]
+    for lost in (node.keys.manifest, node.keys.record(2)):
+        flow.store.delete(lost)
+    assert run_stage(node.stage, node.recipe, follows).shards_made == 1
+    assert recipe_of(flow, node.keys) == begun
+    assert [job.ports.loaded for job in (begins, follows)] == [["bfloat16"], ["bfloat16"]]  # type: ignore[attr-defined]
 
 
 def test_a_server_or_a_fake_has_no_format(tmp_path: Path) -> None:
@@ -108,8 +100,61 @@ def test_a_server_or_a_fake_has_no_format(tmp_path: Path) -> None:
         assert recipe_of(flow, flow.nodes[name].keys).number_format is None
 
 
+CLASSIFIER = ClassifierReward(name="r", model="sha256-r")
+
+
+@pytest.mark.parametrize(("hardware", "expected"), [(GPU, "bfloat16"), (LAPTOP, "float32")])
+def test_reward_models_that_score_or_judge_are_loaded_in_the_recorded_format(
+    tmp_path: Path, hardware: Hardware, expected: NumberFormat
+) -> None:
+    bench = StageBench(open_wiring(tmp_path), tmp_path)
+    loaded: list[NumberFormatChoice] = []
+
+    def scorer(settings: RewardModelConfig, *_: object) -> FakeScorer:
+        assert isinstance(settings, ClassifierReward)
+        loaded.append(settings.dtype)
+        return FakeScorer("r", 0)
+
+    def judge(settings: JudgeConfig, *_: object) -> FakeJudge:
+        assert isinstance(settings, RewardModelJudge)
+        scorer(settings.reward_model)
+        return FakeJudge()
+
+    prompts = bench.put("ingest", PROMPTS, [Prompt("p", (), "eval", "x")], Prompt)
+    ours, theirs = (
+        bench.put("sample", RESPONSES, [Response("p", name, 0, name, 1, "stop")], Response)
+        for name in ("ours", "theirs")
+    )
+    ports = {
+        "scorer": scorer,
+        "judge": judge,
+        "number_format": On(bench.ports, hardware).number_format,
+    }
+    score_spec = ScoreSpec(reward_model=CLASSIFIER, model_location=None)
+    scores = bench.run(SCORE, score_spec, {"prompts": prompts, "responses": ours}, **ports)
+    evaluate_spec = EvaluateSpec(
+        judge=RewardModelJudge(reward_model=CLASSIFIER),
+        judge_location=None,
+        orders="both",
+        confidence=0.95,
+        seed=0,
+        required_coverage=0.0,
+    )
+    sides = {"prompts": prompts, "challenger": ours, "opponent": theirs}
+    verdicts = bench.run(EVALUATE, evaluate_spec, sides, **ports)
+    for artifact in (scores, verdicts):
+        recipe = Recipe.model_validate_json(artifact.store.read(artifact.keys.recipe))
+        assert recipe.number_format == expected
+    assert loaded == [expected, expected]
+
+
+class Stopped(Exception):
+    """A training that is not run."""
+
+
+@pytest.fixture
 def trained_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Precisions of the trainings to come, which are not run."""
+    """Precisions of the trainings to come, each of which ends before its first step."""
     seen: list[str] = []
 
     def note(plan: run.TrainingPlan, watcher: object) -> None:
@@ -120,50 +165,40 @@ def trained_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+def begin_training(flow: Workflow, hardware: Hardware) -> NumberFormat | None:
+    """Up to the first step; the recorded format."""
+    node = flow.nodes["train"]
+    with pytest.raises(Stopped):
+        run_stage(node.stage, node.recipe, job_on(flow, "train", hardware))
+    return recipe_of(flow, node.keys).number_format
+
+
 @pytest.mark.slow
 def test_a_training_computes_in_the_format_of_its_reference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained_in: list[str]
 ) -> None:
     flow = start(tmp_path)
     flow.make("ingest", "sample", "score-vader", "select")
-    seen = trained_in(monkeypatch)
-    for hardware, learning_rate in ((LAPTOP, 1e-4), (GPU, 2e-4)):
-        flow = start(tmp_path, learning_rate=learning_rate)
-        node = flow.nodes["train"]
-        job = replace(flow.job("train"), ports=On(flow.wiring, hardware, []))
-        with pytest.raises(Stopped):
-            run_stage(node.stage, node.recipe, job)
-        assert recipe_of(flow, node.keys).number_format == "float32"
-    assert seen == ["float32", "float32"]  # the second on hardware where auto is bfloat16
+    assert begin_training(start(tmp_path, learning_rate=1e-4), LAPTOP) == "float32"
+    # On hardware where auto is bfloat16, with the reference of the first.
+    assert begin_training(start(tmp_path, learning_rate=2e-4), GPU) == "float32"
     # SimPO subtracts nothing, so there the hardware decides.
-    flow = start(tmp_path, method="simpo", simpo_gamma=0.5)
-    node = flow.nodes["train"]
-    job = replace(flow.job("train"), ports=On(flow.wiring, GPU, []))
-    with pytest.raises(Stopped):
-        run_stage(node.stage, node.recipe, job)
-    assert recipe_of(flow, node.keys).number_format == "bfloat16"
+    assert begin_training(start(tmp_path, method="simpo", simpo_gamma=0.5), GPU) == "bfloat16"
+    assert trained_in == ["float32", "float32", "bfloat16"]
 
 
 @pytest.mark.slow
 def test_a_reference_in_another_format_is_not_subtracted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained_in: list[str]
 ) -> None:
     flow = start(tmp_path)
     flow.make("ingest", "sample", "score-vader", "select")
-    trained_in(monkeypatch)
-    node = flow.nodes["train"]
-    job = replace(flow.job("train"), ports=On(flow.wiring, LAPTOP, []))
-    with pytest.raises(Stopped):
-        run_stage(node.stage, node.recipe, job)
+    assert begin_training(flow, LAPTOP) == "float32"
     for key in [info.key for info in flow.store.list("reference/")]:
         flow.store.delete(key)
+    job, node = job_on(flow, "train", GPU), flow.nodes["train"]
     spec = reference.reference_spec(job.spec.policy, job.spec.policy_location, job.spec.settings)
-    begun = reference.reference_format(replace(job, ports=On(flow.wiring, GPU, [])), spec)
-    assert begun == "bfloat16"
+    assert reference.reference_format(job, spec) == "bfloat16"
     with pytest.raises(StageError, match=r"is in bfloat16 and .* was begun in float32"):
         run_stage(node.stage, node.recipe, job)
-
-
-def test_runtime_holds_no_format() -> None:
-    """It is identity or the recipe's record, never a setting of the machine."""
-    assert not {"dtype", "precision", "number_format"} & set(RuntimeConfig.model_fields)
+    assert trained_in == ["float32"]  # the second was refused before it began
