@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tasks.progress_log import ProgressLog
-
-WAIT_SECONDS = 30.0
-"""Until a test fails because a line is missing; a line that comes is not waited for this long."""
+from tests.services.processes import NEVER_SECONDS
 
 
 @dataclass
@@ -42,7 +40,7 @@ class Lines(logging.Handler):
             return any(line.endswith(text) for line in self.lines)
 
         with self._changed:
-            assert self._changed.wait_for(is_there, WAIT_SECONDS), (text, self.lines[-5:])
+            assert self._changed.wait_for(is_there, NEVER_SECONDS), (text, self.lines[-5:])
 
 
 @dataclass

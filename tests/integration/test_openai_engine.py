@@ -11,8 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from infra.engines.openai import SamplerAccess, open_openai_sampler
+from infra.hardware import read_hardware
 from pvar.config import SamplerSettings
 from pvar.errors import ModelError
+from pvar.number_format import resolve
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message
 from tests.services.packages import NEEDS_SMOLLM2, NEEDS_VLLM
@@ -41,7 +43,7 @@ def access(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "--model", str(smollm2), "--served-model-name", POLICY,
         "--host", "127.0.0.1", "--port", str(port), "--api-key", "sk-test",
         "--enforce-eager", "--max-model-len", "256", "--kv-cache-memory-bytes", str(2**28),
-        "--dtype", "float32",  # bfloat16 is several times slower on a CPU that has none
+        "--dtype", resolve("auto", read_hardware(), learns=False),
     ]  # fmt: skip
     # Without a process for the worker alone, which would start for half a minute.
     quick = {"VLLM_NO_USAGE_STATS": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}

@@ -65,7 +65,7 @@ class Site(NamedTuple):
             self._submit()
             wait_until(lambda: bool(runs()), "the run")
             wait_until(lambda: all(run.state.is_final() for run in runs()), "its end")
-            run = runs()[0]
+            (run,) = runs()
         assert run.state.is_completed(), run.state
         self.page.goto(f"{self.address}/runs/flow-run/{run.id}")
         expect(self.page.get_by_text("Completed").first).to_be_visible()
@@ -86,8 +86,8 @@ class Site(NamedTuple):
         self.page.on("request", note)
         while not sent:
             self.page.get_by_role("button", name="Submit").click()
-            for _ in range(100):
-                self.page.wait_for_timeout(200)  # which hears of requests
+            for _ in range(600):  # long enough for a click that was taken: two would be two runs
+                self.page.wait_for_timeout(200)  # requests are noted meanwhile
                 if sent:
                     break
         self.page.remove_listener("request", note)

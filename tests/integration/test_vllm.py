@@ -22,11 +22,13 @@ from transformers import AutoTokenizer
 
 from infra.engines.chat_format import load_chat_format
 from infra.engines.vllm import VllmSampler, load_vllm_sampler
+from infra.hardware import read_hardware
 from infra.rewards.classifier import load_classifier_scorer
 from infra.rewards.vllm_classifier import load_vllm_classifier
 from pvar.chat import prompt_token_ids
 from pvar.config import RuntimeConfig, SamplerSettings
 from pvar.digest import response_id
+from pvar.number_format import resolve
 from pvar.ports import Rejection, SampleRequest, ScoreRequest
 from pvar.records import Message, Prompt, Response
 from pvar.reward_config import ClassifierReward
@@ -57,7 +59,11 @@ QUESTIONS = (
     "Say hello.",
 )
 SETTINGS = SamplerSettings(
-    engine="vllm", max_new_tokens=24, max_prompt_tokens=96, temperature=0.7, dtype="float32"
+    engine="vllm",
+    max_new_tokens=24,
+    max_prompt_tokens=96,
+    temperature=0.7,
+    dtype=resolve("auto", read_hardware(), learns=False),
 )
 K = 5
 
