@@ -124,8 +124,7 @@ def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Outcome:
             job = replace(job, progress=progress)
             recipe = begin_artifact(stage, recipe, job)
             job = replace(job, number_format=recipe.number_format)
-            if recipe.number_format is not None:
-                logger.info("%s: models compute in %s", keys.root, recipe.number_format)
+            _say_number_format(job)
             made = _make_missing_shards(stage, recipe, job)
             free_gpu_memory()
             progress.begin("computing the summary")
@@ -143,6 +142,25 @@ def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Outcome:
         dict(rows.rejected) or "none",
     )
     return Outcome(open_artifact(store, keys.stage, keys.digest, _cache(job)), made, seconds)
+
+
+def _say_number_format(job: Job[Any]) -> None:
+    """Log what models compute in, with a warning where this machine can only emulate it."""
+    recorded = job.number_format
+    if recorded is None:
+        return
+    logger.info("%s: models compute in %s", job.keys.root, recorded)
+    if recorded == "float32":
+        return
+    native = job.ports.number_format("auto", learns=False)
+    if native not in (recorded, "bfloat16"):  # what computes bfloat16 computes float16 too
+        logger.warning(
+            "%s: %s is on record for this artifact, and this machine emulates it, several times "
+            "slower than %s; a machine that computes it natively can go on with the artifact",
+            job.keys.root,
+            recorded,
+            native,
+        )
 
 
 def verified_manifest(
@@ -352,7 +370,9 @@ def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:
         accounts=total_accounts(records),
         summary={},
     )
-    summary = stage.summarise(job, Artifact(store, keys, manifest, _cache(job)))
+    summary = dict(stage.summarise(job, Artifact(store, keys, manifest, _cache(job))))
+    if recipe.number_format is not None:
+        summary["number_format"] = recipe.number_format
     manifest = manifest.model_copy(update={"summary": summary})
     store.create(keys.manifest, manifest.to_json())
     return manifest

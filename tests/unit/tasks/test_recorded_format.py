@@ -77,18 +77,23 @@ def recipe_of(flow: Workflow, keys: ArtifactKeys) -> Recipe:
 
 
 @pytest.mark.slow
-def test_who_begins_an_artifact_decides_and_another_machine_follows(tmp_path: Path) -> None:
+def test_who_begins_an_artifact_decides_and_another_machine_follows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     flow = start(tmp_path, engine="transformers")
     flow.make("ingest")
     node = flow.nodes["sample"]
     begins, follows = (job_on(flow, "sample", hardware) for hardware in (GPU, LAPTOP))
-    run_stage(node.stage, node.recipe, begins)
+    begins_with = run_stage(node.stage, node.recipe, begins).artifact
+    assert begins_with.manifest.summary["number_format"] == "bfloat16"
+    assert "emulates" not in caplog.text
     begun = recipe_of(flow, node.keys)
     assert begun.number_format == "bfloat16"
     assert begun.config["settings"]["dtype"] == "auto"  # type: ignore[index,call-overload]
     for lost in (node.keys.manifest, node.keys.record(2)):
         flow.store.delete(lost)
     assert run_stage(node.stage, node.recipe, follows).shards_made == 1
+    assert "bfloat16 is on record for this artifact, and this machine emulates it" in caplog.text
     assert recipe_of(flow, node.keys) == begun
     assert [job.ports.loaded for job in (begins, follows)] == [["bfloat16"], ["bfloat16"]]  # type: ignore[attr-defined]
 
