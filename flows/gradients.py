@@ -14,7 +14,7 @@ from pvar.errors import InputError
 from pvar.pairs.answers import Answer, usable_answers
 from pvar.variance import preference_variance
 from tasks.artifact import open_artifact
-from tasks.graph import Pinned, plan_nodes
+from tasks.graph import plan_nodes
 from tasks.progress_log import ProgressLog
 from tasks.reward_matrix import Rewards, read_rewards
 from tasks.training.gradients import PromptGradient, ScoredAnswers, measure_gradients
@@ -38,7 +38,7 @@ def gradients_of(config: PipelineConfig, wiring: Wiring, num_prompts: int) -> li
             for name, keys in node.inputs.items()
         }
         rewards = read_rewards(inputs, node.spec.model_dump()["reward_models"], pinned.select)
-    folder = wiring.model_folder(Pinned.parse(pinned.policy).location)
+    folder = wiring.model_folder(pinned.policy)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False

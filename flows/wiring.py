@@ -1,8 +1,9 @@
 """Where everything is put together: settings and adapters become the ports that stages know."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from infra.accelerate import launch_file
 from infra.hardware import read_hardware
@@ -24,6 +25,7 @@ from pvar.judging import refuse_circular_judge
 from pvar.number_format import NumberFormat, NumberFormatChoice, resolve
 from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
+from pvar.references import Pinned, Reference, replace_references, without_locations
 from pvar.reward_config import ClassifierReward, RewardModelConfig
 from tasks.artifact import open_artifact
 from tasks.graph import train_keys
@@ -40,9 +42,9 @@ class Wiring:
     tracking: Tracking
     registry: MlflowRegistry
 
-    def source_rows(self, location: str) -> Iterator[Row | BadRow]:
+    def source_rows(self, reference: str) -> Iterator[Row | BadRow]:
         """Rows of a pinned data reference."""
-        return source_rows(location, self.settings.home / "sources")
+        return source_rows(Pinned.parse(reference).location, self.settings.home / "sources")
 
     def number_format(self, choice: NumberFormatChoice, *, learns: bool) -> NumberFormat:
         """The number format of a choice on this machine."""
@@ -53,9 +55,9 @@ class Wiring:
         """Folder of this machine's copies of models."""
         return self.settings.home / "models"
 
-    def model_folder(self, location: str) -> Path:
+    def model_folder(self, reference: str) -> Path:
         """Folder of a pinned model reference; it stays there until this process ends."""
-        models = self.models
+        location, models = Pinned.parse(reference).location, self.models
         hold_copies(models)
         if location.startswith("artifact:"):
             stage, _, digest = location.removeprefix("artifact:").partition("/")
@@ -93,11 +95,7 @@ class Wiring:
                 return open_openai_sampler(folder, policy, settings, limit, SamplerAccess())
 
     def scorer(
-        self,
-        settings: RewardModelConfig,
-        folder: Path | None,
-        runtime: RuntimeConfig,
-        reference: Path | None = None,
+        self, settings: RewardModelConfig, folders: Mapping[str, Path], runtime: RuntimeConfig
     ) -> Scorer:
         """The reward model that the settings name."""
         match settings.kind:
@@ -112,20 +110,21 @@ class Wiring:
             case "implicit":
                 from infra.rewards.implicit import load_implicit_scorer
 
-                assert folder is not None
-                assert reference is not None
                 return load_implicit_scorer(
-                    folder,
-                    reference,
+                    folders["policy"],
+                    folders["reference"],
                     settings.beta,
                     runtime.score_tokens_per_batch,
                     settings.max_length_tokens,
                 )
             case "classifier":
-                assert folder is not None
-                return _classifier(folder, settings, runtime)
+                return _classifier(folders["model"], settings, runtime)
+            case unknown:
+                assert_never(unknown)
 
-    def judge(self, settings: JudgeConfig, folder: Path | None, runtime: RuntimeConfig) -> Judge:
+    def judge(
+        self, settings: JudgeConfig, folders: Mapping[str, Path], runtime: RuntimeConfig
+    ) -> Judge:
         """The judge that the settings name."""
         match settings.kind:
             case "afinn":
@@ -139,11 +138,14 @@ class Wiring:
             case "reward_model":
                 from infra.judges.reward_model import RewardModelJudge
 
-                scorer = self.scorer(settings.reward_model, folder, runtime)
-                identity = settings.reward_model.model_dump()
-                return RewardModelJudge(scorer, identity, settings.scale)
+                model = settings.reward_model
+                own = {name.removeprefix("reward_model."): at for name, at in folders.items()}
+                identity = without_locations(model).model_dump()
+                return RewardModelJudge(self.scorer(model, own, runtime), identity, settings.scale)
             case "alpaca_eval" | "arena_hard":
                 return _server_judge(settings, runtime)
+            case unknown:
+                assert_never(unknown)
 
 
 def _classifier(folder: Path, settings: ClassifierReward, runtime: RuntimeConfig) -> Scorer:
@@ -203,50 +205,26 @@ def connect(settings: Settings | None = None) -> Wiring:
 def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     """The configuration with every reference pinned to what it names now (`location#digest`)."""
     sources = wiring.settings.home / "sources"
-    ingest = config.ingest.model_copy(
-        update={
-            "source": pin_source(config.ingest.source, sources),
-            "decontaminate_against": tuple(
-                pin_source(source, sources) for source in config.ingest.decontaminate_against
-            ),
-        }
-    )
-    reward_models = tuple(_pin_reward_model(model, wiring) for model in config.score.reward_models)
-    pinned = config.model_copy(
-        update={
-            "policy": _pin_model(config.policy, wiring),
-            "ingest": ingest,
-            "score": config.score.model_copy(update={"reward_models": reward_models}),
-        }
-    )
-    judge = config.evaluate.judge
-    if judge.kind == "reward_model":
-        reward_model = _pin_reward_model(judge.reward_model, wiring)
-        judge = judge.model_copy(update={"reward_model": reward_model})
+
+    def pin_one(reference: Reference) -> str:
+        if reference.path == "evaluate.opponent":
+            return reference.text  # below
+        match reference.kind:
+            case "data":
+                return pin_source(reference.text, sources)
+            case "model":
+                return _pin_model(reference.text, wiring)
+
+    pinned = replace_references(config, pin_one)
     # Once more, now that digests tell whether two references lead to the same model.
     refuse_circular_judge(
-        judge_identity(judge),
-        [model.model_dump() for model in reward_models],
+        judge_identity(pinned.evaluate.judge),
+        [model.model_dump() for model in pinned.score.reward_models],
         allowed=config.evaluate.allow_circular_judge,
     )
-    evaluate = pinned.evaluate.model_copy(update={"judge": judge})
-    pinned = pinned.model_copy(update={"evaluate": evaluate})
     # Last: it compares the champion with the model that all of this makes.
-    evaluate = evaluate.model_copy(update={"opponent": _pin_opponent(pinned, wiring)})
+    evaluate = pinned.evaluate.model_copy(update={"opponent": _pin_opponent(pinned, wiring)})
     return pinned.model_copy(update={"evaluate": evaluate})
-
-
-def _pin_reward_model(settings: RewardModelConfig, wiring: Wiring) -> RewardModelConfig:
-    if settings.kind == "implicit":
-        return settings.model_copy(
-            update={
-                "policy": _pin_model(settings.policy, wiring),
-                "reference": _pin_model(settings.reference, wiring),
-            }
-        )
-    if settings.kind != "classifier":
-        return settings
-    return settings.model_copy(update={"model": _pin_model(settings.model, wiring)})
 
 
 def _pin_model(reference: str, wiring: Wiring) -> str:

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pvar.accounts import Accounts
 from pvar.digest import digest
+from pvar.identity import identity
 from pvar.number_format import NumberFormat
+from pvar.references import Reference, find_references, without_locations
 
 Summary = dict[str, float | int | str | bool | None]
 """A stage's figures, for MLflow and the report. A figure that could not be had is None."""
@@ -49,9 +51,14 @@ class Recipe(_Contract):
 
     stage: str
     version: int = Field(ge=1)
-    config: dict[str, JsonValue]
+    identity: dict[str, JsonValue]
+    """The settings that are hashed (`pvar/identity.py`)."""
     inputs: dict[str, str]
     """Input name → digest of that artifact."""
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+    """All settings, for people."""
+    references: tuple[Reference, ...] = ()
+    """What the settings name outside, by its digest."""
     shards: tuple[ShardSpec, ...] = ()
     """The plan of the run that began the artifact; later runs keep to it."""
     made_from: dict[str, str] = Field(default_factory=dict)
@@ -62,9 +69,24 @@ class Recipe(_Contract):
 
     @property
     def digest(self) -> str:
-        """Identity of the artifact: stage, version, configuration and inputs; not the plan."""
-        identity = {"stage", "version", "config", "inputs"}
+        """Identity of the artifact: stage, version, identity settings and inputs; not the plan."""
+        identity = {"stage", "version", "identity", "inputs"}
         return digest(self.model_dump(mode="json", include=identity))
+
+    @classmethod
+    def of(
+        cls, stage: str, version: int, settings: BaseModel, inputs: Mapping[str, str]
+    ) -> "Recipe":
+        """The recipe of a stage with pinned settings, before the work is cut into shards."""
+        by_digest = without_locations(settings)
+        return cls(
+            stage=stage,
+            version=version,
+            identity=identity(settings),
+            inputs=dict(inputs),
+            config=by_digest.model_dump(mode="json"),
+            references=tuple(find_references(by_digest)),
+        )
 
 
 class FileRecord(_Contract):

@@ -14,12 +14,13 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pvar.config_model import ConfigModel, ModelReference, Name
+from pvar.config_model import ConfigModel, Name
 from pvar.judge_config import AfinnJudge, JudgeConfig, judge_identity
 from pvar.judging import refuse_circular_judge
 from pvar.number_format import NumberFormatChoice
 from pvar.pairs import PairRule
 from pvar.placement import PlacementConfig
+from pvar.references import DataReference, ModelReference
 from pvar.reward_config import RewardModelConfig, VaderReward
 from pvar.selection import Budget, StrategyName
 from pvar.vllm_config import VllmConfig
@@ -28,7 +29,7 @@ from pvar.vllm_config import VllmConfig
 class IngestConfig(ConfigModel):
     """Where prompts come from and which are kept."""
 
-    source: str = Field(default="bundled:sentiment", min_length=1)
+    source: DataReference = "bundled:sentiment"
     """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:sentiment`.
 
     Rows are prompts or preferences in TRL's standard or conversational format. A row with `answer`
@@ -38,7 +39,7 @@ class IngestConfig(ConfigModel):
     near_duplicate_similarity: float | None = Field(default=0.8, gt=0, le=1)
     """Prompts whose estimated Jaccard similarity to an earlier one is at least this are dropped.
     None keeps near-duplicates; exact ones are always dropped."""
-    decontaminate_against: tuple[str, ...] = ()
+    decontaminate_against: tuple[DataReference, ...] = ()
     """Files of evaluation prompts; training prompts that share an n-gram with one are dropped."""
     decontaminate_ngram_words: int = Field(default=13, ge=3, le=50)
     """Length of the shared n-gram, in words."""

@@ -14,7 +14,3 @@ class ConfigModel(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
-
-
-ModelReference = Annotated[str, Field(min_length=1, max_length=500)]
-"""How models are referred to: `pvar/config.py`."""

@@ -177,7 +177,7 @@ class Ports(Protocol):
         """The model registry."""
         ...
 
-    def source_rows(self, location: str) -> Iterator[Row | BadRow]:
+    def source_rows(self, reference: str) -> Iterator[Row | BadRow]:
         """Rows of a pinned data reference."""
         ...
 
@@ -185,7 +185,7 @@ class Ports(Protocol):
         """The number format of a choice on this machine (`pvar/number_format.py`)."""
         ...
 
-    def model_folder(self, location: str) -> Path:
+    def model_folder(self, reference: str) -> Path:
         """Local Hugging Face folder of a pinned model reference (safetensors and tokenizer)."""
         ...
 
@@ -200,18 +200,13 @@ class Ports(Protocol):
         ...
 
     def scorer(
-        self,
-        settings: RewardModelConfig,
-        folder: Path | None,
-        runtime: RuntimeConfig,
-        reference: Path | None = None,
+        self, settings: RewardModelConfig, folders: Mapping[str, Path], runtime: RuntimeConfig
     ) -> Scorer:
-        """Load a reward model from its folder (None for lexicons and fakes).
-
-        `reference` is the folder of an implicit reward's second model.
-        """
+        """Load a reward model; `folders` has the model of each of its references, by field."""
         ...
 
-    def judge(self, settings: JudgeConfig, folder: Path | None, runtime: RuntimeConfig) -> Judge:
-        """Set up a judge; `folder` holds the model of one that is a reward model."""
+    def judge(
+        self, settings: JudgeConfig, folders: Mapping[str, Path], runtime: RuntimeConfig
+    ) -> Judge:
+        """Set up a judge; `folders` has the model of each of its references, by field."""
         ...

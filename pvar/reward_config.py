@@ -4,8 +4,9 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from pvar.config_model import ConfigModel, ModelReference, Name
+from pvar.config_model import ConfigModel, Name
 from pvar.number_format import NumberFormat, NumberFormatChoice
+from pvar.references import ModelReference
 
 
 class VaderReward(ConfigModel):

@@ -31,6 +31,7 @@ from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
 from tasks.judging import judge_pairs
 from tasks.sample import RESPONSES
+from tasks.score import model_folders
 from tasks.stage import Job, Stage, Work
 from tasks.tables import JudgedShowing, by_prompt, write_table
 from tasks.verdict_cache import VerdictCache
@@ -50,8 +51,6 @@ class EvaluateSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     judge: JudgeConfig
-    """A reward model's reference is its digest."""
-    judge_location: str | None = Field(exclude=True)
     orders: Literal["both", "seeded"]
     confidence: float
     seed: int
@@ -98,9 +97,8 @@ def _judge_in_format(job: Job[EvaluateSpec]) -> JudgeConfig:
 
 @contextmanager
 def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
-    location = job.spec.judge_location
-    folder = job.ports.model_folder(location) if location is not None else None
-    judge = job.ports.judge(_judge_in_format(job), folder, job.runtime)
+    folders = model_folders(job.spec.judge, job.ports)
+    judge = job.ports.judge(_judge_in_format(job), folders, job.runtime)
 
     def evaluate(_: ShardSpec, folder: Path) -> Accounts:
         result = judge_pairs(

@@ -14,14 +14,13 @@ digests of its inputs, so the whole plan is known before anything is run.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 
 from pvar.artifacts import Recipe
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError
-from pvar.reward_config import RewardModelConfig
+from pvar.references import Pinned
 from tasks.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.artifact import ArtifactKeys
 from tasks.evaluate import EVALUATE, EvaluateSpec
@@ -29,7 +28,7 @@ from tasks.ingest import INGEST, IngestSpec
 from tasks.promote import PROMOTE, PromoteSpec
 from tasks.sample import SAMPLE, SampleSpec
 from tasks.score import SCORE, ScoreSpec
-from tasks.select import SELECT, SelectSpec
+from tasks.select import SELECT, SelectSpec, without_unused_seed
 from tasks.stage import Stage
 from tasks.train import TRAIN, TrainSpec
 from tasks.training.reference import REFERENCE
@@ -41,21 +40,6 @@ STAGES: dict[str, Stage[Any]] = {
 
 CACHES = (REFERENCE.name,)
 """What stages keep beside their artifacts, as artifacts that runs do not name."""
-
-
-class Pinned(NamedTuple):
-    """A model or data reference that can no longer change under the run."""
-
-    location: str
-    digest: str
-
-    @classmethod
-    def parse(cls, reference: str) -> "Pinned":
-        """Split `location#digest`."""
-        location, separator, digest = reference.rpartition("#")
-        if not separator:
-            raise ConfigError(f"{reference!r} is not pinned: it has no #digest")
-        return cls(location, digest)
 
 
 @dataclass(frozen=True)
@@ -70,12 +54,8 @@ class Node:
     @property
     def recipe(self) -> Recipe:
         """What is hashed."""
-        return Recipe(
-            stage=self.stage.name,
-            version=self.stage.version,
-            config=self.spec.model_dump(mode="json"),
-            inputs={name: keys.digest for name, keys in self.inputs.items()},
-        )
+        inputs = {name: keys.digest for name, keys in self.inputs.items()}
+        return Recipe.of(self.stage.name, self.stage.version, self.spec, inputs)
 
     @property
     def keys(self) -> ArtifactKeys:
@@ -91,9 +71,9 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     scores = _scores(config, ingest, sample, first[1:])
     select = _select(config, ingest, sample, scores)
     train = _train(config, sample, select)
-    opponent = Pinned.parse(config.evaluate.opponent)
-    challenger_answers = _answers(config, "answers-challenger", ingest, _policy_of(train.keys))
-    opponent_answers = _answers(config, "answers-opponent", ingest, opponent)
+    challenger = f"artifact:{train.keys.root}#{train.keys.root}"
+    challenger_answers = _answers(config, "answers-challenger", ingest, challenger)
+    opponent_answers = _answers(config, "answers-opponent", ingest, config.evaluate.opponent)
     evaluate = Node(
         "evaluate",
         EVALUATE,
@@ -111,8 +91,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
             gate=config.promote,
             strategy=config.select.strategy,
             budget=_budget(config),
-            opponent=opponent.digest,
-            opponent_reference=config.evaluate.opponent,
+            opponent=config.evaluate.opponent,
         ),
         {"results": evaluate.keys, "model": train.keys},
     )
@@ -129,21 +108,14 @@ def train_keys(config: PipelineConfig) -> ArtifactKeys:
     return plan_nodes(config.model_copy(update={"evaluate": unopposed}))["train"].keys
 
 
-def _policy_of(train: ArtifactKeys) -> Pinned:
-    return Pinned(f"artifact:{train.root}", train.root)
-
-
 def _ingest(config: PipelineConfig) -> Node:
-    source = Pinned.parse(config.ingest.source)
-    evaluation = [Pinned.parse(reference) for reference in config.ingest.decontaminate_against]
+    location = Pinned.parse(config.ingest.source).location
     spec = IngestSpec(
-        source=source.digest,
-        source_location=source.location,
-        source_name=source.location.rstrip("/").rpartition("/")[2],
+        source=config.ingest.source,
+        source_name=location.rstrip("/").rpartition("/")[2],
         eval_fraction=config.ingest.eval_fraction,
         near_duplicate_similarity=config.ingest.near_duplicate_similarity,
-        decontaminate_against=tuple(each.digest for each in evaluation),
-        decontaminate_locations=tuple(each.location for each in evaluation),
+        decontaminate_against=config.ingest.decontaminate_against,
         decontaminate_ngram_words=config.ingest.decontaminate_ngram_words,
     )
     return Node("ingest", INGEST, spec, {})
@@ -151,19 +123,17 @@ def _ingest(config: PipelineConfig) -> Node:
 
 def _sample(config: PipelineConfig, ingest: Node) -> Node:
     settings = config.sample
-    policy = Pinned.parse(config.policy)
-    spec, inputs = _sampling(policy, ingest)
     return Node(
         "sample",
         SAMPLE,
         SampleSpec(
-            **spec,
+            policy=config.policy,
             settings=settings.sampler_settings,
             num_responses=settings.num_responses,
             seed=settings.seed,
             split="train",
         ),
-        inputs,
+        _sampling_inputs(config.policy, ingest),
     )
 
 
@@ -186,7 +156,6 @@ def _second_round(config: PipelineConfig, ingest: Node, first: list[Node]) -> No
     plain, select = _sample(config, ingest), config.select
     spec = AdaptiveSampleSpec(
         **plain.spec.model_dump(),
-        policy_location=Pinned.parse(config.policy).location,
         first_responses=config.sample.adaptive.first_responses,
         second_round_share=config.sample.adaptive.second_round_share,
         reward_models=_selecting_models(config),
@@ -211,7 +180,7 @@ def _scores(
         inputs = {"prompts": ingest.keys, "responses": sample.keys}
         if first:
             inputs["scored"] = first[row].keys
-        nodes.append(Node(f"score-{model.name}", SCORE, _score_spec(model), inputs))
+        nodes.append(Node(f"score-{model.name}", SCORE, ScoreSpec(reward_model=model), inputs))
     return nodes
 
 
@@ -221,57 +190,34 @@ def _selecting_models(config: PipelineConfig) -> tuple[str, ...]:
     return tuple(name for name in names if name != config.implicit_model)
 
 
-def _answers(config: PipelineConfig, name: str, ingest: Node, policy: Pinned) -> Node:
-    spec, inputs = _sampling(policy, ingest)
+def _answers(config: PipelineConfig, name: str, ingest: Node, policy: str) -> Node:
     return Node(
         name,
         SAMPLE,
         SampleSpec(
-            **spec,
+            policy=policy,
             settings=config.evaluate.answers,
             num_responses=config.evaluate.num_answers,
             seed=config.evaluate.seed,
             split="eval",
         ),
-        inputs,
+        _sampling_inputs(policy, ingest),
     )
 
 
-def _sampling(policy: Pinned, ingest: Node) -> tuple[dict[str, Any], dict[str, ArtifactKeys]]:
-    """Who answers: a model from outside, or the model of an artifact, which is then an input."""
+def _sampling_inputs(policy: str, ingest: Node) -> dict[str, ArtifactKeys]:
+    """The prompts, and the artifact that a policy of this store is the model of."""
     inputs = {"prompts": ingest.keys}
-    if policy.location.startswith("artifact:"):
-        stage, _, digest = policy.digest.partition("/")
+    location, artifact = Pinned.parse(policy)
+    if location.startswith("artifact:"):
+        stage, _, digest = artifact.partition("/")
         inputs["policy"] = ArtifactKeys(stage, digest)
-    return {"policy": policy.digest, "policy_location": policy.location}, inputs
-
-
-def _score_spec(model: RewardModelConfig) -> ScoreSpec:
-    if model.kind == "implicit":
-        policy, reference = Pinned.parse(model.policy), Pinned.parse(model.reference)
-        return ScoreSpec(
-            reward_model=model.model_copy(
-                update={"policy": policy.digest, "reference": reference.digest}
-            ),
-            model_location=policy.location,
-            reference_location=reference.location,
-        )
-    if model.kind != "classifier":
-        return ScoreSpec(reward_model=model, model_location=None)
-    pinned = Pinned.parse(model.model)
-    by_digest = model.model_copy(update={"model": pinned.digest})
-    return ScoreSpec(reward_model=by_digest, model_location=pinned.location)
+    return inputs
 
 
 def _evaluate_spec(config: PipelineConfig) -> EvaluateSpec:
-    judge, location = config.evaluate.judge, None
-    if judge.kind == "reward_model":
-        scored = _score_spec(judge.reward_model)
-        judge = judge.model_copy(update={"reward_model": scored.reward_model})
-        location = scored.model_location
     return EvaluateSpec(
-        judge=judge,
-        judge_location=location,
+        judge=config.evaluate.judge,
         orders=config.evaluate.judge_orders,
         confidence=config.evaluate.confidence,
         seed=config.evaluate.seed,
@@ -285,7 +231,7 @@ def _select(config: PipelineConfig, ingest: Node, sample: Node, scores: list[Nod
     for name, node in zip(names, scores, strict=True):
         inputs[f"scores-{name}"] = node.keys
     spec = SelectSpec(
-        settings=config.select,
+        settings=without_unused_seed(config.select),
         reward_models=_selecting_models(config),
         implicit_model=config.implicit_model,
     )
@@ -293,8 +239,7 @@ def _select(config: PipelineConfig, ingest: Node, sample: Node, scores: list[Nod
 
 
 def _train(config: PipelineConfig, sample: Node, select: Node) -> Node:
-    policy = Pinned.parse(config.policy)
-    spec = TrainSpec(policy=policy.digest, policy_location=policy.location, settings=config.train)
+    spec = TrainSpec(policy=config.policy, settings=config.train)
     return Node("train", TRAIN, spec, {"pairs": select.keys, "responses": sample.keys})
 
 

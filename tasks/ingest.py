@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
@@ -22,6 +22,7 @@ from pvar.digest import digest
 from pvar.errors import InputError
 from pvar.prompt_rows import parse_prompt
 from pvar.records import BadRow, Prompt, Split
+from pvar.references import DataReference, Pinned
 from tasks.artifact import Artifact
 from tasks.stage import Job, Stage, Work
 from tasks.tables import RejectedRow, write_table
@@ -35,15 +36,11 @@ class IngestSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str
-    """Digest of the source's content."""
-    source_location: str = Field(exclude=True)
+    source: DataReference
     source_name: str
     eval_fraction: float
     near_duplicate_similarity: float | None
-    decontaminate_against: tuple[str, ...]
-    """Digests of the evaluation files' content."""
-    decontaminate_locations: tuple[str, ...] = Field(exclude=True)
+    decontaminate_against: tuple[DataReference, ...]
     decontaminate_ngram_words: int
 
 
@@ -59,11 +56,12 @@ def split_of(prompt_id: str, eval_fraction: float) -> Split:
 
 
 def _ingest(job: Job[IngestSpec]) -> _Ingested:
+    source = Pinned.parse(job.spec.source).location
     prompts, rejected = _read(job)
     num_rows, unusable = len(prompts) + len(rejected), _told(rejected)
     if not prompts:
         raise InputError(
-            f"{job.spec.source_location}: none of its {num_rows} rows is a prompt{unusable}; "
+            f"{source}: none of its {num_rows} rows is a prompt{unusable}; "
             'give rows such as {"prompt": "…"} or {"prompt": "…", "chosen": "…", "rejected": "…"}'
         )
     job.progress.begin(f"looking for duplicates among {len(prompts)} prompts")
@@ -85,7 +83,7 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     num_questions = sum(prompt.is_question for prompt in held_out)
     if not clean.prompts or len(held_out) == num_questions:
         raise InputError(
-            f"{job.spec.source_location}: {len(clean.prompts)} prompts are left for training and "
+            f"{source}: {len(clean.prompts)} prompts are left for training and "
             f"{len(held_out) - num_questions} for evaluation; of {num_rows} rows "
             f"{num_questions} are ability questions{unusable}; prompts are needed for both: give "
             f"more, or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
@@ -107,7 +105,7 @@ def _told(rejected: list[RejectedRow]) -> str:
 def _read(job: Job[IngestSpec]) -> _Ingested:
     prompts, rejected = [], []
     job.progress.begin("reading the source", unit="rows")
-    for row in job.ports.source_rows(job.spec.source_location):
+    for row in job.ports.source_rows(job.spec.source):
         job.progress.advance()
         if isinstance(row, BadRow):
             rejected.append(RejectedRow(f"line {row.number}", "unreadable_line", row.reason))
@@ -132,8 +130,9 @@ def _excerpt(fields: object) -> str:
 
 
 def _evaluation_prompts(job: Job[IngestSpec]) -> Iterator[EvaluationPrompt]:
-    for location in job.spec.decontaminate_locations:
-        for row in job.ports.source_rows(location):
+    for reference in job.spec.decontaminate_against:
+        location = Pinned.parse(reference).location
+        for row in job.ports.source_rows(reference):
             job.progress.advance()
             if isinstance(row, BadRow):
                 raise InputError(f"{location}: line {row.number} is unreadable: {row.reason}")

@@ -6,19 +6,16 @@ is known by its digest, so nothing here can change under a name.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import Recipe
 from pvar.errors import InputError
 from pvar.ports import Store
 from tasks.artifact import ArtifactKeys, read_document
-
-OUTSIDE_FIELDS = ("source", "decontaminate_against", "policy", "model", "opponent")
-"""Fields of the stages' configurations that hold digests of data and models."""
 
 State = Literal["complete", "incomplete", "missing", "version", "outside"]
 """missing: an artifact that others name and the store does not hold."""
@@ -146,20 +143,5 @@ def _links(recipe: Recipe, by_digest: Mapping[str, str]) -> tuple[Link, ...]:
         Link(name, by_digest.get(digest, f"?/{digest}")) for name, digest in recipe.inputs.items()
     ]
     known = {link.ref for link in inputs}
-    named = [link for link in _named(recipe.config, "") if link.ref not in known]
-    return (*inputs, *named)
-
-
-def _named(value: JsonValue, field: str) -> Iterator[Link]:
-    """References in a configuration, by the field that holds them."""
-    match value:
-        case dict():
-            for name, item in value.items():
-                yield from _named(item, name)
-        case list():
-            for item in value:
-                yield from _named(item, field)
-        case str() if field in OUTSIDE_FIELDS:
-            yield Link(field, value)
-        case _:
-            return
+    named = [Link(each.path.rpartition(".")[2], each.text) for each in recipe.references]
+    return (*inputs, *(link for link in named if link.ref not in known))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
@@ -23,6 +23,7 @@ from pvar.config import PromoteConfig
 from pvar.errors import PromotionError
 from pvar.gate import Decision, GateFigures, decide
 from pvar.ports import RegisteredVersion
+from pvar.references import ModelReference
 from tasks.artifact import Artifact
 from tasks.evaluate import ABILITY_FIGURES
 from tasks.stage import Job, Stage, Work
@@ -45,10 +46,8 @@ class PromoteSpec(BaseModel):
     gate: PromoteConfig
     strategy: str
     budget: str
-    opponent: str
-    """Digest of the model that was beaten, or not."""
-    opponent_reference: str = Field(exclude=True)
-    """Its pinned reference."""
+    opponent: ModelReference
+    """The model that was beaten, or not."""
 
 
 class PromotionRecord(BaseModel):
@@ -94,7 +93,7 @@ def _tags(job: Job[PromoteSpec], decision: Decision) -> dict[str, str]:
     results = job.inputs["results"]
     tags = {
         "pvar.results": results.keys.root,
-        "pvar.opponent": job.spec.opponent_reference,
+        "pvar.opponent": job.spec.opponent,
         "pvar.strategy": job.spec.strategy,
         "pvar.budget": job.spec.budget,
         GATE_TAG: "passed" if decision.passed else "failed",

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary, plan_shards
@@ -21,6 +21,7 @@ from pvar.errors import InputError
 from pvar.number_format import NumberFormat
 from pvar.ports import Sampler, SampleRequest
 from pvar.records import Prompt, Response, Split
+from pvar.references import ModelReference, Pinned
 from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
 from tasks.stage import Job, Stage, Work, discard_shards
@@ -35,9 +36,7 @@ class SampleSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    policy: str
-    """Digest of the model."""
-    policy_location: str = Field(exclude=True)
+    policy: ModelReference
     settings: SamplerSettings
     num_responses: int
     seed: int
@@ -79,9 +78,9 @@ def open_sampler(job: Job[AnySampleSpec]) -> Iterator[Sampler]:
     spec = job.spec
     folder = None  # a fake needs none; of a policy on a server the tokenizer is wanted here
     if spec.settings.engine != "fake":
-        folder = job.ports.model_folder(spec.policy_location)
+        folder = job.ports.model_folder(spec.policy)
     settings = spec.settings.model_copy(update={"dtype": job.number_format or "auto"})
-    sampler = job.ports.sampler(settings, spec.policy, folder, job.runtime)
+    sampler = job.ports.sampler(settings, Pinned.parse(spec.policy).digest, folder, job.runtime)
     try:
         yield sampler
     finally:

@@ -14,14 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.errors import ScoringError
 from pvar.number_format import NumberFormat
-from pvar.ports import ScoreRequest
+from pvar.ports import Ports, ScoreRequest
 from pvar.records import Prompt, Response, Score
+from pvar.references import find_references
 from pvar.reward_config import RewardModelConfig, in_format, reward_format
 from tasks.artifact import Artifact
 from tasks.ingest import PROMPTS
@@ -47,10 +48,6 @@ class ScoreSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reward_model: RewardModelConfig
-    """Its model reference is the digest of the model."""
-    model_location: str | None = Field(exclude=True)
-    reference_location: str | None = Field(default=None, exclude=True)
-    """Of an implicit reward's reference."""
 
 
 def _plan(job: Job[ScoreSpec]) -> tuple[ShardSpec, ...]:
@@ -63,6 +60,15 @@ def _number_format(job: Job[ScoreSpec]) -> NumberFormat | None:
     return None if choice is None else job.ports.number_format(choice, learns=False)
 
 
+def model_folders(settings: BaseModel, ports: Ports) -> dict[str, Path]:
+    """The local folder of each model that the settings refer to, by its field."""
+    return {
+        each.path: ports.model_folder(each.text)
+        for each in find_references(settings)
+        if each.kind == "model"
+    }
+
+
 @contextmanager
 def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
     responses = job.inputs["responses"].rows(RESPONSES, Response)
@@ -71,12 +77,8 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
     }
     earlier = job.inputs["scored"].rows(SCORES, Score) if "scored" in job.inputs else []
     known = {each.response_id: each for each in earlier}
-    folder, reference = (
-        job.ports.model_folder(location) if location is not None else None
-        for location in (job.spec.model_location, job.spec.reference_location)
-    )
     reward_model = in_format(job.spec.reward_model, job.number_format)
-    scorer = job.ports.scorer(reward_model, folder, job.runtime, reference)
+    scorer = job.ports.scorer(reward_model, model_folders(reward_model, job.ports), job.runtime)
 
     def score(shard: ShardSpec, folder: Path) -> Accounts:
         requests = [

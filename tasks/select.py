@@ -14,9 +14,9 @@ from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.combine import combine_preference_variance_stderr
 from pvar.config import SelectConfig
-from pvar.pairs import Annotation, Pairing, make_pairs
+from pvar.pairs import SEEDED_RULES, Annotation, Pairing, make_pairs
 from pvar.records import Pair, Score
-from pvar.selection import Candidates, Selection, select
+from pvar.selection import SEEDED, Candidates, Selection, select
 from pvar.variance import saturation_share
 from tasks.artifact import Artifact
 from tasks.implicit_gap import implicit_gap
@@ -39,6 +39,13 @@ class SelectSpec(BaseModel):
     """Names of the score inputs that PVar and pairs are made of, in order."""
     implicit_model: str | None = None
     """Name of the score input that only the implicit gap is made of."""
+
+
+def without_unused_seed(settings: SelectConfig) -> SelectConfig:
+    """The settings with one and the same seed where nothing is drawn: runs share the result."""
+    if settings.strategy in SEEDED or settings.pairs in SEEDED_RULES:
+        return settings
+    return settings.model_copy(update={"seed": 0})
 
 
 class Choice(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
@@ -19,6 +19,7 @@ from pvar.config import TrainConfig
 from pvar.errors import InputError, StageError
 from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
+from pvar.references import ModelReference
 from tasks.artifact import Artifact
 from tasks.checkpoints import delete_checkpoints, newest_checkpoint, save_checkpoint
 from tasks.sample import RESPONSES
@@ -49,9 +50,8 @@ class TrainSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    policy: str
-    """Digest of the starting model, which is also the reference."""
-    policy_location: str = Field(exclude=True)
+    policy: ModelReference
+    """The starting model, which is also the reference."""
     settings: TrainConfig
 
 
@@ -90,7 +90,7 @@ def _encode(job: Job[TrainSpec]) -> Encoded:
         pairs,
         job.inputs["responses"].rows(RESPONSES, Response),
         AutoTokenizer.from_pretrained(
-            job.ports.model_folder(job.spec.policy_location), trust_remote_code=False
+            job.ports.model_folder(job.spec.policy), trust_remote_code=False
         ),
         settings.max_length_tokens,
     )
@@ -104,7 +104,7 @@ def _encode(job: Job[TrainSpec]) -> Encoded:
 
 
 def _reference_spec(spec: TrainSpec) -> ReferenceSpec:
-    return reference_spec(spec.policy, spec.policy_location, spec.settings)
+    return reference_spec(spec.policy, spec.settings)
 
 
 def _number_format(job: Job[TrainSpec]) -> NumberFormat | None:
@@ -129,7 +129,7 @@ def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> Training
         logger.info("%s: going on from %s", job.keys.root, checkpoint.name)
     return TrainingPlan(
         settings=settings,
-        policy=job.ports.model_folder(spec.policy_location),
+        policy=job.ports.model_folder(spec.policy),
         pairs=pairs_path,
         reference=reference,
         resume=checkpoint,

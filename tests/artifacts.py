@@ -1,7 +1,7 @@
 """Complete artifacts without the stages that make them, and one stage over such inputs."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +12,29 @@ from pvar.accounts import Accounts
 from pvar.artifacts import FileRecord, Manifest, Recipe, ShardRecord, ShardSpec, Summary
 from pvar.config import RuntimeConfig
 from pvar.ports import Ports, Store
+from pvar.references import Reference, ReferenceKind
 from tasks.artifact import Artifact, ArtifactKeys, open_artifact
 from tasks.graph import Node
 from tasks.stage import Job, Stage, run_stage
 from tasks.tables import write_table
 
 ONE_ROW = Accounts(rows_in=1, rows_out=1)
+
+
+REFERENCES: Mapping[str, ReferenceKind] = {
+    "source": "data",
+    "decontaminate_against": "data",
+    "policy": "model",
+    "opponent": "model",
+}
+"""Fields of a made-up configuration that hold digests of references."""
+
+
+def _references(config: Mapping[str, JsonValue]) -> Iterator[Reference]:
+    for name, value in config.items():
+        if name in REFERENCES:
+            for text in value if isinstance(value, list) else [value]:
+                yield Reference(name, REFERENCES[name], str(text))
 
 
 def put_artifact(
@@ -35,7 +52,8 @@ def put_artifact(
     recipe = Recipe(
         stage=stage,
         version=1,
-        config=dict(config or {}),
+        identity=dict(config or {}),
+        references=tuple(_references(config or {})),
         inputs={name: keys.digest for name, keys in (inputs or {}).items()},
         shards=(ShardSpec(index=0, start=0, stop=0),),
     )

@@ -24,6 +24,9 @@ RULES: dict[RewardRule, Callable[[Sequence[Answer], int, int], list[Match]]] = {
 }
 """Rules by reward: (two or more answers, best first; most pairs to make; seed) → matches."""
 
+SEEDED_RULES: frozenset[PairRule] = frozenset({"best_random"})
+"""Rules that draw. For all others the seed decides nothing, and is no part of the identity."""
+
 
 class Pairing(NamedTuple):
     """The pairs, and what happened to what they were made of."""

@@ -9,9 +9,10 @@ budget, quotas, ties and accounts are the same for all (`select.py`).
 
 from pvar.selection.candidates import Budget, Candidates, Measure, Selection, StrategyName
 from pvar.selection.select import matched_random_control, select
-from pvar.selection.strategies import STRATEGIES
+from pvar.selection.strategies import SEEDED, STRATEGIES
 
 __all__ = [
+    "SEEDED",
     "STRATEGIES",
     "Budget",
     "Candidates",

@@ -28,3 +28,6 @@ STRATEGIES: dict[StrategyName, Callable[[Candidates, Settings], Ranking]] = {
     "implicit_gap_large": rank_implicit_gap_large,
     "disagreement": rank_disagreement,
 }
+
+SEEDED: frozenset[StrategyName] = frozenset({"random", "stratified"})
+"""Strategies that draw. For all others the seed decides nothing, and is no part of the identity."""

@@ -23,6 +23,7 @@ from pvar.config import TrainConfig
 from pvar.errors import StageError
 from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
+from pvar.references import ModelReference
 from tasks.artifact import Artifact, ArtifactKeys
 from tasks.progress_log import ProgressLog
 from tasks.sample import RESPONSES
@@ -44,9 +45,8 @@ class ReferenceSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    policy: str
-    """Digest of the reference, which is the starting model."""
-    policy_location: str = Field(exclude=True)
+    policy: ModelReference
+    """The reference, which is the starting model."""
     max_length_tokens: int
     """Longer pairs have none."""
     precision: str
@@ -56,11 +56,10 @@ class ReferenceSpec(BaseModel):
     settings: TrainConfig = Field(exclude=True)
 
 
-def reference_spec(policy: str, policy_location: str, settings: TrainConfig) -> ReferenceSpec:
+def reference_spec(policy: str, settings: TrainConfig) -> ReferenceSpec:
     """Of the training's settings, what the reference depends on."""
     return ReferenceSpec(
         policy=policy,
-        policy_location=policy_location,
         max_length_tokens=settings.max_length_tokens,
         precision=settings.precision,
         frozen_base=settings.lora is not None,
@@ -92,12 +91,7 @@ def make_reference(job: Job[Any], spec: ReferenceSpec) -> Artifact:
 
 def _reference(job: Job[Any], spec: ReferenceSpec) -> tuple[Recipe, Job[ReferenceSpec]]:
     inputs = {name: artifact.keys.digest for name, artifact in job.inputs.items()}
-    recipe = Recipe(
-        stage=REFERENCE.name,
-        version=REFERENCE.version,
-        config=spec.model_dump(mode="json"),
-        inputs=inputs,
-    )
+    recipe = Recipe.of(REFERENCE.name, REFERENCE.version, spec, inputs)
     own = replace(
         job,
         spec=spec,
@@ -113,7 +107,7 @@ def _open_worker(job: Job[ReferenceSpec]) -> Iterator[Work]:
     from transformers import AutoTokenizer
 
     spec = job.spec
-    folder = job.ports.model_folder(spec.policy_location)
+    folder = job.ports.model_folder(spec.policy)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     pairs = job.inputs["pairs"].rows(PAIRS, Pair)
     encoded = encode_pairs(

@@ -152,7 +152,12 @@ def test_copies_of_models_go_when_no_process_uses_one(
     kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
     user = subprocess.Popen(
-        [sys.executable, "-c", _USE_A_MODEL, f"artifact:{kept.of_version.root}"],
+        [
+            sys.executable,
+            "-c",
+            _USE_A_MODEL,
+            f"artifact:{kept.of_version.root}#{kept.of_version.root}",
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

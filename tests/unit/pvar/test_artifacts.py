@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pvar.accounts import Accounts
 from pvar.artifacts import Manifest, Recipe, ShardRecord, ShardSpec, plan_shards, total_accounts
 
-RECIPE = Recipe(stage="sample", version=1, config={"seed": 0}, inputs={"prompts": "ab"})
+RECIPE = Recipe(stage="sample", version=1, identity={"seed": 0}, inputs={"prompts": "ab"})
 
 
 @given(num_rows=st.integers(0, 500), rows_per_shard=st.integers(1, 100))
@@ -38,7 +38,7 @@ def test_names_of_shards_sort_like_numbers() -> None:
     [
         {"stage": "score"},
         {"version": 2},
-        {"config": {"seed": 1}},
+        {"identity": {"seed": 1}},
         {"inputs": {"prompts": "cd"}},
         {"inputs": {"others": "ab"}},
     ],

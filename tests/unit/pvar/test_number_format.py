@@ -56,9 +56,9 @@ def test_an_engine_is_never_given_auto() -> None:
 def test_auto_is_the_default_and_is_hashed_as_the_word() -> None:
     config = PipelineConfig()
     assert config.sample.dtype == config.evaluate.answers.dtype == config.train.precision == "auto"
-    recipe = Recipe(stage="sample", version=1, config={"dtype": "auto"}, inputs={})
+    recipe = Recipe(stage="sample", version=1, identity={"dtype": "auto"}, inputs={})
     on_gpu = recipe.model_copy(update={"number_format": "bfloat16"})
-    named = Recipe(stage="sample", version=1, config={"dtype": "bfloat16"}, inputs={})
+    named = Recipe(stage="sample", version=1, identity={"dtype": "bfloat16"}, inputs={})
     assert on_gpu.digest == recipe.digest
     assert named.digest != recipe.digest
 

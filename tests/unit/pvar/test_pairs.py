@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
-from pvar.pairs import RULES, Annotation, make_pairs
+from pvar.pairs import RULES, SEEDED_RULES, Annotation, make_pairs
 from pvar.records import Message, Prompt, Response, Score
 
 QUESTION = (Message("user", "How are you?"),)
@@ -84,6 +84,16 @@ def test_five_answers_are_too_few_for_mu_minus_2_sigma_to_differ_from_the_worst(
         rewards = [noise.lognormvariate(0, 2) for _ in range(5)]
         target = make_pairs([prompt()], *scored(rewards), "max_mu_minus_2sigma", seed=0)
         assert target.pairs == make_pairs([prompt()], *scored(rewards), "best_worst", seed=0).pairs
+
+
+def test_the_seed_decides_something_for_exactly_the_rules_that_say_so():
+    rewards = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    made = {
+        (rule, seed): make_pairs([prompt()], *scored(rewards), rule, seed=seed).pairs
+        for rule in RULES
+        for seed in range(5)
+    }
+    assert {rule for rule, seed in made if made[rule, seed] != made[rule, 0]} == SEEDED_RULES
 
 
 def test_a_pair_of_equal_rewards_is_a_tie_not_a_pair():

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
 from pvar.selection import (
+    SEEDED,
     STRATEGIES,
     Budget,
     Candidates,
@@ -231,6 +232,23 @@ def test_row_order_never_changes_a_selection(pool, strategy, count, with_quota):
     assert straight.accounts == shuffled.accounts
     assert straight.num_tied_left_out == shuffled.num_tied_left_out
     assert straight.accounts.rows_out == len(straight)
+
+
+def test_the_seed_decides_something_for_exactly_the_strategies_that_say_so():
+    tied = np.full(60, 0.1)
+    measures = ("reward_gap", "reward_variance", "implicit_gap", "disagreement")
+    pool = candidates(tied, **dict.fromkeys(measures, tied))
+    chosen = {
+        (strategy, seed): tuple(
+            select(pool, strategy, Budget(count=9), seed=seed, threshold=0.05).prompt_ids.tolist()
+        )
+        for strategy in STRATEGIES
+        for seed in range(5)
+    }
+    differ = {
+        strategy for strategy, seed in chosen if chosen[strategy, seed] != chosen[strategy, 0]
+    }
+    assert differ == SEEDED
 
 
 @given(st.lists(st.sampled_from([0.0, 0.1, 0.2, NAN]), min_size=1, max_size=30), st.integers(1, 30))

@@ -83,8 +83,7 @@ def second_round(
         ]
         inputs[f"scores-{model}"] = bench.put("score", SCORES, scores, Score)
     spec = AdaptiveSampleSpec(
-        policy="a policy",
-        policy_location="nowhere",
+        policy="somewhere#a policy",
         settings=SamplerSettings(engine="fake"),
         num_responses=ALL,
         seed=0,

@@ -57,7 +57,6 @@ def evaluate(
 
     spec = EvaluateSpec(
         judge=judge,
-        judge_location=None,
         orders="both",
         confidence=0.95,
         seed=0,

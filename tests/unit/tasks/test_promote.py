@@ -72,8 +72,7 @@ class Bench(NamedTuple):
                 gate=gate,
                 strategy="top",
                 budget="fraction=0.1",
-                opponent=opponent.rpartition("#")[2],
-                opponent_reference=opponent,
+                opponent=opponent,
             ),
             runtime=RuntimeConfig(),
             inputs={

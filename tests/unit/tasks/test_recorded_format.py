@@ -105,7 +105,7 @@ def test_a_server_or_a_fake_has_no_format(tmp_path: Path) -> None:
         assert recipe_of(flow, flow.nodes[name].keys).number_format is None
 
 
-CLASSIFIER = ClassifierReward(name="r", model="sha256-r")
+CLASSIFIER = ClassifierReward(name="r", model="somewhere#sha256-r")
 
 
 @pytest.mark.parametrize(("hardware", "expected"), [(GPU, "bfloat16"), (LAPTOP, "float32")])
@@ -134,12 +134,12 @@ def test_reward_models_that_score_or_judge_are_loaded_in_the_recorded_format(
         "scorer": scorer,
         "judge": judge,
         "number_format": On(bench.ports, hardware).number_format,
+        "model_folder": lambda _: tmp_path,
     }
-    score_spec = ScoreSpec(reward_model=CLASSIFIER, model_location=None)
+    score_spec = ScoreSpec(reward_model=CLASSIFIER)
     scores = bench.run(SCORE, score_spec, {"prompts": prompts, "responses": ours}, **ports)
     evaluate_spec = EvaluateSpec(
         judge=RewardModelJudge(reward_model=CLASSIFIER),
-        judge_location=None,
         orders="both",
         confidence=0.95,
         seed=0,
@@ -202,7 +202,7 @@ def test_a_reference_in_another_format_is_not_subtracted(
     for key in [info.key for info in flow.store.list("reference/")]:
         flow.store.delete(key)
     job, node = job_on(flow, "train", GPU), flow.nodes["train"]
-    spec = reference.reference_spec(job.spec.policy, job.spec.policy_location, job.spec.settings)
+    spec = reference.reference_spec(job.spec.policy, job.spec.settings)
     assert reference.reference_format(job, spec) == "bfloat16"
     with pytest.raises(StageError, match=r"is in bfloat16 and .* was begun in float32"):
         run_stage(node.stage, node.recipe, job)

@@ -78,8 +78,7 @@ def sample(folder: Path, sampler: RuleSampler, *, seed: int = 0) -> Artifact:
     ]
     prompts.insert(2, Prompt("held-out", (Message("user", "?"),), "eval", "x"))
     spec = SampleSpec(
-        policy="a policy",
-        policy_location="nowhere",
+        policy="somewhere#a policy",
         settings=SamplerSettings(engine="fake"),
         num_responses=2,
         seed=seed,

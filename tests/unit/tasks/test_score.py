@@ -52,7 +52,7 @@ def score(folder: Path, scorer: RuleScorer) -> Artifact:
         "prompts": bench.put("ingest", PROMPTS, prompts, Prompt),
         "responses": bench.put("sample", RESPONSES, responses, Response),
     }
-    spec = ScoreSpec(reward_model=FakeReward(), model_location=None)
+    spec = ScoreSpec(reward_model=FakeReward())
     return bench.run(SCORE, spec, inputs, scorer=lambda *_: scorer)
 
 

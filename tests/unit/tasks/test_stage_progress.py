@@ -14,7 +14,6 @@ import pytest
 
 from infra.engines.fake import FakeSampler
 from infra.judges.fake import FakeJudge
-from infra.sources import source_rows
 from infra.store import open_store
 from pvar.errors import ModelError
 from pvar.judging import Answer, Identity, JudgeBudget
@@ -145,8 +144,8 @@ def test_a_stage_that_is_complete_reports_no_progress(flow: Workflow, watch: Wat
 
 
 def test_ingest_says_how_many_rows_it_has_read(flow: Workflow, watch: Watched) -> None:
-    def slowly(location: str) -> Iterator[Any]:
-        for number, row in enumerate(source_rows(location, flow.wiring.models)):
+    def slowly(reference: str) -> Iterator[Any]:
+        for number, row in enumerate(flow.wiring.source_rows(reference)):
             if number == 20:
                 watch.after(30, "reading the source: 20 rows, 40 rows/min")()
             yield row

@@ -140,6 +140,6 @@ def rows_of(flow: Workflow, pairs: list[Pair]) -> list[TokenPair]:
     from tasks.training.rows import encode_pairs
 
     job: Job[Any] = flow.job("train")
-    tokenizer = AutoTokenizer.from_pretrained(flow.wiring.model_folder(job.spec.policy_location))
+    tokenizer = AutoTokenizer.from_pretrained(flow.wiring.model_folder(job.spec.policy))
     responses = flow.artifact("sample").rows("responses.parquet", Response)
     return encode_pairs(pairs, responses, tokenizer, 10_000).pairs

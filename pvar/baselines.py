@@ -1,0 +1,79 @@
+"""The baseline of each identity setting: the default that it had when it was introduced.
+
+`pvar/identity.py` leaves out of the digests what equals its baseline. Rules, which the tests hold:
+
+- A new field with a default gets a row here, of that default. No digest changes.
+- A row is never changed or removed, also when the default of the field is changed later: artifacts
+  that were made before keep their digests, and what relied on the old default gets another one.
+- A field without a default has no row: it is always hashed.
+
+Values are as they are hashed: of a nested model, what differs from its own baselines.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
+    "SamplerSettings": {
+        "engine": "transformers",
+        "max_new_tokens": 512,
+        "max_prompt_tokens": 2048,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "dtype": "auto",
+    },
+    "VaderReward": {"name": "vader", "scale": 4.0},
+    "ClassifierReward": {"dtype": "auto", "max_length_tokens": 4096},
+    "ImplicitReward": {"name": "implicit", "beta": 0.1, "max_length_tokens": 4096},
+    "FakeReward": {"name": "fake", "missing_share": 0.0},
+    "SelectSpec": {"implicit_model": None},
+    "SelectConfig": {
+        "strategy": "top",
+        "budget": {"fraction": 0.5},
+        "threshold": None,
+        "keep_truncated": False,
+        "missing_eos_penalty": 0.0,
+        "reward_scale": 1.0,
+        "combination": "mean_pvar",
+        "pairs": "best_worst",
+        "pairs_per_prompt": 1,
+        "min_margin": 0.0,
+        "seed": 0,
+    },
+    "Budget": {"fraction": None, "count": None, "tokens": None},
+    "TrainConfig": {
+        "method": "dpo",
+        "beta": 0.1,
+        "simpo_gamma": None,
+        "learning_rate": 5e-07,
+        "num_epochs": 1,
+        "pairs_per_step": 8,
+        "warmup_share": 0.1,
+        "lr_schedule": "linear",
+        "max_grad_norm": 1.0,
+        "max_length_tokens": 2048,
+        "precision": "auto",
+        "lora": None,
+        "seed": 0,
+    },
+    "LoraAdapter": {"rank": 16, "alpha": 32, "dropout": 0.0, "keep_adapter": False},
+    "AlpacaEvalJudge": {"template": None},
+    "ArenaHardJudge": {
+        "version": "v2.0",
+        "max_tokens": 4096,
+        "temperature": 0.0,
+        "instructions": None,
+    },
+    "RewardModelJudge": {"scale": 1.0},
+    "FakeJudge": {"missing_share": 0.0},
+    "PromoteConfig": {
+        "model_name": "pvar",
+        "min_win_rate": 0.5,
+        "min_coverage": 0.95,
+        "min_ended_share": 0.0,
+        "max_ability_loss": None,
+        "mode": "automatic",
+    },
+}
+"""Class of the settings → field → baseline."""

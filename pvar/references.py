@@ -1,0 +1,126 @@
+"""References to models and data: values of types of their own, found wherever they stand.
+
+A reference is a text that names something outside: `org/name@main`, `s3://bucket/key`. Pinned, it
+is `location#digest`: the location can be fetched again, the digest says what is there, and only
+that is identity. Whoever pins, fetches or traces asks `find_references`, which walks the types of a
+configuration; there is no list of the fields that hold one.
+"""
+
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, Field
+
+from pvar.errors import ConfigError
+
+ReferenceKind = Literal["model", "data"]
+
+
+@dataclass(frozen=True)
+class ReferenceMark:
+    """In a field's type: its texts are references of this kind."""
+
+    kind: ReferenceKind
+
+
+ModelReference = Annotated[str, Field(min_length=1, max_length=500), ReferenceMark("model")]
+"""How models are referred to: `pvar/config.py`."""
+
+DataReference = Annotated[str, Field(min_length=1), ReferenceMark("data")]
+"""A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:name`."""
+
+
+class Pinned(NamedTuple):
+    """A model or data reference that can no longer change under the run."""
+
+    location: str
+    digest: str
+
+    @classmethod
+    def parse(cls, reference: str) -> "Pinned":
+        """Split `location#digest`; ConfigError if it has no digest."""
+        location, separator, digest = reference.rpartition("#")
+        if not separator:
+            raise ConfigError(f"{reference!r} is not pinned: it has no #digest")
+        return cls(location, digest)
+
+
+class Reference(NamedTuple):
+    """A reference in a configuration."""
+
+    path: str
+    """Names of the fields that lead to it, with dots: `evaluate.judge.reward_model.model`."""
+    kind: ReferenceKind
+    text: str
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def find_references(settings: BaseModel) -> list[Reference]:
+    """All references in a configuration, in the order of its fields."""
+    found: list[Reference] = []
+
+    def note(reference: Reference) -> str:
+        found.append(reference)
+        return reference.text
+
+    replace_references(settings, note)
+    return found
+
+
+def replace_references(settings: Settings, change: Callable[[Reference], str]) -> Settings:
+    """The configuration with each reference changed; nothing is validated again."""
+    return _Walk(change).model(settings, "")
+
+
+def without_locations(settings: Settings) -> Settings:
+    """The configuration with each pinned reference cut down to its digest."""
+    return replace_references(settings, lambda each: Pinned.parse(each.text).digest)
+
+
+def kind_of_field(model: type[BaseModel], name: str) -> ReferenceKind | None:
+    """What the texts in a field refer to; None where they are no references."""
+    field = model.model_fields[name]
+    return _kind(field.annotation, field.metadata)
+
+
+def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> ReferenceKind | None:
+    for each in metadata:
+        if isinstance(each, ReferenceMark):
+            return each.kind
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(arguments[0], arguments[1:])
+    if origin in (Union, types.UnionType, tuple):
+        kinds = (_kind(each) for each in arguments if each is not Ellipsis)
+        return next((kind for kind in kinds if kind is not None), None)
+    return None
+
+
+class _Walk:
+    def __init__(self, change: Callable[[Reference], str]) -> None:
+        self._change = change
+
+    def model(self, settings: Settings, path: str) -> Settings:
+        update: dict[str, object] = {}
+        for name in type(settings).model_fields:
+            before = getattr(settings, name)
+            kind = kind_of_field(type(settings), name)
+            after = self._value(before, kind, f"{path}.{name}".removeprefix("."))
+            if after is not before:
+                update[name] = after
+        return settings.model_copy(update=update) if update else settings
+
+    def _value(self, value: object, kind: ReferenceKind | None, path: str) -> object:
+        if isinstance(value, BaseModel):
+            return self.model(value, path)
+        if isinstance(value, tuple):
+            after = tuple(self._value(each, kind, path) for each in value)
+            is_same = all(new is old for new, old in zip(after, value, strict=True))
+            return value if is_same else after
+        if isinstance(value, str) and kind is not None:
+            return self._change(Reference(path, kind, value))
+        return value

@@ -1,0 +1,273 @@
+"""Digests: the same for ever, different for whatever differs, and untouched by new options."""
+
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel, Field
+
+from pvar import baselines
+from pvar.artifacts import Recipe
+from pvar.config import PipelineConfig
+from pvar.config_model import ConfigModel
+from pvar.identity import identity, is_tag
+from pvar.references import replace_references
+from pvar.reward_config import FakeReward, VaderReward
+from tasks.graph import Node, plan_nodes
+from tasks.score import ScoreSpec
+from tasks.training.reference import reference_spec
+
+CLASSIFIER = {"kind": "classifier", "name": "c", "model": "org/c"}
+IMPLICIT = {"kind": "implicit", "policy": "org/p", "reference": "org/r"}
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "many models": {
+        "score": {"reward_models": [CLASSIFIER, IMPLICIT, {"kind": "fake"}, {"kind": "vader"}]},
+        "select": {"strategy": "implicit_gap_small", "budget": {"count": 10}},
+        "train": {"method": "simpo", "simpo_gamma": 0.5, "lora": {}},
+        "evaluate": {
+            "judge": {"kind": "reward_model", "reward_model": {**CLASSIFIER, "model": "org/j"}}
+        },
+    },
+    "two rounds": {
+        "sample": {"adaptive": {}},
+        "ingest": {"decontaminate_against": ["a.jsonl"], "near_duplicate_similarity": None},
+        "train": {"method": "kto", "pairs_per_step": 4},
+        "evaluate": {"judge": {"kind": "alpaca_eval", "model": "gpt"}},
+    },
+    "a server": {
+        "sample": {"engine": "openai"},
+        "select": {"strategy": "threshold", "threshold": 0.1, "keep_truncated": True},
+        "evaluate": {"judge": {"kind": "arena_hard", "model": "gpt"}},
+        "promote": {"max_ability_loss": 0.1},
+    },
+    "a fake judge": {
+        "evaluate": {"judge": {"kind": "fake"}, "opponent": "org/o"},
+    },
+}
+
+
+def nodes_of(name: str) -> dict[str, Node]:
+    config = PipelineConfig.model_validate(CONFIGURATIONS[name])
+    return plan_nodes(
+        replace_references(config, lambda each: f"/at/{each.text}#sha256-{each.text}")
+    )
+
+
+GOLDEN: dict[str, dict[str, str]] = {
+    "defaults": {
+        "ingest": "d25b530c20223172",
+        "sample": "cf2af6416252bf76",
+        "score-vader": "1be9e5cc4d1f2cd0",
+        "select": "792eaadef9ca206a",
+        "train": "19b4f17fe1c6990b",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "555e842f240b094d",
+        "evaluate": "b01e88742753b7d2",
+        "promote": "5ae9edd408ab67bb",
+    },
+    "many models": {
+        "ingest": "d25b530c20223172",
+        "sample": "cf2af6416252bf76",
+        "score-c": "cb5991efeb1db67f",
+        "score-implicit": "da3de200fbd4f457",
+        "score-fake": "17754a2d546c337e",
+        "score-vader": "1be9e5cc4d1f2cd0",
+        "select": "e50051a63a71ba6f",
+        "train": "086642ef55366362",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "3bc71c14e6e65990",
+        "evaluate": "90ba825f4c90a618",
+        "promote": "fd5311c8f37d346b",
+    },
+    "two rounds": {
+        "ingest": "151143cf59fa9cb4",
+        "first-sample": "58d74593ac91fa41",
+        "first-score-vader": "8d1a8d3856ec8bbd",
+        "sample": "b8204027867f0ed1",
+        "score-vader": "17a8d623f1c0b371",
+        "select": "dc4bb5838e25ae54",
+        "train": "5f04b359e280549b",
+        "answers-opponent": "271a9fd03e00ce70",
+        "answers-challenger": "5b707fcb04a552eb",
+        "evaluate": "860b4178d81b28ca",
+        "promote": "47127709d3dcb467",
+    },
+    "a server": {
+        "ingest": "d25b530c20223172",
+        "sample": "d327ed39b85e9ca7",
+        "score-vader": "1ae7f83ffd6b5716",
+        "select": "3ed04c414048bc39",
+        "train": "7535e9e0ca4e5d06",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "c6e6f1671302cfed",
+        "evaluate": "503b00036683377b",
+        "promote": "b143ff83ed20e40b",
+    },
+    "a fake judge": {
+        "ingest": "d25b530c20223172",
+        "sample": "cf2af6416252bf76",
+        "score-vader": "1be9e5cc4d1f2cd0",
+        "select": "792eaadef9ca206a",
+        "train": "19b4f17fe1c6990b",
+        "answers-opponent": "033c12a102af1553",
+        "answers-challenger": "555e842f240b094d",
+        "evaluate": "bd7531605c6ae28b",
+        "promote": "09fa8ff40bd9eeb0",
+    },
+}
+"""Never edited for what is here; a stage's version is raised where its meaning changes."""
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_digests_are_what_they_always_were(name: str) -> None:
+    assert {node.name: node.keys.digest for node in nodes_of(name).values()} == GOLDEN[name]
+
+
+def specs() -> Iterator[BaseModel]:
+    """The settings of every stage in every configuration."""
+    for name in CONFIGURATIONS:
+        for node in nodes_of(name).values():
+            yield node.spec
+            if node.name == "train":
+                yield reference_spec(node.spec.policy, node.spec.settings)  # type: ignore[attr-defined]
+
+
+def hashed(settings: BaseModel) -> str:
+    return Recipe.of("stage", 1, settings, {}).digest
+
+
+def other_values(value: Any, annotation: Any) -> Iterator[Any]:
+    """Values of the same type that are not this one, in every member of a union."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from other_values(value, arguments[0])
+    elif origin in (Union, UnionType):
+        for each in arguments:
+            yield from other_values(value, each)
+    elif origin is Literal:
+        yield from (each for each in arguments if each != value)
+    elif annotation is NoneType:
+        yield from () if value is None else (None,)
+    elif annotation is bool:
+        yield not value
+    elif annotation in (int, float):
+        yield annotation(value + 1) if isinstance(value, int | float) else annotation(7)
+    elif annotation is str:
+        yield "new#new" if value is None else f"{value}x"
+    elif origin is tuple:
+        yield (*value, *other_values("more#more", arguments[0]))
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if type(value) is not annotation:
+            required = {
+                name: next(other_values(None, field.annotation))
+                for name, field in annotation.model_fields.items()
+                if field.is_required()
+            }
+            yield annotation.model_construct(**required)
+    else:
+        raise AssertionError(f"no other value of {annotation} is known here")
+
+
+def changed(settings: BaseModel) -> Iterator[tuple[str, BaseModel]]:
+    """The settings with one field changed, at any depth."""
+    for name, field in type(settings).model_fields.items():
+        if field.exclude or is_tag(field):
+            continue
+        value = getattr(settings, name)
+        for other in other_values(value, field.annotation):
+            yield name, settings.model_copy(update={name: other})
+        parts = value if isinstance(value, tuple) else (value,)
+        for position, part in enumerate(parts):
+            if isinstance(part, BaseModel):
+                for path, inner in changed(part):
+                    new = (*parts[:position], inner, *parts[position + 1 :])
+                    update = {name: new if isinstance(value, tuple) else inner}
+                    yield f"{name}.{path}", settings.model_copy(update=update)
+
+
+def test_every_identity_setting_changes_the_digest() -> None:
+    num_changed = 0
+    for settings in specs():
+        seen = {hashed(settings): "nothing"}
+        for path, other in changed(settings):
+            num_changed += 1
+            found = hashed(other)
+            assert found not in seen, (type(settings), path, seen[found])
+            seen[found] = path
+    assert num_changed > 400
+
+
+def test_of_a_reference_only_the_digest_is_identity() -> None:
+    for settings in specs():
+        moved = replace_references(settings, lambda each: f"elsewhere{each.text}")
+        assert hashed(moved) == hashed(settings)
+
+
+def test_seeds_of_what_draws_nothing_share_one_selection() -> None:
+    def selected(seed: int, **select: object) -> str:
+        config = {"select": {"seed": seed, **select}, "train": {"seed": seed}}
+        pipeline = replace_references(
+            PipelineConfig.model_validate(config), lambda each: f"{each.text}#1"
+        )
+        return plan_nodes(pipeline)["select"].keys.digest
+
+    assert selected(0) == selected(1)
+    assert selected(0, strategy="random") != selected(1, strategy="random")
+    assert selected(0, pairs="best_random") != selected(1, pairs="best_random")
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for each in get_args(annotation):
+        yield from models_in(each)
+
+
+def reachable(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for field in model.model_fields.values():
+        if not field.exclude:
+            for each in models_in(field.annotation):
+                yield from reachable(each)
+
+
+def test_every_default_has_a_baseline_and_no_two_classes_share_their_rows() -> None:
+    classes = {each for settings in specs() for each in reachable(type(settings))}
+    assert len({each.__name__ for each in classes}) == len(classes)
+    missing = [
+        f"{each.__name__}.{name}"
+        for each in classes
+        for name, field in each.model_fields.items()
+        if not (field.is_required() or field.exclude or is_tag(field))
+        and name not in baselines.BASELINES.get(each.__name__, {})
+    ]
+    assert missing == [], "give them a row in pvar/baselines.py, of the default that they have now"
+
+
+class Before(ConfigModel):
+    kind: Literal["one"] = "one"
+    model: str = "x"
+
+
+class After(Before):
+    """The same with an option, and the default of the other one changed."""
+
+    model: str = "y"
+    option: float | None = Field(default=None)
+
+
+def test_options_and_defaults_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"Before": {"model": "x"}, "After": {"model": "x", "option": None}}
+    monkeypatch.setattr("pvar.identity.BASELINES", rows)
+    assert identity(Before()) == {"kind": "one"}  # a tag is never left out
+    assert identity(After(model="x")) == identity(Before())
+    assert identity(After()) == {"kind": "one", "model": "y"}  # who relied on the default
+    assert identity(After(model="x", option=0.0)) == {"kind": "one", "option": 0.0}
+
+
+def test_kinds_are_told_apart_where_all_else_is_default() -> None:
+    fake, vader = FakeReward(name="same"), VaderReward(name="same")
+    assert hashed(ScoreSpec(reward_model=fake)) != hashed(ScoreSpec(reward_model=vader))
