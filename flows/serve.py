@@ -28,6 +28,7 @@ from infra.settings import Settings, make_folder
 from infra.store import open_store
 from pvar.errors import ConfigError
 from pvar.retrain import RetrainConfig
+from tasks.child_processes import child_environment
 
 LOOPBACK = "127.0.0.1"
 POOL = "pvar-process"
@@ -89,7 +90,7 @@ def serve(
 def _environment(settings: Settings, addresses: Addresses, folder: Path) -> dict[str, str]:
     """Of all processes: runs work elsewhere, so paths are absolute (the store's is already)."""
     return {
-        **os.environ,
+        **child_environment(),
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_API_URL": addresses.prefect_api,
         "PREFECT_UI_URL": addresses.prefect,  # links in notifications
@@ -141,7 +142,7 @@ def upgrade_database(backend: str) -> None:
     if not backend.startswith("sqlite:///") or not path.exists():
         return
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", backend]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line[:1] not in ("(", "[")]
         raise ConfigError(

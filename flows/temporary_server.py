@@ -20,6 +20,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from pvar.errors import StageError
+from tasks.child_processes import child_environment
 from tasks.progress_log import ProgressLog
 
 STARTUP_TIMEOUT_SECONDS = 600.0
@@ -75,7 +76,7 @@ def _refuse_silent_server() -> None:
 def _start(listener: socket.socket) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", "flows.temporary_server", str(listener.fileno())],
-        env={**os.environ, **SERVER_SETTINGS},
+        env=child_environment() | SERVER_SETTINGS,
         stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the command, which still has its end to report
         pass_fds=[listener.fileno()],

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from pvar.errors import StageError
+from tasks.child_processes import child_environment, first_cause
 from tasks.tables import TrainStep
 from tasks.training.run import TrainingPlan, Watcher, run_training
 
@@ -78,10 +79,12 @@ def launch_training(plan: TrainingPlan, watcher: Watcher, launch_file: Path | No
             time.sleep(POLL_SECONDS)
         _hear(events, watcher, files)
     if process.returncode != 0:
-        end = "\n".join(files.output.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        output = files.output.read_text(errors="replace")
+        end = "\n".join(output.splitlines()[-LOG_LINES:])
+        cause = first_cause(output) or "they printed no error"
         raise StageError(
-            f"training over {plan.num_processes} processes ended with code {process.returncode}; "
-            f"the last lines of their output:\n{end}"
+            f"training over {plan.num_processes} processes ended with code {process.returncode}: "
+            f"{cause}; the last lines of their output:\n{end}"
         )
 
 
@@ -104,6 +107,7 @@ def _launched(
     with files.output.open("wb") as output:
         process = subprocess.Popen(
             launch_command(plan, files.folder, launch_file),
+            env=child_environment(),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -63,7 +63,13 @@ def steps(flow: Workflow) -> list[TrainStep]:
     return flow.artifact("train").rows("steps.parquet", TrainStep)
 
 
-def test_two_processes_train_as_one_also_after_a_kill(tmp_path: Path) -> None:
+def test_two_processes_train_as_one_also_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Modules of the user's in the working folder shadow none of ours.
+    for name in ("tasks", "flows", "infra", "pvar"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')")
+    monkeypatch.chdir(tmp_path)
     policy = save_language_model(tmp_path / "policy", seed=1)
     alone = start_workflow(tmp_path / "alone", **settings(policy, 1))
     alone.make(*UNTIL_TRAIN, "train")

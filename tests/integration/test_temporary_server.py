@@ -32,12 +32,14 @@ with temporary_server():
 """
 
 
-def command(script: str = COMMAND, **environment: str) -> "subprocess.Popen[str]":
+def command(
+    script: str = COMMAND, folder: Path = ROOT, **environment: str
+) -> "subprocess.Popen[str]":
     clean = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     return subprocess.Popen(
         [sys.executable, "-c", script],
         env={**clean, **environment},
-        cwd=ROOT,
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,6 +63,19 @@ def test_the_server_dies_with_a_killed_command(prefect_home: Path) -> None:
         assert answers(address)
         process.send_signal(signal.SIGKILL)
     wait_until(lambda: not answers(address), f"silence of {address}")
+
+
+def test_modules_of_the_users_shadow_none_of_the_servers(
+    prefect_home: Path, tmp_path: Path
+) -> None:
+    for name in ("tasks", "flows", "infra", "pvar"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')")
+    # `pvar` itself, which has its own folder on its path, not this one.
+    script = f"import sys; sys.path.remove('')\n{COMMAND}"
+    with command(script, folder=tmp_path, PREFECT_HOME=str(prefect_home)) as process:
+        assert process.stdout is not None
+        assert answers(process.stdout.readline().strip())
+        process.send_signal(signal.SIGKILL)
 
 
 def test_the_server_outlives_the_interrupt_of_its_command(prefect_home: Path) -> None:
