@@ -3,66 +3,70 @@
 A `PvarError` ends the process with its message and exit code 1; a traceback is a defect of ours.
 """
 
+import ast
 import os
 import sys
+from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 from cyclopts import App
 
 from pvar.errors import PvarError
 
-app = App(
-    name="pvar",
-    version=lambda: metadata.version("pvar"),
-    help="Retrain language models on the prompts that teach them most.",
-    help_on_error=False,
-)
-app.command("flows.commands.run:run", help="Run the whole pipeline, reusing what is complete.")
-app.command("flows.commands.stage:stage", help="Run one stage.")
-app.command(
-    "flows.commands.show:show", help="Show the plan: each stage, its artifact, complete or missing."
-)
-app.command("flows.commands.schema:schema", help="Print every key of the configuration.")
-app.command("flows.commands.report:report", help="Write the HTML report of a run.")
-app.command(
-    "flows.commands.gradients:gradients",
-    help="Measure DPO gradients per prompt against preference variance.",
-)
-app.command("flows.commands.history:history", help="Show who moved a model's champion, and why.")
-app.command("flows.commands.rollback:rollback", help="Make an earlier version the champion again.")
-app.command("flows.commands.approve:approve", help="Approve a version that passed the gate.")
-app.command(
-    "flows.commands.lineage:lineage",
-    help="Show what a model or artifact was made from, and what was made from it.",
-)
-app.command(
-    "flows.commands.deploy:deploy", help="Register deployments and automations at a Prefect server."
-)
-app.command(
-    "flows.commands.serve:serve", help="Prefect server, MLflow server and a worker on this machine."
-)
-app.command("flows.commands.notify:notify", help="Announce new preference data.")
-app.command("flows.commands.retrain:retrain", help="Look at the incoming data and retrain on it.")
-app.command("flows.commands.compare:compare", help="Compare selections with random prompts.")
-app.command("flows.commands.gc:gc", help="Delete artifacts that no run or model version needs.")
-app.command("flows.commands.doctor:doctor", help="Say what is installed, reachable and missing.")
-app.command(
-    "flows.commands.variance:variance",
-    help="Compute the preference variance of each prompt in a file.",
-)
-app.command("flows.commands.select:select", help="Select prompts from a file of rewards.")
-app.command(
-    "flows.commands.winrate:app",
-    name="winrate",
-    help="Compute win rates of AlpacaEval 2 and Arena-Hard.",
-)
-app.command("flows.commands.judge_parse:app", name="judge-parse", help="Parse the texts of judges.")
+COMMANDS = (
+    "run", "stage", "show", "schema", "report", "gradients", "history", "rollback", "approve",
+    "lineage", "deploy", "serve", "notify", "retrain", "compare", "gc", "doctor", "variance",
+    "select",
+)  # fmt: skip
+"""Each is a function of its name, in a module of its name."""
+
+GROUPS = ("winrate", "judge-parse")
+"""Commands with commands of their own: each is an `app` in a module of its name."""
 
 
-def main() -> None:
+def make_app(*, with_summaries: bool) -> App:
+    """The command line; `with_summaries` is for the list of all commands, which imports none.
+
+    A command by itself shows its whole docstring.
+    """
+    app = App(
+        name="pvar",
+        version=lambda: metadata.version("pvar"),
+        help="Retrain language models on the prompts that teach them most.",
+        help_on_error=False,
+    )
+    for name in (*COMMANDS, *GROUPS):
+        module = name.replace("-", "_")
+        app.command(
+            f"flows.commands.{module}:{'app' if name in GROUPS else module}",
+            name=name,
+            help=_summary(module) if with_summaries else None,
+        )
+    return app
+
+
+def _summary(module: str) -> str:
+    """First paragraph of a command's docstring, or the `help` of its app; read, not imported."""
+    tree = ast.parse((Path(__file__).parent / "commands" / f"{module}.py").read_text())
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) if name == module:
+                return (ast.get_docstring(node) or "").partition("\n\n")[0].replace("\n", " ")
+            case ast.keyword(arg="help", value=ast.Constant(value=str(text))):
+                return text
+    raise AssertionError(f"flows/commands/{module}.py describes no command")
+
+
+app = make_app(with_summaries=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `pvar` command."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    lists_commands = not arguments or arguments[0] in ("--help", "-h")
     try:
-        app()
+        (make_app(with_summaries=True) if lists_commands else app)(arguments)
     except PvarError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)

@@ -5,12 +5,12 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from flows.commands.options import PresetOption, SetOption
-from pvar.selection import StrategyName
+from pvar.selection import MatchedStrategyName
 
 
 def compare(
     *,
-    strategy: tuple[StrategyName, ...] = ("top",),
+    strategy: tuple[MatchedStrategyName, ...] = ("top",),
     seeds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 3,
     preset: PresetOption = None,
     set_: SetOption = (),

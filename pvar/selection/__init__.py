@@ -7,7 +7,14 @@ One strategy per file, listed in `strategies.py`. A strategy says only which pro
 budget, quotas, ties and accounts are the same for all (`select.py`).
 """
 
-from pvar.selection.candidates import Budget, Candidates, Measure, Selection, StrategyName
+from pvar.selection.candidates import (
+    Budget,
+    Candidates,
+    MatchedStrategyName,
+    Measure,
+    Selection,
+    StrategyName,
+)
 from pvar.selection.select import matched_random_control, select
 from pvar.selection.strategies import SEEDED, STRATEGIES
 
@@ -16,6 +23,7 @@ __all__ = [
     "STRATEGIES",
     "Budget",
     "Candidates",
+    "MatchedStrategyName",
     "Measure",
     "Selection",
     "StrategyName",

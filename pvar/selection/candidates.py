@@ -14,12 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pvar.accounts import Accounts
 from pvar.errors import InputError
 
-StrategyName = Literal[
+MatchedStrategyName = Literal[
     "top",
     "bottom",
-    "random",
-    "all",
-    "threshold",
     "stratified",
     "reward_gap",
     "reward_variance",
@@ -27,6 +24,8 @@ StrategyName = Literal[
     "implicit_gap_large",
     "disagreement",
 ]
+"""Strategies that keep as many prompts as the budget says, so that random ones can match them."""
+StrategyName = Literal[MatchedStrategyName, "random", "all", "threshold"]
 Measure = Literal["pvar", "reward_gap", "reward_variance", "implicit_gap", "disagreement"]
 FloatArray = NDArray[np.floating[Any]]
 IdArray = NDArray[Any]

@@ -1,11 +1,13 @@
 """What the user can mend is one message that names the value and says what to do; no traceback."""
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -324,15 +326,40 @@ def test_help_loads_no_heavy_library() -> None:
     # Which modules, not how many seconds: a second has another meaning on another machine.
     code = (
         "import sys\n"
-        "from flows.cli import app\n"
-        "app(['--help'], exit_on_error=False, result_action='return_value')\n"
+        "from flows.cli import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "except SystemExit:\n"
+        "    pass\n"
         "heavy = {'torch', 'transformers', 'trl', 'peft', 'mlflow', 'prefect', 'boto3', 'pyarrow',"
         " 'scipy', 'sklearn', 'openai', 'datasets', 'matplotlib', 'pandas'}\n"
         "print('loaded:', sorted(heavy & sys.modules.keys()))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "loaded: []" in done.stdout
-    assert "Run the whole pipeline" in done.stdout
+    assert "Run the pipeline: what is complete is reused" in done.stdout
+
+
+def test_the_list_of_commands_says_what_each_does_and_a_command_says_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def shown(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert ended.value.code == 0
+        return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    listed = shown("--help")
+    for name in cli.COMMANDS:
+        command = getattr(import_module(f"flows.commands.{name}"), name)
+        description = (inspect.getdoc(command) or "").partition("Parameters")[0]
+        summary, *more = (" ".join(each.split()) for each in description.split("\n\n"))
+        assert f"{name} {summary}" in listed
+        help_text = shown(name, "--help")
+        for paragraph in filter(None, (summary, *more)):
+            assert paragraph.replace("`", "") in help_text
+    assert "judge-parse Read the verdicts in what a judge wrote." in listed
+    assert "winrate Compute the numbers of AlpacaEval 2" in listed
 
 
 def test_the_installed_command_ends_with_one_message_and_1(home: Path) -> None:
