@@ -4,12 +4,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pvar.artifacts import Recipe
 from pvar.errors import StoreError
 from pvar.ports import ObjectInfo, Store
+from pvar.reward_config import ImplicitReward
 from tasks.artifact import ArtifactKeys
 from tasks.gc import Plan, delete_artifact, plan_gc
 from tasks.lease import try_acquire
 from tasks.lineage import read_lineage
+from tasks.score import ScoreSpec
 from tests.artifacts import put_artifact
 
 STAGES = ("ingest", "sample", "train", "evaluate")
@@ -55,6 +58,21 @@ def test_the_policy_that_a_needed_model_was_trained_from_stays(file_store: Store
     first = put_artifact(file_store, "train", config={"policy": "start-1"})
     second = put_artifact(file_store, "train", config={"policy": first.root})
     assert roots(plan(file_store, second.root)) == []
+
+
+def test_both_models_of_an_implicit_reward_stay(file_store: Store) -> None:
+    tuned, start = (put_artifact(file_store, "train", config={"seed": seed}) for seed in (1, 2))
+    reward = ImplicitReward(
+        policy=f"artifact:{tuned.root}#{tuned.root}",
+        reference=f"artifact:{start.root}#{start.root}",
+    )
+    recipe = Recipe.of("score", 1, ScoreSpec(reward_model=reward), {})
+    scores = ArtifactKeys("score", recipe.digest)
+    file_store.write(scores.recipe, recipe.to_json())
+    graph = read_lineage(file_store, ("train", "score"))
+    assert [link.role for link in graph.entries[scores.root].made_from] == ["policy", "reference"]
+    planned = plan_gc(file_store, graph, ("train", "score"), {scores.root}, NOW)
+    assert roots(planned) == []
 
 
 def test_a_cache_stays_for_as_long_as_what_it_was_made_from(file_store: Store) -> None:
