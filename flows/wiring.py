@@ -44,7 +44,7 @@ class Wiring:
 
     def source_rows(self, reference: str) -> Iterator[Row | BadRow]:
         """Rows of a pinned data reference."""
-        return source_rows(Pinned.parse(reference).location, self.settings.home / "sources")
+        return source_rows(reference, self.settings.home / "sources")
 
     def number_format(self, choice: NumberFormatChoice, *, learns: bool) -> NumberFormat:
         """The number format of a choice on this machine."""
@@ -62,7 +62,7 @@ class Wiring:
         if location.startswith("artifact:"):
             stage, _, digest = location.removeprefix("artifact:").partition("/")
             return open_artifact(self.store, stage, digest, models).folder(MODEL)
-        return fetch_model(location, models, self.registry.download)
+        return fetch_model(reference, models, self.registry.download)
 
     def launch_file(self, sharding: str) -> Path:
         """Accelerate's configuration of that name."""

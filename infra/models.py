@@ -16,6 +16,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -26,6 +27,7 @@ from infra.store import open_store
 from infra.store.keys import check_key
 from pvar.errors import ModelError, NotFoundError, StoreError
 from pvar.ports import RegisteredVersion
+from pvar.references import Pinned
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +50,7 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
         return f"{reference}#{bundled_digest(rest)}"
     if scheme == "models" and separator:
         version = registered(reference)
-        location = f"models:/{version.model_name}/{version.version}"
-        return f"{location}#{version.artifact or location}"
+        return f"models:/{version.model_name}/{version.version}#{version.digest}"
     if scheme == "s3" and separator:
         return f"{reference}#{_s3_digest(reference)}"
     if _is_path(reference):
@@ -72,10 +73,15 @@ def _is_path(reference: str) -> bool:
 
 
 def fetch_model(
-    location: str, home: Path, download_registered: Callable[[str, Path], None]
+    reference: str, home: Path, download_registered: Callable[[str, Path], None]
 ) -> Path:
-    """Folder of the model at a pinned location; downloads and conversions are kept below `home`."""
+    """Folder of a pinned model; downloads and conversions are kept below `home`, by content.
+
+    Raises ModelError for a folder, or files in S3, that changed since the reference was pinned.
+    """
+    location, digest = Pinned.parse(reference)
     scheme, _, rest = location.partition(":")
+    kept = home / f"{scheme}-{hashlib.sha256(reference.encode()).hexdigest()[:16]}"
     match scheme:
         case "bundled":
             return _cached(
@@ -84,21 +90,19 @@ def fetch_model(
                 f"converting {location}, which takes about half a minute",
             )
         case "models":
-            name = location.removeprefix("models:/").replace("/", "-")
             return _cached(
-                home / name,
+                kept,
                 lambda at: download_registered(location, at),
                 f"downloading {location}",
             )
         case "s3":
-            name = hashlib.sha256(location.encode()).hexdigest()[:16]
             return _cached(
-                home / f"s3-{name}",
-                lambda at: _download_s3(location, at),
+                kept,
+                lambda at: _download_s3(location, digest, at),
                 f"downloading {location}",
             )
         case _ if location.startswith("/"):
-            return _local_folder(location)
+            return _unchanged_folder(location, digest)
         case _:
             return _hub_folder(location)
 
@@ -119,6 +123,22 @@ def _cached(folder: Path, fill: Callable[[Path], None], activity: str) -> Path:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+@cache
+def _unchanged_folder(location: str, digest: str) -> Path:
+    """The folder, looked at once by each process."""
+    folder = _local_folder(location)
+    _refuse_changed(location, digest, _folder_digest(folder))
+    return folder
+
+
+def _refuse_changed(location: str, pinned: str, found: str) -> None:
+    if found != pinned:
+        raise ModelError(
+            f"{location} was {pinned} when this run was pinned and is {found} now: it changed; put "
+            "the earlier files back, or run again to use today's"
+        )
 
 
 def _local_folder(reference: str) -> Path:
@@ -166,7 +186,7 @@ def _s3_digest(location: str) -> str:
     return f"s3-{whole.hexdigest()[:24]}"
 
 
-def _download_s3(location: str, folder: Path) -> None:
+def _download_s3(location: str, digest: str, folder: Path) -> None:
     store = open_store(location)
     try:
         for info in store.list(""):
@@ -174,6 +194,7 @@ def _download_s3(location: str, folder: Path) -> None:
             store.download(info.key, folder / info.key)
     except NotFoundError as error:
         raise StoreError(f"{location} changed while it was downloaded; run again") from error
+    _refuse_changed(location, digest, _s3_digest(location))
 
 
 def _hub_commit(reference: str) -> str:

