@@ -38,8 +38,8 @@ def nodes_of(config: PipelineConfig, stage: str) -> list[str]:
     return [name for name, node in plan_nodes(config).items() if node.stage.name == stage]
 
 
-def _stage_flow(stage: str, description: str) -> Flow[..., list[StageResult]]:
-    @flow(name=stage, description=description, persist_result=False)
+def _stage_flow(stage: str) -> Flow[..., list[StageResult]]:
+    @flow(name=stage, description=STAGES[stage].description, persist_result=False)
     def run(
         config: PipelineConfig, node: str | None = None, parent_run: str | None = None
     ) -> list[StageResult]:
@@ -75,15 +75,11 @@ def _stage_flow(stage: str, description: str) -> Flow[..., list[StageResult]]:
     return run
 
 
-ingest = _stage_flow("ingest", "Read, validate, deduplicate and split the prompts.")
-sample = _stage_flow("sample", "Answer prompts with a policy: for training and for evaluation.")
-score = _stage_flow("score", "Score each response by the reward models.")
-select = _stage_flow("select", "Compute preference variance, select prompts, make pairs.")
-train = _stage_flow("train", "Train on the pairs with TRL.")
-evaluate = _stage_flow("evaluate", "Judge challenger against opponent on held-out prompts.")
-promote = _stage_flow("promote", "Register the model; move the champion if the gate passes.")
+STAGE_FLOWS: dict[str, Flow[..., list[StageResult]]] = {name: _stage_flow(name) for name in STAGES}
 
-STAGE_FLOWS: dict[str, Flow[..., list[StageResult]]] = {
-    flow.name: flow for flow in (ingest, sample, score, select, train, evaluate, promote)
-}
-assert STAGE_FLOWS.keys() == STAGES.keys()
+
+def __getattr__(name: str) -> Flow[..., list[StageResult]]:
+    """`flows.stages.sample`, as deployments name a stage's flow."""
+    if name not in STAGE_FLOWS:
+        raise AttributeError(f"there is no stage {name!r}; there are {', '.join(STAGE_FLOWS)}")
+    return STAGE_FLOWS[name]

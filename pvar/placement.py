@@ -1,12 +1,15 @@
 """Where each stage runs: in the pipeline's own process, or as runs of its own on a work pool."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from pvar.config_model import ConfigModel, Name
 
 INLINE = "inline"
+
+StageName = Literal["ingest", "sample", "score", "select", "train", "evaluate", "promote"]
+"""The names that a configuration and the command line know; `tasks/graph.py` has the stages."""
 
 
 class Placement(ConfigModel):

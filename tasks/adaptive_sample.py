@@ -29,6 +29,7 @@ from tasks.reward_matrix import measure, read_rewards
 from tasks.sample import (
     REJECTED,
     RESPONSES,
+    SAMPLE,
     SampleSpec,
     draw,
     open_sampler,
@@ -171,6 +172,7 @@ def _summarise(job: Job[AdaptiveSampleSpec], artifact: Artifact) -> Summary:
 
 ADAPTIVE_SAMPLE = Stage(
     name="sample",
+    description=SAMPLE.description,
     version=1,
     plan=plan_prompts,
     open_worker=_open_worker,

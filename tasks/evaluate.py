@@ -239,6 +239,7 @@ def _number(value: float) -> float | None:
 
 EVALUATE = Stage(
     name="evaluate",
+    description="Judge challenger against opponent on held-out prompts.",
     version=2,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,

@@ -174,6 +174,7 @@ def _summarise(_: Job[IngestSpec], artifact: Artifact) -> Summary:
 
 INGEST = Stage(
     name="ingest",
+    description="Read, validate, deduplicate and split the prompts.",
     version=2,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,

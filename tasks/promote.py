@@ -208,6 +208,7 @@ def _summarise(_: Job[PromoteSpec], artifact: Artifact) -> Summary:
 
 PROMOTE = Stage(
     name="promote",
+    description="Register the model; move the champion if the gate passes.",
     version=3,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,

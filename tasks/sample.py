@@ -186,6 +186,7 @@ def _what_to_do(settings: SamplerSettings, accounts: Accounts) -> str:
 
 SAMPLE = Stage(
     name="sample",
+    description="Answer prompts with a policy: for training and for evaluation.",
     version=1,
     plan=plan_prompts,
     open_worker=_open_worker,

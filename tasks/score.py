@@ -130,6 +130,7 @@ def _summarise(job: Job[ScoreSpec], artifact: Artifact) -> Summary:
 
 SCORE = Stage(
     name="score",
+    description="Score each response by the reward models.",
     version=1,
     plan=_plan,
     open_worker=_open_worker,

@@ -176,6 +176,7 @@ def _summarise(job: Job[SelectSpec], artifact: Artifact) -> Summary:
 
 SELECT = Stage(
     name="select",
+    description="Compute preference variance, select prompts, make pairs.",
     version=2,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,

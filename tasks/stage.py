@@ -78,6 +78,8 @@ class Stage(Generic[Spec]):
     """What a stage does; it knows neither Prefect nor S3."""
 
     name: str
+    description: str
+    """One sentence, for people."""
     version: int
     """Raised by hand when the meaning of the result changes: old artifacts are then not reused."""
     plan: Callable[[Job[Spec]], Sequence[ShardSpec]]

@@ -197,6 +197,7 @@ def _summarise(job: Job[TrainSpec], artifact: Artifact) -> Summary:
 
 TRAIN = Stage(
     name="train",
+    description="Train on the pairs with TRL.",
     version=3,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,

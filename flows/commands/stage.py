@@ -1,10 +1,7 @@
 """`pvar stage`: one stage of a configuration."""
 
-from typing import Literal
-
 from flows.commands.options import PresetOption, SetOption
-
-StageName = Literal["ingest", "sample", "score", "select", "train", "evaluate", "promote"]
+from pvar.placement import StageName
 
 
 def stage(

@@ -178,6 +178,7 @@ def _number_format(job: Job[ReferenceSpec]) -> NumberFormat:
 
 REFERENCE = Stage(
     name="reference",
+    description="Compute the reference's log-probabilities of the pairs.",
     version=1,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,

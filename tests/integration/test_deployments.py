@@ -17,6 +17,7 @@ from flows.deployments import Deployed, deploy, packaged_folder, read_project
 from infra.presets import load_config
 from pvar.errors import ConfigError
 from pvar.retrain import RetrainConfig
+from tasks.graph import STAGES
 from tests.services.prefect_server import PVAR, ROOT, PrefectServer
 from tests.services.processes import wait_until
 
@@ -28,8 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-STAGES = ("ingest", "sample", "score", "select", "train", "evaluate", "promote")
 
 
 def deploy_demo() -> Deployed:

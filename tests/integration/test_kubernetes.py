@@ -16,6 +16,7 @@ import yaml
 from kubernetes_validate import ValidationError
 
 from flows.deployments import DeploymentSpec, packaged_folder, read_project
+from tasks import graph
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised inside Prefect
@@ -82,9 +83,7 @@ def test_only_stages_with_a_model_ask_for_a_gpu() -> None:
         stage: container(job_of(spec))["resources"]["limits"]["nvidia.com/gpu"]
         for stage, spec in STAGES.items()
     }
-    assert gpus.keys() == {
-        "ingest", "sample", "score", "select", "train", "evaluate", "promote"
-    }  # fmt: skip
+    assert gpus.keys() == graph.STAGES.keys()
     assert {stage for stage, count in gpus.items() if count} == {"sample", "score", "train"}
 
 

@@ -25,6 +25,7 @@ from flows.run_record import load_run
 from flows.wiring import connect
 from pvar.config import PipelineConfig
 from pvar.retrain import RetrainConfig
+from tasks.graph import STAGES
 from tests.services import postgres, prefect_server
 from tests.services.docker import Engine
 from tests.services.postgres import Postgres
@@ -44,8 +45,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-STAGES = ("ingest", "sample", "score", "select", "train", "evaluate", "promote")
 
 
 class Platform(NamedTuple):

@@ -1,0 +1,31 @@
+"""Whatever names stages names all of them: a stage that is added cannot be forgotten anywhere."""
+
+from typing import get_args
+
+import pytest
+
+from flows import stages
+from flows.deployments import packaged_folder, read_project
+from pvar.placement import PlacementConfig, StageName
+from tasks.graph import STAGES
+
+
+def test_the_configuration_and_the_command_line_know_every_stage() -> None:
+    assert get_args(StageName) == tuple(STAGES)
+    assert tuple(PlacementConfig.model_fields) == tuple(STAGES)
+
+
+def test_every_stage_has_a_flow_of_its_name_and_description() -> None:
+    for name, stage in STAGES.items():
+        flow = getattr(stages, name)
+        assert (flow.name, flow.description) == (stage.name, stage.description)
+        assert flow is stages.STAGE_FLOWS[name]
+    with pytest.raises(AttributeError, match="there is no stage 'polish'; there are ingest"):
+        stages.polish  # noqa: B018
+
+
+@pytest.mark.parametrize("pool", ["process", "docker", "kubernetes"])
+def test_every_stage_is_deployed_on_every_pool(pool: str) -> None:
+    project = read_project(packaged_folder())
+    deployed = [each.flow for each in project.deployments if each.is_stage and each.name == pool]
+    assert deployed == list(STAGES)
