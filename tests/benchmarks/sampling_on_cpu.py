@@ -1,12 +1,14 @@
 """Tokens per CPU-second of sampling on a CPU: this project, transformers' generate and llama.cpp.
 
 python tests/benchmarks/sampling_on_cpu.py [--prompts 16] [--responses 8] [--tokens 48] [--bfloat16]
+    [--ours-only]
 
 The model is SmolLM2-135M-Instruct, the prompts are the demo's. CPU-seconds are those of all threads
 of this process, loading left out; one turn each, so differences of a tenth are the machine's.
 llama.cpp runs where a package of it is installed (`pip install xllamacpp`), on the quantised
 weights (Q4_1) that the demo's model is made from; the others compute in `auto`, and with
---bfloat16 this project once more in bfloat16.
+--bfloat16 this project once more in bfloat16. One row is this project's sampling with transformers'
+own attention, which shows what infra/engines/attention.py saves.
 """
 
 import argparse
@@ -36,12 +38,18 @@ TEMPERATURE = 0.7
 
 
 def ours(
-    folder: Path, requests: list[SampleRequest], given: argparse.Namespace, dtype: NumberFormat
+    folder: Path,
+    requests: list[SampleRequest],
+    given: argparse.Namespace,
+    dtype: NumberFormat,
+    attention: str | None = None,
 ) -> Callable[[], int]:
     settings = SamplerSettings(
         max_new_tokens=given.tokens, max_prompt_tokens=256, temperature=TEMPERATURE, dtype=dtype
     )
     sampler = load_transformers_sampler(folder, settings, len(requests) * given.responses)
+    if attention:
+        sampler.model.set_attn_implementation(attention)
 
     def run() -> int:
         responses, _ = sampler.sample(requests, num_responses=given.responses, seed=0)
@@ -126,6 +134,7 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--ours-only", action="store_true")
     given = parser.parse_args()
     dtype = resolve("auto", read_hardware(), learns=False)
     print(f"{datetime.now(UTC):%Y-%m-%d}, {describe_machine()}, {torch.get_num_threads()} threads")
@@ -135,9 +144,15 @@ def main() -> None:
         folder = Path(home)
         convert_bundled_model(NAME, folder)
         measure(f"this project, {dtype}", ours(folder, requests, given, dtype))
-        measure(f"transformers' generate, {dtype}", generate(folder, requests, given, dtype))
+        measure(
+            f"this project with transformers' attention, {dtype}",
+            ours(folder, requests, given, dtype, "sdpa"),
+        )
         if given.bfloat16:
             measure("this project, bfloat16", ours(folder, requests, given, "bfloat16"))
+        if given.ours_only:
+            return
+        measure(f"transformers' generate, {dtype}", generate(folder, requests, given, dtype))
         if find_spec("xllamacpp") is not None:
             measure("llama.cpp, Q4_1", llama_cpp(requests, given))
 
