@@ -13,9 +13,9 @@ for _name in ("flows", "tasks", "infra", "pvar"):
 # MLflow and Prefect would tell their makers how they are used, each in its own way.
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
-# PyTorch's threads wait for each other thousands of times a second. By default they do so busily
-# for long, which on a machine with other work takes the processor from the very thread that is
-# waited for; not at all busily is slower where there is no other work (decision 0013).
+# PyTorch's threads wait for each other thousands of times a second. By default they spin for long
+# before they sleep, which beside other work takes the processor from the very thread that is waited
+# for; to sleep at once is slower where there is no other work (decision 0013).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 

@@ -1,4 +1,4 @@
-"""How long PyTorch's threads should wait busily for each other (decision 0013).
+"""How long PyTorch's threads should spin before they sleep (decision 0013).
 
 python tests/benchmarks/waiting_threads.py [--prompts 6] [--turns 2] [--busy 2]
 
