@@ -48,7 +48,7 @@ def make_app(*, with_summaries: bool) -> App:
 
 def _summary(module: str) -> str:
     """First paragraph of a command's docstring, or the `help` of its app; read, not imported."""
-    tree = ast.parse((Path(__file__).parent / "commands" / f"{module}.py").read_text())
+    tree = ast.parse((Path(__file__).parent / "commands" / f"{module}.py").read_text("utf-8"))
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef(name=name) if name == module:

@@ -36,7 +36,18 @@ def whole_lineage(wiring: Wiring, versions: list[VersionFacts]) -> Lineage:
         _reference(each.version.model_name, each.version.version): Entry("version", links_of(each))
         for each in versions
     }
-    return with_named({**artifacts.entries, **of_versions})
+    names = {
+        each.version.digest: _reference(each.version.model_name, each.version.version)
+        for each in versions
+        if each.version.artifact is None
+    }
+    of_artifacts = {
+        ref: entry._replace(
+            made_from=tuple(Link(role, names.get(used, used)) for role, used in entry.made_from)
+        )
+        for ref, entry in artifacts.entries.items()
+    }
+    return with_named({**of_artifacts, **of_versions})
 
 
 def links_of(facts: VersionFacts) -> tuple[Link, ...]:

@@ -6,6 +6,7 @@ from flows.run_record import RunRecord
 from flows.wiring import Wiring
 from pvar.artifacts import Summary
 from pvar.gate import ABILITY_NOT_MEASURED
+from pvar.references import Pinned
 from tasks.artifact import open_artifact
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def describe(record: RunRecord, wiring: Wiring, console: "Console") -> None:
         f"win rate {_share(result['win_rate'])} "
         f"({_share(result['win_rate_lower'])}–{_share(result['win_rate_upper'])}) on "
         f"{result['num_judged']} of {result['num_wanted']} held-out prompts, against "
-        f"{record.config.evaluate.opponent.partition('#')[0]}",
+        f"{Pinned.parse(record.config.evaluate.opponent).location}",
         f"mean length {result['opponent_mean_length_tokens']:.0f} → "
         f"{result['challenger_mean_length_tokens']:.0f} tokens, ended by themselves "
         f"{_share(result['opponent_ended_share'])} → {_share(result['challenger_ended_share'])}",

@@ -18,6 +18,7 @@ from pvar.errors import InputError
 from pvar.judge_config import judge_identity
 from pvar.judging import refuse_circular_judge
 from pvar.records import Pair, Prompt, Response, Score, Verdict
+from pvar.references import Pinned
 from tasks.artifact import Artifact, open_artifact
 from tasks.evaluate import VERDICTS
 from tasks.ingest import PROMPTS
@@ -239,8 +240,8 @@ def _evaluation(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Evaluat
     summary = artifacts["evaluate"].manifest.summary
     verdicts = artifacts["evaluate"].rows(VERDICTS, Verdict)
     given = [each.preference for each in verdicts if each.preference is not None]
-    same = record.config.evaluate.opponent == record.config.policy
-    opponent = record.config.evaluate.opponent.partition("#")[0]
+    opponent = Pinned.parse(record.config.evaluate.opponent)
+    same = opponent.digest == Pinned.parse(record.config.policy).digest
     return Evaluation(
         win_rate=_number(summary.get("win_rate")),
         ci_lower=_number(summary.get("win_rate_lower")),
@@ -249,7 +250,7 @@ def _evaluation(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Evaluat
         num_judged=_whole(summary.get("num_judged")) or 0,
         num_wanted=_whole(summary.get("num_wanted")) or 0,
         judge=record.config.evaluate.judge.kind,
-        opponent="the model it started from" if same else opponent,
+        opponent="the model it started from" if same else opponent.location,
         challenger_answers=_answer_figures(summary, "challenger"),
         opponent_answers=_answer_figures(summary, "opponent"),
         counts=Counts(

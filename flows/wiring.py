@@ -14,7 +14,7 @@ from infra.sources import pin_source, source_rows
 from infra.store import open_store
 from infra.tracking import Tracking
 from pvar.config import PipelineConfig, RuntimeConfig, SamplerSettings
-from pvar.errors import IncompleteError
+from pvar.errors import ConfigError, IncompleteError
 from pvar.judge_config import (
     AlpacaEvalJudge,
     ArenaHardJudge,
@@ -26,7 +26,7 @@ from pvar.number_format import NumberFormat, NumberFormatChoice, resolve
 from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
 from pvar.references import Pinned, Reference, replace_references, without_locations
-from pvar.reward_config import ClassifierReward, RewardModelConfig
+from pvar.reward_config import ClassifierReward, ImplicitReward, RewardModelConfig
 from tasks.artifact import open_artifact
 from tasks.graph import train_keys
 from tasks.local_copies import hold_copies
@@ -62,7 +62,7 @@ class Wiring:
         if location.startswith("artifact:"):
             stage, _, digest = location.removeprefix("artifact:").partition("/")
             return open_artifact(self.store, stage, digest, models).folder(MODEL)
-        return fetch_model(reference, models, self.registry.download)
+        return fetch_model(reference, models, self.registry.resolve, self.registry.download)
 
     def launch_file(self, sharding: str) -> Path:
         """Accelerate's configuration of that name."""
@@ -217,6 +217,9 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
 
     pinned = replace_references(config, pin_one)
     # Once more, now that digests tell whether two references lead to the same model.
+    for model in pinned.score.reward_models:
+        if model.kind == "implicit":
+            _refuse_equal_models(model)
     refuse_circular_judge(
         judge_identity(pinned.evaluate.judge),
         [model.model_dump() for model in pinned.score.reward_models],
@@ -225,6 +228,15 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     # Last: it compares the champion with the model that all of this makes.
     evaluate = pinned.evaluate.model_copy(update={"opponent": _pin_opponent(pinned, wiring)})
     return pinned.model_copy(update={"evaluate": evaluate})
+
+
+def _refuse_equal_models(reward: ImplicitReward) -> None:
+    policy, reference = Pinned.parse(reward.policy), Pinned.parse(reward.reference)
+    if policy.digest == reference.digest:
+        raise ConfigError(
+            f"policy ({policy.location}) and reference ({reference.location}) of the implicit "
+            "reward are the same model: all its rewards would be 0; give the tuned model as policy"
+        )
 
 
 def _pin_model(reference: str, wiring: Wiring) -> str:

@@ -13,7 +13,7 @@ there and enters artifact digests. Only safetensors are loaded and no remote cod
 
 import hashlib
 import logging
-import re
+import os
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -27,7 +27,7 @@ from infra.store import open_store
 from infra.store.keys import check_key
 from pvar.errors import ModelError, NotFoundError, StoreError
 from pvar.ports import RegisteredVersion
-from pvar.references import Pinned
+from pvar.references import Pinned, is_pinned
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,9 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
 
     Raises ModelError for what cannot be found.
     """
-    if has_content_digest(reference) or ("#" in reference and not _is_path(reference)):
-        return reference
+    if is_pinned(reference):
+        location, digest = Pinned.parse(reference)
+        return f"{_path(location).absolute()}#{digest}" if _is_path(location) else reference
     scheme, separator, rest = reference.partition(":")
     if scheme == "bundled" and separator:
         return f"{reference}#{bundled_digest(rest)}"
@@ -63,38 +64,39 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
     return f"{repository}@{commit}#{repository}@{commit}"
 
 
-def has_content_digest(reference: str) -> bool:
-    """Whether a reference is pinned to content; a `#` in the name of a file is not that."""
-    return re.search(r"#(sha256|s3)-[0-9a-f]{24}$", reference) is not None
-
-
 def _is_path(reference: str) -> bool:
     return reference.startswith(("/", "./", "../", "~", "file:"))
 
 
 def fetch_model(
-    reference: str, home: Path, download_registered: Callable[[str, Path], None]
+    reference: str,
+    home: Path,
+    registered: Callable[[str], RegisteredVersion],
+    download_registered: Callable[[str, Path], None],
 ) -> Path:
     """Folder of a pinned model; downloads and conversions are kept below `home`, by content.
 
-    Raises ModelError for a folder, or files in S3, that changed since the reference was pinned.
+    `registered` resolves `models:/…` and `download_registered` copies its files. Raises ModelError
+    where the model is not the one that the reference was pinned to.
     """
     location, digest = Pinned.parse(reference)
     scheme, _, rest = location.partition(":")
     kept = home / f"{scheme}-{hashlib.sha256(reference.encode()).hexdigest()[:16]}"
     match scheme:
         case "bundled":
+            _refuse_changed(location, digest, bundled_digest(rest))
             return _cached(
                 home / f"{rest}-{bundled_digest(rest)}",
                 lambda at: convert_bundled_model(rest, at),
                 f"converting {location}, which takes about half a minute",
             )
         case "models":
-            return _cached(
-                kept,
-                lambda at: download_registered(location, at),
-                f"downloading {location}",
-            )
+
+            def download(folder: Path) -> None:
+                _refuse_changed(location, digest, registered(location).digest)
+                download_registered(location, folder)
+
+            return _cached(kept, download, f"downloading {location}")
         case "s3":
             return _cached(
                 kept,
@@ -125,12 +127,26 @@ def _cached(folder: Path, fill: Callable[[Path], None], activity: str) -> Path:
     return folder
 
 
-@cache
 def _unchanged_folder(location: str, digest: str) -> Path:
-    """The folder, looked at once by each process."""
+    """The folder, if its content is still what was pinned."""
     folder = _local_folder(location)
-    _refuse_changed(location, digest, _folder_digest(folder))
+    state = tuple(
+        (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns, entry.inode())
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
+    )
+    _refuse_changed(location, digest, _known_digest(folder, state))
     return folder
+
+
+@cache
+def _known_digest(folder: Path, state: tuple[object, ...]) -> str:
+    """The digest of a folder, read again only if the `state` of its files is another."""
+    return _folder_digest(folder)
+
+
+def _path(reference: str) -> Path:
+    path = url2pathname(urlsplit(reference).path) if reference.startswith("file:") else reference
+    return Path(path).expanduser()
 
 
 def _refuse_changed(location: str, pinned: str, found: str) -> None:
@@ -142,8 +158,7 @@ def _refuse_changed(location: str, pinned: str, found: str) -> None:
 
 
 def _local_folder(reference: str) -> Path:
-    path = url2pathname(urlsplit(reference).path) if reference.startswith("file:") else reference
-    folder = Path(path).expanduser().absolute()
+    folder = _path(reference).absolute()
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give the folder of a Hugging Face model")
     _refuse_without_safetensors(folder)

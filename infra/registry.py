@@ -127,7 +127,7 @@ class MlflowRegistry:
             raise ModelError(
                 f"MLflow has no {reference}; {_newest(self._numbers(name))}"
             ) from error
-        return _registered(found)
+        return registered_version(found)
 
     @_explained
     def versions(self, model_name: str | None = None) -> list[VersionFacts]:
@@ -142,7 +142,7 @@ class MlflowRegistry:
             token = page.token
             if not token:
                 break
-        facts = [VersionFacts(_registered(each), dict(each.tags)) for each in found]
+        facts = [VersionFacts(registered_version(each), dict(each.tags)) for each in found]
         return sorted(facts, key=lambda each: (each.version.model_name, each.version.version))
 
     @_explained
@@ -320,7 +320,7 @@ class MlflowRegistry:
             if _is_missing(error):
                 return None
             raise
-        return _registered(found)
+        return registered_version(found)
 
     def _refuse_unregistered(self, model_name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -348,7 +348,8 @@ class MlflowRegistry:
                 raise
 
 
-def _registered(version: "ModelVersion") -> RegisteredVersion:
+def registered_version(version: "ModelVersion") -> RegisteredVersion:
+    """What of MLflow's version this project uses."""
     artifact = version.tags.get(ARTIFACT_TAG)
     return RegisteredVersion(
         version.name,
@@ -360,8 +361,9 @@ def _registered(version: "ModelVersion") -> RegisteredVersion:
 
 
 def _origin(version: "ModelVersion") -> str:
-    facts = [
-        version.name, version.version, version.source, version.run_id, version.creation_timestamp,
+    facts = [  # in the types of every backend: numbers are texts for some, no run is None or ""
+        version.name, int(version.version), version.source, version.run_id or "",
+        int(version.creation_timestamp or 0),
     ]  # fmt: skip
     return f"mlflow-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}"
 

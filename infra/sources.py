@@ -13,12 +13,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from infra.models import has_content_digest
 from infra.row_files import read_rows, refuse_unreadable
 from infra.store import open_store
 from pvar.errors import InputError, NotFoundError
 from pvar.records import BadRow, Row
-from pvar.references import Pinned
+from pvar.references import Pinned, is_pinned
 
 BUNDLED = {"sentiment": "data/sentiment_prompts.jsonl"}
 
@@ -29,14 +28,14 @@ def refuse_missing(references: Iterable[str]) -> None:
     What S3 and the Hub have is asked when the run pins it.
     """
     for reference in references:
-        if not reference.startswith(("s3:", "hub:")) and not has_content_digest(reference):
+        if not reference.startswith(("s3:", "hub:")) and not is_pinned(reference):
             refuse_unreadable(_local_file(reference, Path()))
 
 
 def pin_source(reference: str, cache: Path) -> str:
     """Append the SHA-256 of the content; InputError for what cannot be read."""
     is_hub = reference.startswith("hub:")
-    if has_content_digest(reference) or (is_hub and "#" in reference):
+    if is_pinned(reference):
         return reference
     if is_hub:
         commit = _hub_commit(reference)

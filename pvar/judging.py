@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from pvar.errors import ConfigError
 from pvar.records import Comparison, Message, Verdict
+from pvar.references import Pinned, is_pinned
 
 Identity = Mapping[str, str | int | float | bool | None]
 """What of a judge or reward model decides its results; `model` is a pinned reference."""
@@ -85,5 +86,5 @@ def _names(identity: Identity) -> frozenset[str]:
     """Names of the model that decides: a pinned reference has its name and its digest."""
     model = identity.get("model")
     if isinstance(model, str):
-        return frozenset(part for part in model.split("#") if part)
+        return frozenset(Pinned.parse(model)) if is_pinned(model) else frozenset({model})
     return frozenset({str(identity.get("reward_model", identity["kind"]))})

@@ -6,6 +6,7 @@ that is identity. Whoever pins, fetches or traces asks `find_references`, which 
 configuration; there is no list of the fields that hold one.
 """
 
+import re
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,11 +26,24 @@ class ReferenceMark:
     kind: ReferenceKind
 
 
-ModelReference = Annotated[str, Field(min_length=1, max_length=500), ReferenceMark("model")]
+ModelReference = Annotated[str, Field(min_length=1, max_length=1000), ReferenceMark("model")]
 """How models are referred to: `pvar/config.py`."""
 
 DataReference = Annotated[str, Field(min_length=1), ReferenceMark("data")]
 """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:name`."""
+
+
+_DIGEST = re.compile(r"(sha256|s3|mlflow)-[0-9a-f]{24}|[a-z]+/[0-9a-f]{16}")
+"""Digests of content, of what is in S3, of a registered model that is not ours, of an artifact."""
+
+
+def is_pinned(reference: str) -> bool:
+    """Whether a reference ends with a digest; another text behind a `#` is part of its name."""
+    location, separator, digest = reference.rpartition("#")
+    if not separator or not location:
+        return False
+    # A commit in the Hub is its own digest, the version of a package that of a bundled model.
+    return bool(_DIGEST.fullmatch(digest)) or digest == location or location.startswith("bundled:")
 
 
 class Pinned(NamedTuple):
@@ -51,9 +65,15 @@ class Reference(NamedTuple):
     """A reference in a configuration."""
 
     path: str
-    """Names of the fields that lead to it, with dots: `evaluate.judge.reward_model.model`."""
+    """Names of the fields and numbers of the elements that lead to it, with dots:
+    `score.reward_models.0.model`."""
     kind: ReferenceKind
     text: str
+
+    @property
+    def field(self) -> str:
+        """Name of the field that holds it."""
+        return next(part for part in reversed(self.path.split(".")) if not part.isdigit())
 
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -118,7 +138,9 @@ class _Walk:
         if isinstance(value, BaseModel):
             return self.model(value, path)
         if isinstance(value, tuple):
-            after = tuple(self._value(each, kind, path) for each in value)
+            after = tuple(
+                self._value(each, kind, f"{path}.{row}") for row, each in enumerate(value)
+            )
             is_same = all(new is old for new, old in zip(after, value, strict=True))
             return value if is_same else after
         if isinstance(value, str) and kind is not None:

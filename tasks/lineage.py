@@ -143,5 +143,5 @@ def _links(recipe: Recipe, by_digest: Mapping[str, str]) -> tuple[Link, ...]:
         Link(name, by_digest.get(digest, f"?/{digest}")) for name, digest in recipe.inputs.items()
     ]
     known = {link.ref for link in inputs}
-    named = [Link(each.path.rpartition(".")[2], each.text) for each in recipe.references]
+    named = [Link(each.field, each.text) for each in recipe.references]
     return (*inputs, *(link for link in named if link.ref not in known))

