@@ -2,8 +2,8 @@
 
 transformers copies the keys and values of a layer for every query head that shares them before
 PyTorch's attention sees them. Where each row has one query, the heads of a group can stand as the
-queries of one head instead: the same numbers, nothing copied. tests/benchmarks/README.md has
-what that saves on a CPU.
+queries of one head instead: the same numbers, nothing copied. `tests/benchmarks/sampling_on_cpu.py`
+measures what that saves.
 """
 
 from typing import TYPE_CHECKING, Any
