@@ -5,7 +5,8 @@
 - A new field with a default gets a row here, of that default. No digest changes.
 - A row is never changed or removed, also when the default of the field is changed later: artifacts
   that were made before keep their digests, and what relied on the old default gets another one.
-- A field without a default has no row: it is always hashed.
+- A field without a default has no row: it is always hashed. So a stage's settings that gain a field
+  give it a default and a row, also where the configuration has a default already.
 
 Values are as they are hashed: of a nested model, what differs from its own baselines.
 """

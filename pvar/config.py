@@ -31,7 +31,6 @@ class IngestConfig(ConfigModel):
 
     source: DataReference = "bundled:sentiment"
     """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:sentiment`.
-
     Rows are prompts or preferences in TRL's standard or conversational format. A row with `answer`
     (a text, or a list of accepted ones) is an ability question: always held out, never judged."""
     eval_fraction: float = Field(default=0.4, gt=0, lt=1)
