@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pvar.errors import PvarError
-from tasks.progress_log import ProgressLog
+from tasks.engine.progress_log import ProgressLog
 
 if TYPE_CHECKING:
     from rich.console import Console

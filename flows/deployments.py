@@ -15,10 +15,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from flows.server import connected_client
-from pvar.compare import CompareConfig
 from pvar.errors import ConfigError
+from pvar.method_comparison import CompareConfig
 from pvar.placement import INLINE, Placement
-from pvar.retrain import RetrainConfig
+from pvar.retrain_decision import RetrainConfig
 
 if TYPE_CHECKING:
     from prefect import Flow

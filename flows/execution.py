@@ -10,10 +10,10 @@ from infra.step_log import StepLog
 from infra.store.disk import cause
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, StoreError
-from tasks.artifact import open_artifact
+from tasks.engine.artifact import open_artifact
+from tasks.engine.stage import Job, StageOutcome, run_stage
+from tasks.engine.work_folders import work_folder
 from tasks.graph import Node, plan_nodes
-from tasks.stage import Job, Outcome, run_stage
-from tasks.work_folders import work_folder
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def find_node(config: PipelineConfig, name: str) -> Node:
 
 def execute(
     config: PipelineConfig, name: str, wiring: Wiring, *, parent_run: str | None = None
-) -> Outcome:
+) -> StageOutcome:
     """Bring a node's artifact to completion, within an MLflow run of its own."""
     node = find_node(config, name)
     tracking = wiring.tracking
@@ -64,7 +64,7 @@ def execute(
     return outcome
 
 
-def _run(node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> Outcome:
+def _run(node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> StageOutcome:
     home = wiring.settings.home
     try:
         with work_folder(home, node.name) as scratch:
@@ -76,7 +76,9 @@ def _run(node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> Outcom
         raise StoreError(f"{home}: cannot work there: {why}") from error
 
 
-def _run_in(scratch: Path, node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> Outcome:
+def _run_in(
+    scratch: Path, node: Node, config: PipelineConfig, wiring: Wiring, run: str
+) -> StageOutcome:
     inputs = {
         name: open_artifact(wiring.store, keys.stage, keys.digest, scratch / "inputs")
         for name, keys in node.inputs.items()

@@ -7,7 +7,7 @@ from flows.wiring import Wiring
 from pvar.artifacts import Summary
 from pvar.gate import ABILITY_NOT_MEASURED
 from pvar.references import Pinned
-from tasks.artifact import open_artifact
+from tasks.engine.artifact import open_artifact
 
 if TYPE_CHECKING:
     from rich.console import Console

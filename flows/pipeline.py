@@ -16,17 +16,17 @@ from typing import Literal
 from prefect import flow
 
 from flows.execution import flatten
-from flows.placement import is_complete, run_placed
-from flows.report import write_report
+from flows.placed_stages import is_complete, run_placed
 from flows.run_record import NodeRecord, RunRecord, save_run
+from flows.run_report import write_report
 from flows.stages import STAGE_FLOWS
 from flows.wiring import Wiring, connect, pin
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.placement import INLINE
-from tasks.artifact import open_artifact
+from tasks.engine.artifact import open_artifact
+from tasks.engine.progress_log import ProgressLog
 from tasks.graph import Node, plan_nodes
-from tasks.progress_log import ProgressLog
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from infra.promotion_history import Move
 from infra.registry import MlflowRegistry, VersionFacts
 from pvar.errors import PromotionError
-from tasks.promote import GATE_TAG, refuse_stale
+from tasks.stages.promote import GATE_TAG, refuse_stale
 
 
 class Results(NamedTuple):

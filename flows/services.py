@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 import psutil
 
 from pvar.errors import StageError
-from tasks.progress_log import ProgressLog
+from tasks.engine.progress_log import ProgressLog
 
 START_SECONDS = 600.0
 """A first start makes a database, on a busy machine."""

@@ -20,8 +20,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from pvar.errors import StageError
-from tasks.child_processes import child_environment
-from tasks.progress_log import ProgressLog
+from tasks.engine.child_processes import child_environment
+from tasks.engine.progress_log import ProgressLog
 
 STARTUP_TIMEOUT_SECONDS = 600.0
 

@@ -2,15 +2,15 @@
 
     sample/ab12…  ━━━━━━━━━━━━━━━          54 of 108 prompts (50 %), 1.4 prompts/s, about 38 s left
 
-The records of `tasks/progress_log.py` carry the progress itself; it is drawn anew several times a
-second until it is over, and its log lines are not printed.
+The records of `tasks/engine/progress_log.py` carry the progress itself; it is drawn anew several
+times a second until it is over, and its log lines are not printed.
 """
 
 import logging
 from typing import TYPE_CHECKING
 
-from tasks.progress_log import ProgressLog
-from tasks.progress_text import to_text
+from tasks.engine.progress_log import ProgressLog
+from tasks.engine.progress_text import to_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BAR_WIDTH = 30
 
 
-def progress_of(record: logging.LogRecord) -> ProgressLog | None:
+def progress_in(record: logging.LogRecord) -> ProgressLog | None:
     """The progress that a record reports; None for any other record."""
     progress = getattr(record, "progress", None)
     return progress if isinstance(progress, ProgressLog) else None
@@ -33,7 +33,7 @@ class Bars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Add a bar for a progress that is new."""
-        progress = progress_of(record)
+        progress = progress_in(record)
         if progress is not None and progress not in self._running:
             self._running = (*(each for each in self._running if not each.is_over), progress)
 
@@ -53,4 +53,4 @@ class Bars(logging.Handler):
 
 def is_line(record: logging.LogRecord) -> bool:
     """Filter of what is printed above the bars: everything but the progress that they show."""
-    return progress_of(record) is None
+    return progress_in(record) is None

@@ -27,10 +27,10 @@ from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
 from pvar.references import Pinned, Reference, replace_references, without_locations
 from pvar.reward_config import ClassifierReward, ImplicitReward, RewardModelConfig
-from tasks.artifact import open_artifact
+from tasks.engine.artifact import open_artifact
+from tasks.engine.local_copies import hold_copies
 from tasks.graph import train_keys
-from tasks.local_copies import hold_copies
-from tasks.train import MODEL
+from tasks.stages.train import MODEL
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,21 @@ class Wiring:
         """The engine that the settings name."""
         match settings.engine:
             case "transformers":
-                from infra.engines.transformers import load_transformers_sampler
+                from infra.engines.transformers_sampler import load_transformers_sampler
 
                 assert folder is not None
                 return load_transformers_sampler(folder, settings, runtime.sequences_per_batch)
             case "fake":
-                from infra.engines.fake import FakeSampler
+                from infra.engines.fake_sampler import FakeSampler
 
                 return FakeSampler(settings.max_prompt_tokens, settings.max_new_tokens)
             case "vllm":
-                from infra.engines.vllm import load_vllm_sampler
+                from infra.engines.vllm_sampler import load_vllm_sampler
 
                 assert folder is not None
                 return load_vllm_sampler(folder, settings, runtime)
             case "openai":
-                from infra.engines.openai import SamplerAccess, open_openai_sampler
+                from infra.engines.openai_sampler import SamplerAccess, open_openai_sampler
 
                 assert folder is not None
                 limit = runtime.sampler_max_in_flight
@@ -104,7 +104,7 @@ class Wiring:
 
                 return VaderScorer(settings.scale)
             case "fake":
-                from infra.rewards.fake import FakeScorer
+                from infra.rewards.fake_scorer import FakeScorer
 
                 return FakeScorer(settings.name, settings.missing_share)
             case "implicit":
@@ -128,20 +128,20 @@ class Wiring:
         """The judge that the settings name."""
         match settings.kind:
             case "afinn":
-                from infra.judges.lexicon import LexiconJudge
+                from infra.judges.lexicon_judge import LexiconJudge
 
                 return LexiconJudge()
             case "fake":
-                from infra.judges.fake import FakeJudge
+                from infra.judges.fake_judge import FakePairJudge
 
-                return FakeJudge(settings.missing_share)
+                return FakePairJudge(settings.missing_share)
             case "reward_model":
-                from infra.judges.reward_model import RewardModelJudge
+                from infra.judges.reward_model_judge import RewardPairJudge
 
                 model = settings.reward_model
                 own = {name.removeprefix("reward_model."): at for name, at in folders.items()}
                 identity = without_locations(model).model_dump()
-                return RewardModelJudge(self.scorer(model, own, runtime), identity, settings.scale)
+                return RewardPairJudge(self.scorer(model, own, runtime), identity, settings.scale)
             case "alpaca_eval" | "arena_hard":
                 return _server_judge(settings, runtime)
             case unknown:
@@ -161,7 +161,7 @@ def _classifier(folder: Path, settings: ClassifierReward, runtime: RuntimeConfig
 def _server_judge(settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeConfig) -> Judge:
     """A language model on an OpenAI-compatible server."""
     from infra.judges.access import JudgeAccess
-    from infra.judges.openai import OpenAIJudge, Prices
+    from infra.judges.openai_judge import OpenAIJudge, Prices
     from infra.judges.patience import Patience
     from infra.judges.questions import AlpacaEval, ArenaHard, Questions
     from pvar.evaluation.alpaca_eval_judge import DEFAULT_TEMPLATE

@@ -7,7 +7,7 @@
     AWS_REGION                or AWS_DEFAULT_REGION
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
 
-    PVAR_SAMPLER_BASE_URL     of the policy's server for engine openai (infra/engines/openai.py),
+    PVAR_SAMPLER_BASE_URL     of the policy's server (infra/engines/openai_sampler.py),
                               with PVAR_SAMPLER_API_KEY and PVAR_SAMPLER_SEEDS
     PVAR_JUDGE_BASE_URL       of a judge's server (infra/judges/access.py), PVAR_JUDGE_API_KEY
 

@@ -37,7 +37,7 @@ class StepFigures(NamedTuple):
     figures: Mapping[str, float]
 
 
-def open_client(tracking_uri: str) -> "MlflowClient":
+def open_mlflow_client(tracking_uri: str) -> "MlflowClient":
     """A client of the tracking server or database."""
     # Before the import: a local database is made anew by alembic, whose log is no news to a user.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
@@ -95,7 +95,7 @@ class Tracking:
     def client(self) -> "MlflowClient":
         """The client, with the experiment made; TrackingError if it cannot be reached."""
         if self._client is None:
-            client = open_client(self.tracking_uri)
+            client = open_mlflow_client(self.tracking_uri)
             self._experiment = _experiment(client, self._artifact_location, self.tracking_uri)
             self._client = client
         return self._client

@@ -42,7 +42,7 @@ class Check(NamedTuple):
     passed: bool
 
 
-class Decision(NamedTuple):
+class GateDecision(NamedTuple):
     """Pass or fail, and why."""
 
     passed: bool
@@ -51,7 +51,7 @@ class Decision(NamedTuple):
     """What was not checked, and why."""
 
 
-def decide(figures: GateFigures, gate: PromoteConfig) -> Decision:
+def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
     """Apply every check; all must pass. The win rate must be above its bound, not at it.
 
     Ability is not checked where the source has no questions, unless the gate names a bound for it.
@@ -72,7 +72,7 @@ def decide(figures: GateFigures, gate: PromoteConfig) -> Decision:
         checks.append(
             _at_least("ability_change_lower", math.nan if lower is None else lower, bound)
         )
-    return Decision(
+    return GateDecision(
         all(check.passed for check in checks),
         tuple(checks),
         ABILITY_NOT_MEASURED if lower is None else "",

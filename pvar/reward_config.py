@@ -45,7 +45,8 @@ class FakeReward(ConfigModel):
 
 
 class ImplicitReward(ConfigModel):
-    """What a tuned policy prefers: β · (log π(y|x) − log π_ref(y|x)) (`pvar/implicit.py`)."""
+    """What a tuned policy prefers: β · (log π(y|x) − log π_ref(y|x))
+    (`pvar/implicit_reward.py`)."""
 
     kind: Literal["implicit"] = "implicit"
     name: Name = "implicit"

@@ -21,16 +21,16 @@ from pydantic import BaseModel
 from pvar.artifacts import Recipe
 from pvar.config import PipelineConfig
 from pvar.references import Pinned
-from tasks.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
-from tasks.artifact import ArtifactKeys
-from tasks.evaluate import EVALUATE, EvaluateSpec
-from tasks.ingest import INGEST, IngestSpec
-from tasks.promote import PROMOTE, PromoteSpec
-from tasks.sample import SAMPLE, SampleSpec
-from tasks.score import SCORE, ScoreSpec
-from tasks.select import SELECT, SelectSpec, without_unused_seed
-from tasks.stage import Stage
-from tasks.train import TRAIN, TrainSpec
+from tasks.engine.artifact import ArtifactKeys
+from tasks.engine.stage import Stage
+from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
+from tasks.stages.evaluate import EVALUATE, EvaluateSpec
+from tasks.stages.ingest import INGEST, IngestSpec
+from tasks.stages.promote import PROMOTE, PromoteSpec
+from tasks.stages.sample import SAMPLE, SampleSpec
+from tasks.stages.score import SCORE, ScoreSpec
+from tasks.stages.select import SELECT, SelectSpec, without_unused_seed
+from tasks.stages.train import TRAIN, TrainSpec
 from tasks.training.reference import REFERENCE
 
 STAGES: dict[str, Stage[Any]] = {

@@ -13,10 +13,10 @@ from pvar.artifacts import FileRecord, Manifest, Recipe, ShardRecord, ShardSpec,
 from pvar.config import RuntimeConfig
 from pvar.ports import Ports, Store
 from pvar.references import Reference, ReferenceKind
-from tasks.artifact import Artifact, ArtifactKeys, open_artifact
+from tasks.engine.artifact import Artifact, ArtifactKeys, open_artifact
+from tasks.engine.stage import Job, Stage, run_stage
+from tasks.engine.tables import write_table
 from tasks.graph import Node
-from tasks.stage import Job, Stage, run_stage
-from tasks.tables import write_table
 
 ONE_ROW = Accounts(rows_in=1, rows_out=1)
 
@@ -48,7 +48,7 @@ def put_artifact(
     accounts: Accounts = ONE_ROW,
     is_complete: bool = True,
 ) -> ArtifactKeys:
-    """Write recipe, one shard and (if complete) the manifest, as `tasks/stage.py` does."""
+    """Write recipe, one shard and (if complete) the manifest, as `tasks/engine/stage.py` does."""
     recipe = Recipe(
         stage=stage,
         version=1,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tasks.progress_log import ProgressLog
+from tasks.engine.progress_log import ProgressLog
 from tests.services.processes import NEVER_SECONDS
 
 
@@ -67,7 +67,7 @@ class Watched:
 def watched() -> Iterator[Watched]:
     """Lines are kept for as long as the body runs."""
     here = Watched()
-    logger = logging.getLogger("tasks.progress_log")
+    logger = logging.getLogger("tasks.engine.progress_log")
     level, propagate = logger.level, logger.propagate
     logger.addHandler(here.lines)
     logger.setLevel(logging.INFO)

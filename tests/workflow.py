@@ -15,9 +15,9 @@ from flows.wiring import Wiring, connect, pin
 from infra.settings import Settings
 from pvar.config import PipelineConfig
 from pvar.ports import Store
-from tasks.artifact import Artifact, open_artifact
+from tasks.engine.artifact import Artifact, open_artifact
+from tasks.engine.stage import Job, StageOutcome, run_stage
 from tasks.graph import Node, plan_nodes
-from tasks.stage import Job, Outcome, run_stage
 
 TOPICS = (
     "a quiet hotel by the sea", "the last train home", "my grandmother's kitchen", "a broken phone",
@@ -113,11 +113,11 @@ class Workflow:
             log_step=_ignore,
         )
 
-    def make(self, *names: str) -> Outcome:
+    def make(self, *names: str) -> StageOutcome:
         """Run nodes in this order; the outcome of the last."""
         return [self._make(name) for name in names][-1]
 
-    def _make(self, name: str) -> Outcome:
+    def _make(self, name: str) -> StageOutcome:
         node = self.nodes[name]
         return run_stage(node.stage, node.recipe, self.job(name))
 

@@ -32,8 +32,8 @@ def compare(
 
     from infra.presets import load_config
     from infra.sources import refuse_missing
-    from pvar.compare import CompareConfig
     from pvar.errors import ConfigError
+    from pvar.method_comparison import CompareConfig
 
     pipeline = load_config(preset, set_)
     refuse_missing(pipeline.ingest.sources())
@@ -48,7 +48,7 @@ def compare(
     from flows.temporary_server import temporary_server
 
     with show_progress(), temporary_server():
-        from flows.compare import compare as run
+        from flows.comparison import compare as run
 
         table = run(config)
     print(table)  # noqa: T201  Markdown, for files and programs too

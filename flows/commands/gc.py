@@ -7,7 +7,7 @@ from cyclopts import Parameter, validators
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from flows.gc import Sweep
+    from flows.garbage_collection import Sweep
 
 
 def gc(
@@ -31,7 +31,7 @@ def gc(
     from rich.filesize import decimal
 
     from flows.console import console
-    from flows.gc import carry_out, plan_sweep
+    from flows.garbage_collection import carry_out, plan_sweep
     from flows.wiring import connect
 
     wiring = connect()

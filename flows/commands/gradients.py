@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 from flows.commands.options import PresetOption, SetOption
 
 if TYPE_CHECKING:
-    from tasks.training.gradients import PromptGradient
+    from tasks.training.prompt_gradients import PromptGradient
 
 COLUMNS = ("pvar", "gradient_norm", "difference_norm", "bound")
 
@@ -39,10 +39,10 @@ def gradients(
         Folder for the table (gradients.csv) and the figure (gradients.svg).
     """
     from flows.console import console, show_progress
-    from flows.gradients import gradients_of
+    from flows.gradient_prompts import gradients_of
     from flows.wiring import connect
     from infra.presets import load_config
-    from tasks.training.gradients import agreement, draw_gradients
+    from tasks.training.prompt_gradients import agreement, draw_gradients
 
     config = load_config(preset, set_)
     with show_progress():

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from tasks.lineage import Step
+    from tasks.engine.lineage import Step
 
 
 def lineage(
@@ -25,7 +25,7 @@ def lineage(
     as_json
         Print one JSON object instead of two trees.
     """
-    from flows.lineage import trace
+    from flows.model_lineage import trace
     from flows.wiring import connect
 
     made_from, made_into = trace(reference, connect())

@@ -14,8 +14,8 @@ def report(run: str = "latest", /, *, out: Path | None = None) -> None:
         Path of the HTML file; `report-RUN.html` in this folder if not given.
     """
     from flows.console import console
-    from flows.report import write_report
     from flows.run_record import load_run
+    from flows.run_report import write_report
     from flows.wiring import connect
 
     wiring = connect()

@@ -25,7 +25,7 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
     from flows.temporary_server import temporary_server
 
     with show_progress(), temporary_server():
-        from flows.retrain import retrain as look
+        from flows.retraining import retrain as look
 
         result = look(config)
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue, ValidationError
 from infra.faults import describe_faults
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
-from pvar.retrain import RetrainConfig
+from pvar.retrain_decision import RetrainConfig
 
 RuleOption = Annotated[tuple[str, ...], Parameter(name="--rule", negative=())]
 """Keys of `RetrainConfig` but for the pipeline; values are read as YAML."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import ValidationError
 
-from flows.commands.candidates import CandidateTable, read_candidates
+from flows.commands.candidate_table import CandidateTable, read_candidates
 from flows.commands.summary import Figure, known, print_summary
 from infra.faults import describe_faults
 from infra.row_files import write_rows

@@ -11,7 +11,7 @@ from flows.commands.options import PresetOption, SetOption
 from flows.commands.rules import RuleOption
 
 if TYPE_CHECKING:
-    from flows.serve import Addresses
+    from flows.local_services import Addresses
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends it: Ctrl-C, a polite kill, and a terminal that is closed."""
@@ -56,7 +56,7 @@ def serve(
             signal.signal(number, _interrupt)
     try:
         with show_progress():
-            from flows.serve import serve as run
+            from flows.local_services import serve as run
             from infra.settings import Settings
 
             run(

@@ -18,8 +18,8 @@ def show(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
     from flows.console import console
     from flows.wiring import connect, pin
     from infra.presets import load_config
+    from tasks.engine.progress import progress_of
     from tasks.graph import plan_nodes
-    from tasks.progress import progress_of
 
     config = load_config(preset, set_)
     wiring = connect()

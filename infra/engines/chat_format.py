@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Encoded(NamedTuple):
+class EncodedPrompts(NamedTuple):
     """A prompt as the model reads it."""
 
     prompt_id: str
@@ -36,7 +36,9 @@ class ChatFormat:
     max_prompt_tokens: int
     """Longer prompts are rejected, never cut: by the settings or by the model's context."""
 
-    def encode(self, requests: Sequence[SampleRequest]) -> tuple[list[Encoded], list[Rejection]]:
+    def encode(
+        self, requests: Sequence[SampleRequest]
+    ) -> tuple[list[EncodedPrompts], list[Rejection]]:
         """Ids of each prompt; what is too long or refused by the template rejects only itself."""
         from jinja2 import TemplateError
 
@@ -50,7 +52,7 @@ class ChatFormat:
             if len(ids) > self.max_prompt_tokens:
                 rejections.append(Rejection(request.prompt_id, "prompt_too_long"))
             else:
-                encoded.append(Encoded(request.prompt_id, ids))
+                encoded.append(EncodedPrompts(request.prompt_id, ids))
         return encoded, rejections
 
     def response(self, prompt_id: str, index: int, token_ids: Sequence[int]) -> Response:

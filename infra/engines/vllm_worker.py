@@ -11,7 +11,7 @@ import select
 import signal
 import threading
 
-from infra.engines.vllm import OWNER
+from infra.engines.vllm_sampler import OWNER
 
 
 class WorkerExtension:

@@ -37,7 +37,7 @@ class JudgeAccess(ServerAccess, env_prefix="PVAR_JUDGE_"):
     """Where the judge's server is and its key: PVAR_JUDGE_BASE_URL and PVAR_JUDGE_API_KEY."""
 
 
-def open_client(access: ServerAccess, *, timeout_seconds: float) -> "OpenAI":
+def open_judge_client(access: ServerAccess, *, timeout_seconds: float) -> "OpenAI":
     """Set up the client; nothing is asked yet. Raises ConfigError for an unusable address or key.
 
     The client's loggers are kept at WARNING: their records hold the server's address.

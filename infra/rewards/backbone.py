@@ -17,14 +17,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from infra.rewards.batching import out_of_memory, run_in_batches
-from infra.rewards.rows import Ids, Row
+from infra.rewards.score_rows import Ids, ScoreRow
 from pvar.errors import ScoringError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-Reader = Callable[[Sequence[Row], Sequence["torch.Tensor"]], "torch.Tensor"]
+Reader = Callable[[Sequence[ScoreRow], Sequence["torch.Tensor"]], "torch.Tensor"]
 """From rows and their hidden states to one float32 value per row, shape (num_rows,).
 
 The states of a row are those of its own tokens, shape (len(row.own), hidden_size)."""
@@ -73,14 +73,14 @@ def make_backbone(
     )
 
 
-def evaluate(backbone: Backbone, rows: Iterable[Row], read: Reader) -> dict[Row, float]:
+def evaluate(backbone: Backbone, rows: Iterable[ScoreRow], read: Reader) -> dict[ScoreRow, float]:
     """What `read` makes of each distinct row's hidden states.
 
     Raises ScoringError if a single row does not fit in memory.
     """
     import torch
 
-    by_prompt: dict[Ids, list[Row]] = defaultdict(list)
+    by_prompt: dict[Ids, list[ScoreRow]] = defaultdict(list)
     for row in rows:
         by_prompt[row.shared if backbone.shares_prompts else ()].append(row)
     whole = by_prompt.pop((), [])
@@ -106,7 +106,9 @@ def evaluate(backbone: Backbone, rows: Iterable[Row], read: Reader) -> dict[Row,
         ) from error
 
 
-def _run_whole(backbone: Backbone, read: Reader, batch: Sequence[Row]) -> dict[Row, float]:
+def _run_whole(
+    backbone: Backbone, read: Reader, batch: Sequence[ScoreRow]
+) -> dict[ScoreRow, float]:
     ids, mask = pad_right([row.shared + row.own for row in batch], backbone)
     output = backbone.model(input_ids=ids, attention_mask=mask, use_cache=False)
     places = [slice(len(row.shared), len(row.shared) + len(row.own)) for row in batch]
@@ -114,8 +116,11 @@ def _run_whole(backbone: Backbone, read: Reader, batch: Sequence[Row]) -> dict[R
 
 
 def _run_prompts(
-    backbone: Backbone, read: Reader, by_prompt: Mapping[Ids, list[Row]], prompts: Sequence[Ids]
-) -> dict[Row, float]:
+    backbone: Backbone,
+    read: Reader,
+    by_prompt: Mapping[Ids, list[ScoreRow]],
+    prompts: Sequence[Ids],
+) -> dict[ScoreRow, float]:
     """All answers to some prompts, sorted among themselves, and the prompts before them."""
     states = run_in_batches(
         prompts,
@@ -147,8 +152,8 @@ def _run_answers(
     backbone: Backbone,
     read: Reader,
     states: Mapping[Ids, PromptState],
-    batch: Sequence[Row],
-) -> dict[Row, float]:
+    batch: Sequence[ScoreRow],
+) -> dict[ScoreRow, float]:
     import torch
     from transformers import DynamicCache
 
@@ -179,8 +184,8 @@ def _pad_states(
 
 
 def _read(
-    read: Reader, batch: Sequence[Row], places: Sequence[slice], hidden: "torch.Tensor"
-) -> dict[Row, float]:
+    read: Reader, batch: Sequence[ScoreRow], places: Sequence[slice], hidden: "torch.Tensor"
+) -> dict[ScoreRow, float]:
     """What is read of the own tokens' states, at these places of each row."""
     states = [row[place] for row, place in zip(hidden, places, strict=True)]
     return dict(zip(batch, read(batch, states).tolist(), strict=True))

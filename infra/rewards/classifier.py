@@ -16,7 +16,7 @@ from infra.rewards.backbone import Backbone, evaluate, make_backbone
 from infra.rewards.checkpoint import load_checkpoint, max_context_tokens
 from infra.rewards.families import read_checkpoint_config, recognise
 from infra.rewards.heads import Head, load_head
-from infra.rewards.rows import Row, encode_requests, scorable, to_scores
+from infra.rewards.score_rows import ScoreRow, encode_requests, scorable, to_scores
 from infra.rewards.self_test import PROBES, check_scores
 from pvar.number_format import resolved
 from pvar.ports import ScoreRequest
@@ -43,7 +43,7 @@ class ClassifierScorer:
         encoded = encode_requests(self.tokenizer, requests, self.head.split, self.max_length_tokens)
         return to_scores(requests, encoded, self.evaluate(scorable(encoded)))
 
-    def evaluate(self, rows: Sequence[Row]) -> dict[Row, float]:
+    def evaluate(self, rows: Sequence[ScoreRow]) -> dict[ScoreRow, float]:
         """Rewards of rows."""
         return evaluate(self.backbone, rows, self.head.read)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from infra.rewards.checkpoint import Checkpoint
 from infra.rewards.families import CheckpointConfig, Family
-from infra.rewards.rows import Ids, Row
+from infra.rewards.score_rows import Ids, ScoreRow
 from pvar.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ class Head(Protocol):
     """Cuts conversations into rows and reads their rewards."""
 
     def split(self, conversation: Ids, prompt: Ids) -> int | None:
-        """Where a row's own part begins (`infra.rewards.rows.Split`)."""
+        """Where a row's own part begins (`infra.rewards.score_rows.Split`)."""
         ...
 
-    def read(self, rows: Sequence[Row], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
+    def read(self, rows: Sequence[ScoreRow], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
         """Rewards of rows, (num_rows,) (`infra.rewards.backbone.Reader`)."""
         ...
 
@@ -55,7 +55,7 @@ class OneLogit:
         """Behind what the conversation has of the rendered prompt; one token stays at least."""
         return common_start(conversation, prompt)
 
-    def read(self, rows: Sequence[Row], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
+    def read(self, rows: Sequence[ScoreRow], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
         """Score the state of the last token."""
         import torch
 
@@ -88,7 +88,7 @@ class Gated:
         starts = range(len(conversation) - width, -1, -1)
         return next((i for i in starts if conversation[i : i + width] == self.answer_header), None)
 
-    def read(self, rows: Sequence[Row], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
+    def read(self, rows: Sequence[ScoreRow], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
         """Weigh the objectives of the last token by the gate of the header's first one."""
         import torch
 

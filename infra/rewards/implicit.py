@@ -15,10 +15,10 @@ import numpy as np
 
 from infra.rewards.backbone import Backbone, evaluate, make_backbone
 from infra.rewards.checkpoint import Checkpoint, load_checkpoint, max_context_tokens
-from infra.rewards.rows import Ids, Row, encode_requests, scorable, to_scores
+from infra.rewards.score_rows import Ids, ScoreRow, encode_requests, scorable, to_scores
 from infra.rewards.self_test import PROBES, check_scores
 from pvar.errors import ScoringError
-from pvar.implicit import implicit_rewards
+from pvar.implicit_reward import implicit_rewards
 from pvar.ports import ScoreRequest
 from pvar.records import Score
 
@@ -40,11 +40,11 @@ class LanguageModel:
     max_logit: float | None
     """Gemma 2's final_logit_softcapping: logits are c · tanh(logits / c)."""
 
-    def evaluate(self, rows: Sequence[Row]) -> dict[Row, float]:
+    def evaluate(self, rows: Sequence[ScoreRow]) -> dict[ScoreRow, float]:
         """Log-probabilities, in nats, of the rows' own tokens but the first (see `_split`)."""
         return evaluate(self.backbone, rows, self.read)
 
-    def read(self, rows: Sequence[Row], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
+    def read(self, rows: Sequence[ScoreRow], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
         """Sum the log-probabilities of each row, (num_rows,)."""
         import torch
 
@@ -142,7 +142,7 @@ def _language_model(checkpoint: Checkpoint, tokens_per_batch: int | None) -> Lan
     )
 
 
-def _check_output_layer(checkpoint: Checkpoint, model: LanguageModel, row: Row) -> None:
+def _check_output_layer(checkpoint: Checkpoint, model: LanguageModel, row: ScoreRow) -> None:
     """Refuse models that make logits in another way than ours (scaled, biased, …)."""
     import torch
 

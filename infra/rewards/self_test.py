@@ -9,7 +9,7 @@ both lengths of neighbours occur.
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from infra.rewards.rows import Row, Unscorable, scorable
+from infra.rewards.score_rows import ScoreRow, Unscorable, scorable
 from pvar.errors import ScoringError
 from pvar.number_format import NumberFormat
 from pvar.ports import ScoreRequest
@@ -18,7 +18,7 @@ from pvar.records import Message
 TOLERANCE: dict[NumberFormat, float] = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest difference between alone and together, as a share of the largest absolute score."""
 
-Evaluate = Callable[[Sequence[Row]], Mapping[Row, float | None]]
+Evaluate = Callable[[Sequence[ScoreRow]], Mapping[ScoreRow, float | None]]
 """Rewards of rows, None where there is none."""
 
 _PROBES = {
@@ -42,7 +42,7 @@ PROBES = tuple(
 
 
 def check_scores(
-    encoded: Sequence[Row | Unscorable],
+    encoded: Sequence[ScoreRow | Unscorable],
     evaluate: Evaluate,
     dtype: NumberFormat,
 ) -> None:
@@ -67,7 +67,7 @@ def check_scores(
     _compare(alone, _rewards(rows, evaluate), dtype)
 
 
-def _rewards(rows: Sequence[Row], evaluate: Evaluate) -> list[float]:
+def _rewards(rows: Sequence[ScoreRow], evaluate: Evaluate) -> list[float]:
     """One per row, NaN where there is none."""
     rewards = evaluate(rows)
     return [math.nan if (reward := rewards[row]) is None else reward for row in rows]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.engines.vllm import Engine, classify, close_engine, open_engine
+from infra.engines.vllm_sampler import Engine, classify, close_engine, open_engine
 from infra.rewards.families import read_checkpoint_config, recognise
 from infra.rewards.heads import check_one_logit, common_start
-from infra.rewards.rows import Row, encode_requests, scorable, to_scores
+from infra.rewards.score_rows import ScoreRow, encode_requests, scorable, to_scores
 from infra.rewards.self_test import PROBES, check_scores
 from pvar.config import RuntimeConfig
 from pvar.errors import ConfigError
@@ -40,7 +40,7 @@ class VllmClassifierScorer:
         encoded = encode_requests(self.tokenizer, requests, common_start, self.max_length_tokens)
         return to_scores(requests, encoded, self.evaluate(scorable(encoded)))
 
-    def evaluate(self, rows: Sequence[Row]) -> dict[Row, float | None]:
+    def evaluate(self, rows: Sequence[ScoreRow]) -> dict[ScoreRow, float | None]:
         """Rewards of rows, None where the engine failed; equal rows are scored once."""
         distinct = list(dict.fromkeys(rows))
         rewards = classify(self.engine, [[*row.shared, *row.own] for row in distinct])

@@ -72,7 +72,7 @@ class JudgedQuestion(NamedTuple):
     """Verdict of the game in which the model is assistant A."""
 
 
-class Outcome(NamedTuple):
+class BattleOutcome(NamedTuple):
     """One game from the model's side."""
 
     value: float
@@ -103,14 +103,14 @@ def num_benchmark_questions(version: Version, categories: Collection[str]) -> in
     return _NUM_QUESTIONS[version]
 
 
-def outcomes(question: JudgedQuestion, version: Version) -> tuple[Outcome, ...]:
+def outcomes(question: JudgedQuestion, version: Version) -> tuple[BattleOutcome, ...]:
     """The question's games that count."""
     first, second = (_outcome(label, version) for label in (question.first, question.second))
     if version == "v2.0" and (first is None or second is None):
         return ()
     games = (
         # The model is assistant B in the first game.
-        first and Outcome(1 - first.value, first.weight),
+        first and BattleOutcome(1 - first.value, first.weight),
         second,
     )
     return tuple(game for game in games if game is not None)
@@ -140,7 +140,7 @@ def score_model(
     )
 
 
-def published_interval(games: Sequence[Outcome], version: Version, *, seed: int) -> Interval:
+def published_interval(games: Sequence[BattleOutcome], version: Version, *, seed: int) -> Interval:
     """Percentiles of the score over resampled rows, three for each big win, in percent."""
     num_rows = sum(game.weight for game in games)
     if not num_rows:
@@ -154,16 +154,16 @@ def published_interval(games: Sequence[Outcome], version: Version, *, seed: int)
     return Interval(100 * float(lower), 100 * float(upper))
 
 
-def _outcome(label: str | None, version: Version) -> Outcome | None:
+def _outcome(label: str | None, version: Version) -> BattleOutcome | None:
     if label is None:
         return None
     if version == "v2.0":
         label = _MIRRORED.get(label, label)
     found = _OUTCOMES.get(label)
-    return Outcome(*found) if found else None
+    return BattleOutcome(*found) if found else None
 
 
-def _mean(games: Sequence[Outcome]) -> float:
+def _mean(games: Sequence[BattleOutcome]) -> float:
     return sum(g.value * g.weight for g in games) / sum(g.weight for g in games)
 
 

@@ -29,8 +29,8 @@ from pvar.evaluation.arena_hard import (
     CLUSTERED_CONFIDENCE,
     PUBLISHED_TAIL,
     ArenaHardScore,
+    BattleOutcome,
     JudgedQuestion,
-    Outcome,
     outcomes,
 )
 from pvar.evaluation.bradley_terry import fit_strengths
@@ -124,7 +124,7 @@ def style_controlled_scores(
 
 def _check(
     questions: Sequence[JudgedQuestion],
-    played: Sequence[tuple[JudgedQuestion, Outcome]],
+    played: Sequence[tuple[JudgedQuestion, BattleOutcome]],
     version: Version,
 ) -> None:
     baselines = {question.baseline for question in questions}
@@ -142,7 +142,7 @@ def _check(
 
 
 def _table(
-    played: Sequence[tuple[JudgedQuestion, Outcome]],
+    played: Sequence[tuple[JudgedQuestion, BattleOutcome]],
     names: Sequence[str],
     styles: Mapping[StyleKey, StyleCounts],
     version: Version,

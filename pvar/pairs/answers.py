@@ -20,7 +20,7 @@ from pvar.errors import InputError
 from pvar.records import Response, Score
 
 
-class Answer(NamedTuple):
+class RewardedAnswer(NamedTuple):
     """A usable response with its reward."""
 
     response_id: str
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 class Answers(NamedTuple):
     """The usable answers, and what happened to the responses."""
 
-    by_prompt: Mapping[str, tuple[Answer, ...]]
+    by_prompt: Mapping[str, tuple[RewardedAnswer, ...]]
     """Prompt id → its answers, best first, equal rewards in the order of their ids."""
     accounts: Accounts
     """In responses."""
@@ -53,7 +53,7 @@ def usable_answers(
     ordered = sorted(_unique(responses), key=lambda each: (each.prompt_id, each.sample_index))
     rejected: Counter[str] = Counter()
     texts: set[tuple[str, str]] = set()
-    by_prompt: dict[str, list[Answer]] = {}
+    by_prompt: dict[str, list[RewardedAnswer]] = {}
     for response in ordered:
         reward = rewards.get(response.response_id, math.nan)
         text = (response.prompt_id, response.text.strip())
@@ -64,7 +64,7 @@ def usable_answers(
             rejected[reason] += 1
             continue
         texts.add(text)
-        answer = Answer(response.response_id, response.text, reward)
+        answer = RewardedAnswer(response.response_id, response.text, reward)
         by_prompt.setdefault(response.prompt_id, []).append(answer)
     return Answers(
         {prompt_id: tuple(sorted(them, key=_best_first)) for prompt_id, them in by_prompt.items()},
@@ -116,5 +116,5 @@ def _unique(responses: Iterable[Response]) -> list[Response]:
     return list(by_id.values())
 
 
-def _best_first(answer: Answer) -> tuple[float, str]:
+def _best_first(answer: RewardedAnswer) -> tuple[float, str]:
     return -answer.reward, answer.response_id

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from pvar.pairs.answers import Answer
+from pvar.pairs.answers import RewardedAnswer
 from pvar.pairs.match import Match
 
 
-def match_best_random(answers: Sequence[Answer], limit: int, seed: int) -> list[Match]:
+def match_best_random(answers: Sequence[RewardedAnswer], limit: int, seed: int) -> list[Match]:
     """The others come in the order of a hash of (seed, response id), whatever the row order."""
 
-    def key(answer: Answer) -> bytes:
+    def key(answer: RewardedAnswer) -> bytes:
         return blake2b(f"{seed}\0{answer.response_id}".encode()).digest()
 
     return [Match(answers[0], other) for other in sorted(answers[1:], key=key)[:limit]]

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
-from pvar.pairs.answers import Answer, usable_answers
+from pvar.pairs.answers import RewardedAnswer, usable_answers
 from pvar.pairs.best_random import match_best_random
 from pvar.pairs.best_worst import match_best_worst
 from pvar.pairs.match import Match
@@ -17,7 +17,7 @@ from pvar.records import Pair, Prompt, Response, Score
 RewardRule = Literal["best_worst", "best_random", "max_mu_minus_2sigma"]
 PairRule = Literal["best_worst", "best_random", "max_mu_minus_2sigma", "original"]
 
-RULES: dict[RewardRule, Callable[[Sequence[Answer], int, int], list[Match]]] = {
+RULES: dict[RewardRule, Callable[[Sequence[RewardedAnswer], int, int], list[Match]]] = {
     "best_worst": match_best_worst,
     "best_random": match_best_random,
     "max_mu_minus_2sigma": match_max_mu_minus_2sigma,

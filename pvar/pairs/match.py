@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from pvar.pairs.answers import Answer
+from pvar.pairs.answers import RewardedAnswer
 
 
 class Match(NamedTuple):
     """Two answers that a rule puts side by side; they may still tie or miss the margin."""
 
-    chosen: Answer
-    rejected: Answer
+    chosen: RewardedAnswer
+    rejected: RewardedAnswer

@@ -8,16 +8,18 @@ below the mean than σ√(n − 1), so with five answers or fewer this is the wo
 from collections.abc import Sequence
 from statistics import fmean, pstdev
 
-from pvar.pairs.answers import Answer
+from pvar.pairs.answers import RewardedAnswer
 from pvar.pairs.match import Match
 
 
-def match_max_mu_minus_2sigma(answers: Sequence[Answer], limit: int, seed: int) -> list[Match]:
+def match_max_mu_minus_2sigma(
+    answers: Sequence[RewardedAnswer], limit: int, seed: int
+) -> list[Match]:
     """Further pairs take the next nearest; of two equally near the worse one comes first."""
     rewards = [answer.reward for answer in answers]
     target = fmean(rewards) - 2 * pstdev(rewards)
 
-    def key(answer: Answer) -> tuple[float, float, str]:
+    def key(answer: RewardedAnswer) -> tuple[float, float, str]:
         return abs(answer.reward - target), answer.reward, answer.response_id
 
     return [Match(answers[0], other) for other in sorted(answers[1:], key=key)[:limit]]

@@ -15,7 +15,7 @@ from pvar.selection.candidates import (
     Selection,
     StrategyName,
 )
-from pvar.selection.select import matched_random_control, select
+from pvar.selection.choose import matched_random_control, select
 from pvar.selection.strategies import SEEDED, STRATEGIES
 
 __all__ = [

@@ -111,7 +111,7 @@ def _first_repeated(prompt_ids: IdArray) -> str | None:
     return None
 
 
-class Settings(NamedTuple):
+class StrategySettings(NamedTuple):
     """What some strategies need beside the candidates."""
 
     seed: int

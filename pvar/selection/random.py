@@ -6,11 +6,11 @@ prompt with fewer than two rewards has no PVar and makes no pair.
 
 import numpy as np
 
-from pvar.selection.candidates import Candidates, Measure, Ranking, Settings
+from pvar.selection.candidates import Candidates, Measure, Ranking, StrategySettings
 from pvar.selection.ranking import measured, random_keys
 
 
-def rank_random(candidates: Candidates, settings: Settings) -> Ranking:
+def rank_random(candidates: Candidates, settings: StrategySettings) -> Ranking:
     """Random order of the prompts that have a PVar."""
     return rank_random_among(candidates, "pvar", settings.seed)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from pvar.selection.all import rank_all
 from pvar.selection.bottom import rank_bottom
-from pvar.selection.candidates import Candidates, Ranking, Settings, StrategyName
+from pvar.selection.candidates import Candidates, Ranking, StrategyName, StrategySettings
 from pvar.selection.disagreement import rank_disagreement
 from pvar.selection.implicit_gap_large import rank_implicit_gap_large
 from pvar.selection.implicit_gap_small import rank_implicit_gap_small
@@ -15,7 +15,7 @@ from pvar.selection.stratified import rank_stratified
 from pvar.selection.threshold import rank_threshold
 from pvar.selection.top import rank_top
 
-STRATEGIES: dict[StrategyName, Callable[[Candidates, Settings], Ranking]] = {
+STRATEGIES: dict[StrategyName, Callable[[Candidates, StrategySettings], Ranking]] = {
     "top": rank_top,
     "bottom": rank_bottom,
     "random": rank_random,

@@ -6,13 +6,13 @@ PVar 0 or ¼, do not empty a stratum.
 
 import numpy as np
 
-from pvar.selection.candidates import Candidates, Ranking, Settings
+from pvar.selection.candidates import Candidates, Ranking, StrategySettings
 from pvar.selection.ranking import measured, random_keys
 
 NUM_STRATA = 10
 
 
-def rank_stratified(candidates: Candidates, settings: Settings) -> Ranking:
+def rank_stratified(candidates: Candidates, settings: StrategySettings) -> Ranking:
     """Round by round: the first round takes one of each decile, the second the next, …"""
     pvar = measured(candidates, "pvar")
     rows = np.flatnonzero(~np.isnan(pvar))

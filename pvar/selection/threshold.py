@@ -3,13 +3,13 @@
 import numpy as np
 
 from pvar.errors import ConfigError
-from pvar.selection.candidates import Candidates, Ranking, Settings
+from pvar.selection.candidates import Candidates, Ranking, StrategySettings
 from pvar.selection.ranking import measured
 
 MAX_PVAR = 0.25
 
 
-def rank_threshold(candidates: Candidates, settings: Settings) -> Ranking:
+def rank_threshold(candidates: Candidates, settings: StrategySettings) -> Ranking:
     """Largest PVar first, none below the threshold; ConfigError where that is outside [0, ¼]."""
     threshold = settings.threshold
     if threshold is None or not 0 <= threshold <= MAX_PVAR:

@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pvar.config import TrainConfig
-from tasks.tables import ReferenceLogps, TokenPair
+from tasks.engine.tables import ReferenceLogps, TokenPair
 from tasks.training.order import training_order
-from tasks.training.rows import with_neighbours
+from tasks.training.token_rows import with_neighbours
 
 if TYPE_CHECKING:
     from transformers import Trainer

@@ -20,9 +20,9 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from pvar.errors import StageError
-from tasks.child_processes import child_environment, first_cause
-from tasks.tables import TrainStep
-from tasks.training.run import TrainingPlan, Watcher, run_training
+from tasks.engine.child_processes import child_environment, first_cause
+from tasks.engine.tables import TrainStep
+from tasks.training.training_run import TrainingPlan, Watcher, run_training
 
 logger = logging.getLogger(__name__)
 

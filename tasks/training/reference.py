@@ -24,15 +24,15 @@ from pvar.errors import StageError
 from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
 from pvar.references import ModelReference
-from tasks.artifact import Artifact, ArtifactKeys
-from tasks.progress_log import ProgressLog
-from tasks.sample import RESPONSES
-from tasks.select import PAIRS
-from tasks.stage import Job, Stage, Work, begin_artifact, run_stage
-from tasks.tables import ReferenceLogps, TokenPair, write_table
+from tasks.engine.artifact import Artifact, ArtifactKeys
+from tasks.engine.progress_log import ProgressLog
+from tasks.engine.stage import Job, Stage, Work, begin_artifact, run_stage
+from tasks.engine.tables import ReferenceLogps, TokenPair, write_table
+from tasks.stages.sample import RESPONSES
+from tasks.stages.select import PAIRS
 from tasks.training.logps import PromptAnswer, answer_logps
 from tasks.training.model import load_policy
-from tasks.training.rows import encode_pairs, with_neighbours
+from tasks.training.token_rows import encode_pairs, with_neighbours
 
 LOGPS = "logps.parquet"
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from machine import describe_machine
 
 from infra.bundled_model import convert_bundled_model
-from infra.engines.vllm import VllmSampler, load_vllm_sampler
+from infra.engines.vllm_sampler import VllmSampler, load_vllm_sampler
 from infra.hardware import read_hardware
 from pvar.config import RuntimeConfig, SamplerSettings
 from pvar.number_format import resolve

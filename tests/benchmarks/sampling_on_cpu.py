@@ -27,7 +27,7 @@ from sampling import read_requests
 from transformers import AutoModelForCausalLM
 
 from infra.bundled_model import BUNDLED, bundled_weights, convert_bundled_model
-from infra.engines.transformers import load_transformers_sampler
+from infra.engines.transformers_sampler import load_transformers_sampler
 from infra.hardware import read_hardware
 from pvar.config import SamplerSettings
 from pvar.number_format import NumberFormat, resolve

@@ -34,11 +34,11 @@ from infra.hardware import read_hardware
 from pvar.config import LoraAdapter, RuntimeConfig, TrainConfig
 from pvar.number_format import resolve
 from pvar.records import Message, Pair
-from tasks.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
+from tasks.engine.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
 from tasks.training.logps import PromptAnswer, answer_logps
 from tasks.training.model import load_policy
-from tasks.training.rows import encode_pairs
-from tasks.training.run import STEPS, TrainingPlan, run_training
+from tasks.training.token_rows import encode_pairs
+from tasks.training.training_run import STEPS, TrainingPlan, run_training
 
 PAIRS_PER_STEP = 8
 Result = TypeVar("Result")

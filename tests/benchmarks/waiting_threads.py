@@ -33,7 +33,7 @@ def sample_once(folder: Path, num_prompts: int) -> None:
     """What a child does: print the seconds that sampling took."""
     from sampling import read_requests
 
-    from infra.engines.transformers import load_transformers_sampler
+    from infra.engines.transformers_sampler import load_transformers_sampler
     from infra.hardware import read_hardware
     from pvar.config import SamplerSettings
     from pvar.number_format import resolve

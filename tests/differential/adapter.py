@@ -16,28 +16,28 @@ from uuid import uuid4
 from pydantic import JsonValue
 
 import pvar
-from flows.gradients import gradients_of
-from flows.report import _collect
+from flows.gradient_prompts import gradients_of
 from flows.run_record import NodeRecord, RunRecord
+from flows.run_report import _collect
 from flows.wiring import Wiring, connect, pin
-from infra.engines.fake import FakeSampler
-from infra.rewards.fake import FakeScorer
+from infra.engines.fake_sampler import FakeSampler
+from infra.rewards.fake_scorer import FakeScorer
 from infra.row_files import read_rows, write_rows
 from infra.settings import Settings as MachineSettings
 from pvar.accounts import Accounts
 from pvar.config import PipelineConfig, RuntimeConfig, SamplerSettings
 from pvar.errors import PvarError
 from pvar.ports import Ports, Sampler, Scorer, Store
-from pvar.retrain import RetrainConfig, decide
+from pvar.retrain_decision import RetrainConfig, decide_retraining
 from pvar.reward_config import RewardModelConfig
-from tasks.artifact import Artifact, open_artifact
-from tasks.batches import RowFiles, add_batch, read_batches, split_duplicates
+from tasks.engine.artifact import Artifact, open_artifact
+from tasks.engine.stage import Job, Stage, Work, run_stage
+from tasks.engine.tables import TrainStep, write_table
 from tasks.graph import CACHES, Node, plan_nodes
-from tasks.incoming import look
-from tasks.report_data import Evaluation, Gate, PromptExample, PvarDistribution, ReportData
-from tasks.stage import Job, Stage, Work, run_stage
-from tasks.tables import TrainStep, write_table
-from tasks.train import STEPS
+from tasks.report.data import Evaluation, Gate, PromptExample, PvarDistribution, ReportData
+from tasks.retraining.batches import RowFiles, add_batch, read_batches, split_duplicates
+from tasks.retraining.incoming_files import look
+from tasks.stages.train import STEPS
 from tests.differential.faults import DeadlyStore, Reseeded
 from tests.differential.vocabulary import Faults, Goal, Settings, nested
 
@@ -401,7 +401,7 @@ class Taken(NamedTuple):
 
 
 def take_up_files(bench: Bench, files: Mapping[str, bytes]) -> Taken:
-    """Put the files under the incoming prefix and make their batch, as `flows/retrain.py` does."""
+    """Put the files under the incoming prefix and make their batch, as flows/retraining.py does."""
     store, scratch = bench.wiring.store, bench.cache()
     config = RetrainConfig(min_new_pairs=5, max_days_between_runs=None)
     for name, data in files.items():
@@ -411,7 +411,7 @@ def take_up_files(bench: Bench, files: Mapping[str, bytes]) -> Taken:
     found = look(store, config.incoming, read_rows, known=known, scratch=scratch)
     waiting = [fresh.file for fresh in split_duplicates(found.good, batches)[0]]
     now = datetime.now(UTC)
-    decision = decide(config, waiting, batches[-1].created_at if batches else None, now)
+    decision = decide_retraining(config, waiting, batches[-1].created_at if batches else None, now)
     batch = add_batch(
         store,
         found.good,

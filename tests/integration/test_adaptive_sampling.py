@@ -7,7 +7,7 @@ import pytest
 
 from pvar.config import PipelineConfig, SampleConfig
 from pvar.records import Prompt, Response, Score
-from tasks.tables import PromptVariance, by_prompt
+from tasks.engine.tables import PromptVariance, by_prompt
 from tests.workflow import Workflow, start_workflow, write_prompts
 
 PROMPTS = 80

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Pending
 
 from flows.deployments import deploy, packaged_folder
-from pvar.retrain import RetrainConfig
+from pvar.retrain_decision import RetrainConfig
 from tests.services import stage_flows
 from tests.services.prefect_events import repeat_last_event
 from tests.services.prefect_server import ROOT, PrefectServer, kill_tree

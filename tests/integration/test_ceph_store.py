@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from infra.settings import S3Access
 from infra.store import open_store
 from pvar.errors import LeaseError, StoreError
-from tasks.lease import hold, this_process, try_acquire
+from tasks.engine.lease import hold, this_process, try_acquire
 from tests.services.s3 import S3Server
 
 pytestmark = pytest.mark.service

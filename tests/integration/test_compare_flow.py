@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.compare import ComparisonRecord, compare
-from flows.gc import plan_sweep
+from flows.comparison import ComparisonRecord, compare
+from flows.garbage_collection import plan_sweep
 from flows.wiring import connect
-from pvar.compare import CompareConfig
 from pvar.config import PipelineConfig
+from pvar.method_comparison import CompareConfig
 from pvar.ports import Store
 from tests.services.prefect_server import PrefectServer
 from tests.unit.infra.tiny_models import save_language_model

@@ -16,7 +16,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from flows.deployments import Deployed, deploy, packaged_folder, read_project
 from infra.presets import load_config
 from pvar.errors import ConfigError
-from pvar.retrain import RetrainConfig
+from pvar.retrain_decision import RetrainConfig
 from tasks.graph import STAGES
 from tests.services.prefect_server import PVAR, ROOT, PrefectServer
 from tests.services.processes import wait_until

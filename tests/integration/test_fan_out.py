@@ -24,10 +24,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun
 
 from flows.deployments import deploy, packaged_folder
-from flows.placement import run_placed
+from flows.placed_stages import run_placed
 from pvar.records import Prompt
-from pvar.retrain import RetrainConfig
-from tasks.lease import LeaseRecord, try_acquire
+from pvar.retrain_decision import RetrainConfig
+from tasks.engine.lease import LeaseRecord, try_acquire
 from tests.services.prefect_server import PrefectServer
 from tests.services.processes import wait_until
 from tests.services.registry import empty_database

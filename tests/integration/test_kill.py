@@ -23,10 +23,10 @@ import pytest
 import yaml
 
 from pvar.artifacts import Recipe
-from tasks.artifact import read_document
-from tasks.lease import try_acquire
-from tasks.stage import run_stage
-from tasks.tables import TrainStep
+from tasks.engine.artifact import read_document
+from tasks.engine.lease import try_acquire
+from tasks.engine.stage import run_stage
+from tasks.engine.tables import TrainStep
 from tests.services.processes import wait_until
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import Workflow, fake_settings, start_workflow, write_prompts

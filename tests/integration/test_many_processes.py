@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.tables import TrainStep
+from tasks.engine.tables import TrainStep
 from tests.services.processes import wait_until
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import Workflow, start_workflow

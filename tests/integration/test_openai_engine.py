@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from infra.engines.openai import SamplerAccess, open_openai_sampler
+from infra.engines.openai_sampler import SamplerAccess, open_openai_sampler
 from infra.hardware import read_hardware
 from pvar.config import SamplerSettings
 from pvar.errors import ModelError

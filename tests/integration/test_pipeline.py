@@ -20,8 +20,8 @@ from flows.wiring import Wiring, connect
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, PvarError
 from pvar.records import Pair, Prompt, Response, Score
-from tasks.artifact import Artifact, open_artifact
-from tasks.tables import PromptVariance, by_prompt
+from tasks.engine.artifact import Artifact, open_artifact
+from tasks.engine.tables import PromptVariance, by_prompt
 from tests.services.prefect_server import PrefectServer
 from tests.services.s3 import S3Server
 from tests.unit.infra.tiny_models import save_language_model

@@ -19,16 +19,16 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows.arrival import announce
 from flows.deployments import deploy, packaged_folder
-from flows.retrain import LEASE, retrain
+from flows.retraining import LEASE, retrain
 from flows.wiring import connect
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
 from pvar.errors import InputError, LeaseError, PvarError
 from pvar.ports import Store
-from pvar.retrain import RetrainConfig
-from tasks.batches import RowFiles, add_batch, attempts_of, begin_attempt, read_batches
-from tasks.incoming import look
-from tasks.lease import hold
+from pvar.retrain_decision import RetrainConfig
+from tasks.engine.lease import hold
+from tasks.retraining.batches import RowFiles, add_batch, attempts_of, begin_attempt, read_batches
+from tasks.retraining.incoming_files import look
 from tests.services.prefect_server import PrefectServer
 from tests.services.processes import NEVER_SECONDS, wait_until
 from tests.workflow import fake_settings

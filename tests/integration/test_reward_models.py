@@ -14,11 +14,11 @@ import torch
 from pvar.errors import ScoringError
 from pvar.ports import ScoreRequest
 from pvar.records import Prompt, Response, Score
-from tasks.ingest import PROMPTS
-from tasks.sample import RESPONSES
-from tasks.score import SCORES
-from tasks.select import VARIANCE
-from tasks.tables import PromptVariance
+from tasks.engine.tables import PromptVariance
+from tasks.stages.ingest import PROMPTS
+from tasks.stages.sample import RESPONSES
+from tasks.stages.score import SCORES
+from tasks.stages.select import VARIANCE
 from tests.unit.infra.test_classifier import oracle
 from tests.unit.infra.tiny_models import change_weights, save_classifier
 from tests.workflow import Workflow, start_workflow

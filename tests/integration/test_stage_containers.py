@@ -24,7 +24,7 @@ from flows.deployments import deploy, packaged_folder
 from flows.run_record import load_run
 from flows.wiring import connect
 from pvar.config import PipelineConfig
-from pvar.retrain import RetrainConfig
+from pvar.retrain_decision import RetrainConfig
 from tasks.graph import STAGES
 from tests.services import postgres, prefect_server
 from tests.services.docker import Engine

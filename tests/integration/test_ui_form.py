@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows.deployments import deploy, packaged_folder
 from pvar.config import PipelineConfig
-from pvar.retrain import RetrainConfig
+from pvar.retrain_decision import RetrainConfig
 from tests.services import prefect_server
 from tests.services.prefect_server import PrefectServer
 from tests.services.processes import NEVER_SECONDS, require, wait_until

@@ -21,7 +21,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from infra.engines.chat_format import load_chat_format
-from infra.engines.vllm import VllmSampler, load_vllm_sampler
+from infra.engines.vllm_sampler import VllmSampler, load_vllm_sampler
 from infra.hardware import read_hardware
 from infra.rewards.classifier import load_classifier_scorer
 from infra.rewards.vllm_classifier import load_vllm_classifier
@@ -33,7 +33,7 @@ from pvar.ports import Rejection, SampleRequest, ScoreRequest
 from pvar.records import Message, Prompt, Response
 from pvar.reward_config import ClassifierReward
 from pvar.vllm_config import VllmConfig
-from tasks.lease import try_acquire
+from tasks.engine.lease import try_acquire
 from tests.integration.test_kill import records
 from tests.services.packages import NEEDS_SMOLLM2, NEEDS_VLLM
 from tests.services.processes import NEVER_SECONDS, wait_until
@@ -159,7 +159,7 @@ def test_the_answers_of_one_prompt_are_not_copies(drawn: Drawn) -> None:
 def test_another_seed_gives_other_answers_and_the_same_seed_the_same(drawn: Drawn) -> None:
     first, other = [each.text for each in drawn.seed_1], [each.text for each in drawn.seed_2]
     assert sum(a == b for a, b in zip(first, other, strict=True)) < len(first) / 2
-    # Not promised (see infra/engines/vllm.py), but so on one machine; shards before do not matter.
+    # Not promised (see infra/engines/vllm_sampler.py), but so on one machine.
     assert drawn.seed_1_again == drawn.seed_1
 
 
@@ -245,7 +245,7 @@ def test_a_killed_stage_keeps_its_shards_and_leaves_no_engine(
         return VllmSampler(sampler.engine, load_chat_format(folder, settings), settings)
 
     # Another engine of the same settings would start for a minute.
-    monkeypatch.setattr("infra.engines.vllm.load_vllm_sampler", running)
+    monkeypatch.setattr("infra.engines.vllm_sampler.load_vllm_sampler", running)
     monkeypatch.setattr(VllmSampler, "close", lambda _: None)
     again = flow.make("sample")
 

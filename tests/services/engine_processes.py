@@ -9,7 +9,7 @@ import sys
 import time
 from importlib import import_module
 
-from infra.engines.vllm import OWNER
+from infra.engines.vllm_sampler import OWNER
 
 
 def start(depth: int, delay_seconds: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from infra.promotion_history import PromotionHistory
 from infra.registry import MlflowRegistry
-from infra.tracking import Tracking, open_client
+from infra.tracking import Tracking, open_mlflow_client
 from pvar.ports import RegisteredVersion, Store
 
 MODEL = "assistant"
@@ -18,7 +18,7 @@ MODEL = "assistant"
 def empty_database() -> Path:
     """MLflow's tables, made once per test process: that takes many seconds."""
     path = Path(tempfile.mkdtemp(prefix="pvar-mlflow-")) / "empty.db"
-    open_client(f"sqlite:///{path}").search_experiments()
+    open_mlflow_client(f"sqlite:///{path}").search_experiments()
     return path
 
 

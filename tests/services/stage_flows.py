@@ -1,6 +1,6 @@
 """Stage flows that go wrong, and a pipeline that hands a stage over, for tests of placement.
 
-A worker imports them by name; `deploy` puts them where `flows/placement.py` looks for a stage.
+A worker imports them by name; `deploy` puts them where `flows/placed_stages.py` looks for a stage.
 """
 
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.deployments import DeploymentSpec, WorkPoolSpec, register_deployment
-from flows.placement import run_placed
+from flows.placed_stages import run_placed
 from flows.server import connected_client
 from pvar.errors import StageError
 from tests.workflow import start_workflow

@@ -27,7 +27,7 @@ ONLY_IN = {
     "mlflow": ("infra/",),
     "openai": ("infra/",),
     "huggingface_hub": ("infra/",),
-    "vllm": ("infra/engines/vllm.py", "infra/engines/vllm_worker.py"),
+    "vllm": ("infra/engines/vllm_sampler.py", "infra/engines/vllm_worker.py"),
     "trl": ("tasks/training/",),
     "prefect": ("flows/",),
 }

@@ -13,7 +13,7 @@ from rich.live import Live
 
 from flows.console import show_progress
 from flows.terminal import Bars
-from tasks.progress_log import ProgressLog
+from tasks.engine.progress_log import ProgressLog
 from tests.progress import Clock
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -46,7 +46,7 @@ def show(*, on_terminal: bool) -> str:
     """All that is written while a stage makes half of its rows and logs a line."""
     file = io.StringIO()
     with show_progress(Console(file=file, force_terminal=on_terminal, width=140)):
-        logging.getLogger("tasks.stage").info("sample/ab12: shard 0 is made")
+        logging.getLogger("tasks.engine.stage").info("sample/ab12: shard 0 is made")
         with half_done():
             pass
     return ESCAPES.sub("", file.getvalue())
@@ -79,7 +79,7 @@ def drawn(bars: Bars) -> str:
 
 def test_a_terminal_has_a_bar_for_what_is_running_and_none_for_what_is_over() -> None:
     bars = Bars()
-    logger = logging.getLogger("tasks.progress_log")
+    logger = logging.getLogger("tasks.engine.progress_log")
     logger.addHandler(bars)
     logger.setLevel(logging.INFO)
     try:
@@ -94,7 +94,7 @@ def test_a_terminal_has_a_bar_for_what_is_running_and_none_for_what_is_over() ->
 
 def test_of_a_stage_within_a_stage_the_inner_one_is_drawn() -> None:
     bars = Bars()
-    logger = logging.getLogger("tasks.progress_log")
+    logger = logging.getLogger("tasks.engine.progress_log")
     logger.addHandler(bars)
     logger.setLevel(logging.INFO)
     try:

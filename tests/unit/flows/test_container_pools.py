@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from flows.deployments import PoolType, packaged_folder, placed_for, read_project
-from infra.engines.openai import SamplerAccess
+from infra.engines.openai_sampler import SamplerAccess
 from infra.judges.access import JudgeAccess, ServerAccess
 from pvar.placement import Placement, PlacementConfig
-from pvar.retrain import RetrainConfig
+from pvar.retrain_decision import RetrainConfig
 
 ROOT = Path(__file__).parents[3]
 ELSEWHERE = Placement(pool="process", workers=3)

@@ -13,7 +13,7 @@ from flows.wiring import Wiring, connect, pin
 from infra.settings import Settings
 from pvar.config import PipelineConfig
 from pvar.errors import StoreError
-from tasks.artifact import open_artifact
+from tasks.engine.artifact import open_artifact
 from tasks.graph import plan_nodes
 from tests.workflow import fake_settings, write_prompts
 

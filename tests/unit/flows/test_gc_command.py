@@ -11,11 +11,11 @@ from typing import NamedTuple
 import pytest
 
 from flows.commands.gc import gc
-from flows.gc import carry_out, plan_sweep
+from flows.garbage_collection import carry_out, plan_sweep
 from flows.wiring import connect
 from pvar.errors import DamagedError
 from pvar.ports import Store
-from tasks.artifact import ArtifactKeys
+from tasks.engine.artifact import ArtifactKeys
 from tests.artifacts import put_artifact
 from tests.services.registry import RegistryNeighbours
 

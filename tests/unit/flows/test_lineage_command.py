@@ -9,7 +9,7 @@ import pytest
 from flows.commands.lineage import lineage
 from pvar.errors import InputError, ModelError
 from pvar.ports import Store
-from tasks.artifact import ArtifactKeys
+from tasks.engine.artifact import ArtifactKeys
 from tests.artifacts import put_artifact
 from tests.services.registry import MODEL, RegistryNeighbours
 

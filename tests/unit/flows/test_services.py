@@ -15,11 +15,11 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
-from flows.serve import serve, upgrade_database
+from flows.local_services import serve, upgrade_database
 from flows.services import Services
 from infra.settings import Settings
 from pvar.errors import ConfigError, StageError
-from pvar.retrain import RetrainConfig
+from pvar.retrain_decision import RetrainConfig
 from tests.services.processes import answers, free_port, wait_until
 from tests.services.registry import empty_database
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from infra.engines.attention import GROUPED, register_grouped_attention
-from infra.engines.transformers import load_transformers_sampler
+from infra.engines.transformers_sampler import load_transformers_sampler
 from pvar.config import SamplerSettings
 from tests.unit.infra.tiny_models import save_language_model
 

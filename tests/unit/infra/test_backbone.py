@@ -9,13 +9,13 @@ import torch
 
 from infra.rewards.backbone import Reader, evaluate
 from infra.rewards.classifier import ClassifierScorer, load_classifier_scorer
-from infra.rewards.rows import Row
+from infra.rewards.score_rows import ScoreRow
 from pvar.errors import ScoringError
 from pvar.reward_config import ClassifierReward
 from tests.unit.infra.tiny_models import save_classifier
 
 ROWS = [
-    Row(tuple(range(4, 4 + prompt)), tuple(range(50, 50 + answer)))
+    ScoreRow(tuple(range(4, 4 + prompt)), tuple(range(50, 50 + answer)))
     for prompt in (0, 3, 9, 20)
     for answer in (1, 2, 8, 30)
 ]
@@ -30,7 +30,7 @@ def scorer(tmp_path: Path) -> ClassifierScorer:
 def limited(read: Reader, max_rows: int) -> Reader:
     """A reader that runs out of memory for more rows."""
 
-    def read_few(rows: Sequence[Row], states: Sequence[torch.Tensor]) -> torch.Tensor:
+    def read_few(rows: Sequence[ScoreRow], states: Sequence[torch.Tensor]) -> torch.Tensor:
         if len(rows) > max_rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return read(rows, states)

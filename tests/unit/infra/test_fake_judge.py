@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.judges.fake import FakeJudge
+from infra.judges.fake_judge import FakePairJudge
 from pvar.digest import canonical_json
 from pvar.records import Comparison, Message
 
@@ -18,7 +18,7 @@ def swapped(comparison: Comparison) -> Comparison:
 
 def test_the_verdict_is_a_fixed_function_of_the_texts() -> None:
     # printf '["quality",[],["a"]]' | sha256sum → 0a33a356c6bba…, of "b": ab367dbe5be6a….
-    [verdict] = FakeJudge().judge([Comparison("p", (), "a", "b")])
+    [verdict] = FakePairJudge().judge([Comparison("p", (), "a", "b")])
 
     first, second = 0x0A33A356C6BBA / 2**52, 0xAB367DBE5BE6A / 2**52
     assert verdict.preference == pytest.approx(0.5 + (second - first) / 2, abs=1e-12)
@@ -26,27 +26,28 @@ def test_the_verdict_is_a_fixed_function_of_the_texts() -> None:
 
 def test_verdicts_keep_the_order_and_do_not_depend_on_neighbours_or_ids() -> None:
     rows = comparisons(5)
-    together = FakeJudge().judge(rows)
+    together = FakePairJudge().judge(rows)
 
     assert [v.prompt_id for v in together] == ["p0", "p1", "p2", "p3", "p4"]
-    assert [FakeJudge().judge([row])[0] for row in rows] == together
+    assert [FakePairJudge().judge([row])[0] for row in rows] == together
     assert (
-        FakeJudge().judge([rows[3]._replace(prompt_id="x")])[0].preference == together[3].preference
+        FakePairJudge().judge([rows[3]._replace(prompt_id="x")])[0].preference
+        == together[3].preference
     )
 
 
 def test_swapping_the_answers_turns_the_verdict_around_and_equal_ones_tie() -> None:
     for row in comparisons(20):
-        [forward, backward] = FakeJudge().judge([row, swapped(row)])
+        [forward, backward] = FakePairJudge().judge([row, swapped(row)])
         assert forward.preference is not None
         assert backward.preference is not None
         assert forward.preference + backward.preference == pytest.approx(1, abs=1e-15)
-    assert FakeJudge().judge([Comparison("p", (), "same", "same")])[0].preference == 0.5
+    assert FakePairJudge().judge([Comparison("p", (), "same", "same")])[0].preference == 0.5
 
 
 def test_the_asked_share_is_missing_with_a_reason_and_the_others_are_as_before() -> None:
     rows = comparisons(1000)
-    whole, partly = FakeJudge().judge(rows), FakeJudge(missing_share=0.2).judge(rows)
+    whole, partly = FakePairJudge().judge(rows), FakePairJudge(missing_share=0.2).judge(rows)
 
     missing = [verdict for verdict in partly if verdict.preference is None]
     # Binomial standard deviation √(1000 · 0.2 · 0.8) = 12.6; 4 of them are 50.
@@ -56,4 +57,4 @@ def test_the_asked_share_is_missing_with_a_reason_and_the_others_are_as_before()
 
 
 def test_the_identity_can_enter_a_digest() -> None:
-    assert canonical_json(FakeJudge().identity)
+    assert canonical_json(FakePairJudge().identity)

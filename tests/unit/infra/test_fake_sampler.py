@@ -4,8 +4,8 @@ import statistics
 
 import pytest
 
-from infra.engines.fake import FakeSampler
-from infra.judges.lexicon import LexiconJudge
+from infra.engines.fake_sampler import FakeSampler
+from infra.judges.lexicon_judge import LexiconJudge
 from infra.rewards.vader import VaderScorer
 from pvar.digest import response_id
 from pvar.ports import Rejection, SampleRequest, ScoreRequest

@@ -4,7 +4,7 @@ from math import isnan
 
 import pytest
 
-from infra.rewards.fake import FakeScorer
+from infra.rewards.fake_scorer import FakeScorer
 from pvar.ports import ScoreRequest
 
 

@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from infra.judges.access import JudgeAccess
-from infra.judges.openai import OpenAIJudge, Prices
+from infra.judges.openai_judge import OpenAIJudge, Prices
 from infra.judges.patience import Patience
 from infra.judges.questions import AlpacaEval, ArenaHard, Questions
 from pvar.digest import canonical_json

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from transformers import AutoTokenizer
 
-from infra.engines.openai import OpenAISampler, SamplerAccess, open_openai_sampler
+from infra.engines.openai_sampler import OpenAISampler, SamplerAccess, open_openai_sampler
 from infra.judges.patience import Patience
 from pvar.chat import prompt_token_ids
 from pvar.config import SamplerSettings

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from infra.judges.reward_model import RewardModelJudge
+from infra.judges.reward_model_judge import RewardPairJudge
 from pvar.digest import canonical_json
 from pvar.ports import ScoreRequest
 from pvar.records import Comparison, Message, Score
@@ -33,8 +33,8 @@ class TableScorer:
         return Score(request.prompt_id, request.response_id, reward, reason)
 
 
-def judge(rewards: Mapping[str, float | None], scale: float = 1.0) -> RewardModelJudge:
-    return RewardModelJudge(TableScorer(rewards), {"kind": "classifier", "model": "m#1"}, scale)
+def judge(rewards: Mapping[str, float | None], scale: float = 1.0) -> RewardPairJudge:
+    return RewardPairJudge(TableScorer(rewards), {"kind": "classifier", "model": "m#1"}, scale)
 
 
 def preference(first: float, second: float, scale: float = 1.0) -> float | None:

@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForSequenceClassification
 
-from infra.rewards.rows import Ids, Row, Unscorable, encode_requests, scorable
+from infra.rewards.score_rows import Ids, ScoreRow, Unscorable, encode_requests, scorable
 from infra.rewards.self_test import PROBES, check_scores
 from pvar.errors import ScoringError
 from tests.unit.infra.tiny_models import END, save_classifier
 
-Evaluate = Callable[[Sequence[Row]], Mapping[Row, float]]
+Evaluate = Callable[[Sequence[ScoreRow]], Mapping[ScoreRow, float]]
 
-ROWS = [Row((1,), (2,) * length) for length in (1, 2, 5)]
+ROWS = [ScoreRow((1,), (2,) * length) for length in (1, 2, 5)]
 
 
 def test_scores_that_do_not_depend_on_neighbours_pass() -> None:
@@ -33,7 +33,7 @@ def test_tolerance_is_a_share_of_the_largest_score(dtype: str, allowed: float) -
 
 
 def test_score_that_becomes_nan_in_a_batch_is_refused() -> None:
-    def evaluate(rows: Sequence[Row]) -> Mapping[Row, float]:
+    def evaluate(rows: Sequence[ScoreRow]) -> Mapping[ScoreRow, float]:
         return {row: len(row.own) if len(rows) == 1 else float("nan") for row in rows}
 
     with pytest.raises(ScoringError, match="nan in a batch"):
@@ -59,7 +59,7 @@ def batch_score(folder: Path, *, side: str, masked: bool) -> Evaluate:
         padding = [value] * (width - len(ids))
         return [*padding, *ids] if side == "left" else [*ids, *padding]
 
-    def evaluate(rows: Sequence[Row]) -> Mapping[Row, float]:
+    def evaluate(rows: Sequence[ScoreRow]) -> Mapping[ScoreRow, float]:
         texts = [row.shared + row.own for row in rows]
         width = max(map(len, texts))
         ids = torch.tensor([pad(text, width, END) for text in texts])

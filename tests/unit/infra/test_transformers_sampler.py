@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from infra.engines.decoding import Sampling, decode, draw, find
-from infra.engines.transformers import load_transformers_sampler
+from infra.engines.transformers_sampler import load_transformers_sampler
 from pvar.config import SamplerSettings
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from infra.engines.vllm import read_logit
+from infra.engines.vllm_sampler import read_logit
 from infra.rewards.vllm_classifier import load_vllm_classifier
 from pvar.config import RuntimeConfig
 from pvar.errors import ModelError, ScoringError

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.engines.vllm import OWNER
+from infra.engines.vllm_sampler import OWNER
 from tests.services.processes import NEVER_SECONDS
 
 pytestmark = pytest.mark.skipif(

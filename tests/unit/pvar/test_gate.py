@@ -6,14 +6,14 @@ import pytest
 from pydantic import ValidationError
 
 from pvar.config import PromoteConfig
-from pvar.gate import GateFigures, decide
+from pvar.gate import GateFigures, decide_promotion
 
 GATE = PromoteConfig(min_win_rate=0.5, min_coverage=0.95, min_ended_share=0.5, max_ability_loss=0.1)
 GOOD = GateFigures(win_rate_lower=0.55, coverage=0.99, ended_share=0.9, ability_change_lower=-0.05)
 
 
 def failed_checks(figures: GateFigures, gate: PromoteConfig = GATE) -> list[str]:
-    decision = decide(figures, gate)
+    decision = decide_promotion(figures, gate)
     failed = [check.name for check in decision.checks if not check.passed]
     assert decision.passed == (failed == [])
     return failed
@@ -46,18 +46,18 @@ def test_a_loss_of_ability_that_is_not_ruled_out_fails() -> None:
 
 def test_without_questions_ability_is_unchecked_and_that_is_said() -> None:
     unmeasured = GOOD._replace(ability_change_lower=None)
-    decision = decide(unmeasured, GATE.model_copy(update={"max_ability_loss": None}))
+    decision = decide_promotion(unmeasured, GATE.model_copy(update={"max_ability_loss": None}))
     assert decision.passed
     assert "ability_change_lower" not in [check.name for check in decision.checks]
     assert decision.note == "ability not measured: no rows with an answer"
-    assert decide(GOOD, GATE).note == ""
+    assert decide_promotion(GOOD, GATE).note == ""
 
 
 def test_a_bound_without_questions_fails() -> None:
     # Who names a bound wants to have it checked.
     unmeasured = GOOD._replace(ability_change_lower=None)
     assert failed_checks(unmeasured) == ["ability_change_lower"]
-    assert decide(unmeasured, GATE).note == "ability not measured: no rows with an answer"
+    assert decide_promotion(unmeasured, GATE).note == "ability not measured: no rows with an answer"
 
 
 def test_where_there_are_questions_a_collapse_fails_without_a_bound_of_ones_own() -> None:
@@ -85,13 +85,13 @@ def test_nothing_judged_fails_even_the_easiest_gate() -> None:
         min_win_rate=0, min_coverage=0.01, min_ended_share=0, max_ability_loss=1
     )
     nothing = GateFigures(math.nan, 0.0, math.nan, math.nan)
-    decision = decide(nothing, easiest)
+    decision = decide_promotion(nothing, easiest)
     assert not decision.passed
     assert [check.passed for check in decision.checks] == [False, False, False, False]
 
 
 def test_every_check_is_reported_with_its_value_and_bound() -> None:
-    decision = decide(GOOD, GATE)
+    decision = decide_promotion(GOOD, GATE)
     assert [(check.name, check.value, check.bound) for check in decision.checks] == [
         ("win_rate_lower", 0.55, 0.5),
         ("coverage", 0.99, 0.95),

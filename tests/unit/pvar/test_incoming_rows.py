@@ -1,7 +1,7 @@
 """Which incoming files are good enough, and that a row survives being written again."""
 
 from pvar.accounts import Accounts
-from pvar.incoming import inspect_rows, parse_row, to_fields
+from pvar.incoming_rows import inspect_rows, parse_row, to_fields
 from pvar.records import BadRow, Prompt, Row
 
 GOOD = {"prompt": "Say hello"}

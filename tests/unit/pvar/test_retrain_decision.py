@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from pvar.accounts import Accounts
-from pvar.retrain import IncomingFile, RetrainConfig, decide
+from pvar.retrain_decision import IncomingFile, RetrainConfig, decide_retraining
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 CONFIG = RetrainConfig(min_new_pairs=100, max_days_between_runs=7)
@@ -24,37 +24,39 @@ def waiting(num_rows: int, *, days_ago: float = 0) -> IncomingFile:
 
 def test_enough_new_pairs_over_all_files_start_a_run() -> None:
     # 60 + 40 = 100 good rows; the 2 rejected rows of each file do not count.
-    assert decide(CONFIG, [waiting(60), waiting(40)], NOW, NOW).start
-    assert not decide(CONFIG, [waiting(60), waiting(39)], NOW, NOW).start
+    assert decide_retraining(CONFIG, [waiting(60), waiting(40)], NOW, NOW).start
+    assert not decide_retraining(CONFIG, [waiting(60), waiting(39)], NOW, NOW).start
 
 
 def test_fewer_pairs_start_a_run_when_the_last_batch_is_long_ago() -> None:
-    assert decide(CONFIG, [waiting(1)], NOW - timedelta(days=7), NOW).start
-    assert not decide(CONFIG, [waiting(1)], NOW - timedelta(days=6.9), NOW).start
+    assert decide_retraining(CONFIG, [waiting(1)], NOW - timedelta(days=7), NOW).start
+    assert not decide_retraining(CONFIG, [waiting(1)], NOW - timedelta(days=6.9), NOW).start
 
 
 def test_before_the_first_batch_time_counts_from_the_oldest_file() -> None:
-    assert decide(CONFIG, [waiting(1), waiting(2, days_ago=8)], None, NOW).start
-    assert not decide(CONFIG, [waiting(1), waiting(2, days_ago=6)], None, NOW).start
+    assert decide_retraining(CONFIG, [waiting(1), waiting(2, days_ago=8)], None, NOW).start
+    assert not decide_retraining(CONFIG, [waiting(1), waiting(2, days_ago=6)], None, NOW).start
 
 
 def test_an_old_file_that_waited_does_not_count_as_time_since_the_last_batch() -> None:
-    assert not decide(CONFIG, [waiting(1, days_ago=30)], NOW - timedelta(days=1), NOW).start
+    assert not decide_retraining(
+        CONFIG, [waiting(1, days_ago=30)], NOW - timedelta(days=1), NOW
+    ).start
 
 
 def test_without_new_data_no_time_is_long_enough() -> None:
-    decision = decide(CONFIG, [], NOW - timedelta(days=365), NOW)
+    decision = decide_retraining(CONFIG, [], NOW - timedelta(days=365), NOW)
     assert not decision.start
     assert decision.reasons == ("no new data",)
 
 
 def test_without_a_limit_in_days_only_the_number_counts() -> None:
     patient = CONFIG.model_copy(update={"max_days_between_runs": None})
-    assert not decide(patient, [waiting(99, days_ago=365)], None, NOW).start
+    assert not decide_retraining(patient, [waiting(99, days_ago=365)], None, NOW).start
 
 
 def test_the_reasons_hold_both_values_of_each_comparison() -> None:
-    decision = decide(CONFIG, [waiting(99)], NOW - timedelta(days=2), NOW)
+    decision = decide_retraining(CONFIG, [waiting(99)], NOW - timedelta(days=2), NOW)
     assert decision.reasons == (
         "99 new pairs in 1 files, min_new_pairs is 100",
         "2.0 days since the last batch, max_days_between_runs is 7",

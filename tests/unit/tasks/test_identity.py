@@ -15,7 +15,7 @@ from pvar.identity import identity, is_tag
 from pvar.references import replace_references
 from pvar.reward_config import FakeReward, VaderReward
 from tasks.graph import Node, plan_nodes
-from tasks.score import ScoreSpec
+from tasks.stages.score import ScoreSpec
 from tasks.training.reference import reference_spec
 
 CLASSIFIER = {"kind": "classifier", "name": "c", "model": "org/c"}

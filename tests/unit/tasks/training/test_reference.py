@@ -7,8 +7,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pvar.records import Pair
-from tasks.stage import Job
-from tasks.tables import ReferenceLogps, TokenPair, read_table
+from tasks.engine.stage import Job
+from tasks.engine.tables import ReferenceLogps, TokenPair, read_table
 from tasks.training.reference import LOGPS
 from tests.unit.infra.tiny_models import save_language_model
 from tests.unit.tasks.training.trainings import PAIRS, reference, token_pairs
@@ -137,7 +137,7 @@ def test_the_trainer_gets_what_the_artifact_holds(tmp_path: Path, policy: Path) 
 
 def rows_of(flow: Workflow, pairs: list[Pair]) -> list[TokenPair]:
     from pvar.records import Response
-    from tasks.training.rows import encode_pairs
+    from tasks.training.token_rows import encode_pairs
 
     job: Job[Any] = flow.job("train")
     tokenizer = AutoTokenizer.from_pretrained(flow.wiring.model_folder(job.spec.policy))

@@ -7,8 +7,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from infra.bundled_model import BUNDLED, bundled_weights
 from pvar.records import Message, Pair, Response
-from tasks.tables import TokenPair
-from tasks.training.rows import encode_pairs, with_neighbours
+from tasks.engine.tables import TokenPair
+from tasks.training.token_rows import encode_pairs, with_neighbours
 from tests.unit.infra.tiny_models import END, save_tokenizer
 
 PAIR = Pair("p", (Message("user", "Why?"),), "Because it is.", "No idea", 1.0, 0.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.stage import run_stage
+from tasks.engine.stage import run_stage
 from tasks.training.reference import counting_answers
 from tests.progress import Watched, watched
 from tests.unit.infra.tiny_models import save_language_model

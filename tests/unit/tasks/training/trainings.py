@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pvar.config import TrainConfig
 from pvar.records import Message, Pair
-from tasks.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
+from tasks.engine.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
 from tasks.training.logps import PromptAnswer, answer_logps
-from tasks.training.rows import encode_pairs, with_neighbours
-from tasks.training.run import MODEL, STEPS, TrainingPlan, run_training
+from tasks.training.token_rows import encode_pairs, with_neighbours
+from tasks.training.training_run import MODEL, STEPS, TrainingPlan, run_training
 
 QUESTIONS = ("How was it?", "And the food?", "Would you go again?", "Who came?", "Why?", "When?")
 PAIRS = [

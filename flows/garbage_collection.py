@@ -1,0 +1,120 @@
+"""Retention: which artifacts somebody names, and deleting the others; local copies of models."""
+
+import logging
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ValidationError
+
+from flows.model_lineage import links_of, whole_lineage
+from flows.wiring import Wiring
+from infra.registry import VersionFacts
+from pvar.errors import DamagedError
+from pvar.ports import Store
+from tasks.engine.garbage import Plan, delete_artifact, plan_gc
+from tasks.engine.local_copies import LocalFolder, sized, unused_copies
+from tasks.engine.work_folders import abandoned_folders
+from tasks.graph import CACHES, STAGES
+
+logger = logging.getLogger(__name__)
+
+
+class _NamedNode(BaseModel):
+    artifact: str
+
+
+class _NamedArtifacts(BaseModel):
+    """As much of a record as counts here: it may be of an older version of this project."""
+
+    nodes: tuple[_NamedNode, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What may go, and the runs that were looked at."""
+
+    plan: Plan
+    folders: tuple[LocalFolder, ...]
+    """Local work folders of processes that are gone."""
+    copies: tuple[LocalFolder, ...]
+    """Local copies of models that no process uses; none while one of them is in use."""
+    runs: frozenset[str]
+    """Keys of all records of runs and comparisons."""
+
+
+def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
+    """Look at everything; nothing is changed.
+
+    `keep_runs` newest records of runs and comparisons count (all for None). Raises TrackingError if
+    MLflow cannot be asked, and DamagedError for a record that cannot be read: what is not known is
+    not garbage.
+    """
+    runs = _runs(wiring.store)
+    counting = runs if keep_runs is None else runs[len(runs) - min(keep_runs, len(runs)) :]
+    versions = wiring.registry.versions()
+    named = _named_by_runs(wiring.store, counting) | _named_by(versions)
+    lineage = whole_lineage(wiring, versions)
+    now = datetime.now(UTC)
+    plan = plan_gc(wiring.store, lineage, tuple(STAGES), named, now, caches=CACHES)
+    with unused_copies(wiring.models, tuple(STAGES)) as copies:
+        return Sweep(
+            plan,
+            tuple(sized(folder) for folder in abandoned_folders(wiring.settings.home)),
+            tuple(copies),
+            frozenset(runs),
+        )
+
+
+def carry_out(sweep: Sweep, wiring: Wiring) -> int:
+    """Delete what was planned, but for what is in use by now; returns how many artifacts went."""
+    store = wiring.store
+    num_deleted = 0
+    for garbage in sweep.plan.artifacts:
+        since = [run for run in _runs(store) if run not in sweep.runs]
+        is_named = garbage.root in _named_by_runs(store, since)
+        if is_named or not delete_artifact(store, garbage.root, datetime.now(UTC)):
+            logger.info("%s is in use by now: it stays", garbage.root)
+            continue
+        num_deleted += 1
+    for lease in sweep.plan.stale_leases:
+        store.delete(lease.key)
+    for folder in sweep.folders:
+        shutil.rmtree(folder.path)
+    with unused_copies(wiring.models, tuple(STAGES)) as copies:
+        for copy in sweep.copies:
+            if copy in copies:
+                shutil.rmtree(copy.path)
+    return num_deleted
+
+
+def _runs(store: Store) -> list[str]:
+    """Keys of the records of runs and comparisons, oldest first: their names hold the time."""
+    infos = [*store.list("runs/"), *store.list("comparisons/")]
+    return sorted(
+        (info.key for info in infos if info.key.endswith(".json")),
+        key=lambda key: key.rpartition("/")[2].removeprefix("compare-"),
+    )
+
+
+def _named_by_runs(store: Store, runs: Iterable[str]) -> set[str]:
+    return {root for run in runs for root in _nodes(store, run)}
+
+
+def _nodes(store: Store, run: str) -> list[str]:
+    try:
+        record = _NamedArtifacts.model_validate_json(store.read(run))
+    except ValidationError as error:
+        raise DamagedError(
+            f"{store.uri}/{run} is not the record of a run, so it is not known what it needs; "
+            "delete or mend that object first"
+        ) from error
+    return [node.artifact for node in record.nodes]
+
+
+def _named_by(versions: Iterable[VersionFacts]) -> set[str]:
+    """Models, results, and the models that they were compared with."""
+    named = {link.ref for facts in versions for link in links_of(facts)}
+    opponents = {(facts.version.opponent or "").rpartition("#")[2] for facts in versions}
+    return named | opponents

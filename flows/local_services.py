@@ -1,0 +1,208 @@
+"""Everything on one machine, without Docker: Prefect server, MLflow server, a process worker.
+
+    {PVAR_HOME}/serve/prefect/    Prefect's home with its database
+    {PVAR_HOME}/serve/logs/       what each process says
+    {PVAR_HOME}/serve/lock        held while it runs
+    {PVAR_HOME}/mlflow.db, store/ as for `pvar run`: its earlier runs are shown, too
+
+The servers bind to loopback only: whoever reaches them can run code as this user. Models and files
+go straight into the store, so MLflow's server proxies none.
+"""
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from flows.deployments import deploy, packaged_folder
+from flows.server import connected_client
+from flows.services import Services
+from infra.settings import Settings, make_folder
+from infra.store import open_store
+from pvar.errors import ConfigError
+from pvar.retrain_decision import RetrainConfig
+from tasks.engine.child_processes import child_environment
+
+LOOPBACK = "127.0.0.1"
+POOL = "pvar-process"
+
+
+class Addresses(NamedTuple):
+    """Where the two servers answer."""
+
+    prefect: str
+    mlflow: str
+
+    @property
+    def prefect_api(self) -> str:
+        """What PREFECT_API_URL is set to."""
+        return f"{self.prefect}/api"
+
+
+def serve(
+    settings: Settings,
+    config: RetrainConfig,
+    *,
+    preset: str | None,
+    prefect_port: int,
+    mlflow_port: int,
+    on_ready: Callable[[Addresses], None],
+) -> None:
+    """Start all three, register the deployments, call `on_ready`, and run until interrupted.
+
+    A port 0 is any free one. KeyboardInterrupt ends it; when it returns or raises, no process is
+    left. ConfigError for a port in use and a home that another serve uses; StageError when a
+    process ends by itself.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    backend = settings.mlflow_tracking_uri
+    if backend.startswith("http"):
+        raise ConfigError(
+            "PVAR_MLFLOW_TRACKING_URI (or MLFLOW_TRACKING_URI) is a server's address already; "
+            "unset it, or give a database such as sqlite:////folder/mlflow.db"
+        )
+    settings = settings.model_copy(update={"store_uri": open_store(settings.store_uri).uri})
+    folder = settings.home.absolute() / "serve"
+    with _only_one(folder) as note:
+        addresses = Addresses(
+            f"http://{LOOPBACK}:{_port(prefect_port, 'Prefect', '--port')}",
+            f"http://{LOOPBACK}:{_port(mlflow_port, 'MLflow', '--mlflow-port')}",
+        )
+        environment = _environment(settings, addresses, folder)
+        with Services(folder / "logs") as services:
+            _start_servers(services, environment, addresses, settings)
+            with temporary_settings({PREFECT_API_URL: addresses.prefect_api}):
+                deploy(packaged_folder(), ("process",), config=config, preset=preset)
+                _start_worker(services, environment)
+            note(f"{addresses.prefect} and {addresses.mlflow}")
+            on_ready(addresses)
+            services.wait()
+
+
+def _environment(settings: Settings, addresses: Addresses, folder: Path) -> dict[str, str]:
+    """Of all processes: runs work elsewhere, so paths are absolute (the store's is already)."""
+    return {
+        **child_environment(),
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": addresses.prefect_api,
+        "PREFECT_UI_URL": addresses.prefect,  # links in notifications
+        "PREFECT_UI_API_URL": "/api",  # its default has port 4200
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PVAR_HOME": str(settings.home.absolute()),
+        "PVAR_STORE_URI": settings.store_uri,
+        "PVAR_MLFLOW_TRACKING_URI": addresses.mlflow,
+    }
+
+
+def _start_servers(
+    services: Services, environment: dict[str, str], addresses: Addresses, settings: Settings
+) -> None:
+    host, prefect_port = addresses.prefect.removeprefix("http://").split(":")
+    mlflow_port = addresses.mlflow.rpartition(":")[2]
+    services.start(  # it upgrades its database by itself
+        "Prefect server",
+        "prefect",
+        *("server", "start", "--host", host, "--port", prefect_port),
+        environment=environment,
+    )
+    upgrade_database(settings.mlflow_tracking_uri)
+    mlflow = {
+        # By environment: the address of a database may hold its password.
+        "MLFLOW_BACKEND_STORE_URI": settings.mlflow_tracking_uri,
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": f"{settings.store_uri.rstrip('/')}/mlflow",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    services.start(
+        "MLflow server",
+        "mlflow",
+        *("server", "--host", host, "--port", mlflow_port, "--workers", "1"),
+        "--no-serve-artifacts",
+        environment={**environment, **mlflow},
+    )
+    services.wait_until(lambda: _answers(f"{addresses.prefect_api}/health"), "Prefect server")
+    services.wait_until(lambda: _answers(f"{addresses.mlflow}/health"), "MLflow server")
+
+
+def upgrade_database(backend: str) -> None:
+    """Bring MLflow's SQLite database to the installed version, which its server only demands.
+
+    Others than SQLite have users beside this machine: theirs are left alone. Raises ConfigError if
+    it cannot be done.
+    """
+    path = Path(backend.removeprefix("sqlite:///"))
+    if not backend.startswith("sqlite:///") or not path.exists():
+        return
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", backend]
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if line[:1] not in ("(", "[")]
+        raise ConfigError(
+            f"MLflow's database {path} cannot be upgraded: {said[-1] if said else 'no message'}; "
+            "restore it from a backup, or use the version of MLflow that made it"
+        )
+
+
+def _start_worker(services: Services, environment: dict[str, str]) -> None:
+    services.start(
+        "worker",
+        "prefect",
+        *("worker", "start", "--pool", POOL, "--name", socket.gethostname()),
+        environment=environment,
+    )
+    with connected_client() as client:
+        services.wait_until(lambda: bool(client.read_workers_for_work_pool(POOL)), "the worker")
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urlopen(address, timeout=2):  # noqa: S310  an address of ours
+            return True
+    except (URLError, OSError):
+        return False
+
+
+def _port(wanted: int, server: str, option: str) -> int:
+    """The port, or a free one for 0; ConfigError if somebody has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, wanted))
+        except OSError as error:
+            raise ConfigError(
+                f"port {wanted} for {server} cannot be used: {error.strerror}; give another with "
+                f"{option}, or {option} 0 for any free one"
+            ) from error
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
+    """Hold the folder; what is given says where it is served, to whoever tries meanwhile."""
+    make_folder(folder)
+    with (folder / "lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise ConfigError(
+                f"{folder.parent} is served already, by {lock.read().strip()}; use that, stop it "
+                "with Ctrl-C there, or give this one another PVAR_HOME"
+            ) from error
+
+        def note(where: str) -> None:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} at {where}\n")
+            lock.flush()
+
+        note("an address that is not known yet")
+        yield note

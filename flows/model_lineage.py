@@ -1,0 +1,61 @@
+"""Lineage of models: the artifacts' graph, and the registered versions on top of it."""
+
+from typing import NamedTuple
+
+from flows.wiring import Wiring
+from infra.registry import VersionFacts
+from tasks.engine.lineage import Entry, Lineage, Link, Step, read_lineage, with_named
+from tasks.graph import CACHES, STAGES
+
+
+class Trace(NamedTuple):
+    """Both directions from one thing."""
+
+    made_from: Step
+    made_into: Step
+
+
+def trace(reference: str, wiring: Wiring) -> Trace:
+    """From `models:/name/3`, `models:/name@alias` or `stage/digest` (or its beginning).
+
+    Raises InputError or ModelError for what does not exist.
+    """
+    versions = wiring.registry.versions()
+    if reference.startswith("models:"):
+        version = wiring.registry.resolve(reference)
+        reference = _reference(version.model_name, version.version)
+    graph = whole_lineage(wiring, versions)
+    found = graph.find(reference)
+    return Trace(graph.back(found), graph.forward(found))
+
+
+def whole_lineage(wiring: Wiring, versions: list[VersionFacts]) -> Lineage:
+    """The graph of all artifacts and of these versions."""
+    artifacts = read_lineage(wiring.store, (*STAGES, *CACHES))
+    of_versions = {
+        _reference(each.version.model_name, each.version.version): Entry("version", links_of(each))
+        for each in versions
+    }
+    names = {
+        each.version.digest: _reference(each.version.model_name, each.version.version)
+        for each in versions
+        if each.version.artifact is None
+    }
+    of_artifacts = {
+        ref: entry._replace(
+            made_from=tuple(Link(role, names.get(used, used)) for role, used in entry.made_from)
+        )
+        for ref, entry in artifacts.entries.items()
+    }
+    return with_named({**of_artifacts, **of_versions})
+
+
+def links_of(facts: VersionFacts) -> tuple[Link, ...]:
+    """The artifacts that a version refers to: its model, and the results that it was judged by."""
+    results = facts.tags.get("pvar.results")
+    links = (("model", facts.version.artifact), ("results", results))
+    return tuple(Link(role, ref) for role, ref in links if ref)
+
+
+def _reference(model_name: str, version: int) -> str:
+    return f"models:/{model_name}/{version}"

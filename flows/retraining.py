@@ -1,0 +1,151 @@
+"""Retraining: take new data up, decide whether it is enough, and run the pipeline on it.
+
+What an earlier run left undone comes first: a batch whose pipeline run failed, or died, is run
+again; stages that it had completed are reused. After `max_attempts` such runs it is set aside, so
+that one bad batch does not stand in the way of all later data. An attempt is recorded before the
+run, for a run that is out of memory is killed without a word. One that is stopped from outside and
+can still say so (Ctrl-C, a cancelled run, a worker that is shut down) does not count: that says
+nothing about the batch.
+"""
+
+import logging
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow
+from pydantic import BaseModel, ConfigDict
+
+from flows.pipeline import pipeline
+from flows.wiring import Wiring, connect
+from infra.row_files import read_rows, write_rows
+from pvar.config import PipelineConfig
+from pvar.ports import Store
+from pvar.retrain_decision import Batch, RetrainConfig, decide_retraining
+from tasks.engine.lease import hold
+from tasks.retraining.batches import (
+    RowFiles,
+    add_batch,
+    attempts_of,
+    begin_attempt,
+    is_done,
+    read_batches,
+    record_failure,
+    record_success,
+    split_duplicates,
+    take_back,
+)
+from tasks.retraining.incoming_files import look
+
+logger = logging.getLogger(__name__)
+
+LEASE = "retrain/leases"
+
+
+class RetrainResult(BaseModel):
+    """What a retraining did."""
+
+    model_config = ConfigDict(frozen=True)
+
+    runs: tuple[str, ...]
+    """Pipeline runs that succeeded: of batches left undone before, and of the new one."""
+    batch: int | None
+    """Number of the new batch; None if no run was started on new data."""
+    reasons: tuple[str, ...]
+    """Why, or why not."""
+    quarantined: tuple[str, ...]
+    """Keys of the files that were turned away."""
+
+
+@flow(
+    name="retrain",
+    description="Look at the incoming files and run the pipeline when there is enough new data.",
+    persist_result=False,
+)
+def retrain(config: RetrainConfig) -> RetrainResult:
+    """One retraining; LeaseError if another is going on in the same store.
+
+    Args:
+        config: What is watched, when that is enough, and what is run then.
+    """
+    wiring = connect()
+    with hold(wiring.store, LEASE):
+        earlier = [_run(batch, config, wiring) for batch in _undone(wiring.store, config)]
+        result = _take_up(config, wiring)
+    return result.model_copy(update={"runs": (*earlier, *result.runs)})
+
+
+def _undone(store: Store, config: RetrainConfig) -> list[Batch]:
+    """Batches that no run succeeded with, without those set aside."""
+    undone = []
+    for batch in read_batches(store):
+        if is_done(store, batch):
+            continue
+        attempts = attempts_of(store, batch)
+        if len(attempts) < config.max_attempts:
+            undone.append(batch)
+        else:
+            logger.error(
+                "batch %d is set aside: %d runs failed, the last with: %s. To try again, delete "
+                "its attempt-*.json in %s/retrain/batches/%06d",
+                batch.number,
+                len(attempts),
+                attempts[-1].error or "nothing, it was killed (out of memory?)",
+                store.uri,
+                batch.number,
+            )
+    return undone
+
+
+def _take_up(config: RetrainConfig, wiring: Wiring) -> RetrainResult:
+    """Look at new files; when they are enough, make them a batch and run it."""
+    store = wiring.store
+    row_files = RowFiles(read_rows, write_rows)
+    with tempfile.TemporaryDirectory() as folder:
+        batches = read_batches(store)
+        known = {file.version for batch in batches for file in (*batch.files, *batch.duplicates)}
+        found = look(store, config.incoming, read_rows, known=known, scratch=Path(folder))
+        waiting = [each.file for each in split_duplicates(found.good, batches)[0]]
+        last_batch_at = batches[-1].created_at if batches else None
+        now = datetime.now(UTC)
+        decision = decide_retraining(config, waiting, last_batch_at, now)
+        batch = None
+        if decision.start:
+            batch = add_batch(
+                store,
+                found.good,
+                batches,
+                reasons=decision.reasons,
+                now=now,
+                row_files=row_files,
+                scratch=Path(folder),
+            )
+    logger.info("%s: %s", "retrain" if decision.start else "no run", "; ".join(decision.reasons))
+    return RetrainResult(
+        runs=(_run(batch, config, wiring),) if batch else (),
+        batch=batch.number if batch else None,
+        reasons=decision.reasons,
+        quarantined=tuple(each.key for each in found.quarantined),
+    )
+
+
+def _run(batch: Batch, config: RetrainConfig, wiring: Wiring) -> str:
+    """Run the pipeline on a batch and keep how it ended; whatever it raises is raised."""
+    store = wiring.store
+    logger.info("batch %d: %d pairs of %d files", batch.number, batch.num_pairs, len(batch.files))
+    attempt = begin_attempt(store, batch, datetime.now(UTC))
+    try:
+        run: str = pipeline(with_source(config.pipeline, f"{store.uri}/{batch.data}"))
+    except Exception as error:
+        record_failure(store, batch, attempt, f"{type(error).__name__}: {error}")
+        raise
+    except BaseException:  # stopped from outside
+        take_back(store, batch, attempt)
+        raise
+    record_success(store, batch, run, datetime.now(UTC))
+    return run
+
+
+def with_source(config: PipelineConfig, source: str) -> PipelineConfig:
+    """The configuration with another source of prompts."""
+    return config.model_copy(update={"ingest": config.ingest.model_copy(update={"source": source})})

@@ -1,0 +1,336 @@
+"""Collects what the report of a run shows, from the run's record and its artifacts."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+
+from flows.execution import flatten
+from flows.run_record import NodeRecord, RunRecord
+from flows.wiring import Wiring
+from infra.row_files import refuse_target
+from pvar.config import PipelineConfig
+from pvar.correlation import correlation_table
+from pvar.errors import InputError
+from pvar.judge_config import judge_identity
+from pvar.judging import refuse_circular_judge
+from pvar.records import Pair, Prompt, Response, Score, Verdict
+from pvar.references import Pinned
+from tasks.engine.artifact import Artifact, open_artifact
+from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
+from tasks.engine.work_folders import work_folder
+from tasks.report.data import (
+    AnswerFigures,
+    AnswerSample,
+    Correlation,
+    Counts,
+    Evaluation,
+    Failure,
+    Gate,
+    GateCheck,
+    NamedLink,
+    PromptExample,
+    PvarDistribution,
+    ReportData,
+    RewardScale,
+    ScoredResponse,
+    Setting,
+    StageRow,
+)
+from tasks.report.page import render_report
+from tasks.stages.evaluate import VERDICTS
+from tasks.stages.ingest import PROMPTS
+from tasks.stages.promote import read_decision
+from tasks.stages.sample import RESPONSES
+from tasks.stages.score import SCORES
+from tasks.stages.select import PAIRS, VARIANCE
+from tasks.stages.train import STEPS
+
+NUM_EXAMPLES = 4
+NUM_SAMPLES = 12
+
+
+def write_report(record: RunRecord, wiring: Wiring, path: Path) -> Path:
+    """Write the report of a run, of as much of it as there is.
+
+    Raises InputError for a path that cannot be written.
+    """
+    refuse_target(path)
+    with work_folder(wiring.settings.home, "report") as scratch:
+        page = render_report(_collect(record, wiring, scratch))
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); give another place with --out"
+        ) from error
+    return path
+
+
+def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
+    """Read the run's complete artifacts."""
+    artifacts = {
+        node.name: _open(node, wiring, scratch)
+        for node in record.nodes
+        if node.state in ("made", "reused")
+    }
+    failed = next((node for node in record.nodes if node.state == "failed"), None)
+    select = artifacts.get("select")
+    examples = _examples(record, artifacts) if select else ([], [])
+    return ReportData(
+        run_id=record.run,
+        title=f"pvar run{f' of preset {record.preset}' if record.preset else ''}",
+        date=f"{record.started_at:%Y-%m-%d %H:%M} UTC",
+        settings=_settings(record.config),
+        stages=tuple(_stage_row(node, artifacts.get(node.name)) for node in record.nodes),
+        distribution=_distribution(record, select) if select else None,
+        correlations=_correlations(artifacts) if select else (),
+        highest=tuple(examples[0]),
+        lowest=tuple(examples[1]),
+        steps=tuple(artifacts["train"].rows(STEPS, TrainStep)) if "train" in artifacts else (),
+        evaluation=_evaluation(record, artifacts) if "evaluate" in artifacts else None,
+        samples=_samples(artifacts) if "evaluate" in artifacts else (),
+        gate=_gate(record, artifacts["promote"]) if "promote" in artifacts else None,
+        links=_links(record, wiring),
+        failure=Failure(failed.name, failed.error or "no message") if failed else None,
+    )
+
+
+def _open(node: NodeRecord, wiring: Wiring, scratch: Path) -> Artifact:
+    stage, _, digest = node.artifact.partition("/")
+    return open_artifact(wiring.store, stage, digest, scratch)
+
+
+def _settings(config: PipelineConfig) -> tuple[Setting, ...]:
+    """What differs from the defaults."""
+    given = flatten(config.model_dump(mode="json"))
+    defaults = flatten(PipelineConfig().model_dump(mode="json"))
+    return tuple(
+        Setting(name, str(value))
+        for name, value in given.items()
+        if value != defaults.get(name) and not name.startswith("runtime.")
+    )
+
+
+def _stage_row(node: NodeRecord, artifact: Artifact | None) -> StageRow:
+    stage = node.artifact.partition("/")[0]
+    if artifact is None:
+        return StageRow(node.name, stage, None, seconds=node.seconds)
+    accounts = artifact.manifest.accounts
+    return StageRow(
+        node.name,
+        stage,
+        node.artifact,
+        rows_in=accounts.rows_in,
+        rows_out=accounts.rows_out,
+        rejected=accounts.rejected,
+        seconds=node.seconds,
+        reused=node.state == "reused",
+        figures=artifact.manifest.summary,
+    )
+
+
+def _distribution(record: RunRecord, select: Artifact) -> PvarDistribution:
+    table = select.rows(VARIANCE, PromptVariance)
+    summary = select.manifest.summary
+    return PvarDistribution(
+        pvar=np.array([math.nan if row.pvar is None else row.pvar for row in table]),
+        selected=np.array([row.selected for row in table], dtype=bool),
+        # Only these cut by PVar itself; a strategy's own measure has another scale.
+        cut=(
+            _number(summary.get("cut_value"))
+            if record.config.select.strategy in ("top", "bottom", "threshold")
+            else None
+        ),
+        strategy=record.config.select.strategy,
+        num_tied_at_cut=_whole(summary.get("num_tied_at_cut")),
+        scales=tuple(
+            RewardScale(
+                model.name,
+                _number(summary.get(f"reward_scale_{model.name}")),
+                _number(summary.get(f"saturation_share_{model.name}")),
+            )
+            for model in record.config.score.reward_models
+        ),
+    )
+
+
+def _correlations(artifacts: Mapping[str, Artifact]) -> tuple[Correlation, ...]:
+    """PVar beside the other measures of a prompt's responses."""
+    table = artifacts["select"].rows(VARIANCE, PromptVariance)
+    responses = by_prompt(artifacts["sample"].rows(RESPONSES, Response))
+    sampled = [responses.get(row.prompt_id, []) for row in table]
+    measures: dict[str, list[float | None]] = {
+        "PVar": [row.pvar for row in table],
+        "reward gap": [row.reward_gap for row in table],
+        "reward variance": [row.reward_variance for row in table],
+        "model disagreement": [row.disagreement for row in table],
+        "mean length": [
+            fmean(each.num_tokens for each in rows) if rows else None for rows in sampled
+        ],
+        "distinct texts": [len({each.text for each in rows}) or None for rows in sampled],
+    }
+    known = {
+        name: [math.nan if value is None else value for value in values]
+        for name, values in measures.items()
+        if any(value is not None for value in values)
+    }
+    if len(known) < 2 or "PVar" not in known:
+        return ()
+    correlations = correlation_table(known)
+    return tuple(
+        Correlation(
+            name,
+            _finite(correlations.spearman[0, column]),
+            _finite(correlations.spearman_lower[0, column]),
+            _finite(correlations.spearman_upper[0, column]),
+            _finite(correlations.pearson[0, column]),
+            int(correlations.num_prompts[0, column]),
+        )
+        for column, name in enumerate(correlations.names)
+        if name != "PVar"
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _examples(
+    record: RunRecord, artifacts: Mapping[str, Artifact]
+) -> tuple[list[PromptExample], list[PromptExample]]:
+    """Prompts of highest and of lowest PVar, with the first reward model's rewards."""
+    table = artifacts["select"].rows(VARIANCE, PromptVariance)
+    ranked = sorted(
+        (row for row in table if row.pvar is not None),
+        key=lambda row: (-(row.pvar or 0.0), row.prompt_id),
+    )
+    prompts = {each.prompt_id: each for each in artifacts["ingest"].rows(PROMPTS, Prompt)}
+    responses = by_prompt(artifacts["sample"].rows(RESPONSES, Response))
+    model = record.config.score.reward_models[0].name
+    scores = {
+        each.response_id: each.reward for each in artifacts[f"score-{model}"].rows(SCORES, Score)
+    }
+    pairs = {each.prompt_id: each for each in artifacts["select"].rows(PAIRS, Pair)}
+
+    def example(row: PromptVariance) -> PromptExample:
+        pair = pairs.get(row.prompt_id)
+        answers = tuple(
+            ScoredResponse(each.text, scores.get(each.response_id), _role(each.text, pair))
+            for each in responses.get(row.prompt_id, ())
+        )
+        return PromptExample(prompts[row.prompt_id].messages, row.pvar, row.selected, answers)
+
+    return (
+        [example(row) for row in ranked[:NUM_EXAMPLES]],
+        [example(row) for row in ranked[::-1][:NUM_EXAMPLES]],
+    )
+
+
+def _role(text: str, pair: Pair | None) -> Literal["chosen", "rejected"] | None:
+    if pair is None:
+        return None
+    return "chosen" if text == pair.chosen else "rejected" if text == pair.rejected else None
+
+
+def _evaluation(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Evaluation:
+    summary = artifacts["evaluate"].manifest.summary
+    verdicts = artifacts["evaluate"].rows(VERDICTS, Verdict)
+    given = [each.preference for each in verdicts if each.preference is not None]
+    opponent = Pinned.parse(record.config.evaluate.opponent)
+    same = opponent.digest == Pinned.parse(record.config.policy).digest
+    return Evaluation(
+        win_rate=_number(summary.get("win_rate")),
+        ci_lower=_number(summary.get("win_rate_lower")),
+        ci_upper=_number(summary.get("win_rate_upper")),
+        confidence=record.config.evaluate.confidence,
+        num_judged=_whole(summary.get("num_judged")) or 0,
+        num_wanted=_whole(summary.get("num_wanted")) or 0,
+        judge=record.config.evaluate.judge.kind,
+        opponent="the model it started from" if same else opponent.location,
+        challenger_answers=_answer_figures(summary, "challenger"),
+        opponent_answers=_answer_figures(summary, "opponent"),
+        counts=Counts(
+            won=sum(value > 0.5 for value in given),
+            tied=sum(value == 0.5 for value in given),
+            lost=sum(value < 0.5 for value in given),
+        ),
+        circularity=refuse_circular_judge(
+            judge_identity(record.config.evaluate.judge),
+            [model.model_dump() for model in record.config.score.reward_models],
+            allowed=True,  # the configuration refused it already, unless it was allowed
+        ),
+    )
+
+
+def _answer_figures(summary: Mapping[str, object], role: str) -> AnswerFigures:
+    return AnswerFigures(
+        _number(summary.get(f"{role}_mean_length_tokens")),
+        _number(summary.get(f"{role}_ended_share")),
+    )
+
+
+def _samples(artifacts: Mapping[str, Artifact]) -> tuple[AnswerSample, ...]:
+    """First answers to the first prompts by id: chosen by nothing that favours a model."""
+    prompts = {each.prompt_id: each for each in artifacts["ingest"].rows(PROMPTS, Prompt)}
+    before = by_prompt(artifacts["answers-opponent"].rows(RESPONSES, Response))
+    after = by_prompt(artifacts["answers-challenger"].rows(RESPONSES, Response))
+    verdicts = by_prompt(artifacts["evaluate"].rows(VERDICTS, Verdict))
+    judged = {prompt_id for prompt_id, each in prompts.items() if not each.is_question}
+    both = sorted(before.keys() & after.keys() & judged)[:NUM_SAMPLES]
+    return tuple(
+        AnswerSample(
+            prompts[prompt_id].messages,
+            before[prompt_id][0].text,
+            after[prompt_id][0].text,
+            verdicts[prompt_id][0].preference if prompt_id in verdicts else None,
+        )
+        for prompt_id in both
+    )
+
+
+def _gate(record: RunRecord, promote: Artifact) -> Gate:
+    decision = read_decision(promote)
+    names = {
+        "win_rate_lower": "lower end of the win rate, above",
+        "coverage": "share of prompts judged, at least",
+        "ended_share": "share of answers that ended by themselves, at least",
+        "ability_change_lower": "lower end of the change of ability, at least",
+    }
+    command = f"pvar approve {decision.model_name} {decision.version} --note TEXT"
+    notes = {
+        "automatic": "",
+        "approval": f"Awaits approval: {command}." if decision.awaiting_approval else "",
+        "never": "Promotion is switched off (promote.mode = never).",
+    }
+    return Gate(
+        decision.promoted,
+        tuple(
+            GateCheck(names.get(name, name), value, bound, passed)
+            for name, value, bound, passed in decision.checks
+        ),
+        notes[record.config.promote.mode],
+    )
+
+
+def _links(record: RunRecord, wiring: Wiring) -> tuple[NamedLink, ...]:
+    links = []
+    uri = wiring.settings.mlflow_tracking_uri
+    if uri.startswith(("http://", "https://")) and "@" not in uri:
+        target = f"{uri.rstrip('/')}/#/experiments/{record.mlflow_experiment}/runs/"
+        links.append(NamedLink("MLflow run", target + record.mlflow_run))
+    else:
+        links.append(NamedLink("MLflow run", record.mlflow_run))
+    links.append(NamedLink("Artifact store", wiring.store.uri))
+    return tuple(links)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) else None

@@ -1,0 +1,1 @@
+"""Brings a stage to completion: artifacts, shards, leases, progress, lineage; knows no stage."""

@@ -1,0 +1,157 @@
+"""Reading a complete artifact: its manifest, its files (verified) and its tables.
+
+Sizes are checked against the store's listing whenever an artifact is about to be reused; SHA-256
+is checked on every byte that is read. A file that fails is discarded together with the promise
+that it was complete, so that running the stage again makes just that shard anew.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from pvar.artifacts import FileRecord, Manifest, Recipe, ShardRecord
+from pvar.errors import DamagedError, IncompleteError, NotFoundError
+from pvar.ports import Store
+from tasks.engine.tables import Record, read_table
+
+logger = logging.getLogger(__name__)
+
+_Document = TypeVar("_Document", Recipe, Manifest, ShardRecord)
+
+
+@dataclass(frozen=True)
+class ArtifactKeys:
+    """Where an artifact's objects lie in the store."""
+
+    stage: str
+    digest: str
+
+    @property
+    def root(self) -> str:
+        """`stage/digest`: how an artifact is called in logs, tags and commands."""
+        return f"{self.stage}/{self.digest}"
+
+    @property
+    def recipe(self) -> str:
+        """Written first."""
+        return f"{self.root}/recipe.json"
+
+    @property
+    def manifest(self) -> str:
+        """Written last."""
+        return f"{self.root}/manifest.json"
+
+    def record(self, shard: int) -> str:
+        """Record of one shard."""
+        return f"{self.root}/shards/{shard:05d}.json"
+
+    def lease(self, shard: int) -> str:
+        """Prefix of the leases on one shard."""
+        return f"{self.root}/leases/{shard:05d}"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact, and a local folder for the files that are read from it."""
+
+    store: Store
+    keys: ArtifactKeys
+    manifest: Manifest
+    cache: Path
+
+    def path(self, shard: ShardRecord, name: str) -> Path:
+        """Local, verified copy of one file of a shard."""
+        record = next(file for file in shard.files if file.name == name)
+        target = self.cache / self.keys.root / shard.folder / name
+        if not target.exists():
+            fetch_verified(self.store, self.keys, shard, record, target)
+        return target
+
+    def paths(self, name: str) -> Iterator[Path]:
+        """Local copies of the files of that name, one per shard, in shard order."""
+        for shard in self.manifest.shards:
+            yield self.path(shard, name)
+
+    def rows(self, name: str, record: type[Record]) -> list[Record]:
+        """All rows of a table, over its shards."""
+        return [row for path in self.paths(name) for row in read_table(path, record)]
+
+    def folder(self, name: str) -> Path:
+        """Local copy of a folder of files of a one-shard artifact (a model)."""
+        shard = self.manifest.shards[0]
+        for file in shard.files:
+            if file.name.startswith(f"{name}/"):
+                self.path(shard, file.name)
+        return self.cache / self.keys.root / shard.folder / name
+
+
+def open_artifact(store: Store, stage: str, digest: str, cache: Path) -> Artifact:
+    """The complete artifact of that name; IncompleteError if it is not (all) there."""
+    keys = ArtifactKeys(stage, digest)
+    manifest = read_document(store, keys.manifest, Manifest)
+    if manifest is None:
+        raise IncompleteError(
+            f"{keys.root} is not complete in {store.uri}: no manifest; run stage {stage} first"
+        )
+    return Artifact(store, keys, manifest, cache)
+
+
+def read_document(store: Store, key: str, kind: type[_Document]) -> _Document | None:
+    """A recipe, record or manifest; None if there is none; DamagedError if it cannot be read."""
+    try:
+        data = store.read(key)
+    except NotFoundError:
+        return None
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise DamagedError(
+            f"{store.uri}/{key} is not a {kind.__name__.lower()}: {error.errors()[0]['msg']}; "
+            "delete that object and run the stage again"
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch_verified(
+    store: Store, keys: ArtifactKeys, shard: ShardRecord, record: FileRecord, target: Path
+) -> None:
+    """Download a file and check it; a damaged one is discarded and DamagedError says so."""
+    key = f"{keys.root}/{shard.folder}/{record.name}"
+    partial = target.with_name(f"{target.name}.{uuid4().hex}.part")
+    found = None
+    try:
+        for _ in range(2):  # once more, in case the damage was done on the way here
+            try:
+                store.download(key, partial)
+            except NotFoundError:
+                continue
+            found = sha256_of(partial)
+            if found == record.sha256:
+                partial.replace(target)
+                return
+    finally:
+        partial.unlink(missing_ok=True)
+    discard_shard(store, keys, shard.index)
+    raise DamagedError(
+        f"{store.uri}/{key}: {'no such file' if found is None else f'sha256 is {found}'}, its "
+        f"record says {record.sha256}; shard {shard.index} of {keys.root} was discarded: `pvar "
+        f"run` makes it anew (or `pvar stage {keys.stage}`, and then what comes after it)"
+    )
+
+
+def discard_shard(store: Store, keys: ArtifactKeys, shard: int) -> None:
+    """Take back the promise that a shard, and so its artifact, is complete."""
+    logger.warning("%s: discarding shard %d", keys.root, shard)
+    store.delete(keys.manifest)
+    store.delete(keys.record(shard))

@@ -1,0 +1,169 @@
+"""What of a store nobody needs any more, and taking it away.
+
+An artifact is needed if somebody names it (a run, a model version), if a stage is at work on it (a
+live lease), or if something that is needed was made from it. Everything else is garbage, with what
+it was made from, unless that is needed elsewhere.
+
+An artifact goes manifest first and recipe last: one that is used at this moment is then incomplete
+(its reader says so, and running the stage again makes it anew), and a deletion that is killed
+leaves what the next one finds. What was made from others goes before them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime
+from graphlib import TopologicalSorter
+from itertools import groupby
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from pvar.errors import NotFoundError
+from pvar.ports import ObjectInfo, Store
+from tasks.engine.lease import LeaseRecord
+from tasks.engine.lineage import Lineage
+
+
+class Garbage(NamedTuple):
+    """An artifact that nobody needs."""
+
+    root: str
+    num_bytes: int
+    num_objects: int
+    modified: datetime
+    """Change of its newest object."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be deleted."""
+
+    artifacts: tuple[Garbage, ...]
+    """In the order of their deletion."""
+    stale_leases: tuple[ObjectInfo, ...]
+    """Leases of artifacts that stay, which no process can need."""
+    num_needed: int
+    """Artifacts that stay."""
+
+
+def plan_gc(
+    store: Store,
+    lineage: Lineage,
+    stages: Sequence[str],
+    named: Set[str],
+    now: datetime,
+    *,
+    caches: Sequence[str] = (),
+) -> Plan:
+    """Find the garbage among the artifacts of `stages` and `caches`; `named` are `stage/digest`.
+
+    A cache, which nobody names, is needed for as long as all that it was made from is.
+    """
+    objects = {
+        root: infos for stage in (*stages, *caches) for root, infos in _by_artifact(store, stage)
+    }
+    leased = {root for root, infos in objects.items() if _is_leased(store, infos, now)}
+    needed = _with_inputs(named | leased, lineage) & objects.keys()
+    needed |= {
+        root
+        for root in objects
+        if root.partition("/")[0] in caches
+        and (made_from := _inputs(root, lineage))
+        and all(each in needed for each in made_from if each in objects)
+    }
+    return Plan(
+        artifacts=tuple(
+            Garbage(
+                root,
+                sum(info.num_bytes for info in objects[root]),
+                len(objects[root]),
+                max(info.modified for info in objects[root]),
+            )
+            for root in _dependents_first(objects.keys() - needed, lineage)
+        ),
+        stale_leases=tuple(
+            info
+            for root in sorted(needed - leased)
+            for info in _stale(objects[root], is_complete=_is_complete(root, lineage))
+        ),
+        num_needed=len(needed),
+    )
+
+
+def delete_artifact(store: Store, root: str, now: datetime) -> bool:
+    """Delete all objects of an artifact; False (and nothing is done) if it is leased by now."""
+    infos = list(store.list(f"{root}/"))
+    if _is_leased(store, infos, now):
+        return False
+    rank = {f"{root}/manifest.json": 0, f"{root}/recipe.json": 2}
+    for info in sorted(infos, key=lambda info: rank.get(info.key, 1)):
+        store.delete(info.key)
+    return True
+
+
+def _by_artifact(store: Store, stage: str) -> Iterator[tuple[str, list[ObjectInfo]]]:
+    for root, infos in groupby(store.list(f"{stage}/"), lambda info: _root(info.key)):
+        if root:
+            yield root, list(infos)
+
+
+def _root(key: str) -> str:
+    """`stage/digest` of an artifact's object; empty for others."""
+    stage, _, rest = key.partition("/")
+    digest, separator, _ = rest.partition("/")
+    return f"{stage}/{digest}" if separator else ""
+
+
+def _leases(infos: Sequence[ObjectInfo]) -> list[list[ObjectInfo]]:
+    """The lease objects of each shard, oldest first: their names are numbers."""
+    leases = sorted(info for info in infos if info.key.split("/")[2] == "leases")
+    return [list(each) for _, each in groupby(leases, lambda info: info.key.rpartition("/")[0])]
+
+
+def _is_leased(store: Store, infos: Sequence[ObjectInfo], now: datetime) -> bool:
+    return any(_is_live(store, each[-1].key, now) for each in _leases(infos))
+
+
+def _is_live(store: Store, key: str, now: datetime) -> bool:
+    """Whether a holder may be at work. A killed one counts until its lease expires."""
+    try:
+        record = LeaseRecord.model_validate_json(store.read(key))
+    except NotFoundError:
+        return False
+    except ValidationError:
+        return True  # not ours to judge
+    return not record.is_released and record.expires_at > now
+
+
+def _stale(infos: Sequence[ObjectInfo], *, is_complete: bool) -> list[ObjectInfo]:
+    """Past holders' leases; the last one too where no work is left (its number may come back)."""
+    return [info for each in _leases(infos) for info in (each if is_complete else each[:-1])]
+
+
+def _is_complete(root: str, lineage: Lineage) -> bool:
+    entry = lineage.entries.get(root)
+    return entry is not None and entry.state == "complete"
+
+
+def _with_inputs(roots: Set[str], lineage: Lineage) -> set[str]:
+    """The artifacts, and everything that they were made from."""
+    needed: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        root = waiting.pop()
+        if root not in needed:
+            needed.add(root)
+            waiting += _inputs(root, lineage)
+    return needed
+
+
+def _dependents_first(roots: Set[str], lineage: Lineage) -> list[str]:
+    graph: Mapping[str, list[str]] = {
+        root: [each for each in _inputs(root, lineage) if each in roots] for root in sorted(roots)
+    }
+    return list(TopologicalSorter(graph).static_order())[::-1]
+
+
+def _inputs(root: str, lineage: Lineage) -> list[str]:
+    entry = lineage.entries.get(root)
+    return [] if entry is None else [link.ref for link in entry.made_from]

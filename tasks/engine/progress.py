@@ -1,0 +1,29 @@
+"""How far an artifact is, from what the store holds; nothing is run or changed."""
+
+from typing import NamedTuple
+
+from pvar.artifacts import Manifest, Recipe
+from pvar.ports import Store
+from tasks.engine.artifact import ArtifactKeys, read_document
+
+
+class Progress(NamedTuple):
+    """State of an artifact, as shown to people."""
+
+    state: str
+    """complete, missing, or how many shards are there."""
+    rows: str | None
+
+
+def progress_of(store: Store, keys: ArtifactKeys) -> Progress:
+    """Look at the manifest, else at the recipe and the shards' records."""
+    manifest = read_document(store, keys.manifest, Manifest)
+    if manifest is not None:
+        accounts = manifest.accounts
+        return Progress("complete", f"{accounts.rows_in} in, {accounts.rows_out} out")
+    recipe = read_document(store, keys.recipe, Recipe)
+    if recipe is None:
+        return Progress("missing", None)
+    keys_there = {info.key for info in store.list(f"{keys.root}/shards/")}
+    done = sum(keys.record(shard.index) in keys_there for shard in recipe.shards)
+    return Progress(f"{done} of {len(recipe.shards)} shards", None)

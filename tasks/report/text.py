@@ -1,0 +1,243 @@
+"""The report's sentences: the headline, and what a careful reader should know about the numbers."""
+
+import math
+from typing import Literal, NamedTuple
+
+from pvar.evaluation.paired import Interval
+from pvar.gate import ABILITY_NOT_MEASURED
+from tasks.report.data import Ability, Evaluation, Gate, PvarDistribution, ReportData
+
+Tone = Literal["good", "bad", "neutral"]
+
+NBSP = "\N{NO-BREAK SPACE}"
+
+NOTABLE_LENGTH_CHANGE = 0.25
+"""Relative change of the mean answer length from which it is pointed out."""
+NOTABLE_ENDED_CHANGE = 0.05
+"""Loss in the share of answers that end by themselves from which it is pointed out."""
+NOTABLE_SATURATION = 0.1
+"""Share of saturated response pairs from which it is pointed out."""
+
+
+class Headline(NamedTuple):
+    """The outcome in a word and in a sentence."""
+
+    word: str
+    tone: Tone
+    sentence: str
+    """Begins with the word."""
+
+
+class Remark(NamedTuple):
+    """Something that makes the result more or less trustworthy."""
+
+    tone: Tone
+    text: str
+
+
+def is_missing(value: object) -> bool:
+    """A number that could not be had: None, NaN or infinite."""
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share as text; never rounded to 0 or 100 % unless it is exactly that."""
+    if decimals == 0 and (0 < share < 0.01 or 0.99 < share < 1):
+        decimals = 1
+    return f"{minus(f'{100 * share:.{decimals}f}')}{NBSP}%"
+
+
+def exact_percent(share: float) -> str:
+    """A share with up to two decimals, for comparing it with a bound."""
+    return f"{minus(f'{100 * share:.2f}'.rstrip('0').rstrip('.'))}{NBSP}%"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with that many significant digits."""
+    return minus(f"{value:.{digits}g}")
+
+
+def count(value: int) -> str:
+    """A whole number with its thousands apart."""
+    return f"{value:,}".replace(",", NBSP)
+
+
+def duration(seconds: float) -> str:
+    """A time span as people say it: 0.4 s, 12 s, 2 min 5 s, 1 h 3 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}{NBSP}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}{NBSP}h {minutes}{NBSP}min"
+    return f"{minutes}{NBSP}min {rest}{NBSP}s" if minutes else f"{rest}{NBSP}s"
+
+
+def minus(text: str) -> str:
+    """The typographic minus sign in place of the hyphen."""
+    return text.replace("-", "−")
+
+
+def headline(data: ReportData) -> Headline:
+    """Did it work? In one sentence."""
+    if data.failure is not None:
+        reason = data.failure.message.strip().partition("\n")[0]
+        return Headline("Failed", "bad", f"Failed in {data.failure.stage}: {reason}")
+    word, tone = _outcome(data)
+    if data.evaluation is not None:
+        return Headline(word, tone, f"{word}: {_comparison(data.evaluation)}")
+    reached = [row.node for row in data.stages if row.artifact is not None]
+    until = f"the run ends after {reached[-1]}" if reached else "no stage has been completed"
+    return Headline(word, tone, f"{word}: {until}; nothing was evaluated.")
+
+
+def _outcome(data: ReportData) -> tuple[str, Tone]:
+    if data.gate is None:
+        return ("No verdict" if data.evaluation is None else "Not decided"), "neutral"
+    return ("Promoted", "good") if data.gate.promoted else ("Not promoted", "bad")
+
+
+def refusal(gate: Gate) -> str:
+    """Why the gate did not open: the checks that failed and the gate's note; empty if it did."""
+    if gate.promoted:
+        return ""
+    failed = "; ".join(
+        f"{check.check} {_or_missing(check.bound)} (it is {_or_missing(check.value)})"
+        for check in gate.checks
+        if not check.passed
+    )
+    return " ".join(part for part in (f"Not met: {failed}." if failed else "", gate.note) if part)
+
+
+def _or_missing(share: float | None) -> str:
+    return "missing" if share is None or is_missing(share) else exact_percent(share)
+
+
+def _comparison(result: Evaluation) -> str:
+    if result.win_rate is None or is_missing(result.win_rate):
+        return f"none of {count(result.num_wanted)} held-out prompts has a verdict."
+    return (
+        f"the new model wins {percent(result.win_rate)}{interval(result)} of "
+        f"{count(result.num_judged)} held-out prompts against {result.opponent}."
+    )
+
+
+def interval(result: Evaluation) -> str:
+    """` (66–76 %)`, or nothing if an end is missing."""
+    ends = _ends(result)
+    if ends is None:
+        return ""
+    return f" ({percent(ends.lower).removesuffix(f'{NBSP}%')}–{percent(ends.upper)})"
+
+
+def _ends(result: Evaluation) -> Interval | None:
+    lower, upper = result.ci_lower, result.ci_upper
+    if lower is None or upper is None or is_missing(lower) or is_missing(upper):
+        return None
+    return Interval(lower, upper)
+
+
+def remarks(data: ReportData) -> list[Remark]:
+    """Can it be trusted? What speaks for and against the result."""
+    found: list[Remark | None] = []
+    if data.evaluation is not None:
+        found += [_on_interval(data.evaluation), _on_coverage(data.evaluation)]
+        found += [_on_length(data.evaluation), _on_endings(data.evaluation)]
+        found.append(_on_ability(data.ability))
+        if data.evaluation.circularity is not None:
+            found.append(Remark("bad", data.evaluation.circularity))
+    if data.distribution is not None:
+        found += [_on_saturation(data.distribution), _on_ties(data.distribution)]
+    return [remark for remark in found if remark is not None]
+
+
+def _on_interval(result: Evaluation) -> Remark:
+    ends = _ends(result)
+    if ends is None:
+        return Remark("bad", "The win rate has no interval.")
+    level = f"{percent(result.confidence)} interval"
+    if ends.lower > 0.5:
+        return Remark("good", f"The whole {level} lies above even: more than chance.")
+    if ends.upper < 0.5:
+        return Remark("bad", f"The whole {level} lies below even: the new model is worse.")
+    return Remark("bad", f"The {level} includes even: the difference can be chance.")
+
+
+def _on_coverage(result: Evaluation) -> Remark:
+    judged, wanted = count(result.num_judged), count(result.num_wanted)
+    if result.num_judged < result.num_wanted:
+        return Remark("bad", f"Only {judged} of {wanted} held-out prompts have a verdict.")
+    return Remark("good", f"All {wanted} held-out prompts have a verdict.")
+
+
+def _on_length(result: Evaluation) -> Remark | None:
+    before, after = result.opponent_answers.mean_tokens, result.challenger_answers.mean_tokens
+    if not before or after is None or is_missing(before) or is_missing(after):
+        return None
+    change = after / before - 1
+    if abs(change) < NOTABLE_LENGTH_CHANGE:
+        return Remark("good", "The answers are about as long as before.")
+    word = "longer" if change > 0 else "shorter"
+    return Remark(
+        "bad", f"The new answers are {percent(abs(change))} {word}: length can sway a judge."
+    )
+
+
+def _on_endings(result: Evaluation) -> Remark | None:
+    before, after = result.opponent_answers.ended_share, result.challenger_answers.ended_share
+    if before is None or after is None or is_missing(before) or is_missing(after):
+        return None
+    tone: Tone = "bad" if before - after > NOTABLE_ENDED_CHANGE else "good"
+    return Remark(
+        tone, f"{percent(after)} of the new answers end by themselves, {percent(before)} before."
+    )
+
+
+def _on_ability(ability: Ability | None) -> Remark:
+    if ability is None:
+        return Remark("neutral", f"{ABILITY_NOT_MEASURED.capitalize()}.")
+    if ability.change is None or ability.ci_lower is None or ability.ci_upper is None:
+        return Remark("bad", "No ability question was answered by both models.")
+    tone: Tone = "neutral"
+    says = "The change of ability can be chance"
+    if ability.ci_upper < 0:
+        tone, says = "bad", "Ability fell"
+    elif ability.ci_lower > 0:
+        tone, says = "good", "Ability rose"
+    return Remark(
+        tone,
+        f"{says}: {_or_missing(ability.after)} of {count(ability.num_questions)} questions are "
+        f"answered right, {_or_missing(ability.before)} before: {ability_change_text(ability)}.",
+    )
+
+
+def ability_change_text(ability: Ability) -> str:
+    """`−3 points (−12 to +6)`, of a hundred; empty where it is missing."""
+    change, lower, upper = ability.change, ability.ci_lower, ability.ci_upper
+    if change is None or lower is None or upper is None:
+        return ""
+    return f"{_points(change)}{NBSP}points ({_points(lower)} to {_points(upper)})"
+
+
+def _points(change: float) -> str:
+    points = round(100 * change)
+    return minus(f"{points:+d}") if points else "0"
+
+
+def _on_saturation(pvar: PvarDistribution) -> Remark | None:
+    for scale in pvar.scales:
+        share = scale.saturation_share
+        if share is not None and share > NOTABLE_SATURATION:
+            return Remark(
+                "bad",
+                f"{percent(share)} of the response pairs are saturated under {scale.name}: "
+                "among them PVar cannot tell prompts apart; a larger reward scale would.",
+            )
+    return None
+
+
+def _on_ties(pvar: PvarDistribution) -> Remark | None:
+    ties = pvar.num_tied_at_cut
+    if ties is None or ties < 2:
+        return None
+    return Remark("bad", f"{count(ties)} prompts tie at the cut; their ids decided among them.")

@@ -1,0 +1,1 @@
+"""New preference data: which files arrived, and the log of batches made of them."""

@@ -1,0 +1,181 @@
+"""The log of batches: which files were given to which run, and how that ended.
+
+    retrain/data/{digest}.jsonl.gz             rows of a batch, put before its record
+    retrain/batches/000001/batch.json          put once: from then on its files are used
+    retrain/batches/000001/attempt-1.json      one per run, put before it starts
+    retrain/batches/000001/done.json           put once: the run that succeeded
+
+The numbers make it a log with one winner per entry: who adds a batch has read all earlier ones, and
+puts the next number only if nobody has. Of two runs at the same moment one loses, reads the
+winner's entry, and finds its files used. A run that dies before the entry has used nothing; one
+that dies after it has left a batch that is not done, which the next run takes up. So a file is in
+exactly one batch, without a second record per file that could disagree with this one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from pvar.digest import digest
+from pvar.errors import DamagedError
+from pvar.incoming_rows import parse_row, to_fields
+from pvar.ports import Store
+from pvar.records import Prompt
+from pvar.retrain_decision import Batch
+from tasks.retraining.incoming_files import GoodFile, RowReader
+
+_BATCHES = "retrain/batches"
+
+
+class RowFiles(NamedTuple):
+    """How local files of rows are read and written."""
+
+    read: RowReader
+    write: Callable[[Path, Iterable[Mapping[str, object]]], int]
+
+
+class Attempt(BaseModel):
+    """A run of a batch. That it died need not be recorded: it is recorded that it began."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    started_at: AwareDatetime
+    error: str | None = None
+    """Why it failed; None while it runs, and for good if it was killed."""
+
+
+class Success(BaseModel):
+    """The run that a batch came to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    finished_at: AwareDatetime
+    run: str
+
+
+_Document = TypeVar("_Document", Batch, Attempt, Success)
+
+
+def read_batches(store: Store) -> list[Batch]:
+    """All batches, oldest first."""
+    keys = [info.key for info in store.list(f"{_BATCHES}/")]
+    return [_read(store, key, Batch) for key in keys if key.endswith("/batch.json")]
+
+
+def attempts_of(store: Store, batch: Batch) -> list[Attempt]:
+    """The runs of a batch, oldest first. Of a batch that is not done, none has succeeded."""
+    keys = [info.key for info in store.list(f"{_folder(batch.number)}/attempt-")]
+    return sorted((_read(store, key, Attempt) for key in keys), key=lambda each: each.number)
+
+
+def is_done(store: Store, batch: Batch) -> bool:
+    """Whether a run of the batch succeeded."""
+    return any(store.list(f"{_folder(batch.number)}/done.json"))
+
+
+def add_batch(
+    store: Store,
+    good: Sequence[GoodFile],
+    batches: Sequence[Batch],
+    *,
+    reasons: Sequence[str],
+    now: datetime,
+    row_files: RowFiles,
+    scratch: Path,
+) -> Batch | None:
+    """Make the next batch after `batches`; None if somebody else added one since they were read.
+
+    `good` holds the files that no batch has; at least one of them must have new content.
+    """
+    fresh, duplicates = split_duplicates(good, batches)
+    data = _write_data(store, fresh, row_files, scratch)
+    batch = Batch(
+        number=len(batches) + 1,
+        created_at=now,
+        data=data,
+        files=tuple(each.file for each in fresh),
+        duplicates=tuple(each.file for each in duplicates),
+        reasons=tuple(reasons),
+    )
+    key = f"{_folder(batch.number)}/batch.json"
+    return batch if store.create(key, _to_json(batch)) else None
+
+
+def split_duplicates(
+    good: Sequence[GoodFile], batches: Sequence[Batch]
+) -> tuple[list[GoodFile], list[GoodFile]]:
+    """Files with new content, and those whose content another file had first."""
+    seen = {file.sha256 for batch in batches for file in batch.files}
+    fresh: list[GoodFile] = []
+    duplicates: list[GoodFile] = []
+    for each in good:
+        (duplicates if each.file.sha256 in seen else fresh).append(each)
+        seen.add(each.file.sha256)
+    return fresh, duplicates
+
+
+def begin_attempt(store: Store, batch: Batch, now: datetime) -> Attempt:
+    """Keep that a run of the batch begins. It counts unless it succeeds or is taken back."""
+    earlier = attempts_of(store, batch)
+    attempt = Attempt(number=earlier[-1].number + 1 if earlier else 1, started_at=now)
+    store.write(_attempt_key(batch, attempt), _to_json(attempt))
+    return attempt
+
+
+def record_failure(store: Store, batch: Batch, attempt: Attempt, error: str) -> None:
+    """Keep why a run failed."""
+    failed = attempt.model_copy(update={"error": error})
+    store.write(_attempt_key(batch, attempt), _to_json(failed))
+
+
+def take_back(store: Store, batch: Batch, attempt: Attempt) -> None:
+    """Count a run as if it had not begun."""
+    store.delete(_attempt_key(batch, attempt))
+
+
+def record_success(store: Store, batch: Batch, run: str, now: datetime) -> None:
+    """Keep which run the batch came to; the first one counts."""
+    success = Success(finished_at=now, run=run)
+    store.create(f"{_folder(batch.number)}/done.json", _to_json(success))
+
+
+def _write_data(store: Store, files: Sequence[GoodFile], row_files: RowFiles, scratch: Path) -> str:
+    """One object with the rows of all files; the same files make the same object."""
+    name = f"{digest([each.file.sha256 for each in files])}.jsonl.gz"
+    row_files.write(scratch / name, map(to_fields, _prompts(files, row_files.read)))
+    store.upload(scratch / name, f"retrain/data/{name}")
+    return f"retrain/data/{name}"
+
+
+def _prompts(files: Iterable[GoodFile], read: RowReader) -> Iterator[Prompt]:
+    for each in files:
+        for row in read(each.path):
+            parsed = parse_row(row, each.file.key)
+            if isinstance(parsed, Prompt):
+                yield parsed
+
+
+def _attempt_key(batch: Batch, attempt: Attempt) -> str:
+    return f"{_folder(batch.number)}/attempt-{attempt.number}.json"
+
+
+def _folder(number: int) -> str:
+    return f"{_BATCHES}/{number:06d}"
+
+
+def _to_json(document: BaseModel) -> bytes:
+    return document.model_dump_json(indent=1).encode() + b"\n"
+
+
+def _read(store: Store, key: str, kind: type[_Document]) -> _Document:
+    try:
+        return kind.model_validate_json(store.read(key))
+    except ValidationError as error:
+        raise DamagedError(
+            f"{store.uri}/{key} is not a {kind.__name__.lower()}: {error.errors()[0]['msg']}; "
+            "restore it from a backup: without it, the files of this batch count as new"
+        ) from error

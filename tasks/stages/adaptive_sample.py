@@ -1,0 +1,182 @@
+"""Stage sample in two rounds: the rest of the responses only for the promising prompts.
+
+The first round is an artifact of its own (few responses for every prompt), and so are its scores.
+This artifact holds the responses of both rounds for the promising prompts and none for the others,
+so that what comes after need not know of rounds. The others are left out because their PVar is that
+of a few responses: the luckiest of them would push aside better prompts, whose luck the second
+round has taken back.
+Which prompts are promising follows from the first round alone (`pvar/adaptive.py`), so every
+worker and every rerun comes to the same plan.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pvar.accounts import Accounts
+from pvar.adaptive import choose_prompts
+from pvar.artifacts import ShardSpec, Summary
+from pvar.combine import CombinationRule
+from pvar.config import SelectConfig
+from pvar.digest import response_id
+from pvar.records import Response
+from tasks.engine.artifact import Artifact
+from tasks.engine.stage import Job, Stage, Work
+from tasks.engine.tables import RejectedRow, by_prompt, write_table
+from tasks.stages.reward_matrix import measure, read_rewards
+from tasks.stages.sample import (
+    REJECTED,
+    RESPONSES,
+    SAMPLE,
+    SampleSpec,
+    draw_responses,
+    open_sampler,
+    plan_prompts,
+    response_order,
+    sampling_format,
+    shard_seed,
+    summarise_responses,
+    wanted_prompts,
+)
+
+SECOND_ROUND = "second round"
+"""Sets the seeds of the second round apart: else it would repeat the first."""
+
+
+class AdaptiveSampleSpec(SampleSpec):
+    """What decides the responses; `num_responses` counts those of both rounds."""
+
+    first_responses: int
+    second_round_share: float
+    reward_models: tuple[str, ...]
+    """Names of the score inputs that promise is measured by."""
+    reward_scale: float | Literal["spread"]
+    keep_truncated: bool
+    missing_eos_penalty: float
+    combination: CombinationRule
+    """How several reward models make the PVar that promise is measured by."""
+
+
+def promising_prompts(job: Job[AdaptiveSampleSpec]) -> frozenset[str]:
+    """Ids of the prompts that get the rest; never one that was rejected in the first round."""
+    spec = job.spec
+    settings = SelectConfig(
+        reward_scale=spec.reward_scale,
+        keep_truncated=spec.keep_truncated,
+        missing_eos_penalty=spec.missing_eos_penalty,
+        combination=spec.combination,
+    )
+    rewards = read_rewards(job.inputs, spec.reward_models, settings)
+    answered = by_prompt(rewards.responses)
+    num_sampled = [
+        len(answered.get(prompt.prompt_id, ())) or spec.num_responses for prompt in rewards.prompts
+    ]
+    chosen = choose_prompts(
+        measure(rewards, settings).pvar,
+        num_scored=np.isfinite(rewards.scaled).sum(axis=1),
+        num_sampled=np.array(num_sampled),
+        max_responses=spec.num_responses,
+        num_new=max(1, round(spec.second_round_share * len(answered))),
+    )
+    return frozenset(
+        prompt.prompt_id
+        for prompt, is_chosen in zip(rewards.prompts, chosen, strict=True)
+        if is_chosen
+    )
+
+
+@contextmanager
+def _open_worker(job: Job[AdaptiveSampleSpec]) -> Iterator[Work]:
+    spec, prompts = job.spec, wanted_prompts(job)
+    promising = promising_prompts(job)
+    first = by_prompt(job.inputs["responses"].rows(RESPONSES, Response))
+    rejected_before = job.inputs["responses"].rows(REJECTED, RejectedRow)
+    num_more = spec.num_responses - spec.first_responses
+    with open_sampler(job) as sampler:
+
+        def sample(shard: ShardSpec, folder: Path) -> Accounts:
+            here = prompts[shard.start : shard.stop]
+            again = [prompt for prompt in here if prompt.prompt_id in promising]
+            seed = shard_seed(spec.seed, shard.index, SECOND_ROUND)
+            more, rejected_again = draw_responses(sampler, again, num_more, seed)
+            responses = [each for prompt in again for each in first[prompt.prompt_id]]
+            responses += (_numbered_after(each, spec.first_responses) for each in more)
+            responses.sort(key=response_order(here))
+            write_table(folder / RESPONSES, responses, Response)
+            ids = {prompt.prompt_id for prompt in here}
+            rejected_first = [row for row in rejected_before if row.row_id in ids]
+            write_table(folder / REJECTED, rejected_first + rejected_again, RejectedRow)
+            return _accounts(
+                spec,
+                len(responses),
+                num_prompts=len(here),
+                num_again=len(again),
+                rejected_first=rejected_first,
+                rejected_again=rejected_again,
+            )
+
+        yield sample
+
+
+def _numbered_after(response: Response, first_responses: int) -> Response:
+    index = first_responses + response.sample_index
+    return response._replace(
+        sample_index=index, response_id=response_id(response.prompt_id, index, response.text)
+    )
+
+
+def _accounts(
+    spec: AdaptiveSampleSpec,
+    num_responses: int,
+    *,
+    num_prompts: int,
+    num_again: int,
+    rejected_first: Sequence[RejectedRow],
+    rejected_again: Sequence[RejectedRow],
+) -> Accounts:
+    """In responses: a prompt that is not promising, or that the first round rejected, counts K.
+
+    One that only the second round rejects keeps its first ones and counts what it was asked for.
+    """
+    wanted = num_prompts * spec.num_responses
+    reasons: Counter[str] = Counter()
+    for row in rejected_first:
+        reasons[row.rule] += spec.num_responses
+    for row in rejected_again:
+        reasons[row.rule] += spec.num_responses - spec.first_responses
+    num_not_promising = num_prompts - num_again - len(rejected_first)
+    reasons["not_promising"] += num_not_promising * spec.num_responses
+    if missing := wanted - num_responses - reasons.total():
+        reasons["not_answered"] += missing
+    kept = {rule: count for rule, count in sorted(reasons.items()) if count}
+    return Accounts(rows_in=wanted, rows_out=num_responses, rejected=kept)
+
+
+def _summarise(job: Job[AdaptiveSampleSpec], artifact: Artifact) -> Summary:
+    summary = summarise_responses(job, artifact)
+    first = job.inputs["responses"].manifest.accounts
+    responses = artifact.rows(RESPONSES, Response)
+    in_second_round = sum(each.sample_index >= job.spec.first_responses for each in responses)
+    num_drawn = first.rows_out + in_second_round
+    num_answerable = first.rows_out / job.spec.first_responses
+    return {
+        **summary,
+        "num_drawn": num_drawn,
+        "drawn_share": num_drawn / (num_answerable * job.spec.num_responses),
+    }
+
+
+ADAPTIVE_SAMPLE = Stage(
+    name="sample",
+    description=SAMPLE.description,
+    version=1,
+    plan=plan_prompts,
+    open_worker=_open_worker,
+    summarise=_summarise,
+    unit="prompts",
+    number_format=sampling_format,
+)

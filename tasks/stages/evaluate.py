@@ -1,0 +1,248 @@
+"""Stage evaluate: challenger against opponent on the same held-out prompts.
+
+Every pair of answers is shown to the judge in both orders, which cancels position bias, or in one
+drawn by a coin (`tasks/stages/judge_pairs.py`). The interval is a prompt-clustered bootstrap over
+prompts (`pvar.evaluation.paired`).
+
+Ability questions are held out too, but no judge sees them: what both models answered is compared
+with the accepted answers (`pvar.evaluation.ability`), a figure beside the win rate.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from pvar.accounts import Accounts
+from pvar.artifacts import ShardSpec, Summary
+from pvar.evaluation.ability import ability_change, share_right
+from pvar.evaluation.paired import paired_win_rate
+from pvar.judge_config import JudgeConfig
+from pvar.judging import JudgeBudget, MeteredJudge
+from pvar.number_format import NumberFormat
+from pvar.records import Comparison, Prompt, Response, Verdict
+from pvar.reward_config import in_format, reward_format
+from tasks.engine.artifact import Artifact
+from tasks.engine.stage import Job, Stage, Work
+from tasks.engine.tables import JudgedShowing, by_prompt, write_table
+from tasks.stages.ingest import PROMPTS
+from tasks.stages.judge_pairs import judge_pairs
+from tasks.stages.sample import RESPONSES
+from tasks.stages.score import model_folders
+from tasks.stages.verdict_cache import VerdictCache
+
+VERDICTS = "verdicts.parquet"
+SHOWINGS = "showings.parquet"
+ABILITY_FIGURES = (
+    "ability", "opponent_ability",
+    "ability_change", "ability_change_lower", "ability_change_upper",
+)  # fmt: skip
+"""Of the summary, beside `num_ability_questions`; all None where the source has no questions."""
+
+
+class EvaluateSpec(BaseModel):
+    """What decides the result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    judge: JudgeConfig
+    orders: Literal["both", "seeded"]
+    confidence: float
+    seed: int
+    required_coverage: float = Field(exclude=True)
+    """Below it there is no result: the stage fails, and keeps what was judged."""
+
+
+def comparisons(job: Job[EvaluateSpec]) -> list[Comparison]:
+    """The k-th answers of both models to a prompt: opponent first, challenger second."""
+    opponent = by_prompt(job.inputs["opponent"].rows(RESPONSES, Response))
+    challenger = by_prompt(job.inputs["challenger"].rows(RESPONSES, Response))
+    return [
+        Comparison(prompt.prompt_id, prompt.messages, theirs.text, ours.text)
+        for prompt in _judged(_held_out(job))
+        for theirs, ours in zip(
+            opponent.get(prompt.prompt_id, ()), challenger.get(prompt.prompt_id, ()), strict=False
+        )
+    ]
+
+
+def _held_out(job: Job[EvaluateSpec]) -> list[Prompt]:
+    rows = job.inputs["prompts"].rows(PROMPTS, Prompt)
+    return [prompt for prompt in rows if prompt.split == "eval"]
+
+
+def _judged(prompts: Sequence[Prompt]) -> list[Prompt]:
+    return [prompt for prompt in prompts if not prompt.is_question]
+
+
+def _number_format(job: Job[EvaluateSpec]) -> NumberFormat | None:
+    """What a judge that is a reward model computes in."""
+    judge = job.spec.judge
+    choice = reward_format(judge.reward_model) if judge.kind == "reward_model" else None
+    return None if choice is None else job.ports.number_format(choice, learns=False)
+
+
+def _judge_in_format(job: Job[EvaluateSpec]) -> JudgeConfig:
+    judge = job.spec.judge
+    if judge.kind != "reward_model":
+        return judge
+    reward_model = in_format(judge.reward_model, job.number_format)
+    return judge.model_copy(update={"reward_model": reward_model})
+
+
+@contextmanager
+def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
+    folders = model_folders(job.spec.judge, job.ports)
+    judge = job.ports.judge(_judge_in_format(job), folders, job.runtime)
+
+    def evaluate(_: ShardSpec, folder: Path) -> Accounts:
+        result = judge_pairs(
+            judge,
+            comparisons(job),
+            # What is computed in no time is not worth an object of its own for every verdict.
+            cache=VerdictCache(job.ports.store) if isinstance(judge, MeteredJudge) else None,
+            budget=JudgeBudget(job.runtime.judge_max_calls, job.runtime.judge_max_usd),
+            min_coverage=job.spec.required_coverage,
+            orders=job.spec.orders,
+            seed=job.spec.seed,
+            progress=job.progress,
+        )
+        verdicts = result.final_verdicts()
+        write_table(folder / VERDICTS, verdicts, Verdict)
+        write_table(
+            folder / SHOWINGS,
+            [
+                JudgedShowing(pair.prompt_id, *showing)
+                for pair in result.pairs
+                for showing in pair.showings
+            ],
+            JudgedShowing,
+        )
+        missing = len(verdicts) - result.num_judged
+        return Accounts(
+            rows_in=len(verdicts),
+            rows_out=result.num_judged,
+            rejected={"no_verdict": missing} if missing else {},
+        )
+
+    yield evaluate
+
+
+def preferences(
+    prompts: list[Prompt], verdicts: list[Verdict], num_answers: int
+) -> NDArray[np.float64]:
+    """Challenger's preference per prompt and answer, (num_prompts, num_answers); NaN is missing.
+
+    Ability questions among the held-out `prompts` are left out: they are not for the judge.
+    """
+    verdicts_of, judged = by_prompt(verdicts), _judged(prompts)
+    table = np.full((len(judged), max(num_answers, 1)), np.nan)
+    for row, prompt in enumerate(judged):
+        for column, verdict in enumerate(verdicts_of.get(prompt.prompt_id, ())):
+            if verdict.preference is not None:
+                table[row, column] = verdict.preference
+    return table
+
+
+def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
+    prompts = _held_out(job)
+    verdicts = artifact.rows(VERDICTS, Verdict)
+    most = max((len(rows) for rows in by_prompt(verdicts).values()), default=1)
+    result = paired_win_rate(
+        preferences(prompts, verdicts, most), confidence=job.spec.confidence, seed=job.spec.seed
+    )
+    return {
+        "win_rate": _number(result.win_rate),
+        "win_rate_lower": _number(result.ci_lower),
+        "win_rate_upper": _number(result.ci_upper),
+        "num_judged": result.num_judged,
+        "num_wanted": result.num_wanted,
+        "coverage": result.coverage,
+        "position_consistency": position_consistency(artifact.rows(SHOWINGS, JudgedShowing)),
+        **_answers("challenger", job, prompts),
+        **_answers("opponent", job, prompts),
+        **_ability(job, [prompt for prompt in prompts if prompt.is_question]),
+    }
+
+
+def _answers(role: str, job: Job[EvaluateSpec], prompts: Sequence[Prompt]) -> Summary:
+    """Lengths and endings of the answers that are judged."""
+    judged = {prompt.prompt_id for prompt in _judged(prompts)}
+    answers = job.inputs[role].rows(RESPONSES, Response)
+    responses = [each for each in answers if each.prompt_id in judged]
+    if not responses:
+        return {f"{role}_mean_length_characters": None, f"{role}_ended_share": None}
+    return {
+        f"{role}_mean_length_characters": fmean(len(each.text) for each in responses),
+        f"{role}_mean_length_tokens": fmean(each.num_tokens for each in responses),
+        f"{role}_ended_share": fmean(each.finish_reason == "stop" for each in responses),
+        f"{role}_repetition": fmean(repetition(each.text) for each in responses),
+    }
+
+
+def _ability(job: Job[EvaluateSpec], questions: Sequence[Prompt]) -> Summary:
+    """Right answers of both models; None everywhere where the source has no questions."""
+    *figures, num_questions = ability_change(
+        _shares_right(job, "challenger", questions),
+        _shares_right(job, "opponent", questions),
+        confidence=job.spec.confidence,
+        seed=job.spec.seed,
+    )
+    return {
+        **dict(zip(ABILITY_FIGURES, map(_number, figures), strict=True)),
+        "num_ability_questions": num_questions if questions else None,
+    }
+
+
+def _shares_right(job: Job[EvaluateSpec], role: str, questions: Sequence[Prompt]) -> list[float]:
+    answers = by_prompt(job.inputs[role].rows(RESPONSES, Response))
+    return [
+        share_right(
+            [each.text for each in answers.get(question.prompt_id, ())], question.accepted_answers
+        )
+        for question in questions
+    ]
+
+
+def repetition(text: str) -> float:
+    """Share of a text's word 3-grams that occurred in it before, in [0, 1]."""
+    words = text.split()
+    grams = list(zip(words, words[1:], words[2:], strict=False))
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def position_consistency(showings: list[JudgedShowing]) -> float | None:
+    """Share of the pairs shown in both orders whose two showings name the same side."""
+    straight = [each for each in showings if not each.is_swapped]
+    swapped = [each for each in showings if each.is_swapped]
+    if len(straight) != len(swapped) or not straight:
+        return None
+    both = [
+        (first.preference, second.preference)
+        for first, second in zip(straight, swapped, strict=True)
+        if first.preference is not None and second.preference is not None
+    ]
+    same = [
+        (first > 0.5) - (first < 0.5) == (second > 0.5) - (second < 0.5) for first, second in both
+    ]
+    return fmean(same) if same else None
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+EVALUATE = Stage(
+    name="evaluate",
+    description="Judge challenger against opponent on held-out prompts.",
+    version=2,
+    plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
+    open_worker=_open_worker,
+    summarise=_summarise,
+    number_format=_number_format,
+)

@@ -1,0 +1,182 @@
+"""Stage ingest: read the source, validate, deduplicate, decontaminate, split, freeze.
+
+A prompt's split follows from a hash of its id alone, so the same prompt is always on the same side,
+whatever else is in the file; ability questions (rows with an `answer`) are always held out. Every
+line of the source is in the accounts: kept, or rejected by a named rule; the rejected ones are
+listed in `rejected.parquet`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from pvar.accounts import Accounts
+from pvar.artifacts import ShardSpec, Summary
+from pvar.decontaminate import EvaluationPrompt, decontaminate
+from pvar.dedup import deduplicate
+from pvar.digest import digest
+from pvar.errors import InputError
+from pvar.prompt_rows import parse_prompt
+from pvar.records import BadRow, Prompt, Split
+from pvar.references import DataReference, Pinned
+from tasks.engine.artifact import Artifact
+from tasks.engine.stage import Job, Stage, Work
+from tasks.engine.tables import RejectedRow, write_table
+
+PROMPTS = "prompts.parquet"
+REJECTED = "rejected.parquet"
+
+
+class IngestSpec(BaseModel):
+    """What decides the prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: DataReference
+    source_name: str
+    eval_fraction: float
+    near_duplicate_similarity: float | None
+    decontaminate_against: tuple[DataReference, ...]
+    decontaminate_ngram_words: int
+
+
+class _Ingested(NamedTuple):
+    prompts: list[Prompt]
+    rejected: list[RejectedRow]
+
+
+def split_of(prompt_id: str, eval_fraction: float) -> Split:
+    """Side of a prompt: `eval` with probability `eval_fraction` over prompt ids."""
+    position = int(digest(["split", prompt_id], length=8), 16) / 16**8
+    return "eval" if position < eval_fraction else "train"
+
+
+def _ingest(job: Job[IngestSpec]) -> _Ingested:
+    source = Pinned.parse(job.spec.source).location
+    prompts, rejected = _read(job)
+    num_rows, unusable = len(prompts) + len(rejected), _told(rejected)
+    if not prompts:
+        raise InputError(
+            f"{source}: none of its {num_rows} rows is a prompt{unusable}; "
+            'give rows such as {"prompt": "…"} or {"prompt": "…", "chosen": "…", "rejected": "…"}'
+        )
+    job.progress.begin(f"looking for duplicates among {len(prompts)} prompts")
+    deduplicated = deduplicate(prompts, min_similarity=job.spec.near_duplicate_similarity)
+    rejected += [
+        RejectedRow(each.prompt_id, each.reason, f"like {each.kept_prompt_id}")
+        for each in deduplicated.removed
+    ]
+    job.progress.begin("reading the prompts of benchmarks", unit="rows")
+    evaluation = list(_evaluation_prompts(job))
+    job.progress.begin(f"comparing with {len(evaluation)} prompts of benchmarks")
+    training = [prompt for prompt in deduplicated.prompts if prompt.split == "train"]
+    clean = decontaminate(training, evaluation, ngram_words=job.spec.decontaminate_ngram_words)
+    rejected += [
+        RejectedRow(each.prompt_id, "contaminated", f"{each.evaluation_prompt}: {each.shared}")
+        for each in clean.removed
+    ]
+    held_out = [prompt for prompt in deduplicated.prompts if prompt.split == "eval"]
+    num_questions = sum(prompt.is_question for prompt in held_out)
+    if not clean.prompts or len(held_out) == num_questions:
+        raise InputError(
+            f"{source}: {len(clean.prompts)} prompts are left for training and "
+            f"{len(held_out) - num_questions} for evaluation; of {num_rows} rows "
+            f"{num_questions} are ability questions{unusable}; prompts are needed for both: give "
+            f"more, or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
+        )
+    return _Ingested(sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id), rejected)
+
+
+def _told(rejected: list[RejectedRow]) -> str:
+    """How many rows cannot be used, and the first of them; nothing where there are none."""
+    if not rejected:
+        return ""
+    first = rejected[0]
+    reasons = ", ".join(
+        f"{count} {rule}" for rule, count in Counter(r.rule for r in rejected).items()
+    )
+    return f" ({reasons}; the first is {first.row_id}: {first.detail})"
+
+
+def _read(job: Job[IngestSpec]) -> _Ingested:
+    prompts, rejected = [], []
+    job.progress.begin("reading the source", unit="rows")
+    for row in job.ports.source_rows(job.spec.source):
+        job.progress.advance()
+        if isinstance(row, BadRow):
+            rejected.append(RejectedRow(f"line {row.number}", "unreadable_line", row.reason))
+            continue
+        parsed = parse_prompt(row.fields, job.spec.source_name)
+        if isinstance(parsed, str):
+            rejected.append(RejectedRow(f"line {row.number}", parsed, _excerpt(row.fields)))
+        else:
+            prompts.append(parsed._replace(split=_side(parsed, job.spec.eval_fraction)))
+    # Of equal rows the first stays: a question before a prompt, whatever their order in the file.
+    prompts.sort(key=lambda each: (not each.is_question, each.accepted_answers))
+    return _Ingested(prompts, rejected)
+
+
+def _side(prompt: Prompt, eval_fraction: float) -> Split:
+    return "eval" if prompt.is_question else split_of(prompt.prompt_id, eval_fraction)
+
+
+def _excerpt(fields: object) -> str:
+    text = repr(fields)
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+def _evaluation_prompts(job: Job[IngestSpec]) -> Iterator[EvaluationPrompt]:
+    for reference in job.spec.decontaminate_against:
+        location = Pinned.parse(reference).location
+        for row in job.ports.source_rows(reference):
+            job.progress.advance()
+            if isinstance(row, BadRow):
+                raise InputError(f"{location}: line {row.number} is unreadable: {row.reason}")
+            text = row.fields.get("instruction", row.fields.get("prompt"))
+            if not isinstance(text, str):
+                raise InputError(
+                    f"{location}: row {row.number} has no text `instruction` or `prompt`; it is "
+                    "read for decontamination, where a prompt that is not seen is not avoided"
+                )
+            yield EvaluationPrompt(f"{Path(location).name}:{row.number}", text)
+
+
+@contextmanager
+def _open_worker(job: Job[IngestSpec]) -> Iterator[Work]:
+    def ingest(_: ShardSpec, folder: Path) -> Accounts:
+        ingested = _ingest(job)
+        write_table(folder / PROMPTS, ingested.prompts, Prompt)
+        write_table(folder / REJECTED, ingested.rejected, RejectedRow)
+        rejected = Counter(row.rule for row in ingested.rejected)
+        return Accounts(
+            rows_in=len(ingested.prompts) + len(ingested.rejected),
+            rows_out=len(ingested.prompts),
+            rejected=dict(sorted(rejected.items())),
+        )
+
+    yield ingest
+
+
+def _summarise(_: Job[IngestSpec], artifact: Artifact) -> Summary:
+    prompts = artifact.rows(PROMPTS, Prompt)
+    splits = Counter(prompt.split for prompt in prompts if not prompt.is_question)
+    return {
+        "num_train_prompts": splits["train"],
+        "num_eval_prompts": splits["eval"],
+        "num_ability_questions": sum(prompt.is_question for prompt in prompts),
+        "num_annotated": sum(prompt.chosen is not None for prompt in prompts),
+    }
+
+
+INGEST = Stage(
+    name="ingest",
+    description="Read, validate, deduplicate and split the prompts.",
+    version=2,
+    plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
+    open_worker=_open_worker,
+    summarise=_summarise,
+)

@@ -1,0 +1,184 @@
+"""Judging pairs of answers: every pair is shown, paid for once, and accounted for.
+
+A judge that favours the answer it sees first (or second) would decide by the order. Shown in both
+orders, that favour cancels in the mean and shows as inconsistency; shown in one order drawn by a
+seeded coin, it cancels over many prompts at half the cost.
+
+What cannot be judged (a failed call, an unreadable verdict, a spent budget) is missing with its
+reason and is asked again by the next run, which has everything else from the cache.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal, NamedTuple
+
+from pvar.errors import JudgeError
+from pvar.evaluation.alpaca_eval_judge import is_swapped
+from pvar.judging import Answer, JudgeBudget, MeteredJudge, prompt_text
+from pvar.judging_result import BUDGET_SPENT, JudgedPair, JudgingResult, Showing
+from pvar.ports import Judge
+from pvar.records import Comparison
+from tasks.engine.progress_log import ProgressLog
+from tasks.stages.verdict_cache import VerdictCache
+
+_log = logging.getLogger(__name__)
+
+Orders = Literal["both", "seeded"]
+
+_BATCH = 64
+"""Comparisons given at once to a judge that does not answer one by one."""
+
+
+class _Opinion(NamedTuple):
+    """What is known of a comparison; the preference is for its second answer."""
+
+    preference: float | None
+    evidence: str | None = None
+    reason: str | None = None
+
+
+@dataclass
+class _Session:
+    """One run of a judge: what is known so far, and what it cost."""
+
+    judge: Judge
+    cache: VerdictCache | None
+    budget: JudgeBudget
+    progress: ProgressLog
+    opinions: dict[Comparison, _Opinion] = field(default_factory=dict)
+    num_calls: int = 0
+    num_cached: int = 0
+    usd: float | None = 0.0
+
+    def ask(self, comparisons: Iterable[Comparison]) -> None:
+        """Learn about each comparison: from the cache, or from the judge while money lasts."""
+        for answer in _answers(self.judge, self._unknown(comparisons)):
+            self._learn(answer)
+            self._pay(answer.usd)
+            self.progress.advance()
+
+    def _unknown(self, comparisons: Iterable[Comparison]) -> Iterator[Comparison]:
+        """Hand out what the judge has to be asked; it comes for the next when it is free."""
+        for comparison in comparisons:
+            kept = self.cache.find(self.judge.identity, comparison) if self.cache else None
+            if kept is not None:
+                self.opinions[comparison] = _Opinion(kept.preference, kept.evidence)
+                self.num_cached += 1
+                self.progress.skip()
+            elif self._is_spent():
+                self.opinions[comparison] = _Opinion(None, reason=BUDGET_SPENT)
+                self.progress.skip()
+            else:
+                self.num_calls += 1
+                yield comparison
+
+    def _learn(self, answer: Answer) -> None:
+        _, preference, reason = answer.verdict
+        self.opinions[answer.comparison] = _Opinion(preference, answer.evidence, reason)
+        if self.cache and preference is not None:
+            self.cache.keep(self.judge.identity, answer.comparison, preference, answer.evidence)
+
+    def _pay(self, usd: float | None) -> None:
+        if usd is None and self.budget.max_usd is not None:
+            raise JudgeError(
+                f"the judge's budget is {self.budget.max_usd} USD, but what a call costs is not "
+                "known: it has no prices, or its server counts no tokens; limit the calls instead"
+            )
+        self.usd = None if usd is None or self.usd is None else self.usd + usd
+
+    def _is_spent(self) -> bool:
+        max_calls, max_usd = self.budget.max_calls, self.budget.max_usd
+        if max_calls is not None and self.num_calls >= max_calls:
+            return True
+        return max_usd is not None and self.usd is not None and self.usd >= max_usd
+
+
+def judge_pairs(
+    judge: Judge,
+    comparisons: Sequence[Comparison],
+    *,
+    cache: VerdictCache | None,
+    budget: JudgeBudget,
+    min_coverage: float,
+    orders: Orders = "both",
+    seed: int = 0,
+    progress: ProgressLog | None = None,
+) -> JudgingResult:
+    """Judge pairs: each comparison has the opponent's answer first, the challenger's second.
+
+    Verdicts are stored as they come; equal comparisons are asked once. Where `orders` is "seeded",
+    a coin of the prompt and `seed` draws the order (0 draws AlpacaEval's own). A spent budget is no
+    error here: the result holds what there is, and its `final_verdicts` raises if that is too
+    little. Raises JudgeError for a judge that cannot be asked; what it said before is stored.
+    """
+    began = time.monotonic()
+    swaps = [_swaps(comparison, orders, seed) for comparison in comparisons]
+    progress = progress or ProgressLog("judging")
+    session = _Session(judge, cache, budget, progress)
+    # Both orders of a pair are neighbours: a budget that ends early leaves whole pairs.
+    shown = dict.fromkeys(
+        _shown(c, swap) for c, each in zip(comparisons, swaps, strict=True) for swap in each
+    )
+    progress.begin(total=len(shown), unit="verdicts")
+    session.ask(shown)
+    result = JudgingResult(
+        pairs=tuple(
+            JudgedPair(c.prompt_id, tuple(_showing(c, swap, session.opinions) for swap in each))
+            for c, each in zip(comparisons, swaps, strict=True)
+        ),
+        min_coverage=min_coverage,
+        num_calls=session.num_calls,
+        num_cached=session.num_cached,
+        usd=session.usd,
+    )
+    _report(result, time.monotonic() - began)
+    return result
+
+
+def _answers(judge: Judge, comparisons: Iterator[Comparison]) -> Iterator[Answer]:
+    """The judge's answers, one by one where it can, else by batches that cost nothing."""
+    if isinstance(judge, MeteredJudge):
+        yield from judge.judge_each(comparisons)
+        return
+    while batch := list(islice(comparisons, _BATCH)):
+        for comparison, verdict in zip(batch, judge.judge(batch), strict=True):
+            yield Answer(comparison, verdict, evidence=None, usd=0.0)
+
+
+def _swaps(comparison: Comparison, orders: Orders, seed: int) -> tuple[bool, ...]:
+    """For each showing of a pair, whether the challenger's answer is shown first."""
+    match orders:
+        case "both":
+            return False, True
+        case "seeded":
+            return (is_swapped(prompt_text(comparison.messages), seed=seed),)
+
+
+def _shown(comparison: Comparison, swap: bool) -> Comparison:
+    if not swap:
+        return comparison
+    return comparison._replace(first=comparison.second, second=comparison.first)
+
+
+def _showing(comparison: Comparison, swap: bool, opinions: dict[Comparison, _Opinion]) -> Showing:
+    """What is known of one showing, turned back so that the preference is the challenger's."""
+    preference, evidence, reason = opinions[_shown(comparison, swap)]
+    if preference is not None and swap:
+        preference = 1 - preference
+    return Showing(swap, preference, evidence, reason)
+
+
+def _report(result: JudgingResult, seconds: float) -> None:
+    _log.info(
+        "judged %d of %d pairs in %.1f s: %d calls, %d verdicts from the cache, %s, missing %s",
+        result.num_judged,
+        len(result.pairs),
+        seconds,
+        result.num_calls,
+        result.num_cached,
+        "price unknown" if result.usd is None else f"{result.usd:.4f} USD",
+        result.missing or "none",
+    )

@@ -1,0 +1,176 @@
+"""From the artifacts of prompts, responses and scores to arrays: one row per training prompt.
+
+The reward matrix has the axes (reward models M, prompts P, responses N); a response that may not be
+used (truncated, empty, a repeated text, without reward) is NaN in it, by the same rules as in the
+pairs, so that PVar is measured on what can be trained on.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pvar.combine import combine_preference_variance, disagreement
+from pvar.config import SelectConfig
+from pvar.pairs.answers import Answers, usable_answers
+from pvar.records import Prompt, Response, Score
+from pvar.scale import scale_from_spread
+from pvar.selection import Candidates
+from tasks.engine.artifact import Artifact
+from tasks.stages.ingest import PROMPTS
+from tasks.stages.sample import RESPONSES
+from tasks.stages.score import SCORES
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What select reads, joined by id."""
+
+    prompts: list[Prompt]
+    """Training prompts, in the order of their ids."""
+    responses: list[Response]
+    matrix: Floats
+    """(M, P, N); NaN is missing or unusable."""
+    scales: tuple[float, ...]
+    """Reward scale τ of each model."""
+    combined: list[Score]
+    """One reward per response: its reward, or over several models the mean of reward / scale."""
+    left_out: Mapping[str, int]
+    """Responses that may not be used, by the name of the rule."""
+
+    @property
+    def scaled(self) -> Floats:
+        """(P, N) mean over models of reward / scale; NaN where a model has none."""
+        mean: Floats = np.mean(self.matrix / np.array(self.scales)[:, None, None], axis=0)
+        return mean
+
+
+def read_rewards(
+    inputs: Mapping[str, Artifact], reward_models: Sequence[str], settings: SelectConfig
+) -> Rewards:
+    """Join prompts, responses and the scores of every model by id."""
+    rows = inputs["prompts"].rows(PROMPTS, Prompt)
+    prompts = [prompt for prompt in rows if prompt.split == "train"]
+    responses = inputs["responses"].rows(RESPONSES, Response)
+    penalties = {
+        each.response_id: settings.missing_eos_penalty
+        for each in responses
+        if each.finish_reason == "length"
+    }
+    scores = [
+        _finite_rewards(inputs[f"scores-{name}"].rows(SCORES, Score), penalties)
+        for name in reward_models
+    ]
+    answers = _usable_answers(prompts, responses, scores, keep_truncated=settings.keep_truncated)
+    usable = {
+        prompt_id: [answer.response_id for answer in them]
+        for prompt_id, them in answers.by_prompt.items()
+    }
+    width = max((len(ids) for ids in usable.values()), default=0)
+    matrix = np.full((len(scores), len(prompts), max(width, 1)), np.nan)
+    for row, prompt in enumerate(prompts):
+        for column, response_id in enumerate(usable.get(prompt.prompt_id, ())):
+            for model, rewards in enumerate(scores):
+                matrix[model, row, column] = rewards[response_id]
+    scales = tuple(
+        scale_from_spread(model) if settings.reward_scale == "spread" else settings.reward_scale
+        for model in matrix
+    )
+    return Rewards(
+        prompts,
+        responses,
+        matrix,
+        scales,
+        _combine(responses, scores, scales),
+        answers.accounts.rejected,
+    )
+
+
+def _finite_rewards(scores: list[Score], penalties: Mapping[str, float]) -> dict[str, float]:
+    return {
+        each.response_id: each.reward - penalties.get(each.response_id, 0.0)
+        for each in scores
+        if each.reward is not None
+    }
+
+
+def _usable_answers(
+    prompts: list[Prompt],
+    responses: list[Response],
+    scores: list[dict[str, float]],
+    *,
+    keep_truncated: bool,
+) -> Answers:
+    """The usable responses that every model has scored; their rewards here mean nothing."""
+    common = [
+        Score(each.prompt_id, each.response_id, 0.0)
+        for each in responses
+        if all(each.response_id in rewards for rewards in scores)
+    ]
+    return usable_answers(
+        responses,
+        common,
+        prompt_ids={prompt.prompt_id for prompt in prompts},
+        keep_truncated=keep_truncated,
+    )
+
+
+def _combine(
+    responses: list[Response], scores: list[dict[str, float]], scales: tuple[float, ...]
+) -> list[Score]:
+    combined = []
+    for each in responses:
+        rewards = [model.get(each.response_id) for model in scores]
+        present = [reward for reward in rewards if reward is not None]
+        if len(present) < len(scores):
+            combined.append(Score(each.prompt_id, each.response_id, None, "missing_reward"))
+        elif len(scores) == 1:
+            combined.append(Score(each.prompt_id, each.response_id, present[0]))
+        else:
+            scaled = float(np.mean(np.array(present) / np.array(scales)))
+            combined.append(Score(each.prompt_id, each.response_id, scaled))
+    return combined
+
+
+def measure(rewards: Rewards, settings: SelectConfig) -> Candidates:
+    """The measures of every prompt that a strategy may look at."""
+    pvar = combine_preference_variance(
+        rewards.matrix, scales=rewards.scales, rule=settings.combination
+    )
+    scaled = rewards.scaled
+    num_scored = np.isfinite(scaled).sum(axis=1)
+    enough = num_scored >= 2
+    gap, variance = (np.full(len(scaled), np.nan) for _ in range(2))
+    gap[enough] = np.nanmax(scaled[enough], axis=1) - np.nanmin(scaled[enough], axis=1)
+    variance[enough] = np.nanvar(scaled[enough], axis=1, ddof=1)
+    return Candidates(
+        prompt_ids=np.array([prompt.prompt_id for prompt in rewards.prompts], dtype=str),
+        pvar=pvar,
+        reward_gap=gap,
+        reward_variance=variance,
+        disagreement=(
+            disagreement(rewards.matrix, scales=rewards.scales) if len(rewards.scales) > 1 else None
+        ),
+        num_tokens=_mean_tokens(rewards),
+        source=np.array([prompt.source for prompt in rewards.prompts], dtype=str),
+    )
+
+
+def _mean_tokens(rewards: Rewards) -> NDArray[np.int64]:
+    """Tokens that a prompt's pair costs: twice the mean length of its responses."""
+    totals: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    for each in rewards.responses:
+        totals[each.prompt_id] += each.num_tokens
+        counts[each.prompt_id] += 1
+    return np.array(
+        [
+            round(2 * totals[prompt.prompt_id] / max(counts[prompt.prompt_id], 1))
+            for prompt in rewards.prompts
+        ],
+        dtype=np.int64,
+    )

@@ -1,0 +1,196 @@
+"""Stage sample: K responses per prompt from a policy. Also makes the answers that are judged.
+
+Shards are runs of prompts in the order of their ids. The engine's seed follows from (run seed,
+shard), so two runs with different seeds differ and a shard does not depend on the others.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from pvar.accounts import Accounts
+from pvar.artifacts import ShardSpec, Summary, plan_shards
+from pvar.config import SamplerSettings
+from pvar.digest import digest
+from pvar.errors import InputError
+from pvar.number_format import NumberFormat
+from pvar.ports import Sampler, SampleRequest
+from pvar.records import Prompt, Response, Split
+from pvar.references import ModelReference, Pinned
+from tasks.engine.artifact import Artifact
+from tasks.engine.stage import Job, Stage, Work, discard_shards
+from tasks.engine.tables import RejectedRow, write_table
+from tasks.stages.ingest import PROMPTS
+
+RESPONSES = "responses.parquet"
+REJECTED = "rejected.parquet"
+
+
+class SampleSpec(BaseModel):
+    """What decides the responses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: ModelReference
+    settings: SamplerSettings
+    num_responses: int
+    seed: int
+    split: Split
+
+
+AnySampleSpec = TypeVar("AnySampleSpec", bound=SampleSpec)
+
+
+def shard_seed(seed: int, shard: int, *sampling_round: str) -> int:
+    """Seed of one shard: a hash of all that is given, in [0, 2³¹)."""
+    return int(digest(["sample", seed, shard, *sampling_round], length=8), 16) % 2**31
+
+
+def wanted_prompts(job: Job[AnySampleSpec]) -> list[Prompt]:
+    """The prompts of the split that is answered, in the order of their ids."""
+    rows = job.inputs["prompts"].rows(PROMPTS, Prompt)
+    return [prompt for prompt in rows if prompt.split == job.spec.split]
+
+
+def plan_prompts(job: Job[AnySampleSpec]) -> tuple[ShardSpec, ...]:
+    """Shards of prompts."""
+    prompts_per_shard = max(1, job.runtime.sampled_responses_per_shard // job.spec.num_responses)
+    return plan_shards(len(wanted_prompts(job)), prompts_per_shard)
+
+
+def sampling_format(job: Job[AnySampleSpec]) -> NumberFormat | None:
+    """What the policy computes in; None where a server or a fake answers."""
+    match job.spec.settings.engine:
+        case "transformers" | "vllm":
+            return job.ports.number_format(job.spec.settings.dtype, learns=False)
+        case "openai" | "fake":
+            return None
+
+
+@contextmanager
+def open_sampler(job: Job[AnySampleSpec]) -> Iterator[Sampler]:
+    """The policy, until the block ends."""
+    spec = job.spec
+    folder = None  # a fake needs none; of a policy on a server the tokenizer is wanted here
+    if spec.settings.engine != "fake":
+        folder = job.ports.model_folder(spec.policy)
+    settings = spec.settings.model_copy(update={"dtype": job.number_format or "auto"})
+    sampler = job.ports.sampler(settings, Pinned.parse(spec.policy).digest, folder, job.runtime)
+    try:
+        yield sampler
+    finally:
+        sampler.close()
+
+
+def draw_responses(
+    sampler: Sampler, prompts: Sequence[Prompt], num_responses: int, seed: int
+) -> tuple[list[Response], list[RejectedRow]]:
+    """Responses and rejected prompts; no model is asked where there are no prompts."""
+    if not prompts:
+        return [], []
+    responses, rejections = sampler.sample(
+        [SampleRequest(prompt.prompt_id, prompt.messages) for prompt in prompts],
+        num_responses=num_responses,
+        seed=seed,
+    )
+    return responses, [RejectedRow(each.row_id, each.reason, "") for each in rejections]
+
+
+def response_order(prompts: Sequence[Prompt]) -> Callable[[Response], tuple[int, int]]:
+    """Sort key: by prompt, then by sample index."""
+    order = {prompt.prompt_id: row for row, prompt in enumerate(prompts)}
+    return lambda each: (order[each.prompt_id], each.sample_index)
+
+
+@contextmanager
+def _open_worker(job: Job[SampleSpec]) -> Iterator[Work]:
+    prompts, num_responses = wanted_prompts(job), job.spec.num_responses
+    with open_sampler(job) as sampler:
+
+        def sample(shard: ShardSpec, folder: Path) -> Accounts:
+            here = prompts[shard.start : shard.stop]
+            seed = shard_seed(job.spec.seed, shard.index)
+            responses, rejected = draw_responses(sampler, here, num_responses, seed)
+            responses.sort(key=response_order(here))
+            write_table(folder / RESPONSES, responses, Response)
+            write_table(folder / REJECTED, rejected, RejectedRow)
+            return _accounts(len(here), responses, rejected, num_responses)
+
+        yield sample
+
+
+def _accounts(
+    num_prompts: int, responses: list[Response], rejected: list[RejectedRow], num_responses: int
+) -> Accounts:
+    """In responses: a rejected prompt counts K times, under its reason."""
+    wanted = num_prompts * num_responses
+    reasons: Counter[str] = Counter()
+    for row in rejected:
+        reasons[row.rule] += num_responses
+    if missing := wanted - len(responses) - reasons.total():
+        reasons["not_answered"] += missing
+    return Accounts(rows_in=wanted, rows_out=len(responses), rejected=dict(sorted(reasons.items())))
+
+
+def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
+    """Counts and lengths; InputError where no prompt at all was answered."""
+    responses = artifact.rows(RESPONSES, Response)
+    if not responses:
+        discard_shards(artifact)
+        accounts = artifact.manifest.accounts
+        raise InputError(
+            f"{job.keys.root}: none of {accounts.rows_in // job.spec.num_responses} prompts was "
+            f"answered ({accounts.rejected}): {_what_to_do(job.spec.settings, accounts)}"
+        )
+    texts = Counter((each.prompt_id, each.text) for each in responses)
+    return {
+        "num_responses": len(responses),
+        "num_tokens": sum(each.num_tokens for each in responses),
+        "mean_length_tokens": fmean(each.num_tokens for each in responses),
+        "mean_length_characters": fmean(len(each.text) for each in responses),
+        "ended_share": fmean(each.finish_reason == "stop" for each in responses),
+        "empty_share": fmean(not each.text.strip() for each in responses),
+        "duplicate_share": 1 - len(texts) / len(responses),
+    }
+
+
+def _what_to_do(settings: SamplerSettings, accounts: Accounts) -> str:
+    """Advice for the most frequent reason."""
+    reason = max(accounts.rejected, key=accounts.rejected.__getitem__, default="no_prompts")
+    prompt_tokens, new_tokens = settings.max_prompt_tokens, settings.max_new_tokens
+    match reason:
+        case "prompt_too_long":
+            return (
+                f"prompts may have {prompt_tokens} tokens and answers {new_tokens}, together no "
+                "more than the model's context; change max_prompt_tokens or max_new_tokens"
+            )
+        case "refused_by_chat_template":
+            return (
+                "the policy's chat template does not take such messages (some take no system "
+                "message); change the prompts or the policy"
+            )
+        case refusal if refusal.startswith("http_"):
+            return (
+                "the policy's server refuses them; its log says why: often its context, which must "
+                f"hold {prompt_tokens + new_tokens} tokens (--max-model-len of vLLM). Start it "
+                "otherwise and run again"
+            )
+        case _:
+            return "look at what the engine wrote before, and run again"
+
+
+SAMPLE = Stage(
+    name="sample",
+    description="Answer prompts with a policy: for training and for evaluation.",
+    version=1,
+    plan=plan_prompts,
+    open_worker=_open_worker,
+    summarise=summarise_responses,
+    unit="prompts",
+    number_format=sampling_format,
+)

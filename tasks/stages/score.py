@@ -1,0 +1,140 @@
+"""Stage score: one reward per response, by one reward model.
+
+Each reward model is an artifact of its own. Shards are runs of responses in the order of the
+sample artifact. Where they were sampled in two rounds, the input `scored` holds the scores of the
+first round, which are taken over. A reward that is missing stays missing, with its reason, in the
+rows as well as in the accounts; where every reward is missing, the model is at fault and the stage
+fails.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pvar.accounts import Accounts
+from pvar.artifacts import ShardSpec, Summary, plan_shards
+from pvar.errors import ScoringError
+from pvar.number_format import NumberFormat
+from pvar.ports import Ports, ScoreRequest
+from pvar.records import Prompt, Response, Score
+from pvar.references import find_references
+from pvar.reward_config import RewardModelConfig, in_format, reward_format
+from tasks.engine.artifact import Artifact
+from tasks.engine.stage import Job, Stage, Work, discard_shards
+from tasks.engine.tables import write_table
+from tasks.stages.ingest import PROMPTS
+from tasks.stages.sample import RESPONSES
+
+SCORES = "scores.parquet"
+
+ADVICE = {
+    "empty_response": "the policy's answers are empty: try another policy or its own chat template",
+    "too_long": "raise its max_length_tokens up to its context, or lower sample.max_new_tokens",
+    "not_finite": "it overflows, or its weights are damaged: load it with dtype float32",
+    "template_refused": "its chat template does not take such messages: use another reward model",
+    "engine_failed": "look at what the engine wrote before, and run again",
+}
+"""What to do where a reason took every reward."""
+
+
+class ScoreSpec(BaseModel):
+    """What decides the rewards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reward_model: RewardModelConfig
+
+
+def _plan(job: Job[ScoreSpec]) -> tuple[ShardSpec, ...]:
+    num_responses = job.inputs["responses"].manifest.accounts.rows_out
+    return plan_shards(num_responses, job.runtime.responses_per_shard)
+
+
+def _number_format(job: Job[ScoreSpec]) -> NumberFormat | None:
+    choice = reward_format(job.spec.reward_model)
+    return None if choice is None else job.ports.number_format(choice, learns=False)
+
+
+def model_folders(settings: BaseModel, ports: Ports) -> dict[str, Path]:
+    """The local folder of each model that the settings refer to, by its field."""
+    return {
+        each.path: ports.model_folder(each.text)
+        for each in find_references(settings)
+        if each.kind == "model"
+    }
+
+
+@contextmanager
+def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
+    responses = job.inputs["responses"].rows(RESPONSES, Response)
+    messages = {
+        prompt.prompt_id: prompt.messages for prompt in job.inputs["prompts"].rows(PROMPTS, Prompt)
+    }
+    earlier = job.inputs["scored"].rows(SCORES, Score) if "scored" in job.inputs else []
+    known = {each.response_id: each for each in earlier}
+    reward_model = in_format(job.spec.reward_model, job.number_format)
+    scorer = job.ports.scorer(reward_model, model_folders(reward_model, job.ports), job.runtime)
+
+    def score(shard: ShardSpec, folder: Path) -> Accounts:
+        requests = [
+            ScoreRequest(each.prompt_id, each.response_id, messages[each.prompt_id], each.text)
+            for each in responses[shard.start : shard.stop]
+        ]
+        new = [each for each in requests if each.response_id not in known]
+        made = {each.response_id: finite_or_missing(each) for each in scorer.score(new)}
+        scores = [(known | made)[each.response_id] for each in requests]
+        write_table(folder / SCORES, scores, Score)
+        missing = Counter(each.reason or "missing" for each in scores if each.reward is None)
+        return Accounts(
+            rows_in=len(requests),
+            rows_out=len(requests) - missing.total(),
+            rejected=dict(sorted(missing.items())),
+        )
+
+    try:
+        yield score
+    finally:
+        scorer.close()
+
+
+def finite_or_missing(score: Score) -> Score:
+    """A reward that is not a number is a missing one."""
+    if score.reward is None or math.isfinite(score.reward):
+        return score
+    return score._replace(reward=None, reason="not_finite")
+
+
+def _summarise(job: Job[ScoreSpec], artifact: Artifact) -> Summary:
+    accounts = artifact.manifest.accounts
+    rewards = [each.reward for each in artifact.rows(SCORES, Score) if each.reward is not None]
+    if not rewards and accounts.rows_in:
+        discard_shards(artifact)
+        most_frequent = max(accounts.rejected, key=accounts.rejected.__getitem__)
+        advice = ADVICE.get(most_frequent, "check that it is a reward model of a supported form")
+        raise ScoringError(
+            f"reward model {job.spec.reward_model.name!r} gave no reward for any of "
+            f"{accounts.rows_in} responses ({accounts.rejected}): nothing can be selected by it; "
+            f"{advice}"
+        )
+    return {
+        "num_rewards": len(rewards),
+        "reward_mean": float(np.mean(rewards)) if rewards else None,
+        "reward_std": float(np.std(rewards)) if rewards else None,
+    }
+
+
+SCORE = Stage(
+    name="score",
+    description="Score each response by the reward models.",
+    version=1,
+    plan=_plan,
+    open_worker=_open_worker,
+    summarise=_summarise,
+    unit="responses",
+    number_format=_number_format,
+)

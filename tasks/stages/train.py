@@ -1,0 +1,206 @@
+"""Stage train: preference optimisation with TRL on the selected pairs (`tasks/training/`).
+
+The reference of DPO, IPO and KTO is the starting policy; its log-probabilities are an artifact of
+their own, computed once. Checkpoints go to the store, and a run that was killed goes on from the
+newest complete one. Pairs that are too long are left out and counted, never cut.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from pvar.accounts import Accounts
+from pvar.artifacts import ShardSpec, Summary
+from pvar.config import TrainConfig
+from pvar.errors import InputError, StageError
+from pvar.number_format import NumberFormat
+from pvar.records import Pair, Response
+from pvar.references import ModelReference
+from tasks.engine.artifact import Artifact
+from tasks.engine.stage import Job, Stage, Work
+from tasks.engine.tables import RejectedRow, TokenPair, TrainStep, write_table
+from tasks.stages.sample import RESPONSES
+from tasks.stages.select import PAIRS
+from tasks.training.checkpoints import delete_checkpoints, newest_checkpoint, save_checkpoint
+from tasks.training.processes import launch_training
+from tasks.training.reference import (
+    LOGPS,
+    METHODS_WITH_REFERENCE,
+    ReferenceSpec,
+    make_reference,
+    reference_format,
+    reference_spec,
+)
+from tasks.training.token_rows import EncodedPairs, encode_pairs
+from tasks.training.training_run import MODEL, STEPS, TrainingPlan, run_training
+
+__all__ = ["MODEL", "STEPS", "TRAIN", "TrainSpec"]
+
+logger = logging.getLogger(__name__)
+
+REJECTED = "rejected.parquet"
+
+
+class TrainSpec(BaseModel):
+    """What decides the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: ModelReference
+    """The starting model, which is also the reference."""
+    settings: TrainConfig
+
+
+@contextmanager
+def _open_worker(job: Job[TrainSpec]) -> Iterator[Work]:
+    def train(_: ShardSpec, folder: Path) -> Accounts:
+        num_pairs = job.inputs["pairs"].manifest.accounts.rows_out
+        job.progress.begin("encoding the pairs")
+        encoded = _encode(job)
+        plan = _plan(job, encoded.pairs, folder)
+        watcher = _Report(job)
+        job.progress.begin("loading the model and making the first step")
+        if plan.num_processes > 1 or job.runtime.sharding is not None:
+            sharding = job.runtime.sharding
+            launch_training(plan, watcher, sharding and job.ports.launch_file(sharding))
+        else:
+            run_training(plan, watcher)
+        job.progress.begin("storing the model")
+        write_table(folder / REJECTED, encoded.rejected, RejectedRow)
+        return Accounts(
+            rows_in=num_pairs,
+            rows_out=len(encoded.pairs),
+            rejected={"too_long": len(encoded.rejected)} if encoded.rejected else {},
+        )
+
+    yield train
+
+
+def _encode(job: Job[TrainSpec]) -> EncodedPairs:
+    """The pairs as token ids; InputError if none of them can be trained on."""
+    from transformers import AutoTokenizer
+
+    settings = job.spec.settings
+    pairs = job.inputs["pairs"].rows(PAIRS, Pair)
+    encoded = encode_pairs(
+        pairs,
+        job.inputs["responses"].rows(RESPONSES, Response),
+        AutoTokenizer.from_pretrained(
+            job.ports.model_folder(job.spec.policy), trust_remote_code=False
+        ),
+        settings.max_length_tokens,
+    )
+    if not encoded.pairs:
+        raise InputError(
+            f"{job.inputs['pairs'].keys.root}: none of its {len(pairs)} pairs can be trained "
+            f"on ({len(encoded.rejected)} longer than train.max_length_tokens = "
+            f"{settings.max_length_tokens}); see the accounts of stage select"
+        )
+    return encoded
+
+
+def _reference_spec(spec: TrainSpec) -> ReferenceSpec:
+    return reference_spec(spec.policy, spec.settings)
+
+
+def _number_format(job: Job[TrainSpec]) -> NumberFormat | None:
+    """That of the reference, which is subtracted; without one, the hardware's."""
+    settings = job.spec.settings
+    if settings.method in METHODS_WITH_REFERENCE:
+        return reference_format(job, _reference_spec(job.spec))
+    return job.ports.number_format(settings.precision, learns=True)
+
+
+def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> TrainingPlan:
+    spec = job.spec
+    settings = spec.settings.model_copy(update={"precision": job.number_format})
+    pairs_path = job.scratch / "pairs.parquet"
+    write_table(pairs_path, pairs, TokenPair)
+    reference = None
+    if settings.method in METHODS_WITH_REFERENCE:
+        artifact = make_reference(job, _reference_spec(spec))
+        (reference,) = artifact.paths(LOGPS)
+    checkpoint = newest_checkpoint(job.ports.store, _checkpoints(job), job.scratch / "resume")
+    if checkpoint is not None:
+        logger.info("%s: going on from %s", job.keys.root, checkpoint.name)
+    return TrainingPlan(
+        settings=settings,
+        policy=job.ports.model_folder(spec.policy),
+        pairs=pairs_path,
+        reference=reference,
+        resume=checkpoint,
+        scratch=job.scratch / "trainer",
+        output=output,
+        num_processes=job.runtime.num_processes,
+        pairs_per_device=job.runtime.pairs_per_device,
+        checkpoint_steps=job.runtime.checkpoint_steps,
+    )
+
+
+class _Report:
+    """Sends every step's figures to tracking and every checkpoint to the store."""
+
+    def __init__(self, job: Job[TrainSpec]) -> None:
+        self._job = job
+        self._is_first = True
+
+    def on_step(self, step: TrainStep, num_steps: int) -> None:
+        root = self._job.keys.root
+        if self._is_first:  # only now is their number known, also where training goes on
+            self._is_first = False
+            self._job.progress.begin(total=num_steps, unit="steps", done=step.step)
+        self._job.progress.reach(step.step)
+        if not math.isfinite(step.loss):
+            raise StageError(
+                f"{root}: the loss is {step.loss} at step {step.step}: training diverged; lower "
+                f"train.learning_rate ({self._job.spec.settings.learning_rate:g})"
+            )
+        logger.info(
+            "%s: step %d of %d: loss %.4f, margin %.3f, %.0f tokens/s",
+            root,
+            step.step,
+            num_steps,
+            step.loss,
+            step.margin,
+            step.tokens_per_second,
+        )
+        figures = {name: value for name, value in step._asdict().items() if value is not None}
+        figures.pop("step")
+        self._job.log_step(step.step, figures)
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        save_checkpoint(self._job.ports.store, _checkpoints(self._job), step, folder)
+
+
+def _checkpoints(job: Job[TrainSpec]) -> str:
+    return f"{job.keys.root}/checkpoints"
+
+
+def _summarise(job: Job[TrainSpec], artifact: Artifact) -> Summary:
+    delete_checkpoints(job.ports.store, _checkpoints(job))
+    steps = artifact.rows(STEPS, TrainStep)
+    last = steps[-1]
+    return {
+        "num_steps": len(steps),
+        "num_pairs": artifact.manifest.accounts.rows_out,
+        "loss_first": steps[0].loss,
+        "loss_last": last.loss,
+        "margin_last": last.margin,
+        "accuracy_last": last.accuracy,
+        "grad_norm_max": max(step.grad_norm for step in steps),
+    }
+
+
+TRAIN = Stage(
+    name="train",
+    description="Train on the pairs with TRL.",
+    version=3,
+    plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
+    open_worker=_open_worker,
+    summarise=_summarise,
+    number_format=_number_format,
+)

@@ -1,0 +1,191 @@
+"""One training, as each of its processes runs it: model, trainer, steps, and the model at the end.
+
+Everything that it needs is on disk (`TrainingPlan`), so that it can run in this process or in many.
+What it tells (steps, checkpoints) goes to a `Watcher`, in the main process only.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from pvar.config import TrainConfig
+from tasks.engine.cpu_memory import keep_freed_memory
+from tasks.engine.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
+from tasks.training.methods import TrainingData, make_trainer
+from tasks.training.model import load_policy, lora_config, save_model
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerCallback
+
+MODEL = "model"
+ADAPTER = "adapter"
+STEPS = "steps.parquet"
+
+
+class TrainingPlan(BaseModel):
+    """What is trained, on what, and where its files go."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: TrainConfig
+    policy: Path
+    """Folder of the starting model."""
+    pairs: Path
+    """Table of `TokenPair`."""
+    reference: Path | None
+    """Table of `ReferenceLogps`."""
+    resume: Path | None
+    """Folder of the checkpoint to go on from."""
+    scratch: Path
+    """Where checkpoints are written."""
+    output: Path
+    """Where `MODEL` and `STEPS` are written, and `ADAPTER` if it is kept."""
+    num_processes: int
+    pairs_per_device: int
+    checkpoint_steps: int
+
+
+class Watcher(Protocol):
+    """Hears of what the training does while it does it."""
+
+    def on_step(self, step: TrainStep, num_steps: int) -> None:
+        """An optimiser step of `num_steps` was made."""
+        ...
+
+    def on_checkpoint(self, step: int, folder: Path) -> None:
+        """A checkpoint is complete; it is kept until this returns."""
+        ...
+
+
+def run_training(plan: TrainingPlan, watcher: Watcher) -> None:
+    """Train to the end, from the beginning or from a checkpoint, and write model and steps."""
+    import torch
+    from transformers import AutoTokenizer, PrinterCallback
+
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    tokenizer = AutoTokenizer.from_pretrained(plan.policy, trust_remote_code=False)
+    settings = plan.settings
+    data = _read(plan)
+    trainer = make_trainer(
+        settings,
+        data,
+        _arguments(plan, len(data.pairs)),
+        model=load_policy(plan.policy, settings),
+        processing_class=tokenizer,
+        peft_config=settings.lora and lora_config(settings.lora),
+        callbacks=[_tell(watcher, settings.num_epochs)],
+    )
+    trainer.remove_callback(PrinterCallback)  # it would print each step's dictionary
+    trainer.train(resume_from_checkpoint=str(plan.resume) if plan.resume else None)
+    _save(trainer, plan, tokenizer)
+
+
+def _read(plan: TrainingPlan) -> TrainingData:
+    logps = read_table(plan.reference, ReferenceLogps) if plan.reference is not None else []
+    return TrainingData(read_table(plan.pairs, TokenPair), {row.pair_id: row for row in logps})
+
+
+def _arguments(plan: TrainingPlan, num_pairs: int) -> dict[str, Any]:
+    """The arguments that all trainers share."""
+    import torch
+
+    settings = plan.settings
+    steps_per_epoch = -(-num_pairs // settings.pairs_per_step)
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(plan.scratch),
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.lr_schedule,
+        "warmup_steps": round(settings.warmup_share * steps_per_epoch * settings.num_epochs),
+        "per_device_train_batch_size": plan.pairs_per_device,
+        "gradient_accumulation_steps": settings.pairs_per_step
+        // (plan.pairs_per_device * plan.num_processes),
+        "max_grad_norm": settings.max_grad_norm,
+        "bf16": settings.precision == "bfloat16",
+        "gradient_checkpointing": on_gpu,
+        "seed": settings.seed,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": plan.checkpoint_steps,
+        "save_total_limit": 1,
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+    }
+
+
+def _tell(watcher: Watcher, num_epochs: int) -> "TrainerCallback":
+    from transformers import TrainerCallback
+
+    class Tell(TrainerCallback):  # type: ignore[misc,unused-ignore]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if state.is_world_process_zero and logs and "loss" in logs:
+                watcher.on_step(_step(state.global_step, logs, num_epochs), state.max_steps)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step >= state.max_steps:  # the end is saved as the artifact itself
+                control.should_save = False
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                watcher.on_checkpoint(state.global_step, folder)
+
+    return Tell()
+
+
+def _step(number: int, logs: Mapping[str, Any], num_epochs: int) -> TrainStep:
+    """One entry of TRL's log. Rewards are in the method's own units, β times log-probability.
+
+    With a reference they are log-ratios to it; SimPO and ORPO take the mean over tokens. For the
+    trainer, all epochs are one.
+    """
+    accuracy = logs.get("rewards/accuracies")
+    return TrainStep(
+        step=number,
+        epoch=num_epochs * float(logs["epoch"]),
+        loss=float(logs["loss"]),
+        margin=float(logs["rewards/margins"]),
+        accuracy=None if accuracy is None else float(accuracy),
+        chosen_reward=float(logs["rewards/chosen"]),
+        rejected_reward=float(logs["rewards/rejected"]),
+        grad_norm=float(logs["grad_norm"]),
+        learning_rate=float(logs["learning_rate"]),
+        tokens_per_second=float(logs["tokens_per_second"]),
+    )
+
+
+def _save(trainer: "Trainer", plan: TrainingPlan, tokenizer: Any) -> None:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        model = _gather(trainer, plan)
+    if trainer.is_world_process_zero():
+        lora = plan.settings.lora
+        adapter = plan.output / ADAPTER if lora is not None and lora.keep_adapter else None
+        save_model(model, tokenizer, plan.output / MODEL, adapter)
+        steps = [
+            _step(int(entry["step"]), entry, plan.settings.num_epochs)
+            for entry in trainer.state.log_history
+            if "loss" in entry
+        ]
+        write_table(plan.output / STEPS, steps, TrainStep)
+
+
+def _gather(trainer: "Trainer", plan: TrainingPlan) -> Any:
+    """The model in one piece again, from the parts that the processes hold; all take part."""
+    from peft import get_peft_model
+
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return None
+    settings = plan.settings
+    model = load_policy(plan.policy, settings)
+    if settings.lora is not None:
+        model = get_peft_model(model, lora_config(settings.lora))
+    model.load_state_dict(weights)
+    return model

@@ -1,0 +1,57 @@
+"""The result of a comparison: shared work, matched controls, paired differences."""
+
+import numpy as np
+import pytest
+
+from pvar.config import PipelineConfig
+from pvar.method_comparison import ArmResults, CompareConfig, tabulate, variant
+
+
+def outcome(*preferences: float, num_pairs: int = 10, length: float = 50) -> ArmResults:
+    return ArmResults(np.array(preferences)[:, None], num_pairs, length)
+
+
+def test_an_advantage_over_random_is_paired_by_prompt() -> None:
+    # Prompt 1 is hard for both, prompt 2 is easy for both: the difference is +0.1 on each, and has
+    # no spread, though the win rates (0.5 and 0.4) have much.
+    rows = tabulate(
+        {
+            "random": [outcome(0.1, 0.7), outcome(0.1, 0.7)],
+            "top": [outcome(0.1, 0.8, num_pairs=8), outcome(0.3, 0.8, length=70)],
+        },
+        confidence=0.95,
+        seed=0,
+    )
+    random, top = rows
+    assert random.over_control is None
+    assert random.win_rate.win_rate == pytest.approx(0.4)
+    assert top.win_rate.win_rate == pytest.approx(0.5)
+    assert top.over_control is not None
+    assert top.over_control.difference == pytest.approx(0.1)
+    assert top.over_control.standard_deviation == pytest.approx(0, abs=1e-9)
+    assert top.seed_win_rates == pytest.approx((0.45, 0.55))
+    assert (top.num_pairs, top.mean_length_characters) == (9, 60)
+
+
+def test_variants_differ_in_selection_and_training_order_alone() -> None:
+    base = PipelineConfig()
+    changed = variant(base, "bottom", 7)
+    assert (changed.select.strategy, changed.select.seed, changed.train.seed) == ("bottom", 7, 7)
+    assert changed.sample == base.sample
+    assert changed.score == base.score
+    assert changed.select.budget == base.select.budget
+    assert changed.evaluate.opponent == base.policy  # a promotion must not change the measure
+
+
+@pytest.mark.parametrize(
+    ("strategies", "seeds"),
+    [(["random"], [0]), (["all"], [0]), (["top", "top"], [0]), (["top"], [1, 1])],
+)
+def test_what_has_no_matched_control_is_refused(strategies: list[str], seeds: list[int]) -> None:
+    with pytest.raises(ValueError, match="name each once"):
+        CompareConfig.model_validate({"strategies": strategies, "seeds": seeds})
+
+
+def test_a_strategy_that_the_configuration_cannot_run_is_refused_before_it_runs() -> None:
+    with pytest.raises(ValueError, match=r"disagreement, but score\.reward_models has one"):
+        CompareConfig(strategies=("disagreement",))

@@ -1,0 +1,167 @@
+"""Each file is in exactly one batch, whoever else runs and wherever a run dies."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from infra.row_files import read_rows, write_rows
+from pvar.errors import DamagedError
+from pvar.ports import Store
+from pvar.records import Row
+from pvar.retrain_decision import Batch
+from tasks.retraining.batches import (
+    RowFiles,
+    add_batch,
+    attempts_of,
+    begin_attempt,
+    is_done,
+    read_batches,
+    record_failure,
+    record_success,
+    take_back,
+)
+from tasks.retraining.incoming_files import look
+
+NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest) -> Store:
+    found: Store = request.getfixturevalue(f"{request.param}_store")
+    return found
+
+
+def put(store: Store, key: str, *prompts: str) -> None:
+    lines = [json.dumps({"prompt": prompt}) for prompt in prompts]
+    store.write(key, "\n".join(lines).encode())
+
+
+def take_up(store: Store, scratch: Path) -> Batch | None:
+    """One retraining's way to a batch: read the log, look, add."""
+    batches = read_batches(store)
+    known = {file.version for batch in batches for file in (*batch.files, *batch.duplicates)}
+    scratch.mkdir(exist_ok=True)
+    found = look(store, "incoming", read_rows, known=known, scratch=scratch)
+    if not found.good:
+        return None
+    row_files = RowFiles(read_rows, write_rows)
+    return add_batch(
+        store,
+        found.good,
+        batches,
+        reasons=("enough",),
+        now=NOW,
+        row_files=row_files,
+        scratch=scratch,
+    )
+
+
+def prompts_of(store: Store, batch: Batch, scratch: Path) -> list[object]:
+    path = scratch / "read.jsonl.gz"
+    store.download(batch.data, path)
+    rows = [row for row in read_rows(path) if isinstance(row, Row)]
+    return [row.fields["prompt"] for row in rows]
+
+
+def user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def test_a_batch_holds_the_good_rows_of_all_its_files(store: Store, tmp_path: Path) -> None:
+    put(store, "incoming/b.jsonl", *[f"b{number}" for number in range(10)], "")  # 1 of 11 is empty
+    put(store, "incoming/a.jsonl", "a0")
+    batch = take_up(store, tmp_path)
+    assert batch is not None
+    assert (batch.number, batch.num_pairs) == (1, 11)
+    expected = [user("a0"), *[user(f"b{number}") for number in range(10)]]
+    assert prompts_of(store, batch, tmp_path) == expected
+    assert read_batches(store) == [batch]
+
+
+def test_a_file_of_a_batch_is_not_taken_up_again(store: Store, tmp_path: Path) -> None:
+    put(store, "incoming/a.jsonl", "one")
+    take_up(store, tmp_path / "1")
+    assert take_up(store, tmp_path / "2") is None
+    put(store, "incoming/b.jsonl", "two")
+    second = take_up(store, tmp_path / "3")
+    assert second is not None
+    assert (second.number, [file.key for file in second.files]) == (2, ["incoming/b.jsonl"])
+
+
+def test_the_same_content_under_another_name_is_used_once(store: Store, tmp_path: Path) -> None:
+    put(store, "incoming/a.jsonl", "one")
+    put(store, "incoming/copy.jsonl", "one")
+    first = take_up(store, tmp_path / "1")
+    assert first is not None
+    assert first.num_pairs == 1
+    assert [file.key for file in first.duplicates] == ["incoming/copy.jsonl"]
+    put(store, "incoming/late-copy.jsonl", "one")
+    put(store, "incoming/new.jsonl", "two")
+    second = take_up(store, tmp_path / "2")
+    assert second is not None
+    assert [file.key for file in second.files] == ["incoming/new.jsonl"]
+    assert prompts_of(store, second, tmp_path) == [user("two")]
+
+
+def test_of_runs_at_the_same_moment_one_makes_the_batch(store: Store, tmp_path: Path) -> None:
+    put(store, "incoming/a.jsonl", "one")
+    put(store, "incoming/b.jsonl", "two")
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda index: take_up(store, tmp_path / str(index)), range(8)))
+    assert sum(batch is not None for batch in made) == 1
+    (batch,) = read_batches(store)
+    assert [file.key for file in batch.files] == ["incoming/a.jsonl", "incoming/b.jsonl"]
+
+
+def test_a_run_with_an_old_view_of_the_log_cannot_use_a_file_twice(
+    store: Store, tmp_path: Path
+) -> None:
+    put(store, "incoming/a.jsonl", "one")
+    old_view = look(store, "incoming", read_rows, known=set(), scratch=tmp_path / "old").good
+    take_up(store, tmp_path / "other")
+    row_files = RowFiles(read_rows, write_rows)
+    late = add_batch(
+        store, old_view, [], reasons=(), now=NOW, row_files=row_files, scratch=tmp_path
+    )
+    assert late is None
+    assert len(read_batches(store)) == 1
+
+
+def test_death_before_the_record_loses_and_doubles_nothing(store: Store, tmp_path: Path) -> None:
+    put(store, "incoming/a.jsonl", "one")
+    batch = take_up(store, tmp_path / "1")
+    assert batch is not None
+    store.delete("retrain/batches/000001/batch.json")  # as if killed after the data was written
+    again = take_up(store, tmp_path / "2")
+    assert again is not None
+    assert again.data == batch.data
+    assert [info.key for info in store.list("retrain/data/")] == [batch.data]
+
+
+def test_a_batch_is_done_by_success_and_not_by_failures(store: Store, tmp_path: Path) -> None:
+    put(store, "incoming/a.jsonl", "one")
+    batch = take_up(store, tmp_path)
+    assert batch is not None
+    begin_attempt(store, batch, NOW)  # and here it was killed
+    failed = begin_attempt(store, batch, NOW)
+    record_failure(store, batch, failed, "StageError: no disk")
+    cancelled = begin_attempt(store, batch, NOW)
+    take_back(store, batch, cancelled)
+    assert not is_done(store, batch)
+    assert [each.error for each in attempts_of(store, batch)] == [None, "StageError: no disk"]
+    record_success(store, batch, "20260310-120000-abcd", NOW)
+    assert is_done(store, batch)
+    assert read_batches(store) == [batch]
+
+
+def test_a_damaged_record_stops_instead_of_using_its_files_again(
+    store: Store, tmp_path: Path
+) -> None:
+    put(store, "incoming/a.jsonl", "one")
+    take_up(store, tmp_path)
+    store.write("retrain/batches/000001/batch.json", b"{}")
+    with pytest.raises(DamagedError, match=r"batches/000001/batch\.json is not a batch"):
+        read_batches(store)

@@ -1,0 +1,247 @@
+"""Stage promote on a real registry: what moves the alias, and what does not."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from flows.wiring import Wiring
+from infra.settings import Settings
+from pvar.config import PromoteConfig, RuntimeConfig
+from pvar.errors import PromotionError
+from pvar.ports import RegisteredVersion, Store
+from tasks.engine.artifact import ArtifactKeys
+from tasks.engine.stage import Job
+from tasks.stages.promote import PROMOTE, PromoteSpec, PromotionRecord, promote, refuse_stale
+from tests.artifacts import opened, put_artifact
+from tests.services.registry import MODEL, RegistryNeighbours
+
+pytestmark = pytest.mark.slow  # MLflow sets up its database
+
+# Lower end above one half, everything judged, nine of ten answers ended by themselves.
+GOOD = {
+    "win_rate": 0.61,
+    "win_rate_lower": 0.53,
+    "win_rate_upper": 0.68,
+    "coverage": 1.0,
+    "challenger_ended_share": 0.9,
+    "num_ability_questions": None,
+}
+ABILITY = {
+    "ability": 0.7,
+    "opponent_ability": 0.75,
+    "ability_change": -0.05,
+    "ability_change_lower": -0.15,
+    "ability_change_upper": 0.05,
+    "num_ability_questions": 40,
+}
+POLICY = "bundled:start#bundled:start-1"
+
+
+class Bench(NamedTuple):
+    """A store, a registry, and jobs over them."""
+
+    neighbours: RegistryNeighbours
+    folder: Path
+
+    def model(self, seed: int) -> ArtifactKeys:
+        """A trained model; its seed makes it another one."""
+        files = {"model/config.json": json.dumps({"seed": seed}).encode()}
+        return put_artifact(self.neighbours.store, "train", config={"seed": seed}, files=files)
+
+    def job(self, model: ArtifactKeys, opponent: str = POLICY, **changes: Any) -> Job[PromoteSpec]:
+        """The promotion of a model that was compared with `opponent`; `changes` are of figures."""
+        store = self.neighbours.store
+        gate = PromoteConfig(
+            model_name=MODEL,
+            mode=changes.pop("mode", "automatic"),
+            max_ability_loss=changes.pop("max_ability_loss", None),
+        )
+        results = put_artifact(
+            store,
+            "evaluate",
+            config={"opponent": opponent},
+            inputs={"challenger": model},
+            summary={**GOOD, **changes},
+        )
+        tracking = self.neighbours.tracking()
+        settings = Settings(home=self.folder)
+        return Job(
+            spec=PromoteSpec(
+                gate=gate,
+                strategy="top",
+                budget="fraction=0.1",
+                opponent=opponent,
+            ),
+            runtime=RuntimeConfig(),
+            inputs={
+                "results": opened(store, results, self.folder / "cache"),
+                "model": opened(store, model, self.folder / "cache"),
+            },
+            ports=Wiring(settings, store, tracking, self.neighbours.registry()),
+            keys=ArtifactKeys("promote", "0123456789abcdef"),
+            scratch=self.folder,
+            log_step=lambda step, figures: None,
+        )
+
+    def promote(
+        self, model: ArtifactKeys, opponent: str = POLICY, **changes: Any
+    ) -> PromotionRecord:
+        return promote(self.job(model, opponent, **changes))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, file_store: Store) -> Bench:
+    return Bench(RegistryNeighbours(tmp_path, file_store), tmp_path)
+
+
+def as_opponent(model: ArtifactKeys) -> str:
+    """How a run refers to a champion that its own store holds."""
+    return f"artifact:{model.root}#{model.root}"
+
+
+def test_a_model_that_passes_becomes_champion(bench: Bench) -> None:
+    model = bench.model(1)
+    record = bench.promote(model)
+    assert (record.passed, record.promoted, record.awaiting_approval) == (True, True, False)
+    assert (record.version, record.previous_version) == (1, None)
+    assert bench.neighbours.alias("champion") == 1
+    (move,) = bench.neighbours.registry().history(MODEL)
+    assert move.reason == "gate passed: promote/0123456789abcdef"
+
+
+def test_the_version_says_where_it_came_from_and_what_came_out(bench: Bench) -> None:
+    model = bench.model(1)
+    job = bench.job(model)
+    promote(job)
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert facts.version.artifact == model.root
+    assert facts.tags == {
+        "pvar.artifact": model.root,
+        "pvar.results": job.inputs["results"].keys.root,
+        "pvar.opponent": POLICY,
+        "pvar.strategy": "top",
+        "pvar.budget": "fraction=0.1",
+        "pvar.gate": "passed",
+        "pvar.promotion": "automatic",
+        "pvar.win_rate": "0.6100",
+        "pvar.win_rate_lower": "0.5300",
+        "pvar.win_rate_upper": "0.6800",
+        "pvar.coverage": "1.0000",
+    }
+
+
+@pytest.mark.parametrize(
+    ("figures", "failed"),
+    [
+        # A tie does not promote: the bound is one half, and the lower end must be above it.
+        ({"win_rate_lower": 0.5}, "win_rate_lower"),
+        ({"win_rate_lower": None}, "win_rate_lower"),
+        ({"coverage": 0.94}, "coverage"),
+        # It wins, but a loss of a quarter of the questions is not ruled out.
+        ({**ABILITY, "ability_change_lower": -0.25}, "ability_change_lower"),
+        # Questions, of which none was answered; a bound, but no questions.
+        ({**ABILITY, "ability_change_lower": None}, "ability_change_lower"),
+        ({"max_ability_loss": 0.2}, "ability_change_lower"),
+    ],
+)
+def test_a_model_that_fails_the_gate_is_registered_and_not_promoted(
+    bench: Bench, figures: dict[str, Any], failed: str
+) -> None:
+    record = bench.promote(bench.model(1), **figures)
+    assert (record.passed, record.promoted, record.awaiting_approval) == (False, False, False)
+    assert [name for name, _, _, passed in record.checks if not passed] == [failed]
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert facts.tags["pvar.gate"] == "failed"
+    assert bench.neighbours.alias("champion") is None
+    assert bench.neighbours.moves() == []
+
+
+def test_ability_is_in_the_decision_and_on_the_version_or_said_to_be_missing(
+    bench: Bench,
+) -> None:
+    measured = bench.promote(bench.model(1), mode="never", **ABILITY)
+    assert ("ability_change_lower", -0.15, -0.2, True) in measured.checks
+    assert measured.note == ""
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert facts.tags["pvar.ability_change_lower"] == "-0.1500"
+    assert (facts.tags["pvar.ability"], facts.tags["pvar.opponent_ability"]) == ("0.7000", "0.7500")
+
+    unmeasured = bench.promote(bench.model(2), mode="never")
+    assert unmeasured.passed
+    assert unmeasured.note == "ability not measured: no rows with an answer"
+
+
+def test_mode_never_registers_only(bench: Bench) -> None:
+    record = bench.promote(bench.model(1), mode="never")
+    assert (record.passed, record.promoted, record.awaiting_approval) == (True, False, False)
+    assert bench.neighbours.alias("champion") is None
+
+
+def test_mode_approval_leaves_the_decision_to_a_person(bench: Bench) -> None:
+    record = bench.promote(bench.model(1), mode="approval")
+    assert (record.passed, record.promoted, record.awaiting_approval) == (True, False, True)
+    assert bench.neighbours.alias("champion") is None
+    failed = bench.promote(bench.model(2), mode="approval", coverage=0.1)
+    assert not failed.awaiting_approval
+
+
+def test_the_next_model_replaces_the_champion_that_it_was_compared_with(bench: Bench) -> None:
+    first, second = bench.model(1), bench.model(2)
+    bench.promote(first)
+    record = bench.promote(second, as_opponent(first))
+    assert (record.promoted, record.version, record.previous_version) == (True, 2, 1)
+    assert bench.neighbours.alias("champion") == 2
+    assert bench.neighbours.alias("previous") == 1
+
+
+def test_of_two_runs_that_beat_the_same_champion_the_second_fails(bench: Bench) -> None:
+    first, quick, slow = bench.model(1), bench.model(2), bench.model(3)
+    bench.promote(first)
+    bench.promote(quick, as_opponent(first))
+    with pytest.raises(PromotionError, match=r"compared with train/.*champion is version 2"):
+        bench.promote(slow, as_opponent(first))
+    assert bench.neighbours.alias("champion") == 2
+    # Run again, it is compared with the new champion, under the version that it has already.
+    record = bench.promote(slow, as_opponent(quick))
+    assert (record.promoted, record.version, record.previous_version) == (True, 3, 2)
+
+
+def test_a_first_run_loses_to_another_first_run(bench: Bench) -> None:
+    bench.promote(bench.model(1))
+    with pytest.raises(PromotionError, match="compared with bundled:start-1"):
+        bench.promote(bench.model(2))
+    assert bench.neighbours.alias("champion") == 1
+
+
+def test_a_model_that_fails_the_gate_does_not_care_who_is_champion(bench: Bench) -> None:
+    bench.promote(bench.model(1))
+    assert not bench.promote(bench.model(2), win_rate_lower=0.4).promoted
+
+
+def test_a_run_that_was_killed_after_the_promotion_says_the_same_again(bench: Bench) -> None:
+    model = bench.model(1)
+    first, again = bench.promote(model), bench.promote(model)
+    assert again == first
+    assert len(bench.neighbours.moves()) == 1
+
+
+def test_a_champion_from_elsewhere_is_known_by_its_version() -> None:
+    champion = RegisteredVersion(MODEL, 3, artifact=None)
+    challenger = RegisteredVersion(
+        MODEL, 4, "train/aa", opponent=f"models:/{MODEL}/3#models:/{MODEL}/3"
+    )
+    refuse_stale(challenger, champion)
+    with pytest.raises(PromotionError, match="version 4 was compared with nothing"):
+        refuse_stale(challenger._replace(opponent=None), champion)
+
+
+def test_the_stage_keeps_its_decision(bench: Bench, tmp_path: Path) -> None:
+    job = bench.job(bench.model(1))
+    with PROMOTE.open_worker(job) as work:
+        (tmp_path / "shard").mkdir()
+        accounts = work(PROMOTE.plan(job)[0], tmp_path / "shard")
+    assert (accounts.rows_in, accounts.rows_out) == (1, 1)
+    kept = PromotionRecord.model_validate_json((tmp_path / "shard/decision.json").read_text())
+    assert kept == promote(job)

@@ -1,0 +1,102 @@
+"""Verdicts are found again by content alone, and only verdicts are kept."""
+
+from collections.abc import Callable
+
+import pytest
+from pydantic import ValidationError
+
+from infra.store import open_store
+from pvar.judging import Identity
+from pvar.ports import Store
+from pvar.records import Comparison, Message
+from tasks.stages.verdict_cache import VerdictCache, verdict_key
+
+JUDGE: Identity = {"kind": "arena_hard", "model": "m", "template": "t1", "temperature": 0.0}
+ASKED = Comparison("p", (Message("user", "Why?"),), "opponent's", "challenger's")
+
+
+@pytest.fixture
+def cache(file_store: Store) -> VerdictCache:
+    return VerdictCache(file_store)
+
+
+def keys(cache: VerdictCache) -> list[str]:
+    return [info.key for info in cache.store.list("verdicts/")]
+
+
+def test_a_verdict_is_found_again_with_its_evidence_by_another_process(
+    cache: VerdictCache, file_store: Store
+) -> None:
+    cache.keep(JUDGE, ASKED, 0.75, "Because. [[B>A]]")
+
+    found = VerdictCache(open_store(file_store.uri)).find(JUDGE, ASKED)
+    assert found is not None
+    assert (found.preference, found.evidence, found.judge) == (0.75, "Because. [[B>A]]", JUDGE)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        # A retrained model: same prompt, same judge, another text.
+        lambda: (JUDGE, ASKED._replace(second="challenger's, retrained")),
+        lambda: (JUDGE, ASKED._replace(first="another opponent's")),
+        lambda: (JUDGE, ASKED._replace(first=ASKED.second, second=ASKED.first)),
+        lambda: (JUDGE, ASKED._replace(messages=(Message("user", "Why not?"),))),
+        lambda: (JUDGE, ASKED._replace(messages=(Message("system", "Why?"),))),
+        # The border between the texts counts.
+        lambda: (JUDGE, ASKED._replace(first="opponent'sc", second="hallenger's")),
+        lambda: ({**JUDGE, "template": "t2"}, ASKED),
+        lambda: ({**JUDGE, "temperature": 0.1}, ASKED),
+        lambda: ({**JUDGE, "model": "m2"}, ASKED),
+    ],
+)
+def test_another_text_prompt_judge_template_or_parameter_finds_nothing(
+    cache: VerdictCache, changed: Callable[[], tuple[Identity, Comparison]]
+) -> None:
+    cache.keep(JUDGE, ASKED, 1.0, None)
+
+    assert cache.find(*changed()) is None
+
+
+def test_the_prompts_name_and_the_order_of_the_identity_do_not_matter(cache: VerdictCache) -> None:
+    cache.keep(JUDGE, ASKED, 1.0, None)
+
+    assert (
+        cache.find(dict(reversed(list(JUDGE.items()))), ASKED._replace(prompt_id="other"))
+        is not None
+    )
+
+
+def test_the_first_verdict_stays(cache: VerdictCache) -> None:
+    cache.keep(JUDGE, ASKED, 1.0, "first")
+    cache.keep(JUDGE, ASKED, 0.0, "second")
+
+    found = cache.find(JUDGE, ASKED)
+    assert found is not None
+    assert (found.preference, found.evidence) == (1.0, "first")
+    assert keys(cache) == [verdict_key(JUDGE, ASKED)]
+
+
+@pytest.mark.parametrize("preference", [float("nan"), -0.1, 1.5])
+def test_what_is_no_preference_is_not_kept(cache: VerdictCache, preference: float) -> None:
+    with pytest.raises(ValidationError):
+        cache.keep(JUDGE, ASKED, preference, None)
+
+    assert keys(cache) == []
+
+
+def test_a_damaged_verdict_is_judged_anew(cache: VerdictCache) -> None:
+    cache.store.write(verdict_key(JUDGE, ASKED), b'{"preference": 7}')
+
+    assert cache.find(JUDGE, ASKED) is None
+    cache.keep(JUDGE, ASKED, 0.5, None)
+    assert cache.find(JUDGE, ASKED) is not None
+
+
+def test_any_text_makes_a_key_of_the_store(cache: VerdictCache) -> None:
+    odd = ASKED._replace(first="../../x\u2028\x00/" * 1000, second="")
+    cache.keep(JUDGE, odd, 0.5, "\u2028 ✓")
+
+    found = cache.find(JUDGE, odd)
+    assert found is not None
+    assert found.evidence == "\u2028 ✓"
