@@ -22,7 +22,6 @@ from flows.wiring import Wiring, connect, pin
 from pvar.artifacts import Summary
 from pvar.config import PipelineConfig
 from pvar.method_comparison import (
-    CONTROL,
     ArmResults,
     CompareConfig,
     ComparisonRow,
@@ -30,7 +29,7 @@ from pvar.method_comparison import (
     variant,
 )
 from pvar.records import Prompt, Response, Verdict
-from pvar.selection import StrategyName
+from pvar.selection import CONTROL, StrategyName
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.work_folders import work_folder
 from tasks.graph import Node, plan_nodes

@@ -1,6 +1,7 @@
 """Collects what the report of a run shows, from the run's record and its artifacts."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -19,8 +20,9 @@ from pvar.judge_config import judge_identity
 from pvar.judging import refuse_circular_judge
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from pvar.references import Pinned
+from pvar.selection.strategy import PVAR
 from tasks.engine.artifact import Artifact, open_artifact
-from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
+from tasks.engine.tables import MeasuredPrompt, PromptVariance, TrainStep, by_prompt
 from tasks.engine.work_folders import work_folder
 from tasks.report.data import (
     AnswerFigures,
@@ -43,10 +45,11 @@ from tasks.report.data import (
 from tasks.report.page import render_report
 from tasks.stages.evaluate import VERDICTS
 from tasks.stages.ingest import PROMPTS
+from tasks.stages.pair import PAIRS
 from tasks.stages.promote import read_decision
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import SCORES
-from tasks.stages.select import PAIRS, VARIANCE
+from tasks.stages.select import MEASURED, VARIANCE
 from tasks.stages.train import STEPS
 
 NUM_EXAMPLES = 4
@@ -139,12 +142,8 @@ def _distribution(record: RunRecord, select: Artifact) -> PvarDistribution:
     return PvarDistribution(
         pvar=np.array([math.nan if row.pvar is None else row.pvar for row in table]),
         selected=np.array([row.selected for row in table], dtype=bool),
-        # Only these cut by PVar itself; a strategy's own measure has another scale.
-        cut=(
-            _number(summary.get("cut_value"))
-            if record.config.select.strategy in ("top", "bottom", "threshold")
-            else None
-        ),
+        # A cut by another measure has another scale.
+        cut=_number(summary.get("cut_value")) if summary.get("measure") == PVAR.name else None,
         strategy=record.config.select.strategy,
         num_tied_at_cut=_whole(summary.get("num_tied_at_cut")),
         scales=tuple(
@@ -161,13 +160,17 @@ def _distribution(record: RunRecord, select: Artifact) -> PvarDistribution:
 def _correlations(artifacts: Mapping[str, Artifact]) -> tuple[Correlation, ...]:
     """PVar beside the other measures of a prompt's responses."""
     table = artifacts["select"].rows(VARIANCE, PromptVariance)
+    values: dict[str, dict[str, float | None]] = defaultdict(dict)
+    for each in artifacts["select"].rows(MEASURED, MeasuredPrompt):
+        values[each.measure][each.prompt_id] = each.value
     responses = by_prompt(artifacts["sample"].rows(RESPONSES, Response))
     sampled = [responses.get(row.prompt_id, []) for row in table]
     measures: dict[str, list[float | None]] = {
         "PVar": [row.pvar for row in table],
-        "reward gap": [row.reward_gap for row in table],
-        "reward variance": [row.reward_variance for row in table],
-        "model disagreement": [row.disagreement for row in table],
+        **{
+            name.replace("_", " "): [by_id.get(row.prompt_id) for row in table]
+            for name, by_id in values.items()
+        },
         "mean length": [
             fmean(each.num_tokens for each in rows) if rows else None for rows in sampled
         ],
@@ -214,7 +217,11 @@ def _examples(
     scores = {
         each.response_id: each.reward for each in artifacts[f"score-{model}"].rows(SCORES, Score)
     }
-    pairs = {each.prompt_id: each for each in artifacts["select"].rows(PAIRS, Pair)}
+    pairs = (
+        {each.prompt_id: each for each in artifacts["pair"].rows(PAIRS, Pair)}
+        if "pair" in artifacts
+        else {}
+    )
 
     def example(row: PromptVariance) -> PromptExample:
         pair = pairs.get(row.prompt_id)

@@ -77,10 +77,49 @@ def variance_from_file(
     return VarianceTable(prompt_ids, num_responses, pvar, stderr, *counts.tolist())
 
 
+class LongRewards(NamedTuple):
+    """Whole prompts of a long table: one row a response, rows of a prompt anywhere."""
+
+    prompt_ids: npt.NDArray[Any]
+    """(P,) numpy StringDType, whose items are str; whole-number ids become their decimal text."""
+    prompt_index: npt.NDArray[np.int32]
+    """(R,) which of the prompts the row belongs to."""
+    rewards: npt.NDArray[np.float64]
+    """(R,) NaN where null."""
+    num_rows: int
+    num_without_id: int
+    """Rows without a prompt id, which are left out."""
+
+    @property
+    def num_missing(self) -> int:
+        """Rows with an id whose reward is null or not finite."""
+        return int(np.count_nonzero(~np.isfinite(self.rewards)))
+
+
 def iter_variance(
     path: str | Path, *, scale: float, buffer_bytes: int = BUFFER_BYTES
 ) -> Iterator[VarianceTable]:
     """Like `variance_from_file`, in parts of whole prompts: memory stays flat for any table."""
+    for part in iter_rewards(path, buffer_bytes=buffer_bytes):
+        result = variance_by_prompt(part.prompt_index, part.rewards, scale=scale)
+        yield VarianceTable(
+            part.prompt_ids,
+            result.num_responses,
+            result.pvar,
+            result.stderr,
+            num_rows=part.num_rows,
+            num_without_id=part.num_without_id,
+            num_missing=part.num_missing,
+            num_pairs=result.pairs.num_pairs,
+            num_saturated=result.pairs.num_saturated,
+        )
+
+
+def iter_rewards(path: str | Path, *, buffer_bytes: int = BUFFER_BYTES) -> Iterator[LongRewards]:
+    """The rewards in parts of whole prompts: memory stays flat for any table.
+
+    Raises InputError as `variance_from_file`.
+    """
     import pyarrow as pa
 
     buffered: list[pa.RecordBatch] = []
@@ -99,7 +138,7 @@ def iter_variance(
                     spill.write(buffered.pop(0))
         tables = spill.tables() if spill else iter([pa.Table.from_batches(buffered, _schema())])
         for table in tables:
-            yield _variance(table, scale)
+            yield _long_rewards(table)
 
 
 def _schema() -> "pa.Schema":
@@ -109,22 +148,17 @@ def _schema() -> "pa.Schema":
     return pa.schema(fields)
 
 
-def _variance(table: "pa.Table", scale: float) -> VarianceTable:
+def _long_rewards(table: "pa.Table") -> LongRewards:
     num_rows = len(table)
     table = table.filter(table["prompt_id"].is_valid())
     ids = table["prompt_id"].combine_chunks().dictionary_encode()
     rewards = table["reward"].to_numpy()  # null becomes NaN
-    result = variance_by_prompt(ids.indices.to_numpy(), rewards, scale=scale)
-    return VarianceTable(
+    return LongRewards(
         _strings(ids.dictionary.to_pylist()),
-        result.num_responses,
-        result.pvar,
-        result.stderr,
+        ids.indices.to_numpy(),
+        rewards,
         num_rows=num_rows,
         num_without_id=num_rows - len(rewards),
-        num_missing=int(np.count_nonzero(~np.isfinite(rewards))),
-        num_pairs=result.pairs.num_pairs,
-        num_saturated=result.pairs.num_saturated,
     )
 
 

@@ -24,12 +24,10 @@ import numpy.typing as npt
 
 from pvar.errors import ConfigError, InputError
 from pvar.pairwise import as_rewards
-from pvar.variance import preference_variance
+from pvar.variance import MAX_PVAR, preference_variance
 
 EXPLORATION = 0.2
 """c above; from 0.15 to 0.25 the recall changes by a few hundredths."""
-
-MAX_PVAR = 0.25
 
 
 def choose_prompts(

@@ -18,11 +18,12 @@ from pvar.config_model import ConfigModel, Name
 from pvar.judge_config import AfinnJudge, JudgeConfig, judge_identity
 from pvar.judging import refuse_circular_judge
 from pvar.number_format import NumberFormatChoice
-from pvar.pairs import PairRule
 from pvar.placement import PlacementConfig
 from pvar.references import DataReference, ModelReference
 from pvar.reward_config import RewardModelConfig, VaderReward
-from pvar.selection import Budget, StrategyName
+from pvar.selection import STRATEGIES
+from pvar.selection.implicit_gap import IMPLICIT_GAP
+from pvar.selection_config import PairConfig, SelectConfig
 from pvar.vllm_config import VllmConfig
 
 
@@ -114,57 +115,6 @@ class ScoreConfig(ConfigModel):
         if len(set(names)) < len(names):
             raise ValueError(f"reward models share a name: {names}; give each its own `name`")
         return models
-
-
-class SelectConfig(ConfigModel):
-    """Which prompts to train on, and which of their responses."""
-
-    strategy: StrategyName = "top"
-    """top, bottom and threshold are by PVar; random is the control; all keeps every prompt."""
-    budget: Budget = Field(default=Budget(fraction=0.5))
-    """How much to keep: a fraction or a count of the prompts, or tokens."""
-    threshold: float | None = Field(default=None, ge=0, le=0.25)
-    """Least PVar, for strategy threshold."""
-    keep_truncated: bool = False
-    """Use answers that ran into the token limit instead of leaving them out."""
-    missing_eos_penalty: float = Field(default=0, ge=0)
-    """Taken off the reward of an answer that ran into the token limit (needs keep_truncated), so
-    that answers that end are preferred. In rewards."""
-    reward_scale: float | Literal["spread"] = 1.0
-    """τ in σ((r_i − r_j)/τ): a number, or `spread` for the pooled within-prompt deviation."""
-    combination: Literal["mean_pvar", "mean_probability"] = "mean_pvar"
-    """How several reward models make one PVar."""
-    pairs: PairRule = "best_worst"
-    """Which responses become chosen and rejected."""
-    pairs_per_prompt: int = Field(default=1, ge=1, le=64)
-    """Pairs made from one prompt, at most."""
-    min_margin: float = Field(default=0, ge=0)
-    """Pairs with a smaller reward difference (in rewards) are dropped."""
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    """Seed of random choices."""
-
-    @field_validator("reward_scale")
-    @classmethod
-    def _positive(cls, scale: float | Literal["spread"]) -> float | Literal["spread"]:
-        if scale != "spread" and not 0 < scale < float("inf"):
-            raise ValueError(
-                f"reward_scale is {scale}; it must be positive and finite, or 'spread'"
-            )
-        return scale
-
-    @model_validator(mode="after")
-    def _strategy_fits(self) -> Self:
-        if (self.strategy == "threshold") != (self.threshold is not None):
-            raise ValueError(
-                f"strategy is {self.strategy} and threshold is {self.threshold}; strategy "
-                "threshold needs a threshold, and no other takes one"
-            )
-        if self.missing_eos_penalty and not self.keep_truncated:
-            raise ValueError(
-                f"missing_eos_penalty is {self.missing_eos_penalty}, but truncated answers are "
-                "left out; set keep_truncated to true, or the penalty to 0"
-            )
-        return self
 
 
 class LoraAdapter(ConfigModel):
@@ -328,6 +278,7 @@ class PipelineConfig(ConfigModel):
     sample: SampleConfig = SampleConfig()
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig = SelectConfig()
+    pair: PairConfig = PairConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     promote: PromoteConfig = PromoteConfig()
@@ -342,15 +293,13 @@ class PipelineConfig(ConfigModel):
                 "would be left out; raise the first or lower the second"
             )
         self._refuse_uneven_batches()
-        if self.select.strategy == "disagreement" and len(self.score.reward_models) < 2:
-            raise ValueError(
-                "select.strategy is disagreement, but score.reward_models has one; add another"
-            )
-        self._refuse_gap_without_models()
-        if self.sample.adaptive and self.select.strategy != "top":
+        self._refuse_measure_without_models()
+        if self.sample.adaptive and not STRATEGIES[self.select.strategy].wants_high_pvar:
+            usable = ", ".join(name for name, each in STRATEGIES.items() if each.wants_high_pvar)
             raise ValueError(
                 f"select.strategy is {self.select.strategy}, but sample.adaptive answers only what "
-                "a first round shows to be promising: use strategy top, or adaptive null"
+                f"a first round shows to be promising: use a strategy that takes the highest PVar "
+                f"({usable}), or sample.adaptive null"
             )
         refuse_circular_judge(
             judge_identity(self.evaluate.judge),
@@ -361,14 +310,20 @@ class PipelineConfig(ConfigModel):
 
     @property
     def implicit_model(self) -> str | None:
-        """Name of the reward model that only the strategies implicit_gap_* look at."""
-        if not self.select.strategy.startswith("implicit_gap"):
+        """Name of the reward model that only the implicit gap is measured by."""
+        if STRATEGIES[self.select.strategy].measure is not IMPLICIT_GAP:
             return None
         return next(each.name for each in self.score.reward_models if each.kind == "implicit")
 
-    def _refuse_gap_without_models(self) -> None:
+    def _refuse_measure_without_models(self) -> None:
         strategy, kinds = self.select.strategy, [each.kind for each in self.score.reward_models]
-        if not strategy.startswith("implicit_gap"):
+        measure = STRATEGIES[strategy].measure
+        if len(kinds) < measure.min_models:
+            raise ValueError(
+                f"select.strategy is {strategy}, which needs {measure.min_models} reward models or "
+                f"more, but score.reward_models has {len(kinds)}; add another"
+            )
+        if measure is not IMPLICIT_GAP:
             return
         if kinds.count("implicit") != 1 or len(kinds) < 2:
             raise ValueError(
@@ -376,10 +331,10 @@ class PipelineConfig(ConfigModel):
                 "needs one of kind implicit, for the gap, and another one, which says what is "
                 "chosen and what rejected"
             )
-        if self.select.pairs == "original":
+        if self.pair.rule == "original":
             raise ValueError(
-                f"select.strategy is {strategy} and select.pairs is original: annotated answers "
-                "are not scored, so they have no gap; use pairs of sampled answers (best_worst)"
+                f"select.strategy is {strategy} and pair.rule is original: annotated answers are "
+                "not scored, so they have no gap; use pairs of sampled answers (best_worst)"
             )
 
     def _refuse_uneven_batches(self) -> None:

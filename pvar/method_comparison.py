@@ -15,9 +15,7 @@ from pydantic import Field, model_validator
 from pvar.config import PipelineConfig
 from pvar.config_model import ConfigModel
 from pvar.evaluation.paired import PairedDifference, WinRate, paired_difference, paired_win_rate
-from pvar.selection import StrategyName
-
-CONTROL: StrategyName = "random"
+from pvar.selection import CONTROL, STRATEGIES, StrategyName
 
 
 class CompareConfig(ConfigModel):
@@ -34,11 +32,13 @@ class CompareConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _can_run(self) -> Self:
-        unmatched = {"threshold", "all", CONTROL} & set(self.strategies)
-        if unmatched or len(set(self.strategies)) < len(self.strategies):
+        unmatched = [name for name, each in STRATEGIES.items() if each.budget != "fills"]
+        left_out = {*unmatched, CONTROL} & set(self.strategies)
+        if left_out or len(set(self.strategies)) < len(self.strategies):
             raise ValueError(
                 f"strategies are {', '.join(self.strategies)}; name each once, and leave out "
-                f"{CONTROL} (it is always there), threshold and all (nothing random matches them)"
+                f"{CONTROL} (it is always there) and {', '.join(unmatched)} (nothing random "
+                "matches them)"
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; name each once")
@@ -73,7 +73,7 @@ def variant(pipeline: PipelineConfig, strategy: StrategyName, seed: int) -> Pipe
     """The configuration with that selection; shares whatever does not depend on it."""
     tree = pipeline.model_dump()
     tree["select"] |= {"strategy": strategy, "seed": seed, "threshold": None}
-    tree["train"]["seed"] = seed
+    tree["pair"]["seed"] = tree["train"]["seed"] = seed
     if tree["evaluate"]["opponent"] == "champion":
         tree["evaluate"]["opponent"] = tree["policy"]
     return PipelineConfig.model_validate(tree)

@@ -8,7 +8,7 @@ from pvar.config_model import ConfigModel, Name
 
 INLINE = "inline"
 
-StageName = Literal["ingest", "sample", "score", "select", "train", "evaluate", "promote"]
+StageName = Literal["ingest", "sample", "score", "select", "pair", "train", "evaluate", "promote"]
 """The names that a configuration and the command line know; `tasks/graph.py` has the stages."""
 
 
@@ -40,6 +40,7 @@ class PlacementConfig(ConfigModel):
     sample: Placement = Placement()
     score: Placement = Placement()
     select: Placement = Placement()
+    pair: Placement = Placement()
     train: Placement = Placement()
     evaluate: Placement = Placement()
     promote: Placement = Placement()

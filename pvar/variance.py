@@ -41,6 +41,8 @@ from pvar.pairwise import (
     mean_over_pairs,
 )
 
+MAX_PVAR = 0.25
+
 SATURATED = 0.49
 """|p − ½| above which a preference counts as certain."""
 

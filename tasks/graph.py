@@ -1,8 +1,8 @@
 """The way of the data: which artifacts a configuration is made of, and from what each is made.
 
-    ingest ─┬─ sample ── score-… ── select ── train ─┬─ answers-challenger ─┐
-            ├────────────────────────────────────────┘                      ├─ evaluate ── promote
-            └─ answers-opponent ────────────────────────────────────────────┘
+    ingest ─┬─ sample ── score-… ── select ── pair ── train
+            ├─ answers-challenger (by the trained model) ─┬─ evaluate ── promote
+            └─ answers-opponent ──────────────────────────┘
 
 With `sample.adaptive` a first round comes before `sample`, which then holds both rounds' responses:
 
@@ -12,7 +12,7 @@ A node is a stage with its slice of the configuration. Its digest follows from t
 digests of its inputs, so the whole plan is known before anything is run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,17 +26,18 @@ from tasks.engine.stage import Stage
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
 from tasks.stages.ingest import INGEST, IngestSpec
+from tasks.stages.pair import PAIR, pair_spec
 from tasks.stages.promote import PROMOTE, PromoteSpec
 from tasks.stages.sample import SAMPLE, SampleSpec
 from tasks.stages.score import SCORE, ScoreSpec
-from tasks.stages.select import SELECT, SelectSpec, without_unused_seed
+from tasks.stages.select import SELECT, ImplicitGapSpec, SelectSpec, without_unused_seed
 from tasks.stages.train import TRAIN, TrainSpec
 from tasks.training.reference import REFERENCE
 
 STAGES: dict[str, Stage[Any]] = {
-    stage.name: stage for stage in (INGEST, SAMPLE, SCORE, SELECT, TRAIN, EVALUATE, PROMOTE)
+    stage.name: stage for stage in (INGEST, SAMPLE, SCORE, SELECT, PAIR, TRAIN, EVALUATE, PROMOTE)
 }
-"""The seven stages, in order."""
+"""The stages, in order."""
 
 CACHES = (REFERENCE.name,)
 """What stages keep beside their artifacts, as artifacts that runs do not name."""
@@ -70,7 +71,8 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
     scores = _scores(config, ingest, sample, first[1:])
     select = _select(config, ingest, sample, scores)
-    train = _train(config, sample, select)
+    pair = _pair(config, ingest, sample, scores, select)
+    train = _train(config, sample, pair)
     challenger = f"artifact:{train.keys.root}#{train.keys.root}"
     challenger_answers = _answers(config, "answers-challenger", ingest, challenger)
     opponent_answers = _answers(config, "answers-opponent", ingest, config.evaluate.opponent)
@@ -96,7 +98,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
         {"results": evaluate.keys, "model": train.keys},
     )
     nodes = (
-        ingest, *first, sample, *scores, select, train,
+        ingest, *first, sample, *scores, select, pair, train,
         opponent_answers, challenger_answers, evaluate, promote,
     )  # fmt: skip
     return {node.name: node for node in nodes}
@@ -159,10 +161,8 @@ def _second_round(config: PipelineConfig, ingest: Node, first: list[Node]) -> No
         first_responses=config.sample.adaptive.first_responses,
         second_round_share=config.sample.adaptive.second_round_share,
         reward_models=_selecting_models(config),
+        rewards=select.reward_settings,
         combination=select.combination,
-        reward_scale=select.reward_scale,
-        keep_truncated=select.keep_truncated,
-        missing_eos_penalty=select.missing_eos_penalty,
     )
     inputs = {**plain.inputs, "responses": first[0].keys}
     for model, node in zip(config.score.reward_models, first[1:], strict=True):
@@ -226,21 +226,46 @@ def _evaluate_spec(config: PipelineConfig) -> EvaluateSpec:
 
 
 def _select(config: PipelineConfig, ingest: Node, sample: Node, scores: list[Node]) -> Node:
-    names = tuple(model.name for model in config.score.reward_models)
-    inputs = {"prompts": ingest.keys, "responses": sample.keys}
-    for name, node in zip(names, scores, strict=True):
-        inputs[f"scores-{name}"] = node.keys
+    gap = None
+    if config.implicit_model is not None:
+        models = _selecting_models(config)
+        pairs = pair_spec(config.pair, config.select.reward_settings, models).settings
+        gap = ImplicitGapSpec(reward_model=config.implicit_model, pairs=pairs)
     spec = SelectSpec(
         settings=without_unused_seed(config.select),
         reward_models=_selecting_models(config),
-        implicit_model=config.implicit_model,
+        implicit_gap=gap,
     )
+    names = [model.name for model in config.score.reward_models]
+    inputs = {"prompts": ingest.keys, **_answer_inputs(config, sample, scores, names)}
     return Node("select", SELECT, spec, inputs)
 
 
-def _train(config: PipelineConfig, sample: Node, select: Node) -> Node:
+def _pair(
+    config: PipelineConfig, ingest: Node, sample: Node, scores: list[Node], select: Node
+) -> Node:
+    spec = pair_spec(config.pair, config.select.reward_settings, _selecting_models(config))
+    inputs = {"prompts": ingest.keys, "selection": select.keys}
+    if spec.rewards is not None:
+        inputs |= _answer_inputs(config, sample, scores, spec.reward_models)
+    return Node("pair", PAIR, spec, inputs)
+
+
+def _answer_inputs(
+    config: PipelineConfig, sample: Node, scores: list[Node], reward_models: Collection[str]
+) -> dict[str, ArtifactKeys]:
+    """The responses and their scores by these reward models."""
+    by_model = zip(config.score.reward_models, scores, strict=True)
+    wanted = {model.name: node for model, node in by_model if model.name in reward_models}
+    return {
+        "responses": sample.keys,
+        **{f"scores-{name}": node.keys for name, node in wanted.items()},
+    }
+
+
+def _train(config: PipelineConfig, sample: Node, pair: Node) -> Node:
     spec = TrainSpec(policy=config.policy, settings=config.train)
-    return Node("train", TRAIN, spec, {"pairs": select.keys, "responses": sample.keys})
+    return Node("train", TRAIN, spec, {"pairs": pair.keys, "responses": sample.keys})
 
 
 def _budget(config: PipelineConfig) -> str:

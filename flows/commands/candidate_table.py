@@ -9,26 +9,23 @@ import numpy.typing as npt
 from flows.commands.columns import Columns
 from flows.commands.line_columns import read_line_columns
 from flows.commands.parquet_columns import is_parquet, parquet_schema, read_parquet_columns
-from flows.commands.reward_files import read_pvar
+from flows.commands.reward_files import read_measure
 from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
-from pvar.selection import Candidates, StrategyName
-from pvar.variance import variance_by_prompt
+from pvar.selection import (
+    MEASURES,
+    STRATEGIES,
+    Candidates,
+    Measure,
+    StrategyName,
+    measure_by_prompt,
+)
+from pvar.selection.strategy import PVAR
+from pvar.variance import MAX_PVAR
 
 Floats = npt.NDArray[np.float64]
-MAX_PVAR = 0.25
 ROUNDING = 1e-6  # of a PVar computed in float32
-REWARD_STRATEGIES = ("reward_gap", "reward_variance")
-"""Need the rewards themselves beside PVar."""
-NUMBER_COLUMNS = (
-    "reward",
-    "pvar",
-    "reward_gap",
-    "reward_variance",
-    "implicit_gap",
-    "disagreement",
-    "num_tokens",
-)
+NUMBER_COLUMNS = ("reward", *MEASURES, "num_tokens")
 
 
 class CandidateTable(NamedTuple):
@@ -49,30 +46,31 @@ def read_candidates(path: Path, strategy: StrategyName, scale: float | None) -> 
     `scale` is for the rewards; None is 1. Raises InputError for a file that is neither form,
     ConfigError for a scale where PVar is given.
     """
-    if strategy not in REWARD_STRATEGIES and _is_long_parquet(path):
-        return _from_long_parquet(path, scale)
+    measure = STRATEGIES[strategy].measure
+    if _is_long_parquet(path):
+        return _from_long_parquet(path, measure, scale)
     read_columns = read_parquet_columns if is_parquet(path) else read_line_columns
     columns = read_columns(path, NUMBER_COLUMNS)
-    if "pvar" in columns.numbers:
-        return _from_pvar(columns, scale)
-    return _from_rewards(columns, scale)
+    if PVAR.name in columns.numbers:
+        return _from_measures(columns, scale)
+    return _from_rewards(columns, measure, scale)
 
 
 def _is_long_parquet(path: Path) -> bool:
-    """Whether PVar alone is to be computed from Parquet, which may be larger than memory."""
+    """Whether measures are to be computed from Parquet, which may be larger than memory."""
     if not is_parquet(path):
         return False
     names = parquet_schema(path).names
     return "reward" in names and "pvar" not in names
 
 
-def _from_long_parquet(path: Path, scale: float | None) -> CandidateTable:
+def _from_long_parquet(path: Path, measure: Measure, scale: float | None) -> CandidateTable:
     tau = 1.0 if scale is None else scale
-    scored = read_pvar(path, scale=tau)
+    measured = read_measure(path, measure, scale=tau)
     return CandidateTable(
-        Candidates(scored.prompt_ids, scored.pvar),
-        _computed(scored.num_rewards, tau),
-        Accounts(rows_in=scored.num_rows, rows_out=scored.num_rows),
+        Candidates(measured.prompt_ids, measured.measures),
+        _computed(measured.num_rewards, tau),
+        Accounts(rows_in=measured.num_rows, rows_out=measured.num_rows),
         None,
     )
 
@@ -81,7 +79,7 @@ def _computed(num_rewards: int, scale: float) -> str:
     return f"computed from {num_rewards} rewards with scale τ = {scale:g}"
 
 
-def _from_pvar(columns: Columns, scale: float | None) -> CandidateTable:
+def _from_measures(columns: Columns, scale: float | None) -> CandidateTable:
     """One row per prompt, PVar and the other measures given."""
     if scale is not None:
         raise ConfigError(
@@ -106,11 +104,7 @@ def _from_pvar(columns: Columns, scale: float | None) -> CandidateTable:
         )
     candidates = Candidates(
         columns.prompt_ids,
-        pvar,
-        reward_gap=numbers.get("reward_gap"),
-        reward_variance=numbers.get("reward_variance"),
-        implicit_gap=numbers.get("implicit_gap"),
-        disagreement=numbers.get("disagreement"),
+        {name: values for name, values in numbers.items() if name in MEASURES},
         num_tokens=_whole(columns, numbers.get("num_tokens")),
     )
     return CandidateTable(
@@ -131,8 +125,8 @@ def _whole(columns: Columns, num_tokens: Floats | None) -> npt.NDArray[np.int64]
     return num_tokens.astype(np.int64)
 
 
-def _from_rewards(columns: Columns, scale: float | None) -> CandidateTable:
-    """One row per response: PVar, gap and variance of the rewards computed."""
+def _from_rewards(columns: Columns, measure: Measure, scale: float | None) -> CandidateTable:
+    """One row per response: the measure is computed from the rewards."""
     if "reward" not in columns.numbers:
         raise InputError(
             f"{columns.file_name}: there is neither a column pvar (one row per prompt) nor a "
@@ -140,23 +134,12 @@ def _from_rewards(columns: Columns, scale: float | None) -> CandidateTable:
         )
     rewards = columns.numbers["reward"]
     tau = 1.0 if scale is None else scale
-    pvar = variance_by_prompt(columns.prompt_index, rewards, scale=tau).pvar
-
-    present = np.isfinite(rewards)
-    prompt, reward = columns.prompt_index[present], rewards[present]
-    num_prompts = len(columns.prompt_ids)
-    largest, smallest = np.full(num_prompts, -np.inf), np.full(num_prompts, np.inf)
-    np.maximum.at(largest, prompt, reward)
-    np.minimum.at(smallest, prompt, reward)
-    count = np.bincount(prompt, minlength=num_prompts)
-    mean = np.bincount(prompt, reward, num_prompts) / np.maximum(count, 1)
-    squares = np.bincount(prompt, (reward - mean[prompt]) ** 2, num_prompts)
-    candidates = Candidates(
-        columns.prompt_ids,
-        pvar,
-        reward_gap=np.where(count > 1, largest - smallest, np.nan),
-        reward_variance=np.where(count > 1, squares / np.maximum(count - 1, 1), np.nan),
-    )
     return CandidateTable(
-        candidates, _computed(len(reward), tau), columns.accounts, columns.first_problem
+        Candidates(
+            columns.prompt_ids,
+            measure_by_prompt(columns.prompt_index, rewards, (PVAR, measure), scale=tau),
+        ),
+        _computed(len(rewards), tau),
+        columns.accounts,
+        columns.first_problem,
     )

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from flows.commands.columns import STRINGS
 from flows.commands.line_columns import read_line_columns
 from flows.commands.parquet_columns import is_parquet, parquet_schema
-from infra.columnar import iter_variance, variance_from_file
+from infra.columnar import iter_rewards, variance_from_file
 from pvar.accounts import Accounts
 from pvar.errors import InputError
+from pvar.selection import Measure, measure_by_prompt
 from pvar.variance import PairCount, variance_by_prompt
 
 
@@ -80,33 +81,36 @@ def _from_parquet(path: Path, scale: float) -> Variances:
     )
 
 
-class PromptPvar(NamedTuple):
-    """PVar by prompt and nothing else, for selection."""
+class MeasuredFile(NamedTuple):
+    """A measure by prompt and nothing else, for selection."""
 
     prompt_ids: NDArray[Any]
     """(num_prompts,) strings or integers, in no particular order."""
-    pvar: NDArray[np.float64]
-    """(num_prompts,)"""
+    measures: dict[str, NDArray[np.floating[Any]]]
+    """The measure's name → (num_prompts,); empty where it does not follow from the rewards."""
     num_rows: int
     num_rewards: int
 
 
-def read_pvar(path: Path, *, scale: float) -> PromptPvar:
-    """Compute PVar from Parquet in little memory: about 60 bytes a prompt, whatever the rows.
+def read_measure(path: Path, measure: Measure, *, scale: float) -> MeasuredFile:
+    """Compute a measure from Parquet in little memory: about 60 bytes a prompt, whatever the rows.
 
     Errors as for `read_variances`.
     """
     kind = _kind_of_ids(path)
     ids: list[NDArray[Any]] = []
-    pvar: list[NDArray[np.float64]] = []
+    values: dict[str, list[NDArray[Any]]] = {}
     num_rows = num_rewards = 0
-    for part in iter_variance(path, scale=scale):
+    for part in iter_rewards(path):
         ids.append(part.prompt_ids.astype(kind, copy=False))
-        pvar.append(part.pvar)
+        measured = measure_by_prompt(part.prompt_index, part.rewards, (measure,), scale=scale)
+        for name, of_part in measured.items():
+            values.setdefault(name, []).append(of_part)
         num_rows += part.num_rows
-        num_rewards += part.num_rows - part.num_missing
+        num_rewards += part.num_rows - part.num_without_id - part.num_missing
     _refuse_no_rows(path, num_rows)
-    return PromptPvar(_joined(ids), _joined(pvar), num_rows, num_rewards)
+    measures = {name: _joined(parts) for name, parts in values.items()}
+    return MeasuredFile(_joined(ids), measures, num_rows, num_rewards)
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

@@ -10,7 +10,7 @@ made has one of these reasons: too_few_answers, tie, margin; for `original` also
 empty, missing_reward, overall_score_bug and overall_score_unchecked.
 """
 
-from pvar.pairs.make import RULES, SEEDED_RULES, Pairing, PairRule, make_pairs
+from pvar.pairs.make import ORIGINAL, RULES, Pairing, PairRule, make_pairs
 from pvar.pairs.original import Annotation
 
-__all__ = ["RULES", "SEEDED_RULES", "Annotation", "PairRule", "Pairing", "make_pairs"]
+__all__ = ["ORIGINAL", "RULES", "Annotation", "PairRule", "Pairing", "make_pairs"]

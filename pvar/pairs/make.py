@@ -1,8 +1,8 @@
 """Make pairs by a rule, and account for every pair that was wanted."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
@@ -14,18 +14,30 @@ from pvar.pairs.max_mu_minus_2sigma import match_max_mu_minus_2sigma
 from pvar.pairs.original import Annotation, original_pair
 from pvar.records import Pair, Prompt, Response, Score
 
-RewardRule = Literal["best_worst", "best_random", "max_mu_minus_2sigma"]
-PairRule = Literal["best_worst", "best_random", "max_mu_minus_2sigma", "original"]
 
-RULES: dict[RewardRule, Callable[[Sequence[RewardedAnswer], int, int], list[Match]]] = {
-    "best_worst": match_best_worst,
-    "best_random": match_best_random,
-    "max_mu_minus_2sigma": match_max_mu_minus_2sigma,
+class RewardRule(NamedTuple):
+    """How the answers to one prompt are matched by their rewards."""
+
+    match: Callable[[Sequence[RewardedAnswer], int, int], list[Match]]
+    """(two or more answers, best first; most pairs to make; seed) → matches."""
+    draws: bool = False
+    """It uses the seed, which for all others is no part of the identity."""
+
+
+RULES: Mapping[str, RewardRule] = {
+    "best_worst": RewardRule(match_best_worst),
+    "best_random": RewardRule(match_best_random, draws=True),
+    "max_mu_minus_2sigma": RewardRule(match_max_mu_minus_2sigma),
 }
-"""Rules by reward: (two or more answers, best first; most pairs to make; seed) → matches."""
+"""Rules by reward."""
 
-SEEDED_RULES: frozenset[PairRule] = frozenset({"best_random"})
-"""Rules that draw. For all others the seed decides nothing, and is no part of the identity."""
+ORIGINAL = "original"
+"""The rule that takes the data's own preference, and looks at no answer."""
+
+if TYPE_CHECKING:
+    PairRule = str
+else:  # the choices that a configuration offers
+    PairRule = Literal[(*RULES, ORIGINAL)]
 
 
 class Pairing(NamedTuple):
@@ -59,7 +71,7 @@ def make_pairs(
     for several original pairs per prompt.
     """
     _refuse_repeated(prompts)
-    if rule == "original":
+    if rule == ORIGINAL:
         if pairs_per_prompt != 1:
             raise ConfigError(
                 f"pairs_per_prompt is {pairs_per_prompt}, but a prompt has one original pair; "
@@ -80,7 +92,7 @@ def make_pairs(
     outcomes = []
     for prompt in prompts:
         usable = answers.by_prompt.get(prompt.prompt_id, ())
-        matches = RULES[rule](usable, pairs_per_prompt, seed) if len(usable) > 1 else []
+        matches = RULES[rule].match(usable, pairs_per_prompt, seed) if len(usable) > 1 else []
         outcomes += [_reward_pair(prompt, match, min_margin) for match in matches]
         outcomes += ["too_few_answers"] * (pairs_per_prompt - len(matches))
     return _account(outcomes, answers.accounts)

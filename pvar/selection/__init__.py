@@ -1,32 +1,37 @@
 """Selection of prompts: candidates and a budget in, the chosen prompt ids out.
 
-    chosen = select(Candidates(prompt_ids, pvar), "top", Budget(fraction=0.1), seed=0)
-    control = matched_random_control(candidates, chosen, seed=1)
+    measures = measure_rewards(RewardMatrix(rewards, scales))
+    chosen = select(Candidates(prompt_ids, measures), "top", Budget(fraction=0.1), seed=0)
 
-One strategy per file, listed in `strategies.py`. A strategy says only which prompts come first;
-budget, quotas, ties and accounts are the same for all (`select.py`).
+One strategy per file, listed in `strategies.py`. A strategy says what it measures and which prompts
+come first; budget, ties and accounts are the same for all (`choose.py`).
 """
 
-from pvar.selection.candidates import (
-    Budget,
-    Candidates,
+from pvar.selection.candidates import Budget, Candidates
+from pvar.selection.choose import Selection, select
+from pvar.selection.measure import measure_by_prompt, measure_rewards
+from pvar.selection.strategies import (
+    CONTROL,
+    MEASURES,
+    STRATEGIES,
     MatchedStrategyName,
-    Measure,
-    Selection,
     StrategyName,
 )
-from pvar.selection.choose import matched_random_control, select
-from pvar.selection.strategies import SEEDED, STRATEGIES
+from pvar.selection.strategy import Measure, RewardMatrix, Strategy
 
 __all__ = [
-    "SEEDED",
+    "CONTROL",
+    "MEASURES",
     "STRATEGIES",
     "Budget",
     "Candidates",
     "MatchedStrategyName",
     "Measure",
+    "RewardMatrix",
     "Selection",
+    "Strategy",
     "StrategyName",
-    "matched_random_control",
+    "measure_by_prompt",
+    "measure_rewards",
     "select",
 ]

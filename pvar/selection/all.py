@@ -2,9 +2,12 @@
 
 import numpy as np
 
-from pvar.selection.candidates import Candidates, Ranking, StrategySettings
+from pvar.selection.strategy import PVAR, FloatArray, IdArray, Strategy, StrategySettings
 
 
-def rank_all(candidates: Candidates, _: StrategySettings) -> Ranking:
+def _rank(prompt_ids: IdArray, _: FloatArray, __: StrategySettings) -> FloatArray:
     """All alike, so that the order is that of the ids."""
-    return Ranking("pvar", np.zeros(len(candidates)), has_cut=False)
+    return np.zeros(len(prompt_ids))
+
+
+ALL = Strategy(PVAR, _rank, has_cut=False, budget="ignores")

@@ -1,9 +1,12 @@
 """Largest disagreement between reward models: active selection's classical criterion."""
 
-from pvar.selection.candidates import Candidates, Ranking, StrategySettings
-from pvar.selection.ranking import largest_first
+from pvar.combine import disagreement
+from pvar.selection.strategy import FloatArray, Measure, RewardMatrix, Strategy, largest_first
 
 
-def rank_disagreement(candidates: Candidates, _: StrategySettings) -> Ranking:
-    """Largest disagreement first."""
-    return largest_first(candidates, "disagreement")
+def _measure(rewards: RewardMatrix) -> FloatArray:
+    """(P,) from 0 to ¼."""
+    return disagreement(rewards.rewards, scales=rewards.scales)
+
+
+DISAGREEMENT = Strategy(Measure("disagreement", _measure, min_models=2), largest_first)

@@ -1,22 +1,18 @@
 """Uniform choice: the baseline that is hard to beat (arXiv 2604.02766).
 
-It draws from the prompts that have the measure, because the strategies beside it do so too: a
-prompt with fewer than two rewards has no PVar and makes no pair.
+It draws from the prompts that have a PVar, because the strategies beside it do so too: a prompt
+with fewer than two rewards has no PVar and makes no pair.
 """
 
 import numpy as np
 
-from pvar.selection.candidates import Candidates, Measure, Ranking, StrategySettings
-from pvar.selection.ranking import measured, random_keys
+from pvar.selection.seeded_order import random_keys
+from pvar.selection.strategy import PVAR, FloatArray, IdArray, Strategy, StrategySettings
 
 
-def rank_random(candidates: Candidates, settings: StrategySettings) -> Ranking:
-    """Random order of the prompts that have a PVar."""
-    return rank_random_among(candidates, "pvar", settings.seed)
+def _rank(prompt_ids: IdArray, values: FloatArray, settings: StrategySettings) -> FloatArray:
+    """Order of a hash of (seed, prompt id)."""
+    return np.where(np.isnan(values), np.nan, random_keys(prompt_ids, settings.seed))
 
 
-def rank_random_among(candidates: Candidates, measure: Measure, seed: int) -> Ranking:
-    """Order of a hash of (seed, prompt id), among the prompts that have the measure."""
-    missing = np.isnan(measured(candidates, measure))
-    keys = np.where(missing, np.nan, random_keys(candidates.prompt_ids, seed))
-    return Ranking(measure, keys, has_cut=False)
+RANDOM = Strategy(PVAR, _rank, has_cut=False, draws=True)

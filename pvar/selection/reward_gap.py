@@ -1,9 +1,17 @@
 """Largest difference between the best and the worst reward (arXiv 2502.14560: largest margin)."""
 
-from pvar.selection.candidates import Candidates, Ranking, StrategySettings
-from pvar.selection.ranking import largest_first
+import numpy as np
+
+from pvar.selection.strategy import FloatArray, Measure, RewardMatrix, Strategy, largest_first
 
 
-def rank_reward_gap(candidates: Candidates, _: StrategySettings) -> Ranking:
-    """Largest reward gap first."""
-    return largest_first(candidates, "reward_gap")
+def _measure(rewards: RewardMatrix) -> FloatArray:
+    """(P,) in units of the reward scale; NaN for fewer than two rewards."""
+    enough = np.isfinite(rewards.scaled).sum(axis=1) >= 2
+    gap = np.full(len(enough), np.nan)
+    some = rewards.scaled[enough]
+    gap[enough] = np.nanmax(some, axis=1) - np.nanmin(some, axis=1)
+    return gap
+
+
+REWARD_GAP = Strategy(Measure("reward_gap", _measure), largest_first)

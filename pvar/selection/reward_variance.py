@@ -1,9 +1,16 @@
 """Largest variance of the rewards: what PVar tends to when the reward scale is small."""
 
-from pvar.selection.candidates import Candidates, Ranking, StrategySettings
-from pvar.selection.ranking import largest_first
+import numpy as np
+
+from pvar.selection.strategy import FloatArray, Measure, RewardMatrix, Strategy, largest_first
 
 
-def rank_reward_variance(candidates: Candidates, _: StrategySettings) -> Ranking:
-    """Largest reward variance first."""
-    return largest_first(candidates, "reward_variance")
+def _measure(rewards: RewardMatrix) -> FloatArray:
+    """(P,) unbiased, in squared units of the reward scale; NaN for fewer than two rewards."""
+    enough = np.isfinite(rewards.scaled).sum(axis=1) >= 2
+    variance = np.full(len(enough), np.nan)
+    variance[enough] = np.nanvar(rewards.scaled[enough], axis=1, ddof=1)
+    return variance
+
+
+REWARD_VARIANCE = Strategy(Measure("reward_variance", _measure), largest_first)

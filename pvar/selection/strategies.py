@@ -1,33 +1,51 @@
 """The list of strategies: what can be chosen, and which file does it."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
-from pvar.selection.all import rank_all
-from pvar.selection.bottom import rank_bottom
-from pvar.selection.candidates import Candidates, Ranking, StrategyName, StrategySettings
-from pvar.selection.disagreement import rank_disagreement
-from pvar.selection.implicit_gap_large import rank_implicit_gap_large
-from pvar.selection.implicit_gap_small import rank_implicit_gap_small
-from pvar.selection.random import rank_random
-from pvar.selection.reward_gap import rank_reward_gap
-from pvar.selection.reward_variance import rank_reward_variance
-from pvar.selection.stratified import rank_stratified
-from pvar.selection.threshold import rank_threshold
-from pvar.selection.top import rank_top
+from pvar.selection.all import ALL
+from pvar.selection.bottom import BOTTOM
+from pvar.selection.disagreement import DISAGREEMENT
+from pvar.selection.implicit_gap import IMPLICIT_GAP_LARGE, IMPLICIT_GAP_SMALL
+from pvar.selection.random import RANDOM
+from pvar.selection.reward_gap import REWARD_GAP
+from pvar.selection.reward_variance import REWARD_VARIANCE
+from pvar.selection.strategy import Measure, Strategy
+from pvar.selection.stratified import STRATIFIED
+from pvar.selection.threshold import THRESHOLD
+from pvar.selection.top import TOP
 
-STRATEGIES: dict[StrategyName, Callable[[Candidates, StrategySettings], Ranking]] = {
-    "top": rank_top,
-    "bottom": rank_bottom,
-    "random": rank_random,
-    "all": rank_all,
-    "threshold": rank_threshold,
-    "stratified": rank_stratified,
-    "reward_gap": rank_reward_gap,
-    "reward_variance": rank_reward_variance,
-    "implicit_gap_small": rank_implicit_gap_small,
-    "implicit_gap_large": rank_implicit_gap_large,
-    "disagreement": rank_disagreement,
+STRATEGIES: Mapping[str, Strategy] = {
+    "top": TOP,
+    "bottom": BOTTOM,
+    "random": RANDOM,
+    "all": ALL,
+    "threshold": THRESHOLD,
+    "stratified": STRATIFIED,
+    "reward_gap": REWARD_GAP,
+    "reward_variance": REWARD_VARIANCE,
+    "implicit_gap_small": IMPLICIT_GAP_SMALL,
+    "implicit_gap_large": IMPLICIT_GAP_LARGE,
+    "disagreement": DISAGREEMENT,
 }
 
-SEEDED: frozenset[StrategyName] = frozenset({"random", "stratified"})
-"""Strategies that draw. For all others the seed decides nothing, and is no part of the identity."""
+CONTROL = "random"
+"""What every other strategy is compared with."""
+
+if TYPE_CHECKING:
+    StrategyName = str
+    MatchedStrategyName = str
+else:  # the choices that a configuration and the command line offer
+    StrategyName = Literal[tuple(STRATEGIES)]
+    MatchedStrategyName = Literal[
+        tuple(
+            name
+            for name, strategy in STRATEGIES.items()
+            if strategy.budget == "fills" and name != CONTROL
+        )
+    ]
+
+MEASURES: Mapping[str, Measure] = {
+    strategy.measure.name: strategy.measure for strategy in STRATEGIES.values()
+}
+"""Everything that strategies look at, by name."""

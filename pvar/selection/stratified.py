@@ -6,17 +6,16 @@ PVar 0 or ¼, do not empty a stratum.
 
 import numpy as np
 
-from pvar.selection.candidates import Candidates, Ranking, StrategySettings
-from pvar.selection.ranking import measured, random_keys
+from pvar.selection.seeded_order import random_keys
+from pvar.selection.strategy import PVAR, FloatArray, IdArray, Strategy, StrategySettings
 
 NUM_STRATA = 10
 
 
-def rank_stratified(candidates: Candidates, settings: StrategySettings) -> Ranking:
+def _rank(prompt_ids: IdArray, pvar: FloatArray, settings: StrategySettings) -> FloatArray:
     """Round by round: the first round takes one of each decile, the second the next, …"""
-    pvar = measured(candidates, "pvar")
     rows = np.flatnonzero(~np.isnan(pvar))
-    ids = candidates.prompt_ids[rows]
+    ids = prompt_ids[rows]
     by_pvar = np.lexsort((ids, pvar[rows]))
     stratum = np.empty(len(rows), dtype=np.int64)
     stratum[by_pvar] = np.arange(len(rows)) * NUM_STRATA // max(len(rows), 1)
@@ -28,6 +27,9 @@ def rank_stratified(candidates: Candidates, settings: StrategySettings) -> Ranki
     place[by_stratum] = np.arange(len(rows)) - starts[stratum[by_stratum]]
 
     by_round = np.lexsort((ids, keys, place))
-    priority = np.full(len(candidates), np.nan)
+    priority = np.full(len(prompt_ids), np.nan)
     priority[rows[by_round]] = -np.arange(len(rows), dtype=np.float64)
-    return Ranking("pvar", priority, has_cut=False)
+    return priority
+
+
+STRATIFIED = Strategy(PVAR, _rank, has_cut=False, draws=True)

@@ -3,13 +3,11 @@
 import numpy as np
 
 from pvar.errors import ConfigError
-from pvar.selection.candidates import Candidates, Ranking, StrategySettings
-from pvar.selection.ranking import measured
-
-MAX_PVAR = 0.25
+from pvar.selection.strategy import PVAR, FloatArray, IdArray, Strategy, StrategySettings
+from pvar.variance import MAX_PVAR
 
 
-def rank_threshold(candidates: Candidates, settings: StrategySettings) -> Ranking:
+def _rank(_: IdArray, pvar: FloatArray, settings: StrategySettings) -> FloatArray:
     """Largest PVar first, none below the threshold; ConfigError where that is outside [0, ¼]."""
     threshold = settings.threshold
     if threshold is None or not 0 <= threshold <= MAX_PVAR:
@@ -17,5 +15,7 @@ def rank_threshold(candidates: Candidates, settings: StrategySettings) -> Rankin
             f"the strategy threshold needs a threshold between 0 and {MAX_PVAR} "
             f"(the range of PVar), not {threshold}"
         )
-    pvar = measured(candidates, "pvar")
-    return Ranking("pvar", np.where(pvar >= threshold, pvar, np.nan), has_cut=True)
+    return np.where(pvar >= threshold, pvar, np.nan)
+
+
+THRESHOLD = Strategy(PVAR, _rank, budget="is limited by")

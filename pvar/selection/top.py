@@ -1,9 +1,5 @@
 """Highest preference variance: the prompts whose DPO gradient may be large (arXiv 2510.13022)."""
 
-from pvar.selection.candidates import Candidates, Ranking, StrategySettings
-from pvar.selection.ranking import largest_first
+from pvar.selection.strategy import PVAR, Strategy, largest_first
 
-
-def rank_top(candidates: Candidates, _: StrategySettings) -> Ranking:
-    """Largest PVar first."""
-    return largest_first(candidates, "pvar")
+TOP = Strategy(PVAR, largest_first, wants_high_pvar=True)

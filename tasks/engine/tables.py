@@ -18,18 +18,22 @@ Record = TypeVar("Record", bound=NamedTuple)
 
 
 class PromptVariance(NamedTuple):
-    """One prompt's measures, as the selection saw them. Missing measures are None."""
+    """One prompt's PVar, as the selection saw it. What is missing is None."""
 
     prompt_id: str
     num_responses: int
     """Responses with a reward."""
     pvar: float | None
     stderr: float | None
-    reward_gap: float | None
-    reward_variance: float | None
-    disagreement: float | None
-    """Standard deviation over reward models; None with a single one."""
     selected: bool
+
+
+class MeasuredPrompt(NamedTuple):
+    """One measure of one prompt (`pvar.selection.MEASURES`), as the selection saw it."""
+
+    prompt_id: str
+    measure: str
+    value: float
 
 
 class TrainStep(NamedTuple):
@@ -135,11 +139,9 @@ _COLUMNS: dict[type[Any], dict[str, pa.DataType]] = {
         "num_responses": _WHOLE,
         "pvar": _REAL,
         "stderr": _REAL,
-        "reward_gap": _REAL,
-        "reward_variance": _REAL,
-        "disagreement": _REAL,
         "selected": _FLAG,
     },
+    MeasuredPrompt: {"prompt_id": _TEXT, "measure": _TEXT, "value": _REAL},
     TrainStep: {"step": _WHOLE, **dict.fromkeys(TrainStep._fields[1:], _REAL)},
     TokenPair: {
         "pair_id": _TEXT,

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -21,13 +20,15 @@ from pvar.accounts import Accounts
 from pvar.adaptive import choose_prompts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.combine import CombinationRule
-from pvar.config import SelectConfig
 from pvar.digest import response_id
 from pvar.records import Response
+from pvar.selection import measure_rewards
+from pvar.selection.strategy import PVAR
+from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, by_prompt, write_table
-from tasks.stages.reward_matrix import measure, read_rewards
+from tasks.stages.reward_matrix import read_rewards
 from tasks.stages.sample import (
     REJECTED,
     RESPONSES,
@@ -54,9 +55,7 @@ class AdaptiveSampleSpec(SampleSpec):
     second_round_share: float
     reward_models: tuple[str, ...]
     """Names of the score inputs that promise is measured by."""
-    reward_scale: float | Literal["spread"]
-    keep_truncated: bool
-    missing_eos_penalty: float
+    rewards: RewardSettings
     combination: CombinationRule
     """How several reward models make the PVar that promise is measured by."""
 
@@ -64,20 +63,15 @@ class AdaptiveSampleSpec(SampleSpec):
 def promising_prompts(job: Job[AdaptiveSampleSpec]) -> frozenset[str]:
     """Ids of the prompts that get the rest; never one that was rejected in the first round."""
     spec = job.spec
-    settings = SelectConfig(
-        reward_scale=spec.reward_scale,
-        keep_truncated=spec.keep_truncated,
-        missing_eos_penalty=spec.missing_eos_penalty,
-        combination=spec.combination,
-    )
-    rewards = read_rewards(job.inputs, spec.reward_models, settings)
+    rewards = read_rewards(job.inputs, spec.reward_models, spec.rewards)
+    matrix = rewards.combined_by(spec.combination)
     answered = by_prompt(rewards.responses)
     num_sampled = [
         len(answered.get(prompt.prompt_id, ())) or spec.num_responses for prompt in rewards.prompts
     ]
     chosen = choose_prompts(
-        measure(rewards, settings).pvar,
-        num_scored=np.isfinite(rewards.scaled).sum(axis=1),
+        measure_rewards(matrix)[PVAR.name],
+        num_scored=matrix.num_rewards,
         num_sampled=np.array(num_sampled),
         max_responses=spec.num_responses,
         num_new=max(1, round(spec.second_round_share * len(answered))),

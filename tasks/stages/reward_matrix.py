@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pvar.combine import combine_preference_variance, disagreement
-from pvar.config import SelectConfig
+from pvar.combine import CombinationRule
 from pvar.pairs.answers import Answers, usable_answers
 from pvar.records import Prompt, Response, Score
 from pvar.scale import scale_from_spread
-from pvar.selection import Candidates
+from pvar.selection import Candidates, RewardMatrix, measure_rewards
+from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
@@ -42,19 +42,21 @@ class Rewards:
     left_out: Mapping[str, int]
     """Responses that may not be used, by the name of the rule."""
 
-    @property
-    def scaled(self) -> Floats:
-        """(P, N) mean over models of reward / scale; NaN where a model has none."""
-        mean: Floats = np.mean(self.matrix / np.array(self.scales)[:, None, None], axis=0)
-        return mean
+    def combined_by(self, rule: CombinationRule) -> RewardMatrix:
+        """What measures are computed from."""
+        return RewardMatrix(self.matrix, self.scales, rule)
+
+
+def training_prompts(ingested: Artifact) -> list[Prompt]:
+    """The prompts that may be selected, in the order of their ids."""
+    return [row for row in ingested.rows(PROMPTS, Prompt) if row.split == "train"]
 
 
 def read_rewards(
-    inputs: Mapping[str, Artifact], reward_models: Sequence[str], settings: SelectConfig
+    inputs: Mapping[str, Artifact], reward_models: Sequence[str], settings: RewardSettings
 ) -> Rewards:
     """Join prompts, responses and the scores of every model by id."""
-    rows = inputs["prompts"].rows(PROMPTS, Prompt)
-    prompts = [prompt for prompt in rows if prompt.split == "train"]
+    prompts = training_prompts(inputs["prompts"])
     responses = inputs["responses"].rows(RESPONSES, Response)
     penalties = {
         each.response_id: settings.missing_eos_penalty
@@ -136,27 +138,12 @@ def _combine(
     return combined
 
 
-def measure(rewards: Rewards, settings: SelectConfig) -> Candidates:
-    """The measures of every prompt that a strategy may look at."""
-    pvar = combine_preference_variance(
-        rewards.matrix, scales=rewards.scales, rule=settings.combination
-    )
-    scaled = rewards.scaled
-    num_scored = np.isfinite(scaled).sum(axis=1)
-    enough = num_scored >= 2
-    gap, variance = (np.full(len(scaled), np.nan) for _ in range(2))
-    gap[enough] = np.nanmax(scaled[enough], axis=1) - np.nanmin(scaled[enough], axis=1)
-    variance[enough] = np.nanvar(scaled[enough], axis=1, ddof=1)
+def to_candidates(rewards: Rewards, matrix: RewardMatrix) -> Candidates:
+    """The prompts with every measure that a strategy may look at."""
     return Candidates(
         prompt_ids=np.array([prompt.prompt_id for prompt in rewards.prompts], dtype=str),
-        pvar=pvar,
-        reward_gap=gap,
-        reward_variance=variance,
-        disagreement=(
-            disagreement(rewards.matrix, scales=rewards.scales) if len(rewards.scales) > 1 else None
-        ),
+        measures=measure_rewards(matrix),
         num_tokens=_mean_tokens(rewards),
-        source=np.array([prompt.source for prompt in rewards.prompts], dtype=str),
     )
 
 

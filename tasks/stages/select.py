@@ -1,4 +1,4 @@
-"""Stage select: preference variance of each training prompt, the choice, and the pairs."""
+"""Stage select: preference variance of each training prompt, and which prompts to train on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,43 +7,54 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.combine import combine_preference_variance_stderr
-from pvar.config import SelectConfig
-from pvar.pairs import SEEDED_RULES, Annotation, Pairing, make_pairs
-from pvar.records import Pair, Score
-from pvar.selection import SEEDED, Candidates, Selection, select
+from pvar.records import Score
+from pvar.selection import STRATEGIES, Candidates, RewardMatrix, Selection, select
+from pvar.selection.implicit_gap import IMPLICIT_GAP
+from pvar.selection.strategy import PVAR, FloatArray
+from pvar.selection_config import PairConfig, SelectConfig
 from pvar.variance import saturation_share
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
-from tasks.engine.tables import PromptVariance, write_table
-from tasks.stages.implicit_gap import implicit_gap
-from tasks.stages.reward_matrix import Rewards, measure, read_rewards
+from tasks.engine.tables import MeasuredPrompt, PromptVariance, write_table
+from tasks.stages.gap_of_pairs import implicit_gap
+from tasks.stages.reward_matrix import Rewards, read_rewards, to_candidates
+from tasks.stages.reward_pairs import pair_by_reward
 from tasks.stages.score import SCORES
 
-PAIRS = "pairs.parquet"
 VARIANCE = "variance.parquet"
+MEASURED = "measures.parquet"
+
+
+class ImplicitGapSpec(BaseModel):
+    """How the implicit gap is measured: on the pairs that would be made of every prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reward_model: str
+    """Name of the score input that only the gap is made of."""
+    pairs: PairConfig
 
 
 class SelectSpec(BaseModel):
-    """What decides the pairs."""
+    """What decides the selection."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: SelectConfig
     reward_models: tuple[str, ...]
-    """Names of the score inputs that PVar and pairs are made of, in order."""
-    implicit_model: str | None = None
-    """Name of the score input that only the implicit gap is made of."""
+    """Names of the score inputs that PVar is made of, in order."""
+    implicit_gap: ImplicitGapSpec | None = None
+    """None for strategies that do not look at it."""
 
 
 def without_unused_seed(settings: SelectConfig) -> SelectConfig:
     """The settings with one and the same seed where nothing is drawn: runs share the result."""
-    if settings.strategy in SEEDED or settings.pairs in SEEDED_RULES:
+    if STRATEGIES[settings.strategy].draws:
         return settings
     return settings.model_copy(update={"seed": 0})
 
@@ -52,6 +63,7 @@ class Choice(NamedTuple):
     """The prompts that were chosen, and what they were chosen by."""
 
     rewards: Rewards
+    matrix: RewardMatrix
     candidates: Candidates
     selection: Selection
 
@@ -60,15 +72,11 @@ def choose(job: Job[SelectSpec]) -> Choice:
     """Measure every prompt and select; cheap, and the same at every call."""
     settings = job.spec.settings
     rewards = read_rewards(job.inputs, job.spec.reward_models, settings)
-    candidates = measure(rewards, settings)
-    if job.spec.implicit_model is not None:
-        everything = frozenset(prompt.prompt_id for prompt in rewards.prompts)
-        gap = implicit_gap(
-            rewards,
-            _pair(rewards, everything, settings).pairs,
-            job.inputs[f"scores-{job.spec.implicit_model}"].rows(SCORES, Score),
-        )
-        candidates = replace(candidates, implicit_gap=gap)
+    matrix = rewards.combined_by(settings.combination)
+    candidates = to_candidates(rewards, matrix)
+    if job.spec.implicit_gap is not None:
+        gap = _implicit_gap(job, rewards, job.spec.implicit_gap)
+        candidates = replace(candidates, measures={**candidates.measures, IMPLICIT_GAP.name: gap})
     selection = select(
         candidates,
         settings.strategy,
@@ -76,92 +84,71 @@ def choose(job: Job[SelectSpec]) -> Choice:
         seed=settings.seed,
         threshold=settings.threshold,
     )
-    return Choice(rewards, candidates, selection)
+    return Choice(rewards, matrix, candidates, selection)
+
+
+def _implicit_gap(job: Job[SelectSpec], rewards: Rewards, spec: ImplicitGapSpec) -> FloatArray:
+    everything = frozenset(prompt.prompt_id for prompt in rewards.prompts)
+    pairing = pair_by_reward(
+        rewards, everything, spec.pairs, keep_truncated=job.spec.settings.keep_truncated
+    )
+    scores = job.inputs[f"scores-{spec.reward_model}"].rows(SCORES, Score)
+    return implicit_gap(rewards, pairing.pairs, scores)
 
 
 @contextmanager
 def _open_worker(job: Job[SelectSpec]) -> Iterator[Work]:
-    settings = job.spec.settings
-
     def make(_: ShardSpec, folder: Path) -> Accounts:
         choice = choose(job)
-        selected = frozenset(choice.selection.prompt_ids.tolist())
-        pairing = _pair(choice.rewards, selected, settings)
-        write_table(folder / PAIRS, pairing.pairs, Pair)
-        table = _variance_table(choice.rewards, choice.candidates, selected, settings)
-        write_table(folder / VARIANCE, table, PromptVariance)
-        left_out = (len(choice.candidates) - len(selected)) * settings.pairs_per_prompt
-        return pairing.accounts + _not_selected(left_out)
+        write_table(folder / VARIANCE, _variances(choice, job.spec.settings), PromptVariance)
+        write_table(folder / MEASURED, _measured(choice.candidates), MeasuredPrompt)
+        return choice.selection.accounts
 
     yield make
 
 
-def _pair(rewards: Rewards, selected: frozenset[str], settings: SelectConfig) -> Pairing:
-    return make_pairs(
-        [prompt for prompt in rewards.prompts if prompt.prompt_id in selected],
-        [each for each in rewards.responses if each.prompt_id in selected],
-        [each for each in rewards.combined if each.prompt_id in selected],
-        settings.pairs,
-        seed=settings.seed,
-        pairs_per_prompt=settings.pairs_per_prompt,
-        min_margin=settings.min_margin,
-        keep_truncated=settings.keep_truncated,
-        annotations=[
-            Annotation(
-                prompt.prompt_id, prompt.chosen_score, prompt.rejected_score, prompt.chosen_aspects
-            )
-            for prompt in rewards.prompts
-            if prompt.chosen_score is not None and prompt.rejected_score is not None
-        ],
-    )
-
-
-def _not_selected(num_pairs: int) -> Accounts:
-    """In wanted pairs: every training prompt stands for `pairs_per_prompt` of them."""
-    rejected = {"not_selected": num_pairs} if num_pairs else {}
-    return Accounts(rows_in=num_pairs, rows_out=0, rejected=rejected)
-
-
-def _variance_table(
-    rewards: Rewards, candidates: Candidates, selected: frozenset[str], settings: SelectConfig
-) -> list[PromptVariance]:
+def _variances(choice: Choice, settings: SelectConfig) -> Iterator[PromptVariance]:
     stderr = combine_preference_variance_stderr(
-        rewards.matrix, scales=rewards.scales, rule=settings.combination
+        choice.rewards.matrix, scales=choice.rewards.scales, rule=settings.combination
     )
-    num_responses = np.isfinite(rewards.scaled).sum(axis=1)
-    return [
-        PromptVariance(
+    selected = frozenset(choice.selection.prompt_ids.tolist())
+    pvar, num_responses = choice.candidates.measures[PVAR.name], choice.matrix.num_rewards
+    for row, prompt in enumerate(choice.rewards.prompts):
+        yield PromptVariance(
             prompt.prompt_id,
             int(num_responses[row]),
-            _or_none(candidates.pvar, row),
-            _or_none(stderr, row),
-            _or_none(candidates.reward_gap, row),
-            _or_none(candidates.reward_variance, row),
-            _or_none(candidates.disagreement, row),
+            _or_none(pvar[row]),
+            _or_none(stderr[row]),
             prompt.prompt_id in selected,
         )
-        for row, prompt in enumerate(rewards.prompts)
-    ]
 
 
-def _or_none(values: NDArray[np.floating[Any]] | None, row: int) -> float | None:
-    if values is None or not np.isfinite(values[row]):
-        return None
-    return float(values[row])
+def _measured(candidates: Candidates) -> Iterator[MeasuredPrompt]:
+    """All measures but PVar; a prompt without a measure has no row."""
+    for name, values in candidates.measures.items():
+        if name != PVAR.name:
+            for row in np.flatnonzero(np.isfinite(values)):
+                prompt_id = str(candidates.prompt_ids[row])
+                yield MeasuredPrompt(prompt_id, name, float(values[row]))
+
+
+def _or_none(value: np.floating[Any]) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _summarise(job: Job[SelectSpec], artifact: Artifact) -> Summary:
     table = artifact.rows(VARIANCE, PromptVariance)
     pvar = [row.pvar for row in table if row.pvar is not None]
     of_selected = [row.pvar for row in table if row.selected and row.pvar is not None]
-    rewards, _, selection = choose(job)
+    choice = choose(job)
+    rewards, selection = choice.rewards, choice.selection
     scales = dict(zip(job.spec.reward_models, rewards.scales, strict=True))
     return {
         "num_prompts": len(table),
         "num_selected": sum(row.selected for row in table),
-        "num_pairs": artifact.manifest.accounts.rows_out,
         "pvar_mean": float(np.mean(pvar)) if pvar else None,
         "pvar_mean_selected": float(np.mean(of_selected)) if of_selected else None,
+        "measure": selection.measure,
         "cut_value": selection.cut_value,
         "num_tied_at_cut": selection.num_tied_selected + selection.num_tied_left_out,
         "num_without_measure": selection.num_without_measure,
@@ -176,8 +163,8 @@ def _summarise(job: Job[SelectSpec], artifact: Artifact) -> Summary:
 
 SELECT = Stage(
     name="select",
-    description="Compute preference variance, select prompts, make pairs.",
-    version=2,
+    description="Compute preference variance and select the prompts to train on.",
+    version=3,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,

@@ -23,8 +23,8 @@ from pvar.references import ModelReference
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, TokenPair, TrainStep, write_table
+from tasks.stages.pair import PAIRS
 from tasks.stages.sample import RESPONSES
-from tasks.stages.select import PAIRS
 from tasks.training.checkpoints import delete_checkpoints, newest_checkpoint, save_checkpoint
 from tasks.training.processes import launch_training
 from tasks.training.reference import (
@@ -98,7 +98,7 @@ def _encode(job: Job[TrainSpec]) -> EncodedPairs:
         raise InputError(
             f"{job.inputs['pairs'].keys.root}: none of its {len(pairs)} pairs can be trained "
             f"on ({len(encoded.rejected)} longer than train.max_length_tokens = "
-            f"{settings.max_length_tokens}); see the accounts of stage select"
+            f"{settings.max_length_tokens}); see the accounts of stage pair"
         )
     return encoded
 

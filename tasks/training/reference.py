@@ -28,8 +28,8 @@ from tasks.engine.artifact import Artifact, ArtifactKeys
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage import Job, Stage, Work, begin_artifact, run_stage
 from tasks.engine.tables import ReferenceLogps, TokenPair, write_table
+from tasks.stages.pair import PAIRS
 from tasks.stages.sample import RESPONSES
-from tasks.stages.select import PAIRS
 from tasks.training.logps import PromptAnswer, answer_logps
 from tasks.training.model import load_policy
 from tasks.training.token_rows import encode_pairs, with_neighbours

@@ -47,11 +47,15 @@ SOURCE = Path(pvar.__file__).parents[1]
 Failure = PvarError
 """What a stage raises for a reason that it names."""
 
-KEYS: Mapping[str, str | None] = {}
+KEYS: Mapping[str, str | None] = {
+    "select.pairs": "pair.rule",
+    "select.pairs_per_prompt": "pair.pairs_per_prompt",
+    "select.min_margin": "pair.min_margin",
+}
 """Setting, or beginning of its dotted key, as the harness calls it → as the product does; None
 where the product has no such setting."""
 
-GOALS: Mapping[Goal, str] = {"pairs": "select", "model": "train", "promotion": "promote"}
+GOALS: Mapping[Goal, str] = {"pairs": "pair", "model": "train", "promotion": "promote"}
 """Last node of a run."""
 
 STAGES: Mapping[str, str] = {}
@@ -65,6 +69,7 @@ ROW_KEYS: Mapping[str, tuple[str, ...]] = {
     "responses": ("prompt_id", "sample_index"),
     "scores": ("response_id",),
     "variance": ("prompt_id",),
+    "measures": ("prompt_id", "measure"),
     "pairs": ("prompt_id",),
     "steps": ("step",),
     "logps": ("pair_id",),
@@ -154,8 +159,14 @@ def save_models(folder: Path) -> dict[str, str]:
 
 def plan(bench: Bench, settings: Settings) -> Plan:
     """Read, pin and plan; raises what the product raises for settings that it refuses."""
-    config = pin(PipelineConfig.model_validate(nested(settings, KEYS)), bench.wiring)
+    config = pin(_config(settings), bench.wiring)
     return Plan(config, plan_nodes(config))
+
+
+def _config(settings: Settings) -> PipelineConfig:
+    """What selects had one seed with what pairs, when the settings were written."""
+    seeds = {"pair.seed": settings["select.seed"]} if "select.seed" in settings else {}
+    return PipelineConfig.model_validate(nested({**settings, **seeds}, KEYS))
 
 
 def run_node(
@@ -307,7 +318,7 @@ def read_promotion(bench: Bench) -> dict[str, JsonValue]:
 
 def read_gradients(bench: Bench, settings: Settings, num_prompts: int) -> dict[str, JsonValue]:
     """Prompt → what `pvar gradients` measures of it."""
-    config = PipelineConfig.model_validate(nested(settings, KEYS))
+    config = _config(settings)
     return {
         row["prompt_id"]: {name: value for name, value in row.items() if name != "prompt_id"}
         for row in (

@@ -30,8 +30,34 @@ class Changes(NamedTuple):
     """Pattern of today's path → why both sides are left out."""
 
 
-RENAMED: Mapping[str, str] = {}
+_SELECT, _PAIR = "**/nodes/select", "**/nodes/pair"
+_MEASURES = ("reward_gap", "reward_variance", "disagreement")
+
+RENAMED: Mapping[str, str] = {
+    # stage select became select and pair
+    f"{_SELECT}/tables/pairs": f"{_PAIR}/tables/pairs",
+    f"{_SELECT}/tables/pairs/**": f"{_PAIR}/tables/pairs/**",
+    f"{_SELECT}/summary/num_pairs": f"{_PAIR}/summary/num_pairs",
+    # every measure but PVar went into a table of its own
+    **{
+        f"{_SELECT}/tables/variance/*/{name}": f"{_SELECT}/tables/measures/* {name}/value"
+        for name in _MEASURES
+    },
+    "**/report/correlations/model disagreement": "**/report/correlations/disagreement",
+}
 VALUES: Mapping[str, Mapping[str, str]] = {}
-IGNORED: Mapping[str, str] = {}
+IGNORED: Mapping[str, str] = {
+    "**/nodes/select/row_counts/**": "now in prompts, of the selection; before in pairs",
+    "**/nodes/select/files": "two tables, of which one is new",
+    "**/nodes/select/summary/measure": "new",
+    "**/nodes/pair/row_counts/**": "in pairs of the selected prompts; before of all prompts",
+    "**/nodes/pair/files": "new",
+    "**/nodes/pair/state": "new",
+    "**/nodes/pair/summary/num_prompts": "new",
+    "**/nodes/pair/summary/margin_mean": "new",
+    "**/tables/measures/* implicit_gap/value": "new: recorded as the other measures are",
+    "**/report/correlations/implicit gap": "new, as every measure that is recorded",
+    "runs/2/nodes/select/state": "another rule of pairs shares the selection of the first run",
+}
 
 MAPPING = Changes(RENAMED, VALUES, IGNORED)

@@ -50,15 +50,17 @@ def test_each_selection_is_trained_beside_random_on_shared_answers(
     assert rest == ["", "11 of 11 prompts judged."]
     wiring = connect()
     store = wiring.store
-    made = {stage: artifacts(store, stage) for stage in ("ingest", "score", "select", "train")}
-    assert made == {"ingest": 1, "score": 1, "select": 2, "train": 2}
+    made = {
+        stage: artifacts(store, stage) for stage in ("ingest", "score", "select", "pair", "train")
+    }
+    assert made == {"ingest": 1, "score": 1, "select": 2, "pair": 2, "train": 2}
     assert artifacts(store, "sample") == 4  # for training, of the opponent, of two challengers
     record, kept = (info.key for info in store.list("comparisons/"))  # .json, .md
     assert store.read(kept).decode() == table
     named = {
         node.artifact for node in ComparisonRecord.model_validate_json(store.read(record)).nodes
     }
-    stages = ("ingest", "sample", "score", "select", "train", "evaluate")
+    stages = ("ingest", "sample", "score", "select", "pair", "train", "evaluate")
     assert len(named) == sum(artifacts(store, stage) for stage in stages)
     assert plan_sweep(wiring, None).plan.artifacts == ()
     assert list((tmp_path / "work").iterdir()) == []

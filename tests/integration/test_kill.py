@@ -48,6 +48,7 @@ BEFORE: dict[str, list[str]] = {
     "sample": ["ingest"],
     "score-vader": ["ingest", "sample"],
     "select": ["ingest", "sample", "score-vader"],
+    "pair": ["ingest", "sample", "score-vader", "select"],
     "answers-opponent": ["ingest"],
 }
 
@@ -165,7 +166,7 @@ def test_killed_training_goes_on_from_its_newest_checkpoint(
 ) -> None:
     policy = save_language_model(tmp_path / "policy", seed=1)
     changes = TRAINING | {"policy": str(policy), "train": TRAINING["train"] | {"lora": lora}}
-    until_train = ("ingest", "sample", "score-vader", "select")
+    until_train = ("ingest", "sample", "score-vader", "select", "pair")
     undisturbed = start_workflow(tmp_path / "undisturbed", **changes)
     undisturbed.make(*until_train, "train")
     wanted = undisturbed.artifact("train").rows("steps.parquet", TrainStep)
@@ -244,6 +245,6 @@ def test_a_killed_command_is_taken_up_by_the_same_command(
     undisturbed = start_workflow(
         tmp_path / "undisturbed", **changes | {"evaluate.opponent": str(policy)}
     )
-    undisturbed.make("ingest", "sample", "score-vader", "select")
-    for name in ("ingest", "sample", "score-vader", "select"):
+    undisturbed.make("ingest", "sample", "score-vader", "select", "pair")
+    for name in ("ingest", "sample", "score-vader", "select", "pair"):
         assert flow.artifact(name).manifest == undisturbed.artifact(name).manifest

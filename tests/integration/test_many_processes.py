@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-UNTIL_TRAIN = ("ingest", "sample", "score-vader", "select")
+UNTIL_TRAIN = ("ingest", "sample", "score-vader", "select", "pair")
 # 9 pairs: three steps of 4 an epoch, the last of which is not whole by itself. By accelerate it
 # would be filled up where there are several processes, and only there.
 SELECT = {"budget": {"count": 9}}

@@ -49,6 +49,7 @@ NODES = [
     "sample",
     "score-vader",
     "select",
+    "pair",
     "train",
     "answers-opponent",
     "answers-challenger",
@@ -141,7 +142,8 @@ def test_every_node_is_made_and_accounts_for_its_rows(first: Finished) -> None:
     assert accounts["sample"].rows_in == accounts["sample"].rows_out == 4 * 21
     assert accounts["score-vader"].rows_in == 4 * 21
     assert accounts["select"].rows_in == 21
-    assert accounts["train"].rows_in == accounts["select"].rows_out
+    assert accounts["pair"].rows_in == accounts["select"].rows_out == 11
+    assert accounts["train"].rows_in == accounts["pair"].rows_out
     assert accounts["answers-opponent"].rows_in == accounts["answers-challenger"].rows_in == 14
     assert accounts["evaluate"].rows_in == summaries["evaluate"]["num_wanted"] == 11
     assert accounts["promote"].rows_in == accounts["promote"].rows_out == 1
@@ -173,7 +175,7 @@ def test_high_preference_variance_is_selected_and_the_better_answer_chosen(first
     lowest_selected = min(pvar[prompt_id] for prompt_id in selected)
     assert lowest_selected >= max(pvar[prompt_id] for prompt_id in pvar.keys() - selected)
 
-    pairs = first.artifact("select").rows("pairs.parquet", Pair)
+    pairs = first.artifact("pair").rows("pairs.parquet", Pair)
     assert {pair.prompt_id for pair in pairs} <= selected
     assert pairs
     for pair in pairs:
@@ -189,7 +191,7 @@ def test_prompts_of_training_and_evaluation_do_not_meet(first: Finished) -> None
     prompts = first.artifact("ingest").rows("prompts.parquet", Prompt)
     held_out = {prompt.prompt_id for prompt in prompts if prompt.split == "eval"}
     answered = first.artifact("answers-challenger").rows("responses.parquet", Response)
-    trained = first.artifact("select").rows("pairs.parquet", Pair)
+    trained = first.artifact("pair").rows("pairs.parquet", Pair)
     assert {each.prompt_id for each in answered} == held_out
     assert held_out.isdisjoint(each.prompt_id for each in trained)
 
@@ -299,7 +301,7 @@ def test_the_champion_loads_back_from_the_registry_and_answers(
 
 def test_a_second_run_reuses_everything_and_decides_the_same(first: Finished) -> None:
     second = run(first.config)
-    assert second.states() == ["reused"] * 9
+    assert second.states() == ["reused"] * 10
     # Its model is the champion by now: the comparison that made it so is repeated, not one of the
     # model with itself.
     assert [node.artifact for node in second.record.nodes] == [
@@ -324,7 +326,7 @@ def test_the_next_model_is_compared_with_the_champion_and_a_failed_gate_leaves_i
     assert second.record.config.evaluate.opponent.endswith(f"#{by_name['train']}")
     assert second.states()[:3] == ["reused"] * 3  # another strategy changes nothing before select
     # The champion's answers are those that it gave as challenger: the same artifact in this store.
-    assert second.states()[3:] == ["made", "made", "reused", "made", "made", "made"]
+    assert second.states()[3:] == ["made", "made", "made", "reused", "made", "made", "made"]
     challenger = second.artifact("answers-challenger").keys.root
     assert second.artifact("answers-opponent").keys.root == by_name["answers-challenger"]
     assert challenger != by_name["answers-challenger"]
@@ -339,7 +341,7 @@ def test_the_next_model_is_compared_with_the_champion_and_a_failed_gate_leaves_i
 
     # The same model under the easy gate again: it moves, and what it replaced is kept.
     third = run(harder.model_copy(update={"promote": first.config.promote}))
-    assert third.states() == ["reused"] * 8 + ["made"]
+    assert third.states() == ["reused"] * 9 + ["made"]
     assert client.get_model_version_by_alias("tiny", "champion").version == 2
     assert client.get_model_version_by_alias("tiny", "previous").version == 1
 

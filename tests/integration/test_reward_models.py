@@ -14,11 +14,11 @@ import torch
 from pvar.errors import ScoringError
 from pvar.ports import ScoreRequest
 from pvar.records import Prompt, Response, Score
-from tasks.engine.tables import PromptVariance
+from tasks.engine.tables import MeasuredPrompt, PromptVariance
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import SCORES
-from tasks.stages.select import VARIANCE
+from tasks.stages.select import MEASURED, VARIANCE
 from tests.unit.infra.test_classifier import oracle
 from tests.unit.infra.tiny_models import change_weights, save_classifier
 from tests.workflow import Workflow, start_workflow
@@ -75,8 +75,8 @@ def test_adding_a_reward_model_does_not_score_the_others_again(tmp_path: Path) -
 
     assert both.make("ingest", "sample", "score-vader").reused
     assert not both.make("score-tiny", "select").reused
-    rows = both.artifact("select").rows(VARIANCE, PromptVariance)
-    assert any(row.disagreement for row in rows)
+    rows = both.artifact("select").rows(MEASURED, MeasuredPrompt)
+    assert any(row.measure == "disagreement" and row.value > 0 for row in rows)
 
 
 def test_other_weights_in_the_same_folder_are_another_artifact(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def show(*, on_terminal: bool) -> str:
 
 def test_a_plain_log_has_a_line_with_the_time_of_day() -> None:
     lines = show(on_terminal=False).splitlines()
-    time_of_day = r"\d\d:\d\d:\d\d tasks\.progress_log: "
+    time_of_day = r"\d\d:\d\d:\d\d tasks\.engine\.progress_log: "
     assert any(re.fullmatch(time_of_day + "Prefect: loading", line) for line in lines)
     assert any(re.fullmatch(time_of_day + "sample/ab12: started", line) for line in lines)
     assert any(

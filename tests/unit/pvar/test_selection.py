@@ -10,25 +10,30 @@ from pydantic import ValidationError
 
 from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
+from pvar.method_comparison import CompareConfig
 from pvar.selection import (
-    SEEDED,
+    CONTROL,
+    MEASURES,
     STRATEGIES,
     Budget,
     Candidates,
+    MatchedStrategyName,
+    RewardMatrix,
     StrategyName,
-    matched_random_control,
+    measure_by_prompt,
+    measure_rewards,
     select,
 )
 
 NAN = float("nan")
 
 
-def candidates(pvar, ids=None, **measures) -> Candidates:
+def candidates(pvar, ids=None, num_tokens=None, **measures) -> Candidates:
     ids = [f"p{number:03d}" for number in range(len(pvar))] if ids is None else ids
     return Candidates(
         np.array(ids),
-        np.array(pvar, dtype=float),
-        **{name: np.array(values) for name, values in measures.items()},
+        {name: np.array(values, float) for name, values in {"pvar": pvar, **measures}.items()},
+        None if num_tokens is None else np.array(num_tokens),
     )
 
 
@@ -60,7 +65,14 @@ def test_each_strategy_prefers_what_its_name_says(strategy: StrategyName, best_t
 
 
 def test_every_strategy_name_has_a_strategy():
-    assert set(STRATEGIES) == set(StrategyName.__args__)
+    assert StrategyName.__args__ == tuple(STRATEGIES)
+
+
+def test_a_comparison_offers_what_random_prompts_can_match():
+    assert set(MatchedStrategyName.__args__) == set(STRATEGIES) - {CONTROL, "all", "threshold"}
+    for strategy in (CONTROL, "all", "threshold"):
+        with pytest.raises(ValidationError, match="leave out random"):
+            CompareConfig(strategies=(strategy,))
 
 
 def test_a_prompt_without_pvar_is_never_selected_and_is_counted():
@@ -111,19 +123,6 @@ def test_a_token_budget_ends_before_the_first_prompt_beyond_it():
     assert selection.prompt_ids.tolist() == ["p003", "p002"]
     assert select(pool, "top", Budget(tokens=70), seed=0).prompt_ids.tolist() == ["p003", "p002"]
     assert len(select(pool, "top", Budget(tokens=39), seed=0)) == 0
-
-
-def test_a_quota_takes_the_best_of_its_source_and_leaves_the_others_free():
-    pool = candidates([0.25, 0.24, 0.23, 0.22, 0.21], source=["web", "web", "web", "code", "math"])
-    selection = select(pool, "top", Budget(count=4), seed=0, quota_per_source={"web": 2})
-    assert selection.prompt_ids.tolist() == ["p000", "p001", "p003", "p004"]
-    assert selection.accounts == Accounts(rows_in=5, rows_out=4, rejected={"over_source_quota": 1})
-
-
-def test_a_quota_for_an_unknown_source_is_an_error():
-    pool = candidates([0.25, 0.1], source=["web", "code"])
-    with pytest.raises(InputError, match=r"\['wbe'\].*\['code', 'web'\]"):
-        select(pool, "top", Budget(count=1), seed=0, quota_per_source={"wbe": 2})
 
 
 def test_the_threshold_is_inclusive_and_the_budget_limits_it():
@@ -189,13 +188,12 @@ def test_a_new_prompt_displaces_at_most_one_of_a_random_selection():
 def test_random_order_is_the_same_in_every_process():
     program = (
         "import json, numpy as np; from pvar.selection import *;"
-        "pool = Candidates(np.arange(50).astype(str), np.full(50, 0.1));"
+        "pool = Candidates(np.arange(50).astype(str), {'pvar': np.full(50, 0.1)});"
         "print(json.dumps(select(pool, 'random', Budget(count=5), seed=7).prompt_ids.tolist()))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    here = select(
-        Candidates(np.arange(50).astype(str), np.full(50, 0.1)), "random", Budget(count=5), seed=7
-    )
+    pool = Candidates(np.arange(50).astype(str), {"pvar": np.full(50, 0.1)})
+    here = select(pool, "random", Budget(count=5), seed=7)
     assert json.loads(run.stdout) == here.prompt_ids.tolist()
 
 
@@ -205,27 +203,16 @@ POOLS = st.lists(
 
 
 @given(POOLS, st.sampled_from(sorted(STRATEGIES)), st.integers(1, 45), st.booleans())
-def test_row_order_never_changes_a_selection(pool, strategy, count, with_quota):
+def test_row_order_never_changes_a_selection(pool, strategy, number, in_tokens):
     pvar, permutation = pool
     ids = np.array([f"p{number}" for number in range(len(pvar))])
-    columns = [ids, np.array(pvar), np.arange(len(pvar)) % 3, ids.astype("U1")]
+    columns = [ids, np.array(pvar), np.arange(len(pvar)) % 3]
 
     def chosen(rows):
-        shuffled = [column[rows] for column in columns]
-        measures = dict.fromkeys(
-            ("reward_gap", "reward_variance", "implicit_gap", "disagreement"), shuffled[1]
-        )
-        mixed = Candidates(
-            shuffled[0], shuffled[1], source=shuffled[3], num_tokens=shuffled[2], **measures
-        )
-        return select(
-            mixed,
-            strategy,
-            Budget(count=count),
-            seed=5,
-            quota_per_source={"p": 7} if with_quota else None,
-            threshold=0.1,
-        )
+        ids, values, num_tokens = (column[rows] for column in columns)
+        mixed = Candidates(ids, dict.fromkeys(MEASURES, values), num_tokens)
+        budget = Budget(tokens=number) if in_tokens else Budget(count=number)
+        return select(mixed, strategy, budget, seed=5, threshold=0.1)
 
     straight, shuffled = chosen(np.arange(len(pvar))), chosen(np.array(permutation))
     assert straight.prompt_ids.tolist() == shuffled.prompt_ids.tolist()
@@ -236,8 +223,7 @@ def test_row_order_never_changes_a_selection(pool, strategy, count, with_quota):
 
 def test_the_seed_decides_something_for_exactly_the_strategies_that_say_so():
     tied = np.full(60, 0.1)
-    measures = ("reward_gap", "reward_variance", "implicit_gap", "disagreement")
-    pool = candidates(tied, **dict.fromkeys(measures, tied))
+    pool = candidates(**dict.fromkeys(MEASURES, tied))
     chosen = {
         (strategy, seed): tuple(
             select(pool, strategy, Budget(count=9), seed=seed, threshold=0.05).prompt_ids.tolist()
@@ -248,7 +234,7 @@ def test_the_seed_decides_something_for_exactly_the_strategies_that_say_so():
     differ = {
         strategy for strategy, seed in chosen if chosen[strategy, seed] != chosen[strategy, 0]
     }
-    assert differ == SEEDED
+    assert differ == {name for name, strategy in STRATEGIES.items() if strategy.draws}
 
 
 @given(st.lists(st.sampled_from([0.0, 0.1, 0.2, NAN]), min_size=1, max_size=30), st.integers(1, 30))
@@ -265,35 +251,6 @@ def test_nothing_left_out_beats_what_was_taken(pvar, count):
     assert not left or min(selection.values) >= max(left)
 
 
-def test_the_control_has_the_same_size_pool_and_quotas():
-    rng = np.random.default_rng(0)
-    pvar = rng.uniform(0, 0.25, 200)
-    pvar[:50] = NAN
-    pool = candidates(pvar, source=["web", "code"] * 100)
-    selection = select(pool, "top", Budget(fraction=0.2), seed=0, quota_per_source={"web": 5})
-    control = matched_random_control(pool, selection, seed=1)
-    chosen = control.prompt_ids.tolist()
-    assert len(control) == len(selection) == 40
-    assert all(int(prompt_id[1:]) >= 50 for prompt_id in chosen)  # never one without PVar
-    assert sum(int(prompt_id[1:]) % 2 == 0 for prompt_id in chosen) <= 5  # even rows are "web"
-    assert set(chosen) != set(selection.prompt_ids.tolist())
-
-
-def test_the_control_of_a_token_budget_has_that_budget():
-    pool = candidates([0.01 * n for n in range(20)], num_tokens=[10] * 10 + [50] * 10)
-    selection = select(pool, "top", Budget(tokens=200), seed=0)
-    control = matched_random_control(pool, selection, seed=1)
-    spent = sum(10 if int(prompt_id[1:]) < 10 else 50 for prompt_id in control.prompt_ids.tolist())
-    assert len(selection) == 4
-    assert 150 < spent <= 200
-
-
-def test_an_empty_selection_has_no_control():
-    nothing = select(candidates([NAN]), "top", Budget(count=1), seed=0)
-    with pytest.raises(InputError, match="empty"):
-        matched_random_control(candidates([NAN]), nothing, seed=0)
-
-
 @pytest.mark.parametrize(
     ("strategy", "budget", "needed"),
     [
@@ -305,11 +262,6 @@ def test_an_empty_selection_has_no_control():
 def test_a_measure_that_is_needed_and_missing_is_named(strategy, budget, needed):
     with pytest.raises(InputError, match=needed):
         select(candidates([0.1, 0.2]), strategy, budget, seed=0)
-
-
-def test_quotas_without_sources_are_refused():
-    with pytest.raises(InputError, match="column source"):
-        select(candidates([0.1]), "top", Budget(count=1), seed=0, quota_per_source={"web": 1})
 
 
 def test_candidates_are_one_row_per_prompt():
@@ -341,3 +293,29 @@ def test_a_budget_is_exactly_one_limit_within_bounds(fields):
 def test_every_field_of_the_budget_has_a_help_text():
     properties = Budget.model_json_schema()["properties"]
     assert all(field["description"] for field in properties.values())
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_long_and_matrix_form_have_the_same_measures(scale):
+    rng = np.random.default_rng(0)
+    rewards = rng.normal(size=(20, 5))
+    rewards[rng.uniform(size=rewards.shape) < 0.3] = NAN
+    rewards[3] = NAN
+    rewards[4] = [NAN, NAN, 1.0, NAN, NAN]
+    order = rng.permutation(rewards.size)
+    index = np.repeat(np.arange(20), 5)[order]
+    long = measure_by_prompt(index, rewards.ravel()[order], tuple(MEASURES.values()), scale=scale)
+    matrix = measure_rewards(RewardMatrix(rewards[None], (scale,)))
+    assert set(long) == set(matrix) == {"pvar", "reward_gap", "reward_variance"}
+    for name, values in matrix.items():
+        np.testing.assert_allclose(long[name], values, rtol=1e-12)
+        assert np.isnan(values[[3, 4]]).all()
+
+
+def test_measures_over_several_models_are_of_the_mean_reward_in_units_of_its_scale():
+    rewards = np.array([[[1.0, 3.0, NAN]], [[10.0, 50.0, 20.0]]])
+    measures = measure_rewards(RewardMatrix(rewards, (1.0, 10.0)))
+    # Means of reward / scale: (1 + 1)/2 = 1 and (3 + 5)/2 = 4; the third has one model's reward.
+    assert measures["reward_gap"] == pytest.approx([3.0])
+    assert measures["reward_variance"] == pytest.approx([4.5])
+    assert "disagreement" in measures

@@ -41,7 +41,7 @@ def test_no_model_outlives_its_stage(tmp_path: Path) -> None:
     )
     before = reachable_models()
     left = {}
-    for name in ("ingest", "sample", "score-judge", "select", "train"):  # and its reference
+    for name in ("ingest", "sample", "score-judge", "select", "pair", "train"):  # and its reference
         assert flow.make(name).shards_made > 0
         left[name] = reachable_models() - before
     assert not any(left.values()), left

@@ -183,7 +183,7 @@ def test_a_training_computes_in_the_format_of_its_reference(
     tmp_path: Path, trained_in: list[str]
 ) -> None:
     flow = start(tmp_path)
-    flow.make("ingest", "sample", "score-vader", "select")
+    flow.make("ingest", "sample", "score-vader", "select", "pair")
     assert begin_training(start(tmp_path, learning_rate=1e-4), LAPTOP) == "float32"
     # On hardware where auto is bfloat16, with the reference of the first.
     assert begin_training(start(tmp_path, learning_rate=2e-4), GPU) == "float32"
@@ -197,7 +197,7 @@ def test_a_reference_in_another_format_is_not_subtracted(
     tmp_path: Path, trained_in: list[str]
 ) -> None:
     flow = start(tmp_path)
-    flow.make("ingest", "sample", "score-vader", "select")
+    flow.make("ingest", "sample", "score-vader", "select", "pair")
     assert begin_training(flow, LAPTOP) == "float32"
     for key in [info.key for info in flow.store.list("reference/")]:
         flow.store.delete(key)

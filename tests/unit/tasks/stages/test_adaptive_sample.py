@@ -12,6 +12,7 @@ from pvar.combine import CombinationRule
 from pvar.config import SamplerSettings
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message, Prompt, Response, Score
+from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import RejectedRow, write_table
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
@@ -91,9 +92,7 @@ def second_round(
         first_responses=FIRST,
         second_round_share=share,
         reward_models=tuple(models),
-        reward_scale=1.0,
-        keep_truncated=False,
-        missing_eos_penalty=0.0,
+        rewards=RewardSettings(),
         combination=combination,
     )
     sampler = SecondRound(frozenset(refused))

@@ -86,7 +86,7 @@ def workflow(home: Path, policy: Path, **train: Any) -> Workflow:
 
 def test_later_runs_on_the_same_pairs_find_them(tmp_path: Path, policy: Path) -> None:
     first = workflow(tmp_path, policy)
-    first.make("ingest", "sample", "score-vader", "select", "train")
+    first.make("ingest", "sample", "score-vader", "select", "pair", "train")
     (digest,) = references(first)
     manifest = first.store.read(f"reference/{digest}/manifest.json")
     modified = {info.key: info.modified for info in first.store.list(f"reference/{digest}/shards/")}
@@ -117,7 +117,7 @@ def test_later_runs_on_the_same_pairs_find_them(tmp_path: Path, policy: Path) ->
 
 def test_the_trainer_gets_what_the_artifact_holds(tmp_path: Path, policy: Path) -> None:
     flow = workflow(tmp_path, policy)
-    flow.make("ingest", "sample", "score-vader", "select", "train")
+    flow.make("ingest", "sample", "score-vader", "select", "pair", "train")
     (digest,) = references(flow)
     (shard,) = {
         key for key in (info.key for info in flow.store.list(f"reference/{digest}/shards/"))
@@ -126,7 +126,7 @@ def test_the_trainer_gets_what_the_artifact_holds(tmp_path: Path, policy: Path) 
     flow.store.download(shard, tmp_path / "logps.parquet")
     found = {row.pair_id: row for row in read_table(tmp_path / "logps.parquet", ReferenceLogps)}
 
-    pairs = flow.artifact("select").rows("pairs.parquet", Pair)
+    pairs = flow.artifact("pair").rows("pairs.parquet", Pair)
     expected = reference(AutoModelForCausalLM.from_pretrained(policy).eval(), rows_of(flow, pairs))
     assert len(found) == len(pairs)
     for row in expected:

@@ -35,8 +35,8 @@ def test_steps_are_counted_from_the_first_one_of_this_process(
         train={"pairs_per_step": 2, "precision": "float32", "num_epochs": 1},
         runtime={"pairs_per_device": 2, "lease_seconds": 60},
     )
-    flow.make("ingest", "sample", "score-vader", "select")
-    num_pairs = flow.artifact("select").manifest.accounts.rows_out
+    flow.make("ingest", "sample", "score-vader", "select", "pair")
+    num_pairs = flow.artifact("pair").manifest.accounts.rows_out
     num_steps = -(-num_pairs // 2)
     node = flow.nodes["train"]
 

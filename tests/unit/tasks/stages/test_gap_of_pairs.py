@@ -39,12 +39,12 @@ def test_prompts_with_the_smallest_gap_are_selected_and_pairs_stay_the_rewards(
     large = start_workflow(
         tmp_path / "home", **changes, **{"select.strategy": "implicit_gap_large"}
     )
-    small.make(*nodes)
-    large.make("select")
+    small.make(*nodes, "pair")
+    large.make("select", "pair")
     # The pairs of all prompts by VADER alone.
     by_vader = start_workflow(tmp_path / "home", **{"select.strategy": "all"})
-    by_vader.make("select")
-    pairs = by_vader.artifact("select").rows("pairs.parquet", Pair)
+    by_vader.make("select", "pair")
+    pairs = by_vader.artifact("pair").rows("pairs.parquet", Pair)
     messages = {
         prompt.prompt_id: prompt.messages
         for prompt in every.artifact("ingest").rows("prompts.parquet", Prompt)
@@ -67,7 +67,7 @@ def test_prompts_with_the_smallest_gap_are_selected_and_pairs_stay_the_rewards(
         selected = {row.prompt_id for row in table if row.selected}
         wanted = sorted(gaps, key=lambda prompt: sign * gaps[prompt])[: len(selected)]
         assert selected == set(wanted)
-        kept = flow.artifact("select").rows("pairs.parquet", Pair)
+        kept = flow.artifact("pair").rows("pairs.parquet", Pair)
         assert {pair for pair in pairs if pair.prompt_id in selected} == set(kept)
 
 
@@ -86,7 +86,7 @@ IMPLICIT = '{kind: implicit, policy: "./a", reference: "./b"}'
             [
                 "select.strategy=implicit_gap_small",
                 f"score.reward_models=[{{kind: vader}}, {IMPLICIT}]",
-                "select.pairs=original",
+                "pair.rule=original",
             ],
             "annotated answers are not scored",
         ),

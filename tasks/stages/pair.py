@@ -1,0 +1,112 @@
+"""Stage pair: which answers of the selected prompts become chosen and rejected."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+
+from pydantic import BaseModel, ConfigDict
+
+from pvar.accounts import Accounts
+from pvar.artifacts import ShardSpec, Summary
+from pvar.pairs import ORIGINAL, RULES, Annotation, Pairing, make_pairs
+from pvar.records import Pair
+from pvar.selection_config import PairConfig, RewardSettings
+from tasks.engine.artifact import Artifact
+from tasks.engine.stage import Job, Stage, Work
+from tasks.engine.tables import PromptVariance, write_table
+from tasks.stages.reward_matrix import read_rewards, training_prompts
+from tasks.stages.reward_pairs import pair_by_reward
+from tasks.stages.select import VARIANCE
+
+PAIRS = "pairs.parquet"
+
+
+class PairSpec(BaseModel):
+    """What decides the pairs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: PairConfig
+    rewards: RewardSettings | None
+    """Which answers count; None for rule `original`, which looks at none."""
+    reward_models: tuple[str, ...]
+    """Names of the score inputs that answers are compared by, in order."""
+
+
+def pair_spec(
+    settings: PairConfig, rewards: RewardSettings, reward_models: tuple[str, ...]
+) -> PairSpec:
+    """The settings, without what the rule does not look at: runs share the result."""
+    if settings.rule == ORIGINAL:
+        unseeded = settings.model_copy(update={"seed": 0})
+        return PairSpec(settings=unseeded, rewards=None, reward_models=())
+    if not RULES[settings.rule].draws:
+        settings = settings.model_copy(update={"seed": 0})
+    if len(reward_models) == 1:  # the order of one model's rewards does not depend on their scale
+        rewards = rewards.model_copy(update={"reward_scale": 1.0})
+    return PairSpec(settings=settings, rewards=rewards, reward_models=reward_models)
+
+
+@contextmanager
+def _open_worker(job: Job[PairSpec]) -> Iterator[Work]:
+    def make(_: ShardSpec, folder: Path) -> Accounts:
+        table = job.inputs["selection"].rows(VARIANCE, PromptVariance)
+        pairing = _pair(job, frozenset(row.prompt_id for row in table if row.selected))
+        write_table(folder / PAIRS, pairing.pairs, Pair)
+        return pairing.accounts
+
+    yield make
+
+
+def _pair(job: Job[PairSpec], selected: frozenset[str]) -> Pairing:
+    spec = job.spec
+    if spec.rewards is not None:
+        rewards = read_rewards(job.inputs, spec.reward_models, spec.rewards)
+        return pair_by_reward(
+            rewards, selected, spec.settings, keep_truncated=spec.rewards.keep_truncated
+        )
+    prompts = [
+        prompt for prompt in training_prompts(job.inputs["prompts"]) if prompt.prompt_id in selected
+    ]
+    annotations = [
+        Annotation(
+            prompt.prompt_id, prompt.chosen_score, prompt.rejected_score, prompt.chosen_aspects
+        )
+        for prompt in prompts
+        if prompt.chosen_score is not None and prompt.rejected_score is not None
+    ]
+    return make_pairs(
+        prompts,
+        (),
+        (),
+        spec.settings.rule,
+        seed=spec.settings.seed,
+        pairs_per_prompt=spec.settings.pairs_per_prompt,
+        min_margin=spec.settings.min_margin,
+        annotations=annotations,
+    )
+
+
+def _summarise(_: Job[PairSpec], artifact: Artifact) -> Summary:
+    pairs = artifact.rows(PAIRS, Pair)
+    margins = [
+        pair.chosen_reward - pair.rejected_reward
+        for pair in pairs
+        if pair.chosen_reward is not None and pair.rejected_reward is not None
+    ]
+    return {
+        "num_pairs": len(pairs),
+        "num_prompts": len({pair.prompt_id for pair in pairs}),
+        "margin_mean": fmean(margins) if margins else None,
+    }
+
+
+PAIR = Stage(
+    name="pair",
+    description="Make training pairs from the selected prompts.",
+    version=1,
+    plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
+    open_worker=_open_worker,
+    summarise=_summarise,
+)
