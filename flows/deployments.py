@@ -19,6 +19,8 @@ from pvar.errors import ConfigError
 from pvar.method_comparison import CompareConfig
 from pvar.placement import INLINE, Placement
 from pvar.retrain_decision import RetrainConfig
+from tasks.engine.stage import Image
+from tasks.graph import STAGES
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -29,6 +31,10 @@ PoolType = Literal["process", "docker", "kubernetes"]
 INSTALLED = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
 """Steps before a run that fetch no code: without any, a process worker copies the folder in which
 it was registered, environment and all, before each run."""
+
+
+STAGE_FLOWS = "flows.stages."
+"""How entry points of stages begin."""
 
 
 class _Spec(BaseModel):
@@ -62,7 +68,8 @@ class DeploymentSpec(_Spec):
     name: str
     entrypoint: str
     """Module path of the flow: the package is installed wherever it runs."""
-    work_pool: WorkPoolSpec
+    work_pool: WorkPoolSpec | None = None
+    """None: the first pool that is deployed on."""
     tags: list[str] = []
     schedules: list[ScheduleSpec] = []
     concurrency_limit: LimitSpec | None = None
@@ -75,16 +82,51 @@ class DeploymentSpec(_Spec):
     @property
     def is_stage(self) -> bool:
         """Whether it runs one stage, for a pipeline that places it there."""
-        return self.entrypoint.startswith("flows.stages.")
+        return self.entrypoint.startswith(STAGE_FLOWS)
+
+
+class StagePoolSpec(_Spec):
+    """A pool on which every stage has a deployment."""
+
+    name: str
+    """Name of the deployments, as `runtime.placement` knows the pool."""
+    work_pool: WorkPoolSpec
+    """In its job variables `{image}` stands for the image that a stage needs."""
+    with_gpu: dict[str, JsonValue] = {}
+    """Job variables of stages that want a GPU."""
+
+    def of_image(self, image: Image, *, wants_gpu: bool) -> WorkPoolSpec:
+        """The pool with the job variables for such a container."""
+        given = {
+            name: value.replace("{image}", image) if isinstance(value, str) else value
+            for name, value in self.work_pool.job_variables.items()
+        }
+        variables = given | self.with_gpu if wants_gpu else given
+        return self.work_pool.model_copy(update={"job_variables": variables})
 
 
 class Project(_Spec):
     """prefect.yaml."""
 
     name: str
-    definitions: dict[PoolType | str, JsonValue] = {}
-    """What the entries share, by YAML anchors."""
+    stages: list[StagePoolSpec]
     deployments: list[DeploymentSpec]
+    """The other flows, and stages that are deployed in a way of their own."""
+
+    def stage_deployments(self) -> list[DeploymentSpec]:
+        """Every stage on every pool; an entry of its own comes instead."""
+        own = {(each.flow, each.name): each for each in self.deployments if each.is_stage}
+        derived = {
+            (stage.name, pool.name): DeploymentSpec(
+                name=pool.name,
+                entrypoint=f"{STAGE_FLOWS}{stage.name}",
+                work_pool=pool.of_image(stage.image, wants_gpu=stage.wants_gpu),
+                tags=["pvar"],
+            )
+            for pool in self.stages
+            for stage in STAGES.values()
+        }
+        return list((derived | own).values())
 
 
 class Deployed(NamedTuple):
@@ -122,7 +164,7 @@ def deploy(
         registered_pools = [_register_pool(client, folder, pool) for pool in pools]
         deployments = [
             register_deployment(client, spec, _parameters(spec, config, preset))
-            for spec in _on(project.deployments, pools)
+            for spec in _on(project, pools)
         ]
         automations = _register_automations(client, folder, block)
     return Deployed(tuple(registered_pools), tuple(deployments), tuple(automations))
@@ -157,19 +199,22 @@ def read_project(folder: Path) -> Project:
         raise ConfigError(f"{path}: {where}: {fault['msg']}") from error
 
 
-def _on(specs: Sequence[DeploymentSpec], pools: Sequence[PoolType]) -> list[DeploymentSpec]:
-    """The stages' entries of the chosen pools; the others moved to the first pool."""
-    homes = {spec.name: spec.work_pool for spec in specs if spec.is_stage}
+def _on(project: Project, pools: Sequence[PoolType]) -> list[DeploymentSpec]:
+    """Entries of stages on the chosen pools; of what else has no pool, on the first one."""
+    by_name = {pool.name: pool for pool in project.stages}
     for pool in pools:
-        if pool not in homes:
+        if pool not in by_name:
             raise ConfigError(
-                f"prefect.yaml has no stage on pool {pool}; it has {', '.join(sorted(homes))}"
+                f"prefect.yaml has no stages on pool {pool}; it has {', '.join(sorted(by_name))}"
             )
-    home = homes[pools[0]]
+    home = by_name[pools[0]].of_image("cpu", wants_gpu=False)
     return [
-        spec if spec.is_stage else spec.model_copy(update={"work_pool": home})
-        for spec in specs
-        if not spec.is_stage or spec.name in pools
+        *(
+            spec if spec.work_pool else spec.model_copy(update={"work_pool": home})
+            for spec in project.deployments
+            if not spec.is_stage
+        ),
+        *(spec for spec in project.stage_deployments() if spec.name in pools),
     ]
 
 
@@ -228,8 +273,8 @@ def register_deployment(
         )
         if limit
         else None,
-        work_pool_name=spec.work_pool.name,
-        job_variables=dict(spec.work_pool.job_variables),
+        work_pool_name=spec.work_pool.name if spec.work_pool else None,
+        job_variables=dict(spec.work_pool.job_variables) if spec.work_pool else {},
     )
     return full_name
 

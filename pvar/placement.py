@@ -1,15 +1,12 @@
 """Where each stage runs: in the pipeline's own process, or as runs of its own on a work pool."""
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pvar.config_model import ConfigModel, Name
 
 INLINE = "inline"
-
-StageName = Literal["ingest", "sample", "score", "select", "pair", "train", "evaluate", "promote"]
-"""The names that a configuration and the command line know; `tasks/graph.py` has the stages."""
 
 
 class Placement(ConfigModel):
@@ -49,3 +46,9 @@ class PlacementConfig(ConfigModel):
         """Where the stage of that name runs."""
         placement: Placement = getattr(self, stage)
         return placement
+
+
+if TYPE_CHECKING:
+    StageName = str
+else:  # what the command line offers; `tasks/graph.py` has the stages
+    StageName = Literal[tuple(PlacementConfig.model_fields)]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -48,6 +48,9 @@ logger = logging.getLogger(__name__)
 Spec = TypeVar("Spec", bound=BaseModel)
 Work = Callable[[ShardSpec, Path], Accounts]
 """Makes one shard: writes its files into the folder and accounts for its rows."""
+
+Image = Literal["cpu", "sample", "train"]
+"""The images of docker/, by the packages that they hold."""
 
 POLL_SECONDS = 1.0
 """Pause before looking again for a shard that somebody else is working on."""
@@ -92,6 +95,10 @@ class Stage(Generic[Spec]):
     One that raises because the shards are worthless takes them back first (`discard_shards`): they
     are recorded once, and every later run would end with them.
     """
+    image: Image = "cpu"
+    """Which image its container runs: `cpu` has no packages that load models."""
+    wants_gpu: bool = False
+    """Whether its container gets a GPU where the pool has some."""
     unit: str = "rows"
     """Plural noun of what its shards are cut from, in reports of progress."""
     number_format: Callable[[Job[Spec]], NumberFormat | None] = lambda _: None

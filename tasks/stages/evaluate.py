@@ -241,6 +241,7 @@ EVALUATE = Stage(
     name="evaluate",
     description="Judge challenger against opponent on held-out prompts.",
     version=2,
+    image="train",  # a judge may be a reward model; most are lexicons or servers: no GPU
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,

@@ -199,6 +199,8 @@ TRAIN = Stage(
     name="train",
     description="Train on the pairs with TRL.",
     version=3,
+    image="train",
+    wants_gpu=True,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,

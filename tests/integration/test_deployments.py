@@ -214,6 +214,6 @@ def test_a_notification_block_that_does_not_exist_is_named(server: PrefectServer
 
 
 def test_a_project_file_that_is_wrong_names_file_and_key(tmp_path: Path) -> None:
-    (tmp_path / "prefect.yaml").write_text("name: mine\ndeployments: [{name: x}]\n")
+    (tmp_path / "prefect.yaml").write_text("name: mine\nstages: []\ndeployments: [{name: x}]\n")
     with pytest.raises(ConfigError, match=r"prefect\.yaml: deployments\.0\.entrypoint"):
         read_project(tmp_path)

@@ -30,8 +30,8 @@ MANIFESTS = {
 }
 STAGES = {
     spec.flow: spec
-    for spec in read_project(packaged_folder()).deployments
-    if spec.work_pool.name == "pvar-kubernetes"
+    for spec in read_project(packaged_folder()).stage_deployments()
+    if spec.name == "kubernetes"
 }
 
 

@@ -158,7 +158,11 @@ def _adapted(folder: Path) -> Path:
     that reach the services of this machine."""
     shutil.copytree(packaged_folder(), folder)
     project = folder / "prefect.yaml"
-    project.write_text(project.read_text().replace("pvar:sample", "pvar:cpu"))
+    own = (
+        "  - {name: docker, entrypoint: flows.stages.sample, tags: [pvar],\n"
+        '     work_pool: {name: pvar-docker, job_variables: {image: "pvar:cpu"}}}\n'
+    )
+    project.write_text(project.read_text() + own)
     template = folder / "work_pools" / "docker.json"
     pool = json.loads(template.read_text())
     pool["variables"]["properties"]["network_mode"]["default"] = "host"

@@ -43,8 +43,8 @@ def test_stages_that_may_load_a_model_have_an_image_that_can(pool: PoolType) -> 
     """Evaluate does with a judge that is a reward model."""
     images = {
         spec.flow: spec.work_pool.job_variables["image"]
-        for spec in read_project(packaged_folder()).deployments
-        if spec.is_stage and spec.name == pool
+        for spec in read_project(packaged_folder()).stage_deployments()
+        if spec.name == pool
     }
     assert images == {
         **dict.fromkeys(("ingest", "select", "pair", "promote"), "pvar:cpu"),

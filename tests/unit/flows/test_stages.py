@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from flows import stages
-from flows.deployments import packaged_folder, read_project
+from flows.deployments import DeploymentSpec, WorkPoolSpec, packaged_folder, read_project
 from pvar.placement import PlacementConfig, StageName
 from tasks.graph import STAGES
 
@@ -27,5 +27,15 @@ def test_every_stage_has_a_flow_of_its_name_and_description() -> None:
 @pytest.mark.parametrize("pool", ["process", "docker", "kubernetes"])
 def test_every_stage_is_deployed_on_every_pool(pool: str) -> None:
     project = read_project(packaged_folder())
-    deployed = [each.flow for each in project.deployments if each.is_stage and each.name == pool]
+    deployed = [each.flow for each in project.stage_deployments() if each.name == pool]
     assert deployed == list(STAGES)
+
+
+def test_a_stage_may_be_deployed_in_a_way_of_its_own() -> None:
+    project = read_project(packaged_folder())
+    pool = WorkPoolSpec(name="pvar-docker", job_variables={"image": "mine:gpu"})
+    own = DeploymentSpec(name="docker", entrypoint="flows.stages.sample", work_pool=pool)
+    changed = project.model_copy(update={"deployments": [*project.deployments, own]})
+    before, after = project.stage_deployments(), changed.stage_deployments()
+    assert len(after) == len(before)
+    assert [each for each in after if each not in before] == [own]
