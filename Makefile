@@ -68,6 +68,7 @@ check: setup ## style, types and the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/pytest -q tests/unit/test_imports.py
 
 format: setup ## rewrite the code in the project's style
