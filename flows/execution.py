@@ -1,7 +1,6 @@
 """Run one node of a pinned configuration: open its inputs, make its artifact, track it."""
 
 import errno
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from tasks.engine.artifact import open_artifact
 from tasks.engine.stage import Job, StageOutcome, run_stage
 from tasks.engine.work_folders import work_folder
 from tasks.graph import Node, plan_nodes
-
-logger = logging.getLogger(__name__)
 
 DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,

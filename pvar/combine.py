@@ -45,20 +45,6 @@ from pvar.variance import jackknife_stderr, preference_variance, response_sums
 CombinationRule = Literal["mean_pvar", "mean_probability"]
 
 
-def preference_variance_per_model(
-    rewards: npt.ArrayLike, *, scales: Sequence[float], mask: npt.ArrayLike | None = None
-) -> Floats:
-    """PVar by each model, over the responses that all models have scored.
-
-    rewards: (M, P, N), non-finite entries missing; scales: M reward scales; mask: (P, N) booleans,
-        True where the response counts.
-
-    Returns (M, P), NaN for prompts with fewer than two such responses. Raises InputError for wrong
-    shapes, ConfigError for scales that are not M positive numbers.
-    """
-    return _per_model(_problem(rewards, scales, mask))
-
-
 def combine_preference_variance(
     rewards: npt.ArrayLike,
     *,
@@ -66,7 +52,14 @@ def combine_preference_variance(
     mask: npt.ArrayLike | None = None,
     rule: CombinationRule = "mean_pvar",
 ) -> Floats:
-    """One PVar per prompt (P,) by the rule; arguments and errors as in the per-model function."""
+    """One PVar per prompt (P,) by the rule, over the responses that all models have scored.
+
+    rewards: (M, P, N), non-finite entries missing; scales: M reward scales; mask: (P, N) booleans,
+        True where the response counts.
+
+    NaN for prompts with fewer than two such responses. Raises InputError for wrong shapes,
+    ConfigError for scales that are not M positive numbers.
+    """
     problem = _problem(rewards, scales, mask)
     match rule:
         case "mean_pvar":
@@ -82,7 +75,7 @@ def combine_preference_variance_stderr(
     mask: npt.ArrayLike | None = None,
     rule: CombinationRule = "mean_pvar",
 ) -> Floats:
-    """Jackknife standard error (P,) of the combined PVar; arguments and errors as there.
+    """Jackknife standard error (P,) of the combined PVar; arguments and errors as for that.
 
     NaN where fewer than three responses have been scored by all models.
     """
@@ -99,7 +92,7 @@ def disagreement(
 ) -> Floats:
     """Mean over pairs of the variance of the preference over models, (P,), from 0 to ¼.
 
-    Arguments and errors as in the per-model function; ConfigError for a single model.
+    Arguments and errors as for the combined PVar; ConfigError for a single model.
     """
     problem = _problem(rewards, scales, mask)
     if len(problem.scales) < 2:

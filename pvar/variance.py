@@ -120,32 +120,6 @@ def saturation_share(
     return count.num_saturated / count.num_pairs if count.num_pairs else float("nan")
 
 
-def effective_num_distinct(
-    rewards: npt.ArrayLike, *, mask: npt.ArrayLike | None = None
-) -> npt.NDArray[np.float64]:
-    """Effective number of distinct responses of each prompt, seen through their rewards.
-
-    1/Σ_g q_g², where q_g is the share of the prompt's n valid responses in the g-th group of
-    exactly equal rewards (the Hill number of order 2, or inverse Simpson index): n if all rewards
-    differ, 1 if all are equal, 1.6 for three equal ones and another. Repeated answers and rewards
-    rounded to half precision both lower it.
-
-    Returns (P,) values from 1 to n; NaN without a valid reward.
-    """
-    array = as_rewards(rewards)
-    result = np.empty(len(array))
-    for block in blocks(array, as_mask(mask, array.shape)):
-        valid = np.ones_like(block.columns, np.bool_) if block.valid is None else block.valid
-        num_valid = count_valid(block).astype(np.float64)
-        equal = num_valid.copy()  # ordered pairs (i, j) with r_i = r_j, i = j included
-        for lag in range(1, len(block.columns)):
-            tied = block.columns[lag:] == block.columns[:-lag]
-            equal += 2 * (tied & valid[lag:] & valid[:-lag]).sum(axis=0)
-        with np.errstate(invalid="ignore"):  # 0/0 without a valid reward
-            result[block.prompts] = num_valid**2 / equal
-    return result
-
-
 class CutTies(NamedTuple):
     """How far the edge of a selection was decided by PVar itself."""
 

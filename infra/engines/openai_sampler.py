@@ -13,7 +13,6 @@ A refused request rejects its prompt; a server that does not answer at all ends 
 complete shards stay complete.
 """
 
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ from pvar.records import Response
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
 
-logger = logging.getLogger(__name__)
 
 PATIENCE = Patience(timeout_seconds=600, max_attempts=6, back_off_seconds=1.0)
 """A shard's last prompts may wait in the server's queue for long."""

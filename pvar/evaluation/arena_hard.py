@@ -22,12 +22,9 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pvar.evaluation.paired import Interval, mean_interval
 from pvar.evaluation.style import Version
-
-Floats = NDArray[np.float64]
 
 NUM_RESAMPLES = 10_000
 CLUSTERED_CONFIDENCE = 0.95

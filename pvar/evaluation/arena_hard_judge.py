@@ -27,10 +27,11 @@ _SINGLE = re.compile(r"\[([AB<>=]+)\]")
 CONTINUE = "Please continue, and end with one of the verdict labels."
 """What a v0.1 judge that gave no label is asked, once."""
 
-_OWN_ANSWER_FIRST = "First write your own answer to the prompt, before you judge the others.\n\n"
 _SYSTEM = """You are an impartial judge of two assistants' answers to a user's prompt.
 
-{own_answer}Compare both answers: find and correct mistakes, and consider whether each is helpful, \
+First write your own answer to the prompt, before you judge the others.
+
+Compare both answers: find and correct mistakes, and consider whether each is helpful, \
 relevant, concise, and where it matters original, and what it leaves out.
 
 Explain your judgment, then end with exactly one label:
@@ -64,10 +65,8 @@ class JudgeTemplate(NamedTuple):
         return digest([self.system, _USER])
 
 
-OWN_ANSWER_FIRST = JudgeTemplate(_SYSTEM.format(own_answer=_OWN_ANSWER_FIRST))
-"""Our wording for v0.1 and v2.0's hard prompts."""
-COMPARE_ONLY = JudgeTemplate(_SYSTEM.format(own_answer=""))
-"""Our wording for v2.0's creative writing."""
+OWN_ANSWER_FIRST = JudgeTemplate(_SYSTEM)
+"""Our wording."""
 
 
 def game_messages(

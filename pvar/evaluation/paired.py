@@ -51,8 +51,6 @@ class WinRate(NamedTuple):
     num_wanted: int
     coverage: float
     """num_judged / num_wanted."""
-    standard_deviation: float
-    """Spread over prompts (ddof 1), for `num_prompts_for_width`; NaN below two prompts."""
 
 
 class PairedDifference(NamedTuple):
@@ -65,8 +63,6 @@ class PairedDifference(NamedTuple):
     """Prompts with a judgment of both."""
     num_wanted: int
     coverage: float
-    standard_deviation: float
-    """Spread of the per-prompt differences, for `num_prompts_for_width`."""
 
 
 def paired_win_rate(
@@ -114,27 +110,7 @@ def paired_difference(
         num_judged=rescaled.num_judged,
         num_wanted=rescaled.num_wanted,
         coverage=rescaled.coverage,
-        standard_deviation=2 * rescaled.standard_deviation,
     )
-
-
-def num_prompts_for_width(
-    standard_deviation: float, *, width: float, confidence: float = 0.95
-) -> int:
-    """Prompts needed for an interval of this full width: ⌈(2 z s / width)²⌉.
-
-    `standard_deviation` is the per-prompt spread of a first comparison; ½ is the most that
-    preferences can have, 1 the most that differences can. Raises InputError unless both are
-    positive.
-    """
-    if not (standard_deviation > 0 and width > 0):
-        raise InputError(
-            f"the number of prompts follows from a positive spread and width, but they are "
-            f"{standard_deviation} and {width}; without a first comparison take the largest "
-            "possible spread (0.5 for preferences, 1 for differences)"
-        )
-    z = _NORMAL.inv_cdf((1 + confidence) / 2)
-    return math.ceil((2 * z * standard_deviation / width) ** 2)
 
 
 def _prompt_means(preferences: ArrayLike) -> Floats:
@@ -168,7 +144,6 @@ def _win_rate(per_prompt: Floats, confidence: float, num_resamples: int, seed: i
         num_judged=values.size,
         num_wanted=per_prompt.size,
         coverage=values.size / per_prompt.size if per_prompt.size else 0.0,
-        standard_deviation=float(values.std(ddof=1)) if values.size > 1 else math.nan,
     )
 
 

@@ -6,7 +6,6 @@ them inherit one end of a pipe as standard input and end when its other end, hel
 also when this process is killed with -9. So none is ever left behind.
 """
 
-import logging
 import os
 import subprocess
 import sys
@@ -23,8 +22,6 @@ from pvar.errors import StageError
 from tasks.engine.child_processes import child_environment, first_cause
 from tasks.engine.tables import TrainStep
 from tasks.training.training_run import TrainingPlan, Watcher, run_training
-
-logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 LOG_LINES = 30

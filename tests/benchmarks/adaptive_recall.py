@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from adaptive_replay import replay_plan
 from machine import describe_machine
 
 import pvar
-from pvar.adaptive import replay_plan
 
 Pool = npt.NDArray[np.float64]
 COSTS = (0.4, 0.5, 0.6, 0.7, 0.8)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pvar.adaptive import choose_prompts, replay_plan
+from pvar.adaptive import choose_prompts
 from pvar.errors import ConfigError, InputError
 from pvar.variance import preference_variance
+from tests.benchmarks.adaptive_replay import replay_plan
 
 POOL = Path(__file__).parents[4] / "shared/data/preference_pool/pool.jsonl.gz"
 

@@ -13,7 +13,6 @@ from pvar.combine import (
     combine_preference_variance,
     combine_preference_variance_stderr,
     disagreement,
-    preference_variance_per_model,
 )
 from pvar.errors import ConfigError, InputError
 
@@ -30,7 +29,6 @@ OPPOSED = np.array([[[math.log(3), 0.0]], [[0.0, math.log(3)]]])
 
 def test_opposed_models_each_see_variance_and_their_mean_sees_none():
     scales = (1.0, 1.0)
-    assert preference_variance_per_model(OPPOSED, scales=scales) == pytest.approx(1 / 16)
     assert combine_preference_variance(OPPOSED, scales=scales) == pytest.approx(1 / 16)
     mean_probability = combine_preference_variance(OPPOSED, scales=scales, rule="mean_probability")
     assert mean_probability == pytest.approx(0, abs=1e-30)
@@ -62,11 +60,13 @@ def test_mean_pvar_is_variance_of_the_mean_plus_disagreement(rewards):
 @given(three_models)
 def test_only_responses_that_all_models_scored_count(rewards):
     common = np.isfinite(rewards).all(axis=0)
-    per_model = preference_variance_per_model(rewards, scales=SCALES)
-    for model, scale, values in zip(rewards, SCALES, per_model, strict=True):
-        np.testing.assert_array_equal(
-            values, pvar.preference_variance(np.where(common, model, np.nan), scale=scale)
-        )
+    per_model = [
+        pvar.preference_variance(np.where(common, model, np.nan), scale=scale)
+        for model, scale in zip(rewards, SCALES, strict=True)
+    ]
+    np.testing.assert_array_equal(
+        combine_preference_variance(rewards, scales=SCALES), np.mean(per_model, axis=0)
+    )
 
 
 @pytest.mark.parametrize("rule", ["mean_pvar", "mean_probability"])

@@ -1,5 +1,7 @@
 """The result of a comparison: shared work, matched controls, paired differences."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,11 @@ def test_an_advantage_over_random_is_paired_by_prompt() -> None:
     assert top.win_rate.win_rate == pytest.approx(0.5)
     assert top.over_control is not None
     assert top.over_control.difference == pytest.approx(0.1)
-    assert top.over_control.standard_deviation == pytest.approx(0, abs=1e-9)
+    # So the interval is the exact one of two equal values: on the scale of preferences v = 0.55,
+    # and other prompts make up at most 1 − √0.025 of the population.
+    share = 1 - math.sqrt(0.025)
+    assert top.over_control.ci_lower == pytest.approx(2 * (0.55 - share * 0.55) - 1)
+    assert top.over_control.ci_upper == pytest.approx(2 * (0.55 + share * 0.45) - 1)
     assert top.seed_win_rates == pytest.approx((0.45, 0.55))
     assert (top.num_pairs, top.mean_length_characters) == (9, 60)
 

@@ -7,7 +7,6 @@ from scipy import stats
 from pvar.errors import InputError
 from pvar.evaluation.paired import (
     mean_interval,
-    num_prompts_for_width,
     paired_difference,
     paired_win_rate,
 )
@@ -135,8 +134,6 @@ def test_difference_uses_only_prompts_that_both_have() -> None:
 
     assert result.difference == pytest.approx(0.05)
     assert (result.num_judged, result.num_wanted, result.coverage) == (2, 4, 0.5)
-    # Differences 0.5 and −0.4: spread 0.9 / √2.
-    assert result.standard_deviation == pytest.approx(0.9 / np.sqrt(2))
 
 
 def test_equal_models_differ_by_zero_with_an_honest_interval() -> None:
@@ -146,21 +143,6 @@ def test_equal_models_differ_by_zero_with_an_honest_interval() -> None:
     # ε = 1 − 0.025^(1/20) = 0.16843 of the prompts could differ by up to ±1.
     assert result.difference == 0
     assert (result.ci_lower, result.ci_upper) == pytest.approx((-0.16843, 0.16843), abs=1e-5)
-
-
-def test_number_of_prompts_follows_from_the_normal_interval() -> None:
-    # (2 · 1.959964 · 0.5 / 0.1)² = 384.1
-    assert num_prompts_for_width(0.5, width=0.1) == 385
-
-
-def test_number_of_prompts_gives_the_width_it_was_asked_for() -> None:
-    rng = np.random.default_rng(10)
-    pilot = paired_win_rate(rng.beta(0.5, 1, size=400), seed=0)
-    num_prompts = num_prompts_for_width(pilot.standard_deviation, width=0.05)
-
-    result = paired_win_rate(rng.beta(0.5, 1, size=num_prompts), seed=0)
-
-    assert result.ci_upper - result.ci_lower == pytest.approx(0.05, rel=0.1)
 
 
 def test_values_outside_the_unit_interval_are_refused_with_the_likely_reason() -> None:
@@ -176,9 +158,3 @@ def test_shapes_that_cannot_be_prompts_are_refused() -> None:
 def test_different_numbers_of_prompts_are_refused() -> None:
     with pytest.raises(InputError, match=r"2 and 1.*prompt id"):
         paired_difference([0.5, 0.5], [0.5], seed=0)
-
-
-@pytest.mark.parametrize(("spread", "width"), [(0.0, 0.1), (0.5, 0.0), (float("nan"), 0.1)])
-def test_number_of_prompts_needs_a_spread_and_a_width(spread: float, width: float) -> None:
-    with pytest.raises(InputError, match="positive spread"):
-        num_prompts_for_width(spread, width=width)

@@ -19,7 +19,6 @@ from pvar.errors import ConfigError, InputError
 from pvar.variance import (
     CutTies,
     count_saturated,
-    effective_num_distinct,
     saturation_share,
     ties_at_cut,
     variance_by_prompt,
@@ -327,14 +326,6 @@ def test_saturation_counts_pairs_beyond_the_threshold():
 
 def test_without_pairs_the_saturation_is_unknown():
     assert math.isnan(saturation_share([[1.0, np.nan]]))
-
-
-def test_effective_number_of_distinct_responses():
-    values = effective_num_distinct(
-        [[1, 2, 3, 4.0], [7, 7, 7, 7.0], [5, 5, 5, 1.0], [5, np.nan, 5, 1.0], [np.nan] * 4]
-    )
-    # Shares ¾ and ¼: 1/(9/16 + 1/16) = 1.6; shares ⅔ and ⅓: 1/(4/9 + 1/9) = 1.8.
-    np.testing.assert_allclose(values, [4, 1, 1.6, 1.8, np.nan])
 
 
 def test_ties_at_the_cut_are_counted():
