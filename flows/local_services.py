@@ -9,7 +9,6 @@ The servers bind to loopback only: whoever reaches them can run code as this use
 go straight into the store, so MLflow's server proxies none.
 """
 
-import fcntl
 import os
 import socket
 import subprocess
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
 from urllib.request import urlopen
+
+from filelock import lock_descriptor
 
 from flows.deployments import deploy, packaged_folder
 from flows.server import connected_client
@@ -190,14 +191,12 @@ def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
     """Hold the folder; what is given says where it is served, to whoever tries meanwhile."""
     make_folder(folder)
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not lock_descriptor(lock.fileno(), blocking=False):
             lock.seek(0)
             raise ConfigError(
                 f"{folder.parent} is served already, by {lock.read().strip()}; use that, stop it "
                 "with Ctrl-C there, or give this one another PVAR_HOME"
-            ) from error
+            )
 
         def note(where: str) -> None:
             lock.truncate(0)

@@ -8,7 +8,6 @@ A writer holds a lock on its temporary file while it lives. Opening the store re
 files that nobody has locked and that are an hour old: a killed writer's.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -19,6 +18,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import lock_descriptor
 
 from infra.store.disk import cause
 from infra.store.keys import TEMPORARY, check_key, check_prefix
@@ -126,7 +127,7 @@ class FileStore:
         temporary = folder / uuid.uuid4().hex
         try:
             with temporary.open("xb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock_descriptor(file.fileno())
                 yield file, path
             _sync_folder(path.parent)
         finally:
@@ -195,8 +196,4 @@ def _remove_stale(folder: Path) -> None:
 
 def _is_unlocked(path: Path) -> bool:
     with path.open("r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return lock_descriptor(file.fileno(), blocking=False)

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import lock_descriptor
+
 LOCK = ".lock"
 
 
@@ -36,7 +38,10 @@ def hold_copies(models: Path) -> int:
     """
     models.mkdir(parents=True, exist_ok=True)
     lock = os.open(models / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    fcntl.flock(lock, fcntl.LOCK_SH)  # waits while copies are dropped
+    # Waits while copies are dropped. Not filelock's ReadWriteLock: that is a transaction on a
+    # SQLite database, which a forked child may not use and which needs SQLite's locks on the home's
+    # file system. This lock excludes the one of `lock_descriptor`, which is of the same kind.
+    fcntl.flock(lock, fcntl.LOCK_SH)
     return lock
 
 
@@ -50,9 +55,7 @@ def unused_copies(models: Path, stages: Sequence[str]) -> Iterator[list[LocalFol
         yield []
         return
     with (models / LOCK).open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_descriptor(lock.fileno(), blocking=False):
             yield []
             return
         yield [sized(path) for path in _copies(models, stages)]

@@ -4,12 +4,13 @@ A process that is killed leaves its folder behind, inputs and checkpoints includ
 a dead process's lock, on whatever host or container it ran, so an unlocked folder is nobody's.
 """
 
-import fcntl
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 LOCK = ".lock"
 
@@ -25,7 +26,7 @@ def work_folder(home: Path, name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=work) as folder:
         path = Path(folder)
         with (path / LOCK).open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_descriptor(lock.fileno())
             yield path
 
 
@@ -41,8 +42,4 @@ def _is_old(lock: Path) -> bool:
 
 def _is_unlocked(lock: Path) -> bool:
     with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return lock_descriptor(file.fileno(), blocking=False)
