@@ -17,7 +17,7 @@ STEP = @$(PYTHON) infra/setup_step.py
 # Two processes, each with files of its own; PyTorch's threads would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=25
 
-.PHONY: help setup setup-vllm demo test test-quick check format lock serve images up down logs clean
+.PHONY: help setup setup-vllm demo test test-quick check format reference lock serve images up down logs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,9 @@ check: setup ## style, types and the direction of imports
 format: setup ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+reference: setup ## write docs/reference/ from the code: commands, keys of the configuration
+	@$(BIN)/python -m docs.generate_reference
 
 serve: setup ## Prefect server, MLflow server and a worker on this machine
 	@$(BIN)/pvar serve
