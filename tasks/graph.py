@@ -35,7 +35,17 @@ from tasks.stages.train import TRAIN, TrainSpec
 from tasks.training.reference import REFERENCE
 
 STAGES: dict[str, Stage[Any]] = {
-    stage.name: stage for stage in (INGEST, SAMPLE, SCORE, SELECT, PAIR, TRAIN, EVALUATE, PROMOTE)
+    stage.name: stage
+    for stage in (
+        INGEST,
+        SAMPLE,
+        SCORE,
+        SELECT,
+        PAIR,
+        TRAIN,
+        EVALUATE,
+        PROMOTE,
+    )
 }
 """The stages, in order."""
 
