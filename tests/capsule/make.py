@@ -46,6 +46,7 @@ def environment(folder: Path) -> dict[str, str]:
         "PVAR_MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db",
         "PREFECT_HOME": str(folder / "prefect"),
         "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
     }
 
 
