@@ -13,11 +13,10 @@ from flows.execution import flatten
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
 from infra.row_files import refuse_target
+from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
 from pvar.correlation import correlation_table
 from pvar.errors import InputError
-from pvar.judge_config import judge_identity
-from pvar.judging import refuse_circular_judge
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from pvar.references import Pinned
 from pvar.selection.strategy import PVAR
@@ -266,8 +265,8 @@ def _evaluation(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Evaluat
             lost=sum(value < 0.5 for value in given),
         ),
         circularity=refuse_circular_judge(
-            judge_identity(record.config.evaluate.judge),
-            [model.model_dump() for model in record.config.score.reward_models],
+            record.config.evaluate.judge,
+            record.config.score.reward_models,
             allowed=True,  # the configuration refused it already, unless it was allowed
         ),
     )

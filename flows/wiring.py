@@ -13,15 +13,10 @@ from infra.settings import Settings
 from infra.sources import pin_source, source_rows
 from infra.store import open_store
 from infra.tracking import Tracking
+from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig, RuntimeConfig, SamplerSettings
 from pvar.errors import ConfigError, IncompleteError
-from pvar.judge_config import (
-    AlpacaEvalJudge,
-    ArenaHardJudge,
-    JudgeConfig,
-    judge_identity,
-)
-from pvar.judging import refuse_circular_judge
+from pvar.judge_config import AlpacaEvalJudge, ArenaHardJudge, JudgeConfig
 from pvar.number_format import NumberFormat, NumberFormatChoice, resolve
 from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
@@ -221,8 +216,8 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
         if model.kind == "implicit":
             _refuse_equal_models(model)
     refuse_circular_judge(
-        judge_identity(pinned.evaluate.judge),
-        [model.model_dump() for model in pinned.score.reward_models],
+        pinned.evaluate.judge,
+        pinned.score.reward_models,
         allowed=config.evaluate.allow_circular_judge,
     )
     # Last: it compares the champion with the model that all of this makes.

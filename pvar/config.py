@@ -14,9 +14,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pvar.circular_judge import refuse_circular_judge
 from pvar.config_model import ConfigModel, Name
-from pvar.judge_config import AfinnJudge, JudgeConfig, judge_identity
-from pvar.judging import refuse_circular_judge
+from pvar.judge_config import AfinnJudge, JudgeConfig
 from pvar.number_format import NumberFormatChoice
 from pvar.placement import PlacementConfig
 from pvar.references import DataReference, ModelReference
@@ -302,8 +302,8 @@ class PipelineConfig(ConfigModel):
                 f"({usable}), or sample.adaptive null"
             )
         refuse_circular_judge(
-            judge_identity(self.evaluate.judge),
-            [model.model_dump() for model in self.score.reward_models],
+            self.evaluate.judge,
+            self.score.reward_models,
             allowed=self.evaluate.allow_circular_judge,
         )
         return self

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pvar.config_model import ConfigModel
-from pvar.judging import Identity
 from pvar.reward_config import JudgingRewardModel
 
 
@@ -63,10 +62,3 @@ JudgeConfig = Annotated[
     AfinnJudge | AlpacaEvalJudge | ArenaHardJudge | RewardModelJudge | FakeJudge,
     Field(discriminator="kind"),
 ]
-
-
-def judge_identity(judge: JudgeConfig) -> Identity:
-    """What decides the judge's verdicts: of a reward model as judge, that model."""
-    settings = judge.reward_model if judge.kind == "reward_model" else judge
-    identity: Identity = settings.model_dump()
-    return identity

@@ -96,6 +96,6 @@ def reward_format(settings: RewardModelConfig) -> NumberFormatChoice | None:
 
 def in_format(settings: _Reward, number_format: NumberFormat | None) -> _Reward:
     """The settings with the format that `auto` was resolved to, as a scorer is given them."""
-    if isinstance(settings, ClassifierReward):
+    if "dtype" in type(settings).model_fields:
         return settings.model_copy(update={"dtype": number_format})
     return settings

@@ -10,7 +10,7 @@ from pvar.selection import MatchedStrategyName
 
 def compare(
     *,
-    strategy: tuple[MatchedStrategyName, ...] = ("top",),
+    strategy: Annotated[tuple[MatchedStrategyName, ...], Parameter(negative=())] = ("top",),
     seeds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 3,
     preset: PresetOption = None,
     set_: SetOption = (),

@@ -1,7 +1,7 @@
 """A reward model as judge: the preference is Bradley–Terry's σ((r_second − r_first)/scale).
 
 One model that scores answers one by one has no position bias, so one showing is enough. To judge by
-the reward model of the selection is circular: see `pvar.judging.refuse_circular_judge`.
+the reward model of the selection is circular: see `pvar.circular_judge`.
 """
 
 import math

@@ -2,9 +2,9 @@
 
     python -m tests.capsule.make tests/capsule/0.1.0.tar.xz
 
-In it are a store with two runs (the second trains on the other end of PVar, and its promotion was
-approved by a person), MLflow's database with both versions, and Prefect's with the deployments and
-both runs. The policy has random weights, and fakes sample and judge. The path of the folder in which it
+In it are a store with two runs (the second trains on the other end of PVar, and a person approved
+its promotion), MLflow's database with both versions, and Prefect's with the deployments and both
+runs. The policy has random weights, and fakes sample and judge. The path of the folder in which it
 was made is written as `PLACE` in it. A capsule is made once per release and never again;
 `tests/integration/test_time_capsule.py` opens all of them.
 """

@@ -41,7 +41,7 @@ def test_commands_open_what_an_earlier_version_made(capsule: Path, tmp_path: Pat
     lineage = pvar(folder, "lineage", "models:/capsule/2")
     for stage in ("ingest", "sample", "score", "select", "pair", "train"):
         assert f"{stage}/" in lineage
-    # The second run is the champion's: all of it is reused, and nothing is deleted that a run names.
+    # The second run made the champion: all of it is reused, and what a run names is kept.
     num_artifacts = len(list((folder / "home/store").rglob("manifest.json")))
     assert REUSED.search(pvar(folder, "run", "--preset", "second.yaml"))
     pvar(folder, "gc", "--delete")

@@ -1,57 +1,74 @@
 """A judge that is also the reward model of the selection is refused."""
 
-import pytest
+from typing import Any
 
+import pytest
+from pydantic import TypeAdapter
+
+from pvar.circular_judge import refuse_circular_judge
 from pvar.errors import ConfigError
-from pvar.judging import Identity, prompt_text, refuse_circular_judge
+from pvar.judge_config import JudgeConfig
+from pvar.judging import prompt_text
 from pvar.records import Message
+from pvar.reward_config import ClassifierReward, FakeReward, ImplicitReward, VaderReward
 
 DIGEST = f"sha256-{'ab' * 12}"
-CLASSIFIER: Identity = {"kind": "classifier", "name": "rm", "model": f"org/rm@v1#{DIGEST}"}
-VADER: Identity = {"kind": "vader", "name": "vader", "scale": 4.0}
+CLASSIFIER = ClassifierReward(name="rm", model=f"org/rm@v1#{DIGEST}")
+OTHER = ClassifierReward(name="y", model=f"/y#v1#sha256-{'1' * 24}")
+IMPLICIT = ImplicitReward(
+    policy="./tuned#sha256-" + "2" * 24, reference="./start#sha256-" + "3" * 24
+)
+
+
+def judge(settings: dict[str, Any]) -> JudgeConfig:
+    parsed: JudgeConfig = TypeAdapter(JudgeConfig).validate_python(settings)
+    return parsed
+
+
+def by_reward(**reward_model: Any) -> JudgeConfig:
+    return judge({"kind": "reward_model", "reward_model": reward_model})
 
 
 @pytest.mark.parametrize(
-    "judge",
+    "circular",
     [
-        {**CLASSIFIER, "kind": "reward_model", "reward_model": "classifier"},
-        {"kind": "reward_model", "reward_model": "classifier", "model": f"./copy-of-it#{DIGEST}"},
-        {"kind": "reward_model", "reward_model": "classifier", "model": "org/rm@v1"},
-        {"kind": "arena_hard", "model": "org/rm@v1"},  # the same model, asked in words
-        {"kind": "reward_model", "reward_model": "vader", "scale": 1.0},
-        {"kind": "vader"},
+        by_reward(kind="classifier", name="other", model=f"./copy-of-it#{DIGEST}"),
+        by_reward(kind="classifier", name="other", model=f"org/rm@v1#sha256-{'9' * 24}"),
+        judge({"kind": "arena_hard", "model": "org/rm@v1"}),  # the same model, asked in words
+        by_reward(kind="vader", scale=1.0),
     ],
 )
-def test_a_judge_that_selected_the_data_is_refused_unless_allowed(judge: Identity) -> None:
-    with pytest.raises(ConfigError, match="circular; choose another judge"):
-        refuse_circular_judge(judge, [CLASSIFIER, VADER], allowed=False)
+def test_a_judge_that_selected_the_data_is_refused_unless_allowed(circular: JudgeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"set evaluate\.allow_circular_judge=true"):
+        refuse_circular_judge(circular, [CLASSIFIER, VaderReward()], allowed=False)
 
-    sentence = refuse_circular_judge(judge, [CLASSIFIER, VADER], allowed=True)
+    sentence = refuse_circular_judge(circular, [CLASSIFIER, VaderReward()], allowed=True)
     assert sentence is not None
     assert "circular" in sentence
 
 
 @pytest.mark.parametrize(
-    "judge",
+    "other",
     [
-        {"kind": "afinn", "lexicon": "AFINN-en-165"},
-        {"kind": "arena_hard", "model": "gpt-4.1"},
-        {"kind": "reward_model", "reward_model": "classifier", "model": "org/other#def"},
-        {"kind": "fake_judge"},
+        judge({"kind": "afinn"}),
+        judge({"kind": "arena_hard", "model": "gpt-4.1"}),
+        judge({"kind": "fake"}),
+        by_reward(kind="classifier", name="other", model="org/other#def"),
         # A `#` in the names of both, and nothing else in common.
-        {"kind": "reward_model", "reward_model": "classifier", "model": f"/x#v1#sha256-{'0' * 24}"},
+        by_reward(kind="classifier", name="other", model=f"/x#v1#sha256-{'0' * 24}"),
     ],
 )
 @pytest.mark.parametrize("allowed", [False, True])
-def test_another_judge_passes_without_a_word(judge: Identity, allowed: bool) -> None:
-    models: list[Identity] = [
-        CLASSIFIER,
-        VADER,
-        {"kind": "fake", "name": "fake"},
-        {"kind": "classifier", "name": "y", "model": f"/y#v1#sha256-{'1' * 24}"},
-    ]
+def test_another_judge_passes_without_a_word(other: JudgeConfig, allowed: bool) -> None:
+    models = [CLASSIFIER, VaderReward(), OTHER, IMPLICIT]
+    assert refuse_circular_judge(other, models, allowed=allowed) is None
 
-    assert refuse_circular_judge(judge, models, allowed=allowed) is None
+
+def test_a_reward_of_two_models_is_known_by_both() -> None:
+    """Whatever the fields are called that hold them: a field `model` is not needed."""
+    by_its_policy = by_reward(kind="classifier", name="p", model=IMPLICIT.policy)
+    assert refuse_circular_judge(by_its_policy, [IMPLICIT], allowed=False) is None
+    assert refuse_circular_judge(by_its_policy, [FakeReward()], allowed=False) is None
 
 
 def test_one_question_is_shown_as_it_is_and_a_conversation_with_its_roles() -> None:
