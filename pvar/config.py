@@ -130,10 +130,13 @@ class LoraAdapter(ConfigModel):
     """Keep the adapters by themselves too, beside the model that they are merged into."""
 
 
+TrainingMethod = Literal["dpo", "ipo", "kto", "simpo", "orpo"]
+
+
 class TrainConfig(ConfigModel):
     """Preference optimisation with TRL."""
 
-    method: Literal["dpo", "ipo", "kto", "simpo", "orpo"] = "dpo"
+    method: TrainingMethod = "dpo"
     """Loss. dpo, ipo and kto are relative to the starting policy, simpo and orpo have no reference.
     kto takes pairs apart, always in the same order (by a hash of the prompt)."""
     beta: float = Field(default=0.1, gt=0)

@@ -29,8 +29,8 @@ from tasks.training.checkpoints import delete_checkpoints, newest_checkpoint, sa
 from tasks.training.processes import launch_training
 from tasks.training.reference import (
     LOGPS,
-    METHODS_WITH_REFERENCE,
     ReferenceSpec,
+    has_reference,
     make_reference,
     reference_format,
     reference_spec,
@@ -110,7 +110,7 @@ def _reference_spec(spec: TrainSpec) -> ReferenceSpec:
 def _number_format(job: Job[TrainSpec]) -> NumberFormat | None:
     """That of the reference, which is subtracted; without one, the hardware's."""
     settings = job.spec.settings
-    if settings.method in METHODS_WITH_REFERENCE:
+    if has_reference(settings.method):
         return reference_format(job, _reference_spec(job.spec))
     return job.ports.number_format(settings.precision, learns=True)
 
@@ -121,7 +121,7 @@ def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> Training
     pairs_path = job.scratch / "pairs.parquet"
     write_table(pairs_path, pairs, TokenPair)
     reference = None
-    if settings.method in METHODS_WITH_REFERENCE:
+    if has_reference(settings.method):
         artifact = make_reference(job, _reference_spec(spec))
         (reference,) = artifact.paths(LOGPS)
     checkpoint = newest_checkpoint(job.ports.store, _checkpoints(job), job.scratch / "resume")

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pvar.accounts import Accounts
 from pvar.artifacts import Recipe, ShardSpec, Summary
-from pvar.config import TrainConfig
+from pvar.config import TrainConfig, TrainingMethod
 from pvar.errors import StageError
 from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
@@ -36,8 +36,16 @@ from tasks.training.token_rows import encode_pairs, with_neighbours
 
 LOGPS = "logps.parquet"
 
-METHODS_WITH_REFERENCE = frozenset({"dpo", "ipo", "kto"})
-"""SimPO and ORPO have none."""
+
+def has_reference(method: TrainingMethod) -> bool:
+    """Whether the method's loss is relative to the starting policy."""
+    match method:
+        case "dpo" | "ipo" | "kto":
+            return True
+        case "simpo" | "orpo":
+            return False
+        case _:
+            assert_never(method)
 
 
 class ReferenceSpec(BaseModel):
