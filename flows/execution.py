@@ -10,7 +10,8 @@ from infra.store.disk import cause
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, StoreError
 from tasks.engine.artifact import open_artifact
-from tasks.engine.stage import Job, StageOutcome, run_stage
+from tasks.engine.stage import Job, run_stage
+from tasks.engine.stage_outcome import StageOutcome
 from tasks.engine.work_folders import work_folder
 from tasks.graph import Node, plan_nodes
 

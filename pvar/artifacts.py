@@ -4,6 +4,7 @@
     {stage}/{digest}/shards/00003-{sha}/…    the files of a shard, under a name of their content
     {stage}/{digest}/shards/00003.json       the shard's record, put once: the first writer wins
     {stage}/{digest}/manifest.json           last: complete means that it is there
+    {stage}/{digest}/waiting.json            until then, if the stage waits: for what, since when
 
 Files are named by their content and records are put only if absent, so a worker that was thought
 dead and comes back can neither replace nor mix what others completed; leases only save work.
@@ -13,7 +14,7 @@ gives the same bytes as one that was not.
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from pvar.accounts import Accounts
 from pvar.digest import digest
@@ -120,6 +121,25 @@ class Manifest(_Contract):
     shards: tuple[ShardRecord, ...]
     accounts: Accounts
     summary: Summary
+
+
+class WaitingRecord(_Contract):
+    """What an artifact that is not complete waits for."""
+
+    what: str
+    """Fills "waits for …": `approval of pvar version 3`."""
+    how_to_go_on: str
+    """What a person does, commands included."""
+    since: AwareDatetime
+    """When a run first waited for it."""
+
+    @property
+    def sentence(self) -> str:
+        """For logs and the terminal, after the name of what waits."""
+        return (
+            f"waits for {self.what} since {self.since:%Y-%m-%d %H:%M} UTC; to go on: "
+            f"{self.how_to_go_on}"
+        )
 
 
 def plan_shards(num_rows: int, rows_per_shard: int) -> tuple[ShardSpec, ...]:

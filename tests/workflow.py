@@ -16,7 +16,8 @@ from infra.settings import Settings
 from pvar.config import PipelineConfig
 from pvar.ports import Store
 from tasks.engine.artifact import Artifact, open_artifact
-from tasks.engine.stage import Job, StageOutcome, run_stage
+from tasks.engine.stage import Job, run_stage
+from tasks.engine.stage_outcome import StageOutcome
 from tasks.graph import Node, plan_nodes
 
 TOPICS = (

@@ -15,14 +15,14 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from pvar.artifacts import FileRecord, Manifest, Recipe, ShardRecord
+from pvar.artifacts import FileRecord, Manifest, Recipe, ShardRecord, WaitingRecord
 from pvar.errors import DamagedError, IncompleteError, NotFoundError
 from pvar.ports import Store
 from tasks.engine.tables import Record, read_table
 
 logger = logging.getLogger(__name__)
 
-_Document = TypeVar("_Document", Recipe, Manifest, ShardRecord)
+_Document = TypeVar("_Document", Recipe, Manifest, ShardRecord, WaitingRecord)
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class ArtifactKeys:
     def manifest(self) -> str:
         """Written last."""
         return f"{self.root}/manifest.json"
+
+    @property
+    def waiting(self) -> str:
+        """What the stage waits for; of no meaning once the manifest is there."""
+        return f"{self.root}/waiting.json"
 
     def record(self, shard: int) -> str:
         """Record of one shard."""
@@ -103,7 +108,7 @@ def open_artifact(store: Store, stage: str, digest: str, cache: Path) -> Artifac
 
 
 def read_document(store: Store, key: str, kind: type[_Document]) -> _Document | None:
-    """A recipe, record or manifest; None if there is none; DamagedError if it cannot be read."""
+    """A document of an artifact; None if there is none; DamagedError if it cannot be read."""
     try:
         data = store.read(key)
     except NotFoundError:

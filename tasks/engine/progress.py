@@ -5,14 +5,17 @@ from typing import NamedTuple
 from pvar.artifacts import Manifest, Recipe
 from pvar.ports import Store
 from tasks.engine.artifact import ArtifactKeys, read_document
+from tasks.engine.stage_outcome import waiting_of
 
 
 class Progress(NamedTuple):
     """State of an artifact, as shown to people."""
 
     state: str
-    """complete, missing, or how many shards are there."""
+    """complete, missing, what it waits for, or how many shards are there."""
     rows: str | None
+    how_to_go_on: str | None = None
+    """What a person does, of an artifact that waits."""
 
 
 def progress_of(store: Store, keys: ArtifactKeys) -> Progress:
@@ -24,6 +27,9 @@ def progress_of(store: Store, keys: ArtifactKeys) -> Progress:
     recipe = read_document(store, keys.recipe, Recipe)
     if recipe is None:
         return Progress("missing", None)
+    waiting = waiting_of(store, keys)
+    if waiting is not None:
+        return Progress(f"waits for {waiting.what}", None, waiting.how_to_go_on)
     keys_there = {info.key for info in store.list(f"{keys.root}/shards/")}
     done = sum(keys.record(shard.index) in keys_there for shard in recipe.shards)
     return Progress(f"{done} of {len(recipe.shards)} shards", None)

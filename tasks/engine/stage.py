@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -41,6 +41,7 @@ from tasks.engine.artifact import (
 from tasks.engine.gpu_memory import free_gpu_memory
 from tasks.engine.lease import hold, try_acquire
 from tasks.engine.progress_log import ProgressLog
+from tasks.engine.stage_outcome import StageOutcome, Waiting, record_waiting
 from tasks.engine.tables import num_rows
 
 logger = logging.getLogger(__name__)
@@ -105,22 +106,8 @@ class Stage(Generic[Spec]):
     """What a model will compute in, asked of whoever begins an artifact; None: no model does."""
 
 
-class StageOutcome(NamedTuple):
-    """How a stage came to its artifact."""
-
-    artifact: Artifact
-    shards_made: int
-    """Shards made by this process; 0 when everything was there."""
-    seconds: float
-
-    @property
-    def reused(self) -> bool:
-        """Nothing was computed here."""
-        return self.shards_made == 0
-
-
 def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> StageOutcome:
-    """Bring the artifact of `recipe` to completion and return it.
+    """Bring the artifact of `recipe` to completion and return it, or what it waits for.
 
     Raises whatever the stage raises; what was complete before stays complete.
     """
@@ -134,8 +121,11 @@ def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> StageOutcome:
             recipe = begin_artifact(stage, recipe, job)
             job = replace(job, number_format=recipe.number_format)
             _say_number_format(job)
-            made = _make_missing_shards(stage, recipe, job)
+            made, signal = _make_missing_shards(stage, recipe, job)
             free_gpu_memory()
+            if signal is not None:
+                waiting = record_waiting(store, keys, signal)
+                return StageOutcome(waiting, made, time.monotonic() - began)
             progress.begin("computing the summary")
             manifest = _complete(stage, recipe, job)
     seconds = time.monotonic() - began
@@ -247,9 +237,15 @@ def _discard_stale(store: Store, recipe: Recipe, job: Job[Any]) -> None:
         store.delete(keys.recipe)  # last: until then the next run comes here again
 
 
-def _make_missing_shards(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> int:
-    """Claim and make shards until all have a record; returns how many were made here."""
-    made = 0
+def _make_missing_shards(
+    stage: Stage[Any], recipe: Recipe, job: Job[Any]
+) -> tuple[int, Waiting | None]:
+    """Claim and make shards until all have a record; returns how many were made here.
+
+    A shard that waits is left alone; what the first of them waits for is returned as well, when all
+    others have a record.
+    """
+    made, waiting = 0, dict[int, Waiting]()
     missing = _missing(job, recipe.shards)
     _begin_counting(stage, recipe, missing, job)
     with ExitStack() as stack:
@@ -272,15 +268,19 @@ def _make_missing_shards(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> in
                         job.progress.begin("loading")
                         work = stack.enter_context(stage.open_worker(job))
                         _begin_counting(stage, recipe, missing, job)
-                    _make_shard(job, recipe, shard, work)
-                    made += 1
+                    try:
+                        _make_shard(job, recipe, shard, work)
+                    except Waiting as signal:
+                        waiting[shard.index] = signal
+                    else:
+                        made += 1
             if not claimed_any:
                 num = f"{len(missing)} of {len(recipe.shards)}"
                 job.progress.say(f"waiting for other workers' shards ({num})")
                 time.sleep(POLL_SECONDS)
-            missing = _missing(job, missing)
+            missing = [shard for shard in _missing(job, missing) if shard.index not in waiting]
             job.progress.reach(_num_rows(recipe.shards) - _num_rows(missing))
-    return made
+    return made, next(iter(waiting.values()), None)
 
 
 def _missing(job: Job[Any], shards: Sequence[ShardSpec]) -> list[ShardSpec]:
@@ -384,6 +384,7 @@ def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:
         summary["number_format"] = recipe.number_format
     manifest = manifest.model_copy(update={"summary": summary})
     store.create(keys.manifest, manifest.to_json())
+    store.delete(keys.waiting)
     return manifest
 
 
