@@ -314,8 +314,6 @@ def _parameters(
         case "compare":
             compared = CompareConfig(pipeline=config.pipeline)
             return {"config": compared.model_dump(mode="json")}
-        case "approve-promotion":
-            return {}
         case _:
             return {"config": config.pipeline.model_dump(mode="json")}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from flows.wiring import Wiring
 from infra.step_log import StepLog
 from infra.store.disk import cause
+from pvar.artifacts import Summary
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, StoreError
 from tasks.engine.artifact import open_artifact
@@ -32,7 +33,10 @@ def find_node(config: PipelineConfig, name: str) -> Node:
 def execute(
     config: PipelineConfig, name: str, wiring: Wiring, *, parent_run: str | None = None
 ) -> StageOutcome:
-    """Bring a node's artifact to completion, within an MLflow run of its own."""
+    """Bring a node's artifact to completion, within an MLflow run of its own.
+
+    The run of a stage that waits is finished, with a tag that says what it waits for.
+    """
     node = find_node(config, name)
     tracking = wiring.tracking
     run = tracking.start_run(
@@ -43,23 +47,29 @@ def execute(
         inputs = {input_name: keys.root for input_name, keys in node.inputs.items()}
         tracking.log_inputs(run, inputs, wiring.store.uri)
         outcome = _run(node, config, wiring, run)
-        manifest = outcome.artifact.manifest
-        tracking.log_summary(
-            run,
-            {
-                **manifest.summary,
-                "rows_in": manifest.accounts.rows_in,
-                "rows_out": manifest.accounts.rows_out,
-                **{f"rejected_{rule}": n for rule, n in manifest.accounts.rejected.items()},
-                "seconds": outcome.seconds,
-                "shards_made": outcome.shards_made,
-            },
-        )
+        tracking.log_summary(run, _figures(outcome))
     except BaseException:
         tracking.end_failed_run(run)
         raise
-    tracking.end_run(run, failed=False)
+    tracking.end_run(
+        run, failed=False, waiting=outcome.waiting.sentence if outcome.waiting else None
+    )
     return outcome
+
+
+def _figures(outcome: StageOutcome) -> Summary:
+    """What MLflow shows of a stage."""
+    work: Summary = {"seconds": outcome.seconds, "shards_made": outcome.shards_made}
+    if outcome.waiting is not None:
+        return work
+    manifest = outcome.artifact.manifest
+    return {
+        **manifest.summary,
+        "rows_in": manifest.accounts.rows_in,
+        "rows_out": manifest.accounts.rows_out,
+        **{f"rejected_{rule}": n for rule, n in manifest.accounts.rejected.items()},
+        **work,
+    }
 
 
 def _run(node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> StageOutcome:

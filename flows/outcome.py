@@ -1,5 +1,6 @@
 """The last lines of `pvar run`: what came out, in a few figures, and where to go on."""
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from flows.run_record import RunRecord
@@ -14,31 +15,43 @@ if TYPE_CHECKING:
 
 
 def describe(record: RunRecord, wiring: Wiring, console: "Console") -> None:
-    """Print the result of a run."""
-    summaries = {}
+    """Print the result of a run, as far as it is there, and what the run waits for."""
+    summaries: dict[str, Summary] = {}
     for node in record.nodes:
-        stage, _, digest = node.artifact.partition("/")
-        artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
-        summaries[node.name] = artifact.manifest.summary
-    result, decision = summaries["evaluate"], summaries["promote"]
+        if node.state in ("made", "reused"):
+            stage, _, digest = node.artifact.partition("/")
+            artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
+            summaries[node.name] = artifact.manifest.summary
+    for line in _lines(record, summaries, wiring.store.uri):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _lines(record: RunRecord, summaries: Mapping[str, Summary], store_uri: str) -> Iterator[str]:
     num_reused = sum(node.state == "reused" for node in record.nodes)
-    lines = [
-        f"run {record.run}: {num_reused} of {len(record.nodes)} artifacts reused",
-        f"win rate {_share(result['win_rate'])} "
-        f"({_share(result['win_rate_lower'])}–{_share(result['win_rate_upper'])}) on "
-        f"{result['num_judged']} of {result['num_wanted']} held-out prompts, against "
-        f"{Pinned.parse(record.config.evaluate.opponent).location}",
-        f"mean length {result['opponent_mean_length_tokens']:.0f} → "
-        f"{result['challenger_mean_length_tokens']:.0f} tokens, ended by themselves "
-        f"{_share(result['opponent_ended_share'])} → {_share(result['challenger_ended_share'])}",
-        _ability(result),
-        f"gate {'passed' if decision['gate_passed'] else 'failed'}: "
-        f"{record.config.promote.model_name} version {decision['version']}"
-        f" {_fate(record.config.promote.model_name, decision)}",
-        f"report: {wiring.store.uri}/runs/{record.run}.html",
-    ]
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    yield f"run {record.run}: {num_reused} of {len(record.nodes)} artifacts reused"
+    if result := summaries.get("evaluate"):
+        opponent = Pinned.parse(record.config.evaluate.opponent).location
+        yield (
+            f"win rate {_share(result['win_rate'])} "
+            f"({_share(result['win_rate_lower'])}–{_share(result['win_rate_upper'])}) on "
+            f"{result['num_judged']} of {result['num_wanted']} held-out prompts, against {opponent}"
+        )
+        yield (
+            f"mean length {result['opponent_mean_length_tokens']:.0f} → "
+            f"{result['challenger_mean_length_tokens']:.0f} tokens, ended by themselves "
+            f"{_share(result['opponent_ended_share'])} → {_share(result['challenger_ended_share'])}"
+        )
+        yield _ability(result)
+    if decision := summaries.get("promote"):
+        yield (
+            f"gate {'passed' if decision['gate_passed'] else 'failed'}: "
+            f"{record.config.promote.model_name} version {decision['version']} {_fate(decision)}"
+        )
+    yield f"report: {store_uri}/runs/{record.run}.html"
+    node = record.waiting_node
+    if node is not None and node.waiting is not None:
+        yield f"{node.name} waits for {node.waiting.what}"
+        yield f"to go on: {node.waiting.how_to_go_on}"
 
 
 def _ability(result: Summary) -> str:
@@ -52,12 +65,9 @@ def _ability(result: Summary) -> str:
     )
 
 
-def _fate(model_name: str, decision: Summary) -> str:
-    if decision["promoted"]:
-        return "is the champion"
-    if decision["awaiting_approval"]:
-        return f"awaits approval: pvar approve {model_name} {decision['version']} --note TEXT"
-    return "is registered, not promoted"
+def _fate(decision: Summary) -> str:
+    who = f", {decision['decision']}" if decision["decision"] else ""
+    return f"{'is the champion' if decision['promoted'] else 'is registered, not promoted'}{who}"
 
 
 def _share(value: float | int | str | bool | None) -> str:

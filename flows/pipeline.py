@@ -3,6 +3,10 @@
 Nodes run one after the other, each as the flow of its stage, here or where the stage is placed;
 what is complete is reused. The run record in the store and MLflow's parent run are kept as the work
 goes on, so that a run that failed can be read, reported, and taken up again by the same command.
+
+A node that waits ends the run, which is then neither a success nor a failure: record, report,
+MLflow and Prefect say that it waits, and the same command goes on from there. Where Prefect can
+suspend the run it does (`flows/approval.py`), and the same run goes on.
 """
 
 import logging
@@ -11,22 +15,27 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from prefect import flow
+from prefect.exceptions import Pause
 
+from flows.approval import ask_for_approval, suspendable_run
 from flows.execution import flatten
 from flows.placed_stages import is_complete, run_placed
-from flows.run_record import NodeRecord, RunRecord, save_run
+from flows.run_record import NodeRecord, RunRecord, save_run, suspended_run
 from flows.run_report import write_report
 from flows.stages import STAGE_FLOWS
+from flows.waiting_state import shown_as_waiting
 from flows.wiring import Wiring, connect, pin
+from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.placement import INLINE
 from tasks.engine.artifact import open_artifact
 from tasks.engine.progress_log import ProgressLog
+from tasks.engine.stage_outcome import StageState
 from tasks.graph import Node, plan_nodes
+from tasks.stages.promote import PROMOTE
 
 logger = logging.getLogger(__name__)
 
@@ -45,27 +54,55 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
     """
     with ProgressLog("pipeline", "looking at models and data, connecting to MLflow"):
         wiring = connect()
-        pinned = pin(config, wiring)
-        nodes = plan_nodes(pinned)
-        record = _begin(pinned, preset, nodes, wiring)
+        record = _suspended(wiring)
+        if record is None:
+            record = _begin(pin(config, wiring), preset, wiring)
+        pinned = record.config
+    nodes = plan_nodes(pinned)
     for number, node in enumerate(nodes.values(), start=1):
         logger.info("stage %d of %d: %s", number, len(nodes), node.name)
         try:
-            entry = run_node(node, pinned, wiring, record.mlflow_run)
+            entry = _make(node, record, wiring)
             if node.name == "ingest":
                 _refuse_gate_without_questions(node, pinned, wiring)
+        except Pause:  # the run is suspended
+            raise
         except BaseException as error:
             _end_failed(record.with_node(_failed(node, error)), wiring)
             raise
         record = record.with_node(entry)
+        if entry.waiting is not None:
+            _end(record, wiring, failed=False)
+            return shown_as_waiting(record.run, entry.waiting)
         save_run(wiring.store, record)
     _end(record, wiring, failed=False)
     return record.run
 
 
-def _begin(
-    config: PipelineConfig, preset: str | None, nodes: dict[str, Node], wiring: Wiring
-) -> RunRecord:
+def _suspended(wiring: Wiring) -> RunRecord | None:
+    """The record of this run, if it was suspended and is started again."""
+    run = suspendable_run()
+    if run is None:
+        return None
+    since = run.created or datetime.now(UTC)
+    return suspended_run(wiring.store, str(run.id), since)
+
+
+def _make(node: Node, record: RunRecord, wiring: Wiring) -> NodeRecord:
+    """Bring a node to completion, with the answer of a person where the run can be suspended."""
+    waits = record.waiting_node
+    if waits is None or waits.name != node.name:  # else it asks again, and is answered
+        entry = run_node(node, record.config, wiring, record.mlflow_run)
+        if entry.waiting is None or node.stage.name != PROMOTE.name or suspendable_run() is None:
+            return entry
+        _end(record.with_node(entry), wiring, failed=False)
+    ask_for_approval(record.config, wiring)
+    wiring.tracking.reopen_run(record.mlflow_run)
+    return run_node(node, record.config, wiring, record.mlflow_run)
+
+
+def _begin(config: PipelineConfig, preset: str | None, wiring: Wiring) -> RunRecord:
+    nodes, suspendable = plan_nodes(config), suspendable_run()
     started_at = datetime.now(UTC)
     run = f"{started_at:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     tracking = wiring.tracking
@@ -78,6 +115,7 @@ def _begin(
         config=config,
         mlflow_run=mlflow_run,
         mlflow_experiment=tracking.experiment,
+        flow_run=None if suspendable is None else str(suspendable.id),
         nodes=tuple(NodeRecord(name=node.name, artifact=node.keys.root) for node in nodes.values()),
     )
     save_run(wiring.store, record)
@@ -101,18 +139,25 @@ def _refuse_gate_without_questions(ingest: Node, config: PipelineConfig, wiring:
 
 
 def run_node(node: Node, config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> NodeRecord:
-    """Bring a node's artifact to completion where its stage is placed; here if it is complete."""
+    """Bring a node's artifact to completion where its stage is placed; here if it is complete.
+
+    A stage may end waiting instead.
+    """
     if config.runtime.placement.of(node.stage.name).pool != INLINE:
         began = time.monotonic()
         if not is_complete(node, wiring):
-            run_placed(node, config, wiring, parent_run=mlflow_run)
-            return _entry(node, "made", time.monotonic() - began)
+            waiting = run_placed(node, config, wiring, parent_run=mlflow_run)
+            return _entry(node, "waiting" if waiting else "made", time.monotonic() - began, waiting)
     (result,) = STAGE_FLOWS[node.stage.name](config=config, node=node.name, parent_run=mlflow_run)
-    return _entry(node, "reused" if result.reused else "made", result.seconds)
+    return _entry(node, result.state, result.seconds, result.waiting)
 
 
-def _entry(node: Node, state: Literal["made", "reused"], seconds: float) -> NodeRecord:
-    return NodeRecord(name=node.name, artifact=node.keys.root, state=state, seconds=seconds)
+def _entry(
+    node: Node, state: StageState, seconds: float, waiting: WaitingRecord | None
+) -> NodeRecord:
+    return NodeRecord(
+        name=node.name, artifact=node.keys.root, state=state, seconds=seconds, waiting=waiting
+    )
 
 
 def _failed(node: Node, error: BaseException) -> NodeRecord:
@@ -134,7 +179,9 @@ def _end_failed(record: RunRecord, wiring: Wiring) -> None:
 
 def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:
     """Close the run, with a report of as much as there is."""
-    record = record.model_copy(update={"finished_at": datetime.now(UTC)})
+    waits = record.waiting_node
+    finished_at = None if waits else datetime.now(UTC)
+    record = record.model_copy(update={"finished_at": finished_at})
     save_run(wiring.store, record)
     with tempfile.TemporaryDirectory() as folder:
         report = write_report(record, wiring, Path(folder) / "report.html")
@@ -144,7 +191,10 @@ def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:
         if node.name in ("evaluate", "promote") and node.state in ("made", "reused"):
             stage, _, digest = node.artifact.partition("/")
             _log_headline(record.mlflow_run, stage, digest, wiring)
-    wiring.tracking.end_run(record.mlflow_run, failed=failed)
+    waiting = waits.waiting if waits else None
+    wiring.tracking.end_run(
+        record.mlflow_run, failed=failed, waiting=waiting.sentence if waiting else None
+    )
 
 
 def _log_headline(run: str, stage: str, digest: str, wiring: Wiring) -> None:

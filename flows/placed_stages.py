@@ -5,6 +5,7 @@ hands over the configuration and the node's name. The runs share the shards by l
 the store; what the stage made is read there, not from what Prefect says of its runs.
 
     completed   one run is enough, if the artifact is complete then; the others are not waited for
+    waiting     a run completed, the artifact is not there, and the store says what it waits for
     not so      every run failed, crashed, was cancelled or deleted: an error with what each said
     too long    after `timeout_seconds` the runs are cancelled
     cancelled   whoever ends the pipeline ends its runs, too
@@ -23,12 +24,14 @@ from uuid import UUID, uuid4
 
 from flows.server import api_url, connected_client
 from flows.wiring import Wiring
+from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, IncompleteError, PvarError, StageError
 from pvar.placement import Placement
 from tasks.engine.artifact import open_artifact
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage import verified_manifest
+from tasks.engine.stage_outcome import waiting_of
 from tasks.graph import Node
 
 if TYPE_CHECKING:
@@ -75,8 +78,8 @@ def is_complete(node: Node, wiring: Wiring) -> bool:
 
 def run_placed(
     node: Node, config: PipelineConfig, wiring: Wiring, *, parent_run: str | None
-) -> None:
-    """Have the node's artifact made on the pool of its stage's placement.
+) -> WaitingRecord | None:
+    """Have the node's artifact made on the pool of its stage's placement; what it waits for if so.
 
     Raises StageError when no run of the stage completes (or not in time), IncompleteError when one
     did and the artifact is not there, ConfigError without server or deployment. Its runs are over,
@@ -94,12 +97,16 @@ def run_placed(
     if not any(child.is_completed for child in children):
         raise StageError(f"{node.name} on {deployment}: {unfinished}")
     if not is_complete(node, wiring):
+        waiting = waiting_of(wiring.store, node.keys)
+        if waiting is not None:
+            return waiting
         raise IncompleteError(
             f"{node.name} on {deployment}: its run completed, but {node.keys.root} is not complete "
             f"in {wiring.store.uri}; check that PVAR_STORE_URI is the same there"
         )
     if unfinished:
         logger.warning("%s was completed without some workers: %s", node.name, unfinished)
+    return None
 
 
 @contextmanager
@@ -116,7 +123,7 @@ def _children(
         "node": node.name,
         "parent_run": parent_run,
     }
-    attempt = _attempt()
+    attempt = uuid4()  # an earlier attempt's key would bring back its runs, failed or waiting
     started: list[UUID] = []
     try:
         for worker in range(1, placement.workers + 1):
@@ -148,16 +155,6 @@ def _start(deployment: str, name: str, key: str, parameters: dict[str, Any]) -> 
         ) from error
     started: UUID = run.id  # type: ignore[union-attr]
     return started
-
-
-def _attempt() -> str:
-    """This attempt at the pipeline: with the key of an earlier one, its failed runs came back."""
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return str(uuid4())
-    return f"{context.flow_run.id}/{context.flow_run.run_count}"
 
 
 def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_Child]:

@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 
+from flows.wiring import Wiring
+from infra.actor import whoami
 from infra.promotion_history import Move
 from infra.registry import MlflowRegistry, VersionFacts
 from pvar.errors import PromotionError
-from tasks.stages.promote import GATE_TAG, refuse_stale
+from tasks.stages.person_decision import PersonDecision, decision_on, keep_decision
+from tasks.stages.promote import GATE_TAG, RESULTS_TAG, carry_out_approval, refuse_stale
 
 
 class Results(NamedTuple):
@@ -30,6 +34,13 @@ class MoveWithResults(NamedTuple):
     results: Results
 
 
+class Decided(NamedTuple):
+    """The decision that counts, and whether it is the one that was just made."""
+
+    decision: PersonDecision
+    is_new: bool
+
+
 def read_history(registry: MlflowRegistry, model_name: str) -> list[MoveWithResults]:
     """All moves, oldest first."""
     moves = registry.history(model_name)
@@ -43,7 +54,7 @@ def results_of(tags: Mapping[str, str]) -> Results:
 
 
 def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> VersionFacts:
-    """A version that may be approved: it passed the gate, against the champion of today."""
+    """A version that a person may decide on: it passed the gate."""
     found = registry.versions(model_name)
     facts = next((each for each in found if each.version.version == version), None)
     if facts is None:
@@ -55,17 +66,39 @@ def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> V
             f"{model_name} version {version} did not pass the gate ({gate or 'never compared'}); "
             f"in spite of it: pvar rollback {model_name} --to {version} --reason TEXT"
         )
-    refuse_stale(facts.version, registry.champion(model_name))
     return facts
 
 
-def approve(
-    registry: MlflowRegistry, model_name: str, version: int, *, note: str, by: str | None = None
-) -> None:
-    """Make a version the champion because a person says so; the note is kept in the history."""
-    facts = find_candidate(registry, model_name, version)
-    champion = registry.champion(model_name)
-    registry.promote(facts.version, instead_of=champion, reason=f"approved: {note}", by=by)
+def decide(
+    wiring: Wiring,
+    model_name: str,
+    version: int,
+    *,
+    approved: bool,
+    note: str,
+    by: str | None = None,
+) -> Decided:
+    """Keep what a person decides, and make an approved version the champion.
+
+    The first decision counts: an earlier one is not overridden, but carried out if that was
+    interrupted. PromotionError for a version that did not pass the gate, or that is approved after
+    another one became champion.
+    """
+    facts = find_candidate(wiring.registry, model_name, version)
+    results = facts.tags.get(RESULTS_TAG, "")
+    kept = decision_on(wiring.store, facts.version, results)
+    is_new = False
+    if kept is None:
+        if approved:  # looked at before it is on record for good
+            refuse_stale(facts.version, wiring.registry.champion(model_name))
+        decision = PersonDecision(
+            approved=approved, by=by or whoami(), note=note, at=datetime.now(UTC)
+        )
+        kept = keep_decision(wiring.store, facts.version, results, decision)
+        is_new = kept == decision
+    if kept.approved:
+        carry_out_approval(wiring.registry, facts.version, kept)
+    return Decided(kept, is_new)
 
 
 def _figure(text: str | None) -> float | None:

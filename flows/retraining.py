@@ -6,17 +6,23 @@ that one bad batch does not stand in the way of all later data. An attempt is re
 run, for a run that is out of memory is killed without a word. One that is stopped from outside and
 can still say so (Ctrl-C, a cancelled run, a worker that is shut down) does not count: that says
 nothing about the batch.
+
+A batch whose run waits for the approval of its model is neither done nor failed. It is not run
+again until a person has decided; then that run's configuration is run, which reuses all there is.
 """
 
 import logging
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
+from flows.approval import is_approval_decided
 from flows.pipeline import pipeline
+from flows.run_record import load_run
 from flows.wiring import Wiring, connect
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
@@ -32,8 +38,10 @@ from tasks.retraining.batches import (
     read_batches,
     record_failure,
     record_success,
+    record_waiting_run,
     split_duplicates,
     take_back,
+    waiting_run_of,
 )
 from tasks.retraining.incoming_files import look
 
@@ -55,6 +63,16 @@ class RetrainResult(BaseModel):
     """Why, or why not."""
     quarantined: tuple[str, ...]
     """Keys of the files that were turned away."""
+    waiting: tuple[str, ...] = ()
+    """One sentence per batch whose run waits: for what, and how it goes on."""
+
+
+class _Ended(NamedTuple):
+    """How the run of a batch ended."""
+
+    run: str
+    waiting: str | None
+    """A sentence, if it waits."""
 
 
 @flow(
@@ -71,8 +89,14 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     wiring = connect()
     with hold(wiring.store, LEASE):
         earlier = [_run(batch, config, wiring) for batch in _undone(wiring.store, config)]
-        result = _take_up(config, wiring)
-    return result.model_copy(update={"runs": (*earlier, *result.runs)})
+        batch, result = _take_up(config, wiring)
+        ended = [*earlier, *([_run(batch, config, wiring)] if batch else [])]
+    return result.model_copy(
+        update={
+            "runs": tuple(each.run for each in ended if each.waiting is None),
+            "waiting": tuple(each.waiting for each in ended if each.waiting is not None),
+        }
+    )
 
 
 def _undone(store: Store, config: RetrainConfig) -> list[Batch]:
@@ -97,8 +121,8 @@ def _undone(store: Store, config: RetrainConfig) -> list[Batch]:
     return undone
 
 
-def _take_up(config: RetrainConfig, wiring: Wiring) -> RetrainResult:
-    """Look at new files; when they are enough, make them a batch and run it."""
+def _take_up(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, RetrainResult]:
+    """Look at new files; when they are enough, make them a batch, which is to be run."""
     store = wiring.store
     row_files = RowFiles(read_rows, write_rows)
     with tempfile.TemporaryDirectory() as folder:
@@ -121,29 +145,48 @@ def _take_up(config: RetrainConfig, wiring: Wiring) -> RetrainResult:
                 scratch=Path(folder),
             )
     logger.info("%s: %s", "retrain" if decision.start else "no run", "; ".join(decision.reasons))
-    return RetrainResult(
-        runs=(_run(batch, config, wiring),) if batch else (),
+    return batch, RetrainResult(
+        runs=(),
         batch=batch.number if batch else None,
         reasons=decision.reasons,
         quarantined=tuple(each.key for each in found.quarantined),
     )
 
 
-def _run(batch: Batch, config: RetrainConfig, wiring: Wiring) -> str:
-    """Run the pipeline on a batch and keep how it ended; whatever it raises is raised."""
+def _run(batch: Batch, config: RetrainConfig, wiring: Wiring) -> _Ended:
+    """Run the pipeline on a batch and keep how it ended; whatever it raises is raised.
+
+    A run that waits is left alone until it can go on, which it does with its own configuration.
+    """
     store = wiring.store
+    wanted = with_source(config.pipeline, f"{store.uri}/{batch.data}")
+    if waiting := waiting_run_of(store, batch):
+        wanted = load_run(store, waiting.run).config
+        if not is_approval_decided(wanted, wiring):
+            return _waits(batch, waiting.run, wiring)
     logger.info("batch %d: %d pairs of %d files", batch.number, batch.num_pairs, len(batch.files))
     attempt = begin_attempt(store, batch, datetime.now(UTC))
     try:
-        run: str = pipeline(with_source(config.pipeline, f"{store.uri}/{batch.data}"))
+        run: str = pipeline(wanted)
     except Exception as error:
         record_failure(store, batch, attempt, f"{type(error).__name__}: {error}")
         raise
     except BaseException:  # stopped from outside
         take_back(store, batch, attempt)
         raise
+    if load_run(store, run).waiting_node is not None:
+        record_waiting_run(store, batch, attempt, run, datetime.now(UTC))
+        return _waits(batch, run, wiring)
     record_success(store, batch, run, datetime.now(UTC))
-    return run
+    return _Ended(run, None)
+
+
+def _waits(batch: Batch, run: str, wiring: Wiring) -> _Ended:
+    node = load_run(wiring.store, run).waiting_node
+    what = node.waiting.sentence if node and node.waiting else "waits"
+    sentence = f"batch {batch.number} {what} (run {run})"
+    logger.info("%s", sentence)
+    return _Ended(run, sentence)
 
 
 def with_source(config: PipelineConfig, source: str) -> PipelineConfig:

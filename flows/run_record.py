@@ -1,13 +1,17 @@
 """What happened in a pipeline run, kept in the store as `runs/{run}.json` for report and resume."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import InputError, NotFoundError
 from pvar.ports import Store
+
+CLOCKS_DIFFER = timedelta(days=1)
+"""Between Prefect's server and whoever began a run, at most."""
 
 
 class NodeRecord(BaseModel):
@@ -18,9 +22,11 @@ class NodeRecord(BaseModel):
     name: str
     artifact: str
     """`stage/digest`."""
-    state: Literal["pending", "made", "reused", "failed"] = "pending"
+    state: Literal["pending", "made", "reused", "waiting", "failed"] = "pending"
     seconds: float | None = None
     error: str | None = None
+    waiting: WaitingRecord | None = None
+    """What it waits for; the nodes after it are pending."""
 
 
 class RunRecord(BaseModel):
@@ -31,12 +37,20 @@ class RunRecord(BaseModel):
     run: str
     started_at: datetime
     finished_at: datetime | None = None
+    """None while it runs, and of a run that waits."""
     preset: str | None
     config: PipelineConfig
     """Pinned: exactly what was run."""
     mlflow_run: str
     mlflow_experiment: str
+    flow_run: str | None = None
+    """Prefect's run, where that can be suspended and started again."""
     nodes: tuple[NodeRecord, ...]
+
+    @property
+    def waiting_node(self) -> NodeRecord | None:
+        """The node that the run waits at; None if it does not wait."""
+        return next((node for node in self.nodes if node.state == "waiting"), None)
 
     def with_node(self, node: NodeRecord) -> "RunRecord":
         """The record with that node's line replaced."""
@@ -51,8 +65,7 @@ def save_run(store: Store, record: RunRecord) -> None:
 
 def load_run(store: Store, run: str) -> RunRecord:
     """The record of a run; `latest` is the newest one."""
-    keys = [info.key for info in store.list("runs/")]  # records, and beside them the reports
-    runs = [key[len("runs/") : -len(".json")] for key in keys if key.endswith(".json")]
+    runs = _names(store)
     if not runs:
         raise InputError(f"{store.uri} holds no runs yet; start one: pvar run --preset demo")
     if run == "latest":
@@ -63,3 +76,20 @@ def load_run(store: Store, run: str) -> RunRecord:
         raise InputError(
             f"no run {run!r} in {store.uri}; the newest are {sorted(runs)[-3:]}"
         ) from error
+
+
+def suspended_run(store: Store, flow_run: str, since: datetime) -> RunRecord | None:
+    """The record of a run that waits as that run of Prefect's, which was made at `since`."""
+    for name in sorted(_names(store), reverse=True):
+        record = load_run(store, name)
+        if record.flow_run == flow_run:
+            return record if record.waiting_node else None
+        if record.started_at < since - CLOCKS_DIFFER:
+            return None
+    return None
+
+
+def _names(store: Store) -> list[str]:
+    """Of all runs; beside their records lie the reports."""
+    keys = [info.key for info in store.list("runs/")]
+    return [key[len("runs/") : -len(".json")] for key in keys if key.endswith(".json")]

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -40,16 +40,26 @@ from tasks.report.data import (
     ScoredResponse,
     Setting,
     StageRow,
+    WaitingStage,
 )
 from tasks.report.page import render_report
 from tasks.stages.evaluate import VERDICTS
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.pair import PAIRS
-from tasks.stages.promote import read_decision
+from tasks.stages.person_decision import PersonDecision
+from tasks.stages.promote import apply_gate, read_decision
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import SCORES
 from tasks.stages.select import MEASURED, VARIANCE
 from tasks.stages.train import STEPS
+
+CHECKS = {
+    "win_rate_lower": "lower end of the win rate, above",
+    "coverage": "share of prompts judged, at least",
+    "ended_share": "share of answers that ended by themselves, at least",
+    "ability_change_lower": "lower end of the change of ability, at least",
+}
+"""Condition of the gate → what must hold of its bound."""
 
 NUM_EXAMPLES = 4
 NUM_SAMPLES = 12
@@ -95,9 +105,10 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         steps=tuple(artifacts["train"].rows(STEPS, TrainStep)) if "train" in artifacts else (),
         evaluation=_evaluation(record, artifacts) if "evaluate" in artifacts else None,
         samples=_samples(artifacts) if "evaluate" in artifacts else (),
-        gate=_gate(record, artifacts["promote"]) if "promote" in artifacts else None,
+        gate=_gate(record, artifacts),
         links=_links(record, wiring),
         failure=Failure(failed.name, failed.error or "no message") if failed else None,
+        waiting=_waiting(record),
     )
 
 
@@ -120,7 +131,8 @@ def _settings(config: PipelineConfig) -> tuple[Setting, ...]:
 def _stage_row(node: NodeRecord, artifact: Artifact | None) -> StageRow:
     stage = node.artifact.partition("/")[0]
     if artifact is None:
-        return StageRow(node.name, stage, None, seconds=node.seconds)
+        waits_for = node.waiting.what if node.waiting else None
+        return StageRow(node.name, stage, None, seconds=node.seconds, waits_for=waits_for)
     accounts = artifact.manifest.accounts
     return StageRow(
         node.name,
@@ -298,28 +310,41 @@ def _samples(artifacts: Mapping[str, Artifact]) -> tuple[AnswerSample, ...]:
     )
 
 
-def _gate(record: RunRecord, promote: Artifact) -> Gate:
-    decision = read_decision(promote)
-    names = {
-        "win_rate_lower": "lower end of the win rate, above",
-        "coverage": "share of prompts judged, at least",
-        "ended_share": "share of answers that ended by themselves, at least",
-        "ability_change_lower": "lower end of the change of ability, at least",
-    }
-    command = f"pvar approve {decision.model_name} {decision.version} --note TEXT"
-    notes = {
-        "automatic": "",
-        "approval": f"Awaits approval: {command}." if decision.awaiting_approval else "",
-        "never": "Promotion is switched off (promote.mode = never).",
-    }
-    return Gate(
-        decision.promoted,
-        tuple(
-            GateCheck(names.get(name, name), value, bound, passed)
-            for name, value, bound, passed in decision.checks
-        ),
-        notes[record.config.promote.mode],
+def _waiting(record: RunRecord) -> WaitingStage | None:
+    node = record.waiting_node
+    if node is None or node.waiting is None:
+        return None
+    return WaitingStage(node.waiting.what, node.waiting.how_to_go_on)
+
+
+def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
+    """The decision, or of a promotion that waits for a person what the gate says so far."""
+    if "promote" in artifacts:
+        decision = read_decision(artifacts["promote"])
+        note = _gate_note(record, decision.decision)
+        return Gate(decision.promoted, _gate_checks(decision.checks), note)
+    waits = record.waiting_node
+    if waits is None or waits.name != "promote":
+        return None
+    so_far = apply_gate(artifacts["evaluate"].manifest.summary, record.config.promote)
+    return Gate(False, _gate_checks(so_far.checks), waits=True)
+
+
+def _gate_checks(
+    checks: Iterable[tuple[str, float | None, float, bool]],
+) -> tuple[GateCheck, ...]:
+    return tuple(
+        GateCheck(CHECKS.get(name, name), value, bound, passed)
+        for name, value, bound, passed in checks
     )
+
+
+def _gate_note(record: RunRecord, decision: PersonDecision | None) -> str:
+    if record.config.promote.mode == "never":
+        return "Promotion is switched off (promote.mode = never)."
+    if decision is None:
+        return ""
+    return f"{decision.sentence[0].upper()}{decision.sentence[1:].rstrip('.')}."
 
 
 def _links(record: RunRecord, wiring: Wiring) -> tuple[NamedLink, ...]:

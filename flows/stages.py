@@ -11,13 +11,14 @@ comes before it; inputs that are not complete are an error that names the stage 
 from prefect import Flow, flow
 from pydantic import BaseModel, ConfigDict
 
-from flows.approval import request_approval
 from flows.execution import execute
+from flows.waiting_state import shown_as_waiting
 from flows.wiring import connect, pin
-from pvar.artifacts import Summary
+from pvar.artifacts import Summary, WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
-from tasks.graph import STAGES, plan_nodes
+from tasks.engine.stage_outcome import StageOutcome, StageState
+from tasks.graph import STAGES, Node, plan_nodes
 
 
 class StageResult(BaseModel):
@@ -28,9 +29,12 @@ class StageResult(BaseModel):
     node: str
     artifact: str
     """`stage/digest`."""
-    reused: bool
+    state: StageState
     seconds: float
     summary: Summary
+    """Empty while it waits."""
+    waiting: WaitingRecord | None = None
+    """What it waits for."""
 
 
 def nodes_of(config: PipelineConfig, stage: str) -> list[str]:
@@ -58,21 +62,22 @@ def _stage_flow(stage: str) -> Flow[..., list[StageResult]]:
         results = []
         for name in [node] if node is not None else nodes:
             outcome = execute(pinned, name, wiring, parent_run=parent_run)
-            summary = outcome.artifact.manifest.summary
-            if summary.get("awaiting_approval") and not outcome.reused:
-                request_approval(pinned.promote.model_name, int(summary["version"] or 0))
-            results.append(
-                StageResult(
-                    node=name,
-                    artifact=outcome.artifact.keys.root,
-                    reused=outcome.reused,
-                    seconds=outcome.seconds,
-                    summary=summary,
-                )
-            )
-        return results
+            results.append(_result(plan_nodes(pinned)[name], outcome))
+        waiting = next((result.waiting for result in results if result.waiting), None)
+        return results if waiting is None else shown_as_waiting(results, waiting)
 
     return run
+
+
+def _result(node: Node, outcome: StageOutcome) -> StageResult:
+    return StageResult(
+        node=node.name,
+        artifact=node.keys.root,
+        state=outcome.state,
+        seconds=outcome.seconds,
+        summary={} if outcome.waiting else outcome.artifact.manifest.summary,
+        waiting=outcome.waiting,
+    )
 
 
 STAGE_FLOWS: dict[str, Flow[..., list[StageResult]]] = {name: _stage_flow(name) for name in STAGES}

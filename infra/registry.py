@@ -21,7 +21,7 @@ from infra.actor import whoami
 from infra.promotion_history import Kind, Move, NewestMove, PromotionHistory, previous_champion
 from infra.tracking import Tracking, raise_unreachable
 from pvar.errors import ModelError, PromotionError
-from pvar.ports import RegisteredVersion, Store
+from pvar.ports import Promotion, RegisteredVersion, Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -209,6 +209,15 @@ class MlflowRegistry:
                 "run the pipeline again to compare with the new champion"
             )
         self._move(history, newest, "promotion", version.version, by=by, reason=reason)
+
+    @_explained
+    def promotions(self, version: RegisteredVersion) -> list[Promotion]:
+        """The promotions that led to `version`, oldest first, whatever came after them."""
+        return [
+            Promotion(move.from_version, move.reason)
+            for move in self._history(version.model_name).moves()
+            if move.kind == "promotion" and move.to_version == version.version
+        ]
 
     @_explained
     def roll_back(

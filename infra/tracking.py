@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "pvar"
+WAITING_TAG = "pvar.waiting"
 MAX_PARAMETER_CHARACTERS = 6000
 MAX_CAUSE_CHARACTERS = 600
 MAX_PARAMETERS_PER_CALL = 100
@@ -193,9 +194,17 @@ class Tracking:
         """Keep a file as an artifact of the run."""
         self.client.log_artifact(run, str(path))
 
-    def end_run(self, run: str, *, failed: bool) -> None:
-        """Close the run."""
+    def end_run(self, run: str, *, failed: bool, waiting: str | None = None) -> None:
+        """Close the run; what it ended waiting for is its tag `pvar.waiting`."""
+        if waiting is not None:
+            self.client.set_tag(run, WAITING_TAG, waiting)
         self.client.set_terminated(run, "FAILED" if failed else "FINISHED")
+
+    def reopen_run(self, run: str) -> None:
+        """Go on with a run that ended waiting."""
+        if WAITING_TAG in self.client.get_run(run).data.tags:
+            self.client.delete_tag(run, WAITING_TAG)
+        self.client.update_run(run, status="RUNNING")
 
     def end_failed_run(self, run: str) -> None:
         """Close a run that failed, if MLflow answers; why it failed is what is to be raised."""

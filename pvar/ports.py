@@ -149,6 +149,14 @@ class RegisteredVersion(NamedTuple):
         return self.artifact or self.origin or f"models:/{self.model_name}/{self.version}"
 
 
+class Promotion(NamedTuple):
+    """A promotion in the history."""
+
+    replaced: int | None
+    """The champion before; None if there was none."""
+    reason: str
+
+
 class Registry(Protocol):
     """The model registry. Errors: `TrackingError` (unreachable), `PromotionError` (refused)."""
 
@@ -163,12 +171,22 @@ class Registry(Protocol):
         ...
 
     def promote(
-        self, version: RegisteredVersion, *, instead_of: RegisteredVersion | None, reason: str
+        self,
+        version: RegisteredVersion,
+        *,
+        instead_of: RegisteredVersion | None,
+        reason: str,
+        by: str | None = None,
     ) -> None:
         """Move the alias `champion` to `version` and keep what it named in the history.
 
-        PromotionError if `champion` is no longer `instead_of` (a promotion came in between).
+        `by` is who decided (this process's user if not given). PromotionError if `champion` is no
+        longer `instead_of` (a promotion came in between).
         """
+        ...
+
+    def promotions(self, version: RegisteredVersion) -> Sequence[Promotion]:
+        """The promotions that led to `version`, oldest first, whatever came after them."""
         ...
 
 

@@ -34,6 +34,8 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
 
     for key in result.quarantined:
         say(f"quarantined: {key}")
+    for sentence in result.waiting:
+        say(sentence)
     for run in result.runs:
         say(f"run {run} succeeded; its report: pvar report {run}")
     say(f"batch {result.batch}: {'; '.join(result.reasons)}" if result.batch else result.reasons[0])

@@ -24,10 +24,15 @@ def show(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
     config = load_config(preset, set_)
     wiring = connect()
     table = Table("node", "stage", "artifact", "state", "rows", box=None)
+    to_do = []
     for node in plan_nodes(pin(config, wiring)).values():
         progress = progress_of(wiring.store, node.keys)
         table.add_row(
             node.name, node.stage.name, node.keys.root, progress.state, progress.rows or ""
         )
+        if progress.how_to_go_on is not None:
+            to_do.append(f"{node.name} {progress.state}; to go on: {progress.how_to_go_on}")
     console().print(table)
+    for line in to_do:
+        console().print(line, highlight=False, markup=False, soft_wrap=True)
     console().print(f"store: {wiring.store.uri}", highlight=False, soft_wrap=True)

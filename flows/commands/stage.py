@@ -39,5 +39,10 @@ def stage(
 
         results = STAGE_FLOWS[name](config=config, node=node)
     for result in results:
-        how = "reused" if result.reused else f"made in {result.seconds:.1f} s"
-        console().print(f"{result.node}: {result.artifact} {how}", highlight=False)
+        if result.waiting is not None:
+            how = result.waiting.sentence
+        else:
+            how = "reused" if result.state == "reused" else f"made in {result.seconds:.1f} s"
+        console().print(
+            f"{result.node}: {result.artifact} {how}", highlight=False, markup=False, soft_wrap=True
+        )

@@ -109,6 +109,13 @@ class Failure(NamedTuple):
     message: str
 
 
+class WaitingStage(NamedTuple):
+    """What the run waits for, neither successful nor failed."""
+
+    what: str
+    how_to_go_on: str
+
+
 @dataclass(frozen=True)
 class StageRow:
     """What became of one stage of the run."""
@@ -123,6 +130,8 @@ class StageRow:
     rejected: Mapping[str, int] = field(default_factory=dict)
     """Reason → rows that did not go on."""
     seconds: float | None = None
+    waits_for: str | None = None
+    """What is missing, of a stage that waits."""
     reused: bool | None = None
     """The artifact was there before this run."""
     figures: Mapping[str, float | int | str | bool | None] = field(default_factory=dict)
@@ -198,6 +207,15 @@ class Gate:
     checks: tuple[GateCheck, ...]
     note: str = ""
     """What else decided, for example that promotion is switched off."""
+    waits: bool = False
+    """It passed, and a person has not decided yet."""
+
+    @property
+    def fate(self) -> str:
+        """What became of the model, in a few words."""
+        if self.waits:
+            return "passed, waiting for approval"
+        return "promoted" if self.promoted else "not promoted"
 
 
 @dataclass(frozen=True)
@@ -225,6 +243,7 @@ class ReportData:
     gate: Gate | None = None
     links: tuple[NamedLink, ...] = ()
     failure: Failure | None = None
+    waiting: WaitingStage | None = None
 
     @property
     def ability(self) -> Ability | None:

@@ -22,10 +22,10 @@ from tasks.report.text import (
     headline,
     interval,
     is_missing,
+    lead,
     minus,
     number,
     percent,
-    refusal,
     remarks,
 )
 
@@ -65,7 +65,7 @@ def render_report(data: ReportData) -> str:
         .render(
             data=data,
             headline=headline(data),
-            refusal="" if data.gate is None else refusal(data.gate),
+            lead=lead(data),
             interval="" if data.evaluation is None else interval(data.evaluation).strip(),
             remarks=remarks(data),
             figures=_figures(data),

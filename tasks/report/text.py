@@ -84,17 +84,27 @@ def headline(data: ReportData) -> Headline:
         reason = data.failure.message.strip().partition("\n")[0]
         return Headline("Failed", "bad", f"Failed in {data.failure.stage}: {reason}")
     word, tone = _outcome(data)
+    begin = f"{word} for {data.waiting.what}" if data.waiting else word
     if data.evaluation is not None:
-        return Headline(word, tone, f"{word}: {_comparison(data.evaluation)}")
+        return Headline(word, tone, f"{begin}: {_comparison(data.evaluation)}")
     reached = [row.node for row in data.stages if row.artifact is not None]
     until = f"the run ends after {reached[-1]}" if reached else "no stage has been completed"
-    return Headline(word, tone, f"{word}: {until}; nothing was evaluated.")
+    return Headline(word, tone, f"{begin}: {until}; nothing was evaluated.")
 
 
 def _outcome(data: ReportData) -> tuple[str, Tone]:
+    if data.waiting is not None:
+        return "Waiting", "neutral"
     if data.gate is None:
         return ("No verdict" if data.evaluation is None else "Not decided"), "neutral"
     return ("Promoted", "good") if data.gate.promoted else ("Not promoted", "bad")
+
+
+def lead(data: ReportData) -> str:
+    """What comes after the headline: how to go on, or why the gate did not open."""
+    if data.waiting is not None:
+        return f"To go on: {data.waiting.how_to_go_on}."
+    return "" if data.gate is None else refusal(data.gate)
 
 
 def refusal(gate: Gate) -> str:

@@ -3,6 +3,7 @@
     retrain/data/{digest}.jsonl.gz             rows of a batch, put before its record
     retrain/batches/000001/batch.json          put once: from then on its files are used
     retrain/batches/000001/attempt-1.json      one per run, put before it starts
+    retrain/batches/000001/waiting.json        the run that waits, for a person or for data
     retrain/batches/000001/done.json           put once: the run that succeeded
 
 The numbers make it a log with one winner per entry: who adds a batch has read all earlier ones, and
@@ -57,7 +58,16 @@ class Success(BaseModel):
     run: str
 
 
-_Document = TypeVar("_Document", Batch, Attempt, Success)
+class WaitingRun(BaseModel):
+    """A run of a batch that is neither done nor failed. It goes on; the batch is not run anew."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    since: AwareDatetime
+    run: str
+
+
+_Document = TypeVar("_Document", Batch, Attempt, Success, WaitingRun)
 
 
 def read_batches(store: Store) -> list[Batch]:
@@ -137,10 +147,26 @@ def take_back(store: Store, batch: Batch, attempt: Attempt) -> None:
     store.delete(_attempt_key(batch, attempt))
 
 
+def record_waiting_run(
+    store: Store, batch: Batch, attempt: Attempt, run: str, now: datetime
+) -> None:
+    """Keep that a run waits. As an attempt it does not count: it has not failed."""
+    waiting = WaitingRun(since=now, run=run)
+    store.write(_waiting_key(batch), _to_json(waiting))
+    take_back(store, batch, attempt)
+
+
+def waiting_run_of(store: Store, batch: Batch) -> WaitingRun | None:
+    """The run of a batch that waits, or waited when it was last looked at."""
+    key = _waiting_key(batch)
+    return _read(store, key, WaitingRun) if any(store.list(key)) else None
+
+
 def record_success(store: Store, batch: Batch, run: str, now: datetime) -> None:
     """Keep which run the batch came to; the first one counts."""
     success = Success(finished_at=now, run=run)
     store.create(f"{_folder(batch.number)}/done.json", _to_json(success))
+    store.delete(_waiting_key(batch))
 
 
 def _write_data(store: Store, files: Sequence[GoodFile], row_files: RowFiles, scratch: Path) -> str:
@@ -161,6 +187,10 @@ def _prompts(files: Iterable[GoodFile], read: RowReader) -> Iterator[Prompt]:
 
 def _attempt_key(batch: Batch, attempt: Attempt) -> str:
     return f"{_folder(batch.number)}/attempt-{attempt.number}.json"
+
+
+def _waiting_key(batch: Batch) -> str:
+    return f"{_folder(batch.number)}/waiting.json"
 
 
 def _folder(number: int) -> str:

@@ -1,11 +1,13 @@
 """Stage promote: register the trained model, and make it the champion if the gate says so.
 
 A version may replace only the champion that it was compared with: where another one was promoted
-(or rolled back to) since, the promotion fails. With `promote.mode: approval` the version waits for
-a person, who decides later (`flows/promotions.py`).
+(or rolled back to) since, the promotion fails. With `promote.mode: approval` a version that passes
+is registered, and the stage waits for a person, whose decision it finds in the store
+(`person_decision.py`); a run after the decision completes it.
 
 Everything here can be done twice: a run that was killed between registering and recording finds
-the version it registered. What was decided, and why, is the artifact.
+the version it registered. An approval is carried out once, also where a rollback came after it.
+What was decided, and why, is the artifact.
 """
 
 import json
@@ -22,11 +24,13 @@ from pvar.artifacts import ShardSpec, Summary
 from pvar.config import PromoteConfig
 from pvar.errors import PromotionError
 from pvar.gate import GateDecision, GateFigures, decide_promotion
-from pvar.ports import RegisteredVersion
+from pvar.ports import RegisteredVersion, Registry
 from pvar.references import ModelReference
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
+from tasks.engine.stage_outcome import Waiting
 from tasks.stages.evaluate import ABILITY_FIGURES
+from tasks.stages.person_decision import PersonDecision, decision_on
 from tasks.stages.train import MODEL
 
 logger = logging.getLogger(__name__)
@@ -34,6 +38,8 @@ logger = logging.getLogger(__name__)
 DECISION = "decision.json"
 GATE_TAG = "pvar.gate"
 """On the registered version: passed or failed."""
+RESULTS_TAG = "pvar.results"
+"""On the registered version: the artifact of its comparison."""
 
 _FIGURES = ("win_rate", "win_rate_lower", "win_rate_upper", "coverage")
 
@@ -57,8 +63,8 @@ class PromotionRecord(BaseModel):
 
     passed: bool
     promoted: bool
-    awaiting_approval: bool
-    """The gate passed, and a person is to decide."""
+    decision: PersonDecision | None
+    """What a person decided, where one was asked."""
     checks: tuple[tuple[str, float | None, float, bool], ...]
     """Name, value (None if missing), bound, passed."""
     note: str
@@ -68,9 +74,9 @@ class PromotionRecord(BaseModel):
     previous_version: int | None
 
 
-def _figures(job: Job[PromoteSpec]) -> GateFigures:
-    summary = job.inputs["results"].manifest.summary
-    return GateFigures(
+def apply_gate(summary: Summary, gate: PromoteConfig) -> GateDecision:
+    """The gate's decision on the figures of stage evaluate."""
+    figures = GateFigures(
         win_rate_lower=_number(summary.get("win_rate_lower")),
         coverage=_number(summary.get("coverage")),
         ended_share=_number(summary.get("challenger_ended_share")),
@@ -78,6 +84,7 @@ def _figures(job: Job[PromoteSpec]) -> GateFigures:
             _number(summary.get("ability_change_lower")) if _has_questions(summary) else None
         ),
     )
+    return decide_promotion(figures, gate)
 
 
 def _has_questions(summary: Summary) -> bool:
@@ -92,7 +99,7 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
     """Where the version came from: artifacts, strategy, budget, results."""
     results = job.inputs["results"]
     tags = {
-        "pvar.results": results.keys.root,
+        RESULTS_TAG: results.keys.root,
         "pvar.opponent": job.spec.opponent,
         "pvar.strategy": job.spec.strategy,
         "pvar.budget": job.spec.budget,
@@ -105,21 +112,55 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
 
 
 def promote(job: Job[PromoteSpec]) -> PromotionRecord:
-    """Decide, register, and move the alias if it passed."""
-    gate = job.spec.gate
-    decision = decide_promotion(_figures(job), gate)
+    """Decide, register, and move the alias if it passed; Waiting if a person is to decide."""
+    gate, results = job.spec.gate, job.inputs["results"]
+    decision = apply_gate(results.manifest.summary, gate)
     registry = job.ports.registry
     model = job.inputs["model"]
     version = registry.register(
         gate.model_name, model.folder(MODEL), model.keys.root, _tags(job, decision)
     )
+    if decision.passed and gate.mode == "approval":
+        answer = decision_on(job.ports.store, version, results.keys.root)
+        if answer is None:
+            raise _wait_for_approval(version)
+        replaced = carry_out_approval(registry, version, answer) if answer.approved else None
+        return _record(decision, version, replaced, promoted=answer.approved, answer=answer)
     previous = registry.champion(gate.model_name)
     promoted = decision.passed and gate.mode == "automatic"
     if promoted:
         refuse_stale(version, previous)
         registry.promote(version, instead_of=previous, reason=f"gate passed: {job.keys.root}")
-    awaiting = decision.passed and not promoted and gate.mode != "never"
-    return _record(decision, version, previous, promoted=promoted, awaiting_approval=awaiting)
+    return _record(decision, version, _number_of(previous), promoted=promoted)
+
+
+def carry_out_approval(
+    registry: Registry, version: RegisteredVersion, decision: PersonDecision
+) -> int | None:
+    """Make an approved version the champion, once; returns the champion that it replaced.
+
+    Where that was done before, nothing is moved: a rollback that came after it stands.
+    """
+    reason = f"approved: {decision.note}"
+    for promotion in registry.promotions(version):
+        if promotion.reason == reason:
+            return promotion.replaced
+    champion = registry.champion(version.model_name)
+    refuse_stale(version, champion)
+    registry.promote(version, instead_of=champion, reason=reason, by=decision.by)
+    return _number_of(champion)
+
+
+def _wait_for_approval(version: RegisteredVersion) -> Waiting:
+    named = f"{version.model_name} {version.version}"
+    return Waiting(
+        f"approval of {version.model_name} version {version.version}",
+        f"pvar approve {named} --note TEXT (or --decline), then run the same again",
+    )
+
+
+def _number_of(version: RegisteredVersion | None) -> int | None:
+    return None if version is None else version.version
 
 
 def refuse_stale(version: RegisteredVersion, champion: RegisteredVersion | None) -> None:
@@ -138,16 +179,15 @@ def refuse_stale(version: RegisteredVersion, champion: RegisteredVersion | None)
 def _record(
     decision: GateDecision,
     version: RegisteredVersion,
-    previous: RegisteredVersion | None,
+    previous: int | None,
     *,
     promoted: bool,
-    awaiting_approval: bool,
+    answer: PersonDecision | None = None,
 ) -> PromotionRecord:
-    replaced = None if previous is None else previous.version
     return PromotionRecord(
         passed=decision.passed,
         promoted=promoted,
-        awaiting_approval=awaiting_approval,
+        decision=answer,
         checks=tuple(
             (
                 check.name,
@@ -160,7 +200,7 @@ def _record(
         note=decision.note,
         model_name=version.model_name,
         version=version.version,
-        previous_version=None if replaced == version.version else replaced,
+        previous_version=None if previous == version.version else previous,
     )
 
 
@@ -183,9 +223,8 @@ def _open_worker(job: Job[PromoteSpec]) -> Iterator[Work]:
 
 
 def _fate(record: PromotionRecord) -> str:
-    if record.promoted:
-        return ", now champion"
-    return ", awaiting approval" if record.awaiting_approval else ""
+    who = f", {record.decision.sentence}" if record.decision else ""
+    return f"{who}, now champion" if record.promoted else who
 
 
 def read_decision(artifact: Artifact) -> PromotionRecord:
@@ -200,7 +239,7 @@ def _summarise(_: Job[PromoteSpec], artifact: Artifact) -> Summary:
         "gate_passed": record.passed,
         "gate_note": record.note or None,
         "promoted": record.promoted,
-        "awaiting_approval": record.awaiting_approval,
+        "decision": record.decision.sentence if record.decision else None,
         "version": record.version,
         "previous_version": record.previous_version,
     }
@@ -209,7 +248,7 @@ def _summarise(_: Job[PromoteSpec], artifact: Artifact) -> Summary:
 PROMOTE = Stage(
     name="promote",
     description="Register the model; move the champion if the gate passes.",
-    version=3,
+    version=4,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,

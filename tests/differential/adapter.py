@@ -177,8 +177,8 @@ def run_node(
     faults: Faults,
     trains: bool = True,
     death: str | None = None,
-) -> bool:
-    """Bring a node to completion; whether it was complete before. Killed where `death` says."""
+) -> str:
+    """Bring a node to completion; made, reused, or waiting. Killed where `death` says."""
     node, scratch = planned.nodes[name], bench.cache()
     if death is not None:
         first, _, rest = death.partition("/")
@@ -197,7 +197,7 @@ def run_node(
     )
     is_stand_in = node.stage.name == "train" and not trains
     stage = _stand_in(node.stage) if is_stand_in else node.stage
-    return run_stage(stage, node.recipe, job).reused
+    return run_stage(stage, node.recipe, job).state
 
 
 def _runtime(config: PipelineConfig, node: Node) -> RuntimeConfig:

@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     """How the nodes of a run ended."""
 
     states: dict[str, str]
-    """Node → made, reused or failed."""
+    """Node → made, reused, waiting or failed."""
     failure: Exception | None
     """What the product raised."""
 
@@ -76,7 +76,9 @@ def _run(
     planned, outcome = _run_nodes(run, bench, settings)
     for alias, meaning in planned.aliases(name).items():
         aliases.setdefault(alias, meaning)
-    complete = [node for node, state in outcome.states.items() if state != "failed"]
+    complete = [
+        node for node, state in outcome.states.items() if state not in ("failed", "waiting")
+    ]
     failure = outcome.failure
     taken["error"] = None if failure is None else type(failure).__name__
     taken["nodes"] = {
@@ -104,7 +106,7 @@ def _run_nodes(run: Run, bench: adapter.Bench, settings: Settings) -> tuple[adap
         planned = adapter.plan(bench, settings)
         for node in planned.until(run.goal):
             try:
-                reused = adapter.run_node(
+                state = adapter.run_node(
                     bench,
                     planned,
                     node,
@@ -117,7 +119,7 @@ def _run_nodes(run: Run, bench: adapter.Bench, settings: Settings) -> tuple[adap
                 break
             except adapter.Failure as failure:
                 return planned, Outcome({**states, node: "failed"}, failure)
-            states.setdefault(node, "reused" if reused else "made")
+            states.setdefault(node, state)
         else:
             if deaths:
                 raise RuntimeError(f"nobody put an object {deaths[0]}: the run was not killed")

@@ -92,7 +92,6 @@ def test_each_stage_is_on_each_pool_and_the_rest_on_the_first(deployed: Deployed
     assert deployed.pools == ("pvar-process", "pvar-docker")
     assert set(deployed.deployments) == {
         *("pipeline/pipeline", "retrain/retrain", "compare/compare"),
-        "approve-promotion/approve-promotion",
         *(f"{stage}/{pool}" for stage in STAGES for pool in ("process", "docker")),
     }
     assert read("pipeline/pipeline").work_pool_name == "pvar-process"

@@ -92,12 +92,25 @@ def test_approval_makes_a_champion_and_keeps_the_note(neighbours: RegistryNeighb
     )
 
 
-def test_approval_can_be_repeated(neighbours: RegistryNeighbours) -> None:
-    # A suspended flow that is killed after the move starts again from the top.
+def test_a_declined_version_is_no_champion(
+    neighbours: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
+) -> None:
     neighbours.register("train/aa", gate="passed", opponent="bundled:start#start-1")
-    approve(MODEL, 1, note="fine")
-    approve(MODEL, 1, note="fine")
-    assert len(neighbours.moves()) == 1
+    approve(MODEL, 1, note="too long", decline=True)
+    assert capsys.readouterr().out == f"{MODEL}: version 1 is declined\n"
+    assert neighbours.moves() == []
+
+
+@pytest.mark.parametrize("first_declines", [True, False])
+def test_a_second_decision_is_refused(neighbours: RegistryNeighbours, first_declines: bool) -> None:
+    neighbours.register("train/aa", gate="passed", opponent="bundled:start#start-1")
+    approve(MODEL, 1, note="quick", decline=first_declines)
+    moves = neighbours.moves()
+    how = "declined" if first_declines else "approved"
+    for second_declines in (True, False):
+        with pytest.raises(PromotionError, match=f"version 1 was already {how} by ana: quick"):
+            approve(MODEL, 1, note="slow", decline=second_declines)
+    assert neighbours.moves() == moves
 
 
 def test_what_failed_the_gate_cannot_be_approved(neighbours: RegistryNeighbours) -> None:

@@ -1,11 +1,13 @@
 """Stage promote on a real registry: what moves the alias, and what does not."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from flows.promotions import decide
 from flows.wiring import Wiring
 from infra.settings import Settings
 from pvar.config import PromoteConfig, RuntimeConfig
@@ -13,6 +15,8 @@ from pvar.errors import PromotionError
 from pvar.ports import RegisteredVersion, Store
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.stage import Job
+from tasks.engine.stage_outcome import Waiting
+from tasks.stages.person_decision import PersonDecision, keep_decision
 from tasks.stages.promote import PROMOTE, PromoteSpec, PromotionRecord, promote, refuse_stale
 from tests.artifacts import opened, put_artifact
 from tests.services.registry import MODEL, RegistryNeighbours
@@ -104,7 +108,7 @@ def as_opponent(model: ArtifactKeys) -> str:
 def test_a_model_that_passes_becomes_champion(bench: Bench) -> None:
     model = bench.model(1)
     record = bench.promote(model)
-    assert (record.passed, record.promoted, record.awaiting_approval) == (True, True, False)
+    assert (record.passed, record.promoted, record.decision) == (True, True, None)
     assert (record.version, record.previous_version) == (1, None)
     assert bench.neighbours.alias("champion") == 1
     (move,) = bench.neighbours.registry().history(MODEL)
@@ -150,7 +154,7 @@ def test_a_model_that_fails_the_gate_is_registered_and_not_promoted(
     bench: Bench, figures: dict[str, Any], failed: str
 ) -> None:
     record = bench.promote(bench.model(1), **figures)
-    assert (record.passed, record.promoted, record.awaiting_approval) == (False, False, False)
+    assert (record.passed, record.promoted, record.decision) == (False, False, None)
     assert [name for name, _, _, passed in record.checks if not passed] == [failed]
     (facts,) = bench.neighbours.registry().versions(MODEL)
     assert facts.tags["pvar.gate"] == "failed"
@@ -175,16 +179,95 @@ def test_ability_is_in_the_decision_and_on_the_version_or_said_to_be_missing(
 
 def test_mode_never_registers_only(bench: Bench) -> None:
     record = bench.promote(bench.model(1), mode="never")
-    assert (record.passed, record.promoted, record.awaiting_approval) == (True, False, False)
+    assert (record.passed, record.promoted, record.decision) == (True, False, None)
     assert bench.neighbours.alias("champion") is None
 
 
-def test_mode_approval_leaves_the_decision_to_a_person(bench: Bench) -> None:
-    record = bench.promote(bench.model(1), mode="approval")
-    assert (record.passed, record.promoted, record.awaiting_approval) == (True, False, True)
+def test_mode_approval_registers_and_waits_for_a_person(bench: Bench) -> None:
+    with pytest.raises(Waiting) as signal:
+        bench.promote(bench.model(1), mode="approval")
+    assert signal.value.what == f"approval of {MODEL} version 1"
+    assert f"pvar approve {MODEL} 1 --note TEXT" in signal.value.how_to_go_on
     assert bench.neighbours.alias("champion") is None
-    failed = bench.promote(bench.model(2), mode="approval", coverage=0.1)
-    assert not failed.awaiting_approval
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert facts.tags["pvar.gate"] == "passed"
+
+
+def test_a_gate_that_failed_waits_for_nobody(bench: Bench) -> None:
+    record = bench.promote(bench.model(1), mode="approval", coverage=0.1)
+    assert (record.passed, record.promoted, record.decision) == (False, False, None)
+
+
+def asked(bench: Bench, model: ArtifactKeys, opponent: str = POLICY) -> Wiring:
+    """The ports of a person, after the stage has asked."""
+    with pytest.raises(Waiting):
+        bench.promote(model, opponent, mode="approval")
+    wiring = bench.job(model).ports
+    assert isinstance(wiring, Wiring)
+    return wiring
+
+
+def test_an_approved_version_is_promoted_with_name_and_note(bench: Bench) -> None:
+    first, second = bench.model(1), bench.model(2)
+    bench.promote(first)
+    wiring = asked(bench, second, as_opponent(first))
+    decide(wiring, MODEL, 2, approved=True, note="read fifty answers", by="Bo")
+    assert bench.neighbours.alias("champion") == 2  # at once
+    record = bench.promote(second, as_opponent(first), mode="approval")
+    assert (record.promoted, record.version, record.previous_version) == (True, 2, 1)
+    assert record.decision is not None
+    assert record.decision.sentence == "approved by Bo: read fifty answers"
+    assert len(bench.neighbours.moves()) == 2
+
+
+def test_a_declined_version_stays_registered_with_name_and_note(bench: Bench) -> None:
+    model = bench.model(1)
+    decide(asked(bench, model), MODEL, 1, approved=False, note="too long", by="Bo")
+    record = bench.promote(model, mode="approval")
+    assert (record.passed, record.promoted, record.version) == (True, False, 1)
+    assert record.decision is not None
+    assert record.decision.sentence == "declined by Bo: too long"
+    assert bench.neighbours.alias("champion") is None
+    assert bench.neighbours.moves() == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_decision_counts(bench: Bench, first: bool) -> None:
+    model = bench.model(1)
+    wiring = asked(bench, model)
+    assert decide(wiring, MODEL, 1, approved=first, note="quick", by="Bo").is_new
+    kept = decide(wiring, MODEL, 1, approved=not first, note="slow", by="Cy")
+    assert (kept.is_new, kept.decision.by) == (False, "Bo")
+    assert bench.promote(model, mode="approval").promoted is first
+    assert bench.neighbours.alias("champion") == (1 if first else None)
+
+
+def test_an_approval_whose_process_was_killed_before_the_move_is_carried_out(bench: Bench) -> None:
+    model = bench.model(1)
+    wiring = asked(bench, model)
+    results = bench.job(model, mode="approval").inputs["results"].keys.root
+    decision = PersonDecision(approved=True, by="Bo", note="fine", at=datetime.now(UTC))
+    keep_decision(wiring.store, RegisteredVersion(MODEL, 1, model.root), results, decision)
+    assert bench.promote(model, mode="approval").promoted
+    (move,) = bench.neighbours.registry().history(MODEL)
+    assert (move.by, move.reason) == ("Bo", "approved: fine")
+
+
+def test_a_rollback_after_an_approval_stands(bench: Bench) -> None:
+    first, second = bench.model(1), bench.model(2)
+    bench.promote(first)
+    wiring = asked(bench, second, as_opponent(first))
+    decide(wiring, MODEL, 2, approved=True, note="fine", by="Bo")
+    bench.neighbours.registry().roll_back(MODEL, reason="rude answers")
+    assert bench.promote(second, as_opponent(first), mode="approval").promoted  # it was
+    assert bench.neighbours.alias("champion") == 1
+
+
+def test_a_version_that_is_compared_anew_is_asked_about_anew(bench: Bench) -> None:
+    first, second = bench.model(1), bench.model(2)
+    decide(asked(bench, second), MODEL, 1, approved=False, note="too long", by="Bo")
+    bench.promote(first)
+    asked(bench, second, as_opponent(first))  # raises if the earlier decision counted
 
 
 def test_the_next_model_replaces_the_champion_that_it_was_compared_with(bench: Bench) -> None:
