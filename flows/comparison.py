@@ -17,8 +17,9 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
+from flows.pinning import pin
 from flows.pipeline import run_node
-from flows.wiring import Wiring, connect, pin
+from flows.wiring import Wiring, connect
 from pvar.artifacts import Summary
 from pvar.config import PipelineConfig
 from pvar.method_comparison import (

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from flows.wiring import Wiring, pin
+from flows.pinning import pin
+from flows.wiring import Wiring
 from pvar.chat import ChatTokenizer, answer_token_ids, end_token_ids, prompt_token_ids
 from pvar.config import PipelineConfig
 from pvar.errors import InputError

@@ -21,12 +21,13 @@ from prefect.exceptions import Pause
 
 from flows.approval import ask_for_approval, suspendable_run
 from flows.execution import flatten
+from flows.pinning import pin
 from flows.placed_stages import is_complete, run_placed
 from flows.run_record import NodeRecord, RunRecord, save_run, suspended_run
 from flows.run_report import write_report
 from flows.stages import STAGE_FLOWS
 from flows.waiting_state import shown_as_waiting
-from flows.wiring import Wiring, connect, pin
+from flows.wiring import Wiring, connect
 from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError

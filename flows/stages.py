@@ -12,8 +12,9 @@ from prefect import Flow, flow
 from pydantic import BaseModel, ConfigDict
 
 from flows.execution import execute
+from flows.pinning import pin
 from flows.waiting_state import shown_as_waiting
-from flows.wiring import connect, pin
+from flows.wiring import connect
 from pvar.artifacts import Summary, WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError

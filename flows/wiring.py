@@ -7,24 +7,21 @@ from typing import assert_never
 
 from infra.accelerate import launch_file
 from infra.hardware import read_hardware
-from infra.models import fetch_model, pin_model
+from infra.models import fetch_model
 from infra.registry import MlflowRegistry
 from infra.settings import Settings
-from infra.sources import pin_source, source_rows
+from infra.sources import source_rows
 from infra.store import open_store
 from infra.tracking import Tracking
-from pvar.circular_judge import refuse_circular_judge
-from pvar.config import PipelineConfig, RuntimeConfig, SamplerSettings
-from pvar.errors import ConfigError, IncompleteError
+from pvar.config import RuntimeConfig, SamplerSettings
 from pvar.judge_config import AlpacaEvalJudge, ArenaHardJudge, JudgeConfig
 from pvar.number_format import NumberFormat, NumberFormatChoice, resolve
-from pvar.ports import Judge, RegisteredVersion, Sampler, Scorer, Store
+from pvar.ports import Judge, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
-from pvar.references import Pinned, Reference, replace_references, without_locations
-from pvar.reward_config import ClassifierReward, ImplicitReward, RewardModelConfig
+from pvar.references import Pinned, without_locations
+from pvar.reward_config import ClassifierReward, RewardModelConfig
 from tasks.engine.artifact import open_artifact
 from tasks.engine.local_copies import hold_copies
-from tasks.graph import train_keys
 from tasks.stages.train import MODEL
 
 
@@ -195,74 +192,3 @@ def connect(settings: Settings | None = None) -> Wiring:
     store = open_store(settings.store_uri)
     tracking = Tracking(settings.mlflow_tracking_uri, store.uri)
     return Wiring(settings, store, tracking, MlflowRegistry(tracking, store))
-
-
-def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
-    """The configuration with every reference pinned to what it names now (`location#digest`)."""
-    sources = wiring.settings.home / "sources"
-
-    def pin_one(reference: Reference) -> str:
-        if reference.path == "evaluate.opponent":
-            return reference.text  # below
-        match reference.kind:
-            case "data":
-                return pin_source(reference.text, sources)
-            case "model":
-                return _pin_model(reference.text, wiring)
-
-    pinned = replace_references(config, pin_one)
-    # Once more, now that digests tell whether two references lead to the same model.
-    for model in pinned.score.reward_models:
-        if model.kind == "implicit":
-            _refuse_equal_models(model)
-    refuse_circular_judge(
-        pinned.evaluate.judge,
-        pinned.score.reward_models,
-        allowed=config.evaluate.allow_circular_judge,
-    )
-    # Last: it compares the champion with the model that all of this makes.
-    evaluate = pinned.evaluate.model_copy(update={"opponent": _pin_opponent(pinned, wiring)})
-    return pinned.model_copy(update={"evaluate": evaluate})
-
-
-def _refuse_equal_models(reward: ImplicitReward) -> None:
-    policy, reference = Pinned.parse(reward.policy), Pinned.parse(reward.reference)
-    if policy.digest == reference.digest:
-        raise ConfigError(
-            f"policy ({policy.location}) and reference ({reference.location}) of the implicit "
-            "reward are the same model: all its rewards would be 0; give the tuned model as policy"
-        )
-
-
-def _pin_model(reference: str, wiring: Wiring) -> str:
-    location, _, digest = pin_model(reference, wiring.registry.resolve).rpartition("#")
-    return f"{_here_or(location, digest, wiring)}#{digest}"
-
-
-def _here_or(location: str, digest: str, wiring: Wiring) -> str:
-    """`artifact:…` where the digest is that of an artifact that this store holds."""
-    if digest.startswith("train/"):
-        stage, _, artifact = digest.partition("/")
-        try:
-            open_artifact(wiring.store, stage, artifact, wiring.settings.home)
-        except IncompleteError:
-            return location
-        return f"artifact:{digest}"
-    return location
-
-
-def _pin_opponent(config: PipelineConfig, wiring: Wiring) -> str:
-    """The champion; the policy while there is none; and never the very model of this run.
-
-    When this run's model is the champion already, the comparison that made it so is repeated:
-    nothing is then computed again.
-    """
-    opponent = config.evaluate.opponent
-    if opponent != "champion":
-        return _pin_model(opponent, wiring)
-    champion: RegisteredVersion | None = wiring.registry.champion(config.promote.model_name)
-    if champion is None:
-        return config.policy
-    if champion.artifact == train_keys(config).root and champion.opponent is not None:
-        return champion.opponent
-    return _pin_model(f"models:/{champion.model_name}/{champion.version}", wiring)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from flows.wiring import Wiring, connect, pin
+from flows.pinning import pin
+from flows.wiring import Wiring, connect
 from infra.settings import Settings
 from pvar.config import PipelineConfig
 from pvar.ports import Store

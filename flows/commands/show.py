@@ -16,7 +16,8 @@ def show(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
     from rich.table import Table
 
     from flows.console import console
-    from flows.wiring import connect, pin
+    from flows.pinning import pin
+    from flows.wiring import connect
     from infra.presets import load_config
     from tasks.engine.progress import progress_of
     from tasks.graph import plan_nodes

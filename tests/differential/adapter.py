@@ -17,9 +17,10 @@ from pydantic import JsonValue
 
 import pvar
 from flows.gradient_prompts import gradients_of
+from flows.pinning import pin
 from flows.run_record import NodeRecord, RunRecord
 from flows.run_report import _collect
-from flows.wiring import Wiring, connect, pin
+from flows.wiring import Wiring, connect
 from infra.engines.fake_sampler import FakeSampler
 from infra.rewards.fake_scorer import FakeScorer
 from infra.row_files import read_rows, write_rows

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from flows.execution import execute
-from flows.wiring import Wiring, connect, pin
+from flows.pinning import pin
+from flows.wiring import Wiring, connect
 from infra.settings import Settings
 from pvar.config import PipelineConfig
 from pvar.errors import StoreError

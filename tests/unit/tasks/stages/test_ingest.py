@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.wiring import pin
+from flows.pinning import pin
 from pvar.accounts import Accounts
 from pvar.config import PipelineConfig
 from pvar.errors import InputError

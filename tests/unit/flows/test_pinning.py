@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.wiring import pin
+from flows.pinning import pin
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from tests.workflow import fake_settings, open_wiring, write_prompts
