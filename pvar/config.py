@@ -223,8 +223,8 @@ class PromoteConfig(ConfigModel):
     the change must be at least minus this. None takes 0.2 where the source has rows with `answer`,
     and checks nothing where it has none; a number fails where it has none."""
     mode: Literal["automatic", "approval", "never"] = "automatic"
-    """What happens when the gate passes: automatic moves the alias, approval asks a person, never
-    only registers."""
+    """What happens when the gate passes: automatic moves the alias, approval waits for a person,
+    never only registers."""
 
 
 class RuntimeConfig(ConfigModel):

@@ -18,9 +18,11 @@ from prefect.states import Cancelling, Completed
 
 from pvar.errors import ConfigError, IncompleteError, StageError
 from pvar.placement import Placement
+from tasks.engine.stage_outcome import Waiting, record_waiting, waiting_of
 from tests.services import stage_flows
 from tests.services.prefect_server import ROOT, PrefectServer
 from tests.services.processes import wait_until
+from tests.workflow import start_workflow
 
 pytestmark = [
     pytest.mark.slow,
@@ -151,6 +153,26 @@ def test_a_child_that_says_completed_without_an_artifact_is_an_error(
     meanwhile(complete, server)
     with pytest.raises(IncompleteError, match=r"sample/[0-9a-f]+ is not complete in file://"):
         stage_flows.hand_over(home, "unmanned")
+
+
+def test_a_child_that_waits_is_neither_failed_nor_incomplete_and_is_asked_anew(
+    home: Path, server: PrefectServer
+) -> None:
+    started = start_workflow(home)
+    keys = started.nodes["sample"].keys
+
+    def wait(client: SyncPrefectClient, run: FlowRun) -> None:
+        record_waiting(started.store, keys, Waiting("labels", "pvar label"))
+        client.set_flow_run_state(run.id, Completed(name="Waiting"), force=True)
+
+    for _ in range(2):  # by a second child, not by the first one's word
+        num_children = len(children_of("unmanned"))
+        meanwhile(wait, server)
+        waiting = stage_flows.hand_over(home, "unmanned")
+        assert waiting == waiting_of(started.store, keys)
+        assert waiting is not None
+        assert waiting.what == "labels"
+        assert len(children_of("unmanned")) == num_children + 1
 
 
 def test_a_stage_without_a_deployment_names_the_command_that_makes_it(home: Path) -> None:

@@ -11,6 +11,7 @@ from prefect import flow
 from flows.deployments import DeploymentSpec, WorkPoolSpec, register_deployment
 from flows.placed_stages import run_placed
 from flows.server import connected_client
+from pvar.artifacts import WaitingRecord
 from pvar.errors import StageError
 from tests.workflow import start_workflow
 
@@ -33,10 +34,10 @@ def parent(home: str, pool: str) -> None:
     hand_over(Path(home), pool)
 
 
-def hand_over(home: Path, pool: str, **placement: float) -> None:
+def hand_over(home: Path, pool: str, **placement: float) -> WaitingRecord | None:
     """Run node `sample` of the small workflow on the deployment `sample/pool`."""
     started = start_workflow(home, **{"runtime.placement": {"sample": {"pool": pool, **placement}}})
-    run_placed(started.nodes["sample"], started.config, started.wiring, parent_run=None)
+    return run_placed(started.nodes["sample"], started.config, started.wiring, parent_run=None)
 
 
 def deploy(function: str, name: str, work_pool: str) -> None:

@@ -13,8 +13,18 @@ from tasks.report.data import (
     ReportData,
     RewardScale,
     StageRow,
+    WaitingStage,
 )
-from tasks.report.text import duration, exact_percent, headline, number, percent, refusal, remarks
+from tasks.report.text import (
+    duration,
+    exact_percent,
+    headline,
+    lead,
+    number,
+    percent,
+    refusal,
+    remarks,
+)
 from tasks.stages.evaluate import ABILITY_FIGURES
 
 RESULT = Evaluation(
@@ -70,6 +80,18 @@ def test_a_run_that_stopped_says_how_far_it_came():
     assert headline(data).sentence == (
         "No verdict: the run ends after score-vader; nothing was evaluated."
     )
+
+
+def test_a_run_that_waits_says_for_what_and_how_it_goes_on():
+    waiting = WaitingStage("approval of pvar version 3", "pvar approve pvar 3 --note TEXT")
+    data = dataclasses.replace(
+        NOTHING, evaluation=RESULT, gate=Gate(False, (), waits=True), waiting=waiting
+    )
+    assert headline(data).tone == "neutral"
+    assert headline(data).sentence.startswith(
+        "Waiting for approval of pvar version 3: the new model wins"
+    )
+    assert lead(data) == "To go on: pvar approve pvar 3 --note TEXT."
 
 
 def test_a_failure_comes_before_everything_else():

@@ -21,7 +21,9 @@ from tasks.retraining.batches import (
     read_batches,
     record_failure,
     record_success,
+    record_waiting_run,
     take_back,
+    waiting_run_of,
 )
 from tasks.retraining.incoming_files import look
 
@@ -155,6 +157,25 @@ def test_a_batch_is_done_by_success_and_not_by_failures(store: Store, tmp_path: 
     record_success(store, batch, "20260310-120000-abcd", NOW)
     assert is_done(store, batch)
     assert read_batches(store) == [batch]
+
+
+def test_a_run_that_waits_is_neither_done_nor_a_failed_attempt(
+    store: Store, tmp_path: Path
+) -> None:
+    put(store, "incoming/a.jsonl", "one")
+    batch = take_up(store, tmp_path)
+    assert batch is not None
+    assert waiting_run_of(store, batch) is None
+    record_waiting_run(store, batch, begin_attempt(store, batch, NOW), "20260310-1", NOW)
+    assert not is_done(store, batch)
+    assert attempts_of(store, batch) == []
+    assert read_batches(store) == [batch]
+    waiting = waiting_run_of(store, batch)
+    assert waiting is not None
+    assert (waiting.run, waiting.since) == ("20260310-1", NOW)
+    record_success(store, batch, "20260311-1", NOW)
+    assert is_done(store, batch)
+    assert waiting_run_of(store, batch) is None
 
 
 def test_a_damaged_record_stops_instead_of_using_its_files_again(
