@@ -12,7 +12,13 @@ from xdist.scheduler import LoadFileScheduling
 IMAGES = ("test_compose.py", "test_images.py", "test_stage_containers.py")
 """They share the images of the stages, which take minutes to build."""
 
-LONGEST_FIRST = (*IMAGES, "test_vllm.py", "test_kill.py", "test_openai_engine.py")
+LONGEST_FIRST = (
+    *IMAGES,
+    "test_vllm.py",
+    "test_extending.py",
+    "test_kill.py",
+    "test_openai_engine.py",
+)
 
 
 def unit(nodeid: str) -> str:
