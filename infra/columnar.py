@@ -3,13 +3,15 @@
 One pass over the columns `prompt_id` and `reward`, rows of a prompt anywhere in the file. A table
 of up to `buffer_bytes` is computed at once. A larger one is spilled into temporary files by a hash
 of the prompt id, so that all rows of a prompt meet in one of them, and computed file by file (the
-first half of a Grace hash join). The temporary files take about as much disk as the two columns do
-uncompressed, in TMPDIR.
+first half of a Grace hash join); DuckDB partitions and writes them. They take about as much disk as
+the two columns do uncompressed, in TMPDIR.
+
+pyarrow reads the table: its errors name the value that does not fit, and a name stands for one file
+and one column (DuckDB expands `*` in a path and ignores the case of a column's name).
 """
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,10 +26,16 @@ if TYPE_CHECKING:
 
 COLUMNS = ("prompt_id", "reward")
 
-BUFFER_BYTES = 256 << 20
-"""The two columns of about 8 million rows, as Arrow holds them."""
+BUFFER_BYTES = 128 << 20
+"""The two columns of about 4 million rows, as Arrow holds them."""
 
 NUM_PARTITIONS = 64
+
+SPILL_BYTES = 256 << 20
+"""What DuckDB may hold while it writes them."""
+
+ROW_GROUP_ROWS = 1 << 14
+"""Of a partition's file: as many rows wait in memory for each."""
 
 BATCH_ROWS = 1 << 17
 
@@ -122,22 +130,25 @@ def iter_rewards(path: str | Path, *, buffer_bytes: int = BUFFER_BYTES) -> Itera
     """
     import pyarrow as pa
 
+    batches = _batches(path)
     buffered: list[pa.RecordBatch] = []
     buffered_bytes = 0
-    with ExitStack() as stack:
-        spill: _Spill | None = None
-        for batch in _batches(path):
-            if spill is not None:
-                spill.write(batch)
-                continue
-            buffered.append(batch)
-            buffered_bytes += batch.nbytes
-            if buffered_bytes > buffer_bytes:
-                spill = _Spill(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-                while buffered:
-                    spill.write(buffered.pop(0))
-        tables = spill.tables() if spill else iter([pa.Table.from_batches(buffered, _schema())])
-        for table in tables:
+    for batch in batches:
+        buffered.append(batch)
+        buffered_bytes += batch.nbytes
+        if buffered_bytes > buffer_bytes:
+            break
+    else:
+        yield _long_rewards(pa.Table.from_batches(buffered, _schema()))
+        return
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        while buffered:
+            yield buffered.pop(0)
+        yield from batches
+
+    with tempfile.TemporaryDirectory() as folder:
+        for table in _partitioned(rows(), Path(folder)):
             yield _long_rewards(table)
 
 
@@ -167,48 +178,49 @@ def _strings(values: list[Any]) -> npt.NDArray[Any]:
     return np.array(values, dtype=np.dtypes.StringDType())
 
 
-class _Spill:
-    """Rows in temporary files, all rows of a prompt in the same one."""
+def _partitioned(batches: Iterator["pa.RecordBatch"], folder: Path) -> Iterator["pa.Table"]:
+    """The rows by a hash of their prompt id, within it in the order they came in."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    def __init__(self, folder: Path) -> None:
-        import pyarrow as pa
-
-        self._paths = [folder / f"{number:02}.arrow" for number in range(NUM_PARTITIONS)]
-        self._writers = [pa.ipc.new_file(str(path), _schema()) for path in self._paths]
-
-    def write(self, batch: "pa.RecordBatch") -> None:
-        partition = _hash(batch["prompt_id"]) % NUM_PARTITIONS
-        order = np.argsort(partition.astype(np.uint8), kind="stable")
-        sizes = np.bincount(partition, minlength=NUM_PARTITIONS)
-        sorted_rows = batch.take(order)
-        for writer, size, end in zip(self._writers, sizes, np.cumsum(sizes), strict=True):
-            if size:
-                writer.write_batch(sorted_rows.slice(end - size, size))
-
-    def tables(self) -> Iterator["pa.Table"]:
-        import pyarrow as pa
-
-        for writer in self._writers:
-            writer.close()
-        for path in self._paths:
-            with pa.OSFile(str(path), "rb") as file:
-                yield pa.ipc.open_file(file).read_all()
-            path.unlink()
+    _spill(batches, folder / "partitions", folder / "duckdb")
+    for partition in sorted((folder / "partitions").iterdir()):
+        files = sorted(partition.iterdir())
+        yield pa.concat_tables([pq.ParquetFile(file).read().cast(_schema()) for file in files])
+        for file in files:
+            file.unlink()
 
 
-def _hash(strings: "pa.Array[Any]") -> npt.NDArray[np.int64]:
-    """A number from 0 to 2³¹ − 1 for each string, by its bytes alone: Σ byte · weight(place)."""
-    _, offset_buffer, data = strings.buffers()
-    offsets = np.frombuffer(memoryview(offset_buffer or b""), np.int32)
-    offsets = offsets[strings.offset :][: len(strings) + 1]
-    text = np.frombuffer(memoryview(data or b""), np.uint8)[offsets[0] : offsets[-1]]
-    ends = offsets[1:] - offsets[0]
-    lengths = np.diff(offsets)
-    place = np.arange(len(text)) - np.repeat(ends - lengths, lengths)
-    weights = np.random.default_rng(0).integers(1, 1 << 40, size=256, dtype=np.uint64)
-    sums = np.zeros(len(text) + 1, np.uint64)
-    np.cumsum(text * weights[place % 256], out=sums[1:])  # mod 2⁶⁴
-    return np.asarray((sums[ends] - sums[ends - lengths]) >> np.uint64(33), np.int64)
+def _spill(batches: Iterator["pa.RecordBatch"], partitions: Path, temporary: Path) -> None:
+    import duckdb
+    import pyarrow as pa
+
+    failures: list[InputError] = []
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except InputError as error:
+            failures.append(error)  # DuckDB turns it into one of its own
+            raise
+
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{SPILL_BYTES}B",
+        "temp_directory": str(temporary),  # its default is a folder where the user is
+        "threads": 1,  # keeps the order of the rows, and was the fastest
+    }
+    with duckdb.connect(config=settings) as database:
+        source = pa.RecordBatchReader.from_batches(_schema(), rows())
+        partition = f"hash(prompt_id) % {NUM_PARTITIONS} AS partition"
+        try:
+            database.from_arrow(source).project(f"prompt_id, reward, {partition}").write_parquet(
+                str(partitions),
+                partition_by=["partition"],
+                compression="uncompressed",
+                row_group_size=ROW_GROUP_ROWS,
+            )
+        except duckdb.Error as error:
+            raise (failures[0] if failures else error) from None
 
 
 def _batches(path: str | Path) -> Iterator["pa.RecordBatch"]:

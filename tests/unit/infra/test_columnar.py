@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pvar
-from infra.columnar import iter_variance, variance_from_file
+from infra.columnar import BATCH_ROWS, iter_variance, variance_from_file
 from pvar.errors import InputError
 
 SPILL = 1_000  # bytes: every table of these tests goes through the temporary files
@@ -65,6 +65,20 @@ def test_the_temporary_files_are_removed(scores, tmp_path, monkeypatch):
     assert list(folder.iterdir())
     parts.close()
     assert not list(folder.iterdir())
+
+
+def test_two_runs_give_the_same_bits_in_the_same_order(scores):
+    first, second = (variance_from_file(scores[0], scale=1.0, buffer_bytes=SPILL) for _ in "12")
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_value_that_does_not_fit_is_named_also_while_temporary_files_are_written(tmp_path):
+    path = tmp_path / "scores.parquet"
+    rewards = ["1.5"] * (BATCH_ROWS + 1) + ["good"]
+    pq.write_table(pa.table({"prompt_id": ["a"] * len(rewards), "reward": rewards}), path)
+    with pytest.raises(InputError, match=r"cannot be read as Parquet: .*good"):
+        variance_from_file(path, scale=1.0, buffer_bytes=SPILL)
 
 
 @pytest.mark.parametrize("buffer_bytes", [SPILL, 1])
