@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -16,6 +17,13 @@ from pvar.ports import Store
 from tests.services import ceph, schedule
 from tests.services.processes import common_folder, require
 from tests.services.s3 import S3Server
+
+# By default Hypothesis fails an example that takes 200 ms, and values that are slow to make: on a
+# busy machine any can.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
