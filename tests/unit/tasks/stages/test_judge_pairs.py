@@ -310,7 +310,7 @@ JUDGING_PROCESS = """
 import sys
 from infra.judges.access import JudgeAccess
 from infra.store import open_store
-from tests.unit.tasks import test_judging as this
+from tests.unit.tasks.stages import test_judge_pairs as this
 from tests.services.chat_server import ChatServer
 
 _, base_url, store = sys.argv
