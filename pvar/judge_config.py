@@ -1,4 +1,4 @@
-"""Who decides which of two answers is better: one model of the configuration tree per kind."""
+"""Configuration of the judge, which decides which of two answers is better: one class per kind."""
 
 from typing import Annotated, Literal
 
@@ -15,47 +15,50 @@ class AfinnJudge(ConfigModel):
 
 
 class AlpacaEvalJudge(ConfigModel):
-    """A language model on an OpenAI-compatible server, asked for one token as in AlpacaEval 2."""
+    """AlpacaEval 2: a language model on an OpenAI-compatible server answers with one token."""
 
     kind: Literal["alpaca_eval"] = "alpaca_eval"
     model: str = Field(min_length=1, max_length=200)
-    """Name of the model on the server that PVAR_JUDGE_BASE_URL names."""
+    """Model name on the server at PVAR_JUDGE_BASE_URL."""
     template: str | None = None
-    """ChatML text with {instruction}, {output_1} and {output_2}; None is this project's wording."""
+    """ChatML template with {instruction}, {output_1} and {output_2}. `null` uses the built-in
+    template."""
 
 
 class ArenaHardJudge(ConfigModel):
-    """A language model on an OpenAI-compatible server, asked for a reasoned verdict."""
+    """Arena-Hard: a language model on an OpenAI-compatible server writes a reasoned verdict."""
 
     kind: Literal["arena_hard"] = "arena_hard"
     model: str = Field(min_length=1, max_length=200)
-    """Name of the model on the server that PVAR_JUDGE_BASE_URL names."""
+    """Model name on the server at PVAR_JUDGE_BASE_URL."""
     version: Literal["v0.1", "v2.0"] = "v2.0"
-    """Whose rules read the verdict; v0.1 asks once more for one that is missing."""
+    """Arena-Hard version whose rules parse the verdict. v0.1 asks a second time if the verdict is
+    missing."""
     max_tokens: int = Field(default=4096, ge=16, le=131072)
-    """Longest judgment, in tokens; one that is cut off before its verdict is missing."""
+    """Maximum length of a judgment, in tokens. If it is truncated before the verdict, the verdict
+    is missing."""
     temperature: float = Field(default=0.0, ge=0, le=2)
     """Sampling temperature of the judge."""
     instructions: str | None = None
-    """System prompt; None is this project's wording."""
+    """System prompt. `null` uses the built-in prompt."""
 
 
 class RewardModelJudge(ConfigModel):
-    """A reward model: σ of the difference of its rewards."""
+    """A reward model as judge: the preference is σ of the difference in reward."""
 
     kind: Literal["reward_model"] = "reward_model"
     reward_model: JudgingRewardModel
-    """Must not be one of the selection's."""
+    """The reward model. It must not be one of score.reward_models."""
     scale: float = Field(default=1.0, gt=0)
-    """Reward difference per unit of log-odds."""
+    """Difference in reward per unit of log-odds."""
 
 
 class FakeJudge(ConfigModel):
-    """Verdicts by a hash of the texts, for trying out the workflow."""
+    """Verdicts computed from a hash of the texts, for trying out the workflow."""
 
     kind: Literal["fake"] = "fake"
     missing_share: float = Field(default=0, ge=0, le=1)
-    """Share of comparisons without a verdict."""
+    """Fraction of comparisons without a verdict."""
 
 
 JudgeConfig = Annotated[

@@ -1,8 +1,8 @@
-"""Comparing selections: the same configuration with several strategies, over several seeds.
+"""Compare selection strategies: one configuration, several strategies, several seeds.
 
-Each strategy stands beside a control that chooses as many prompts at random. All are compared with
-the same opponent on the same held-out prompts, so a strategy's advantage over random is a paired
-difference, with the prompt as the unit (`pvar.evaluation.paired`).
+The control selects the same number of prompts at random. Every model is compared with the same
+opponent on the same held-out prompts, so a strategy's advantage over the control is a paired
+difference with the prompt as the unit (`pvar.evaluation.paired`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,29 +19,29 @@ from pvar.selection import CONTROL, STRATEGIES, StrategyName
 
 
 class CompareConfig(ConfigModel):
-    """What is compared."""
+    """Which strategies to compare, and over which seeds."""
 
     pipeline: PipelineConfig = PipelineConfig()
-    """What is run. Its `select.strategy` is replaced; an opponent `champion` becomes the starting
-    policy, so that no promotion changes the measure."""
+    """The pipeline to run. Its `select.strategy` is replaced. The opponent `champion` becomes the
+    starting policy, so that a promotion does not change the comparison."""
     strategies: tuple[StrategyName, ...] = Field(default=("top",), min_length=1)
-    """Strategies beside the random control. threshold and all choose their own number of prompts:
-    no random choice matches them."""
+    """Strategies to compare with the random control. threshold and all are not allowed, because
+    they choose their own number of prompts."""
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
-    """Each seeds random choices and the training's order. Answers and scores are shared."""
+    """Seeds of the random choices and of the training order. Responses and rewards are shared."""
 
     @model_validator(mode="after")
     def _can_run(self) -> Self:
-        unmatched = [name for name, each in STRATEGIES.items() if each.budget != "fills"]
+        unmatched = [name for name, strategy in STRATEGIES.items() if strategy.budget != "fills"]
         left_out = {*unmatched, CONTROL} & set(self.strategies)
         if left_out or len(set(self.strategies)) < len(self.strategies):
             raise ValueError(
-                f"strategies are {', '.join(self.strategies)}; name each once, and leave out "
-                f"{CONTROL} (it is always there) and {', '.join(unmatched)} (nothing random "
-                "matches them)"
+                f"strategies are {', '.join(self.strategies)}; give each once, and leave out "
+                f"{CONTROL} (always included) and {', '.join(unmatched)} (they choose their own "
+                "number of prompts, so the control cannot match them)"
             )
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are {self.seeds}; name each once")
+            raise ValueError(f"seeds are {self.seeds}; give each once")
         for strategy in self.strategies:
             variant(self.pipeline, strategy, self.seeds[0])
         return self
@@ -51,26 +51,26 @@ class ArmResults(NamedTuple):
     """One trained model of a comparison."""
 
     preferences: NDArray[np.float64]
-    """Of this model over the opponent, (num_prompts, num_answers); NaN is missing."""
+    """Preference for this model over the opponent, (num_prompts, num_answers); NaN is missing."""
     num_pairs: int
     mean_length_characters: float
 
 
 class ComparisonRow(NamedTuple):
-    """One strategy's line of the result."""
+    """The result of one strategy."""
 
     strategy: str
     win_rate: WinRate
     over_control: PairedDifference | None
     """Win rate minus the control's; None for the control itself."""
     seed_win_rates: tuple[float, ...]
-    """One per seed: how much depends on luck."""
+    """Win rate per seed, which shows the variation between seeds."""
     num_pairs: float
     mean_length_characters: float
 
 
 def variant(pipeline: PipelineConfig, strategy: StrategyName, seed: int) -> PipelineConfig:
-    """The configuration with that selection; shares whatever does not depend on it."""
+    """The configuration with this strategy and seed. Stages that depend on neither are shared."""
     tree = pipeline.model_dump()
     tree["select"] |= {"strategy": strategy, "seed": seed, "threshold": None}
     tree["pair"]["seed"] = tree["train"]["seed"] = seed
@@ -82,11 +82,12 @@ def variant(pipeline: PipelineConfig, strategy: StrategyName, seed: int) -> Pipe
 def tabulate(
     outcomes: Mapping[str, Sequence[ArmResults]], *, confidence: float, seed: int
 ) -> list[ComparisonRow]:
-    """Rows in the order of `outcomes`: strategy → one outcome per seed, the control among them."""
-    control = np.hstack([each.preferences for each in outcomes[CONTROL]])
+    """One row per strategy, in the order of `outcomes` (strategy → one result per seed), which
+    must include the control."""
+    control = np.hstack([run.preferences for run in outcomes[CONTROL]])
     rows = []
     for strategy, runs in outcomes.items():
-        preferences = np.hstack([each.preferences for each in runs])
+        preferences = np.hstack([run.preferences for run in runs])
         rows.append(
             ComparisonRow(
                 strategy,
@@ -94,9 +95,9 @@ def tabulate(
                 None
                 if strategy == CONTROL
                 else paired_difference(preferences, control, confidence=confidence, seed=seed),
-                tuple(float(np.nanmean(each.preferences)) for each in runs),
-                float(np.mean([each.num_pairs for each in runs])),
-                float(np.mean([each.mean_length_characters for each in runs])),
+                tuple(float(np.nanmean(run.preferences)) for run in runs),
+                float(np.mean([run.num_pairs for run in runs])),
+                float(np.mean([run.mean_length_characters for run in runs])),
             )
         )
     return rows

@@ -1,4 +1,4 @@
-"""Where each stage runs: in the pipeline's own process, or as runs of its own on a work pool."""
+"""Where each stage runs: in the pipeline's process, or as separate flow runs on a work pool."""
 
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -13,25 +13,28 @@ class Placement(ConfigModel):
     """Where one stage runs."""
 
     pool: Name = INLINE
-    """`inline` is the pipeline's own process; `process`, `docker` and `kubernetes` are deployments
-    of the stage (made by `pvar deploy --pool`), as is any other name in your own prefect.yaml."""
+    """`inline` runs the stage in the pipeline's process. `process`, `docker` and `kubernetes` run
+    a deployment of the stage, which `pvar deploy --pool` makes. Any other name refers to a
+    deployment in your own prefect.yaml."""
     workers: int = Field(default=1, ge=1, le=128)
-    """Runs at once that share the stage's shards; each loads its model once."""
+    """Number of concurrent flow runs that share the stage's shards. Each loads its model once."""
     timeout_seconds: float | None = Field(default=None, gt=0)
-    """Longest time for the stage, from when it is handed over; then its runs are cancelled."""
+    """Timeout of the stage, counted from the submission of its flow runs. They are then cancelled.
+    `null` sets no timeout."""
 
     @model_validator(mode="after")
     def _needs_a_pool(self) -> Self:
         if self.pool == INLINE and (self.workers > 1 or self.timeout_seconds is not None):
             raise ValueError(
-                f"workers is {self.workers} and timeout_seconds is {self.timeout_seconds}, but the "
-                "stage runs inline, in one process; set pool, for example to process"
+                f"workers is {self.workers} and timeout_seconds is {self.timeout_seconds}, but "
+                f"pool is {INLINE}, which runs the stage in one process without a timeout; set "
+                "pool, for example to process"
             )
         return self
 
 
 class PlacementConfig(ConfigModel):
-    """Where the stages run. Nothing here changes what they make."""
+    """Where the stages run. These settings do not change the stages' results."""
 
     ingest: Placement = Placement()
     sample: Placement = Placement()
@@ -43,12 +46,12 @@ class PlacementConfig(ConfigModel):
     promote: Placement = Placement()
 
     def of(self, stage: str) -> Placement:
-        """Where the stage of that name runs."""
+        """The placement of the stage with this name."""
         placement: Placement = getattr(self, stage)
         return placement
 
 
 if TYPE_CHECKING:
     StageName = str
-else:  # what the command line offers; `tasks/graph.py` has the stages
+else:  # the choices on the command line; `tasks/graph.py` has the stages
     StageName = Literal[tuple(PlacementConfig.model_fields)]

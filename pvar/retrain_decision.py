@@ -1,7 +1,7 @@
-"""When to retrain: the configuration, the records of what was used, and the decision.
+"""When to retrain: the configuration, the records of used files, and the decision.
 
-New files are collected into batches. A batch is one pipeline run's data; its record lists its
-files, so the records of all batches together are the watermark: a file is new if no record has it.
+New files are collected into batches. A batch is the data of one pipeline run, and its record lists
+its files. The records of all batches together are the watermark: a file is new if none lists it.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from pvar.config_model import ConfigModel
 
 
 class RetrainConfig(ConfigModel):
-    """What is watched, when that is enough for a run, and what is run."""
+    """Which files are watched, when they start a run, and what that run is."""
 
     incoming: str = Field(default="incoming", pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,200}$")
-    """Prefix in the store under which new JSONL and Parquet files of preferences or prompts are
-    put. Put them whole (an S3 put, or a rename into the folder)."""
+    """Prefix in the store for new JSONL and Parquet files of preferences or prompts. Add each file
+    atomically (an S3 put, or a rename into the folder)."""
     min_new_pairs: int = Field(default=500, ge=1)
-    """Start a run when so many new rows wait. A prompt counts like a preference: selection makes
-    a pair of it."""
+    """Start a run when at least this many new rows wait. Prompts and preferences count alike."""
     max_days_between_runs: float | None = Field(default=7, gt=0)
-    """Start a run with fewer new rows when the last one is so long ago. None waits for enough."""
+    """Start a run with fewer new rows this many days after the last run. `null` always waits for
+    min_new_pairs."""
     max_attempts: int = Field(default=3, ge=1)
-    """Runs of one batch that may fail before it is set aside for a person to look at."""
+    """Maximum failed runs of one batch. The batch is then set aside for a person to inspect."""
     pipeline: PipelineConfig = PipelineConfig()
-    """What is run; its `ingest.source` is replaced by the batch."""
+    """The pipeline to run. The batch replaces its `ingest.source`."""
 
 
 class _Record(BaseModel):
@@ -37,23 +37,23 @@ class _Record(BaseModel):
 
 
 class IncomingFile(_Record):
-    """A file under the incoming prefix, as it was when it was looked at."""
+    """A file under the incoming prefix, as it was when it was read."""
 
     key: str
     num_bytes: int
     modified: AwareDatetime
     sha256: str
-    """Of the content: the same content under another name is not new."""
+    """Digest of the content. The same content under another key is not new."""
     accounts: Accounts
 
     @property
     def version(self) -> tuple[str, int, datetime]:
-        """Key, size and time: what a listing says, so that a known file is not read again."""
+        """Key, size and time from the listing, by which a known file is recognised unread."""
         return self.key, self.num_bytes, self.modified
 
 
 class Batch(_Record):
-    """The files of one pipeline run. Its record is put once, and makes them used."""
+    """The files of one pipeline run. Writing its record, once, marks them as used."""
 
     number: int = Field(ge=1)
     created_at: AwareDatetime
@@ -63,7 +63,7 @@ class Batch(_Record):
     duplicates: tuple[IncomingFile, ...]
     """Files whose content is that of another file, of this batch or an earlier one."""
     reasons: tuple[str, ...]
-    """Why a run was started."""
+    """Why the run was started."""
 
     @property
     def num_pairs(self) -> int:
@@ -84,8 +84,8 @@ def decide_retraining(
     last_batch_at: datetime | None,
     now: datetime,
 ) -> RetrainDecision:
-    """Enough new rows, or enough time since the last batch (before the first one: since the
-    oldest file came). Without new rows there is never a run."""
+    """Start a run if there are enough new rows, or enough time has passed since the last batch
+    (before the first batch: since the oldest file). Without new rows, no run starts."""
     num_pairs = sum(file.accounts.rows_out for file in waiting)
     if num_pairs == 0:
         return RetrainDecision(False, ("no new data",))

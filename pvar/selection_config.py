@@ -1,4 +1,4 @@
-"""The part of the configuration tree that makes training pairs: which prompts, which answers."""
+"""Configuration of the stages select and pair: which prompts and which responses to train on."""
 
 from typing import Literal, Self
 
@@ -12,22 +12,23 @@ from pvar.variance import MAX_PVAR
 
 
 class RewardSettings(ConfigModel):
-    """Which responses count, and how their rewards become probabilities."""
+    """Which responses are used, and how rewards become preference probabilities."""
 
     keep_truncated: bool = False
-    """Use answers that ran into the token limit instead of leaving them out."""
+    """Keep truncated responses. By default they are left out."""
     missing_eos_penalty: float = Field(default=0, ge=0)
-    """Taken off the reward of an answer that ran into the token limit (needs keep_truncated), so
-    that answers that end are preferred. In rewards."""
+    """Penalty subtracted from the reward of a truncated response, in units of reward. Requires
+    keep_truncated."""
     reward_scale: float | Literal["spread"] = 1.0
-    """τ in σ((r_i − r_j)/τ): a number, or `spread` for the pooled within-prompt deviation."""
+    """Scale τ in σ((r_i − r_j)/τ): a number, or `spread` for the pooled within-prompt standard
+    deviation."""
 
     @field_validator("reward_scale")
     @classmethod
     def _positive(cls, scale: float | Literal["spread"]) -> float | Literal["spread"]:
         if scale != "spread" and not 0 < scale < float("inf"):
             raise ValueError(
-                f"reward_scale is {scale}; it must be positive and finite, or 'spread'"
+                f"select.reward_scale is {scale}; it must be positive and finite, or 'spread'"
             )
         return scale
 
@@ -35,50 +36,52 @@ class RewardSettings(ConfigModel):
     def _penalty_fits(self) -> Self:
         if self.missing_eos_penalty and not self.keep_truncated:
             raise ValueError(
-                f"missing_eos_penalty is {self.missing_eos_penalty}, but truncated answers are "
-                "left out; set keep_truncated to true, or the penalty to 0"
+                f"select.missing_eos_penalty is {self.missing_eos_penalty}, but truncated "
+                "responses are left out; set keep_truncated to true or missing_eos_penalty to 0"
             )
         return self
 
 
 class SelectConfig(RewardSettings):
-    """Which prompts to train on."""
+    """How prompts are selected for training."""
 
     strategy: StrategyName = "top"
-    """top, bottom and threshold are by PVar; random is the control; all keeps every prompt."""
+    """Selection strategy. top, bottom and threshold select by PVar; random is the control; all
+    keeps every prompt."""
     budget: Budget = Field(default=Budget(fraction=0.5))
-    """How much to keep: a fraction or a count of the prompts, or tokens."""
+    """How many prompts to select: a fraction, a count, or a number of tokens."""
     threshold: float | None = Field(default=None, ge=0, le=MAX_PVAR)
-    """Least PVar, for strategy threshold."""
+    """Minimum PVar. Required by strategy threshold, `null` for all other strategies."""
     combination: CombinationRule = "mean_pvar"
-    """How several reward models make one PVar."""
+    """How the results of several reward models are combined into one PVar."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Seed of strategies that draw."""
+    """Seed of strategies that use random numbers."""
 
     @model_validator(mode="after")
     def _strategy_fits(self) -> Self:
         if (self.strategy == "threshold") != (self.threshold is not None):
             raise ValueError(
-                f"strategy is {self.strategy} and threshold is {self.threshold}; strategy "
-                "threshold needs a threshold, and no other takes one"
+                f"select.strategy is {self.strategy} and select.threshold is {self.threshold}; "
+                "set threshold for strategy threshold, and leave it out for all other strategies"
             )
         return self
 
     @property
     def reward_settings(self) -> RewardSettings:
-        """What the rewards are made by, without what is selected."""
+        """The reward settings, without the selection settings."""
         shared = set(RewardSettings.model_fields)
         return RewardSettings.model_validate(self.model_dump(include=shared))
 
 
 class PairConfig(ConfigModel):
-    """Which answers of the selected prompts become chosen and rejected."""
+    """How chosen/rejected pairs are made from the responses to the selected prompts."""
 
     rule: PairRule = "best_worst"
-    """By reward, among the sampled answers; or `original`, the data's own preference."""
+    """Pair rule. `original` uses the preferences annotated in the data; all other rules compare the
+    rewards of the sampled responses."""
     pairs_per_prompt: int = Field(default=1, ge=1, le=64)
-    """Pairs made from one prompt, at most."""
+    """Maximum number of pairs per prompt."""
     min_margin: float = Field(default=0, ge=0)
-    """Pairs with a smaller reward difference (in rewards) are dropped."""
+    """Minimum difference in reward. Pairs with a smaller difference are dropped."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Seed of rules that draw."""
+    """Seed of rules that use random numbers."""

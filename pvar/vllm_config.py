@@ -1,4 +1,4 @@
-"""What vLLM is told of the hardware: part of the runtime configuration."""
+"""Hardware settings of vLLM: part of the runtime configuration."""
 
 from pydantic import Field
 
@@ -6,13 +6,14 @@ from pvar.config_model import ConfigModel
 
 
 class VllmConfig(ConfigModel):
-    """How vLLM runs a model. A copy per GPU comes from running the stage several times at once."""
+    """How vLLM runs a model. For one copy per GPU, raise `workers` in the stage's placement."""
 
     tensor_parallel_size: int = Field(default=1, ge=1, le=1024)
-    """GPUs that one copy of the model is spread over."""
+    """Number of GPUs over which one copy of the model is split."""
     gpu_memory_share: float = Field(default=0.9, gt=0, le=1)
-    """Share of a GPU's memory for weights and KV cache."""
+    """Fraction of a GPU's memory for weights and KV cache."""
     kv_cache_gib: float | None = Field(default=None, gt=0)
-    """KV cache in GiB. None: what the share leaves on a GPU, 2 on a CPU."""
+    """Size of the KV cache, in GiB. `null` uses the rest of gpu_memory_share on a GPU, and 2 on a
+    CPU."""
     enforce_eager: bool = False
-    """Start sooner and run slower: nothing is compiled."""
+    """Disable compilation and CUDA graphs: start faster, run slower."""

@@ -1,4 +1,4 @@
-"""What strategies choose from, and how much they may take.
+"""Candidate prompts of a selection strategy, and its budget.
 
 Axes: every array has shape (num_prompts,), one entry per prompt, in any order. NaN is missing.
 """
@@ -23,34 +23,35 @@ class Budget(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     fraction: float | None = Field(default=None, gt=0, le=1)
-    """Share of all candidate prompts, rounded to the nearest whole prompt, at least one."""
+    """Fraction of all candidate prompts, rounded to the nearest integer, at least one prompt."""
     count: int | None = Field(default=None, ge=1)
     """Number of prompts."""
     tokens: int | None = Field(default=None, ge=1)
-    """Sum of num_tokens over the selected prompts; the first one beyond it ends the selection."""
+    """Maximum sum of num_tokens over the selected prompts. Selection stops at the first prompt
+    that would exceed it."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         given = self.model_dump(exclude_none=True)
         if len(given) != 1:
             raise ValueError(
-                f"a budget is exactly one of fraction, count and tokens; given: {given or 'none'}"
+                f"budget needs exactly one of fraction, count and tokens; given: {given or 'none'}"
             )
         return self
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """One row per prompt: its id and the measures to choose by.
+    """One row per prompt: its id and its measures.
 
-    Raises InputError where lengths differ or an id occurs twice.
+    Raises InputError if lengths differ or an id occurs twice.
     """
 
     prompt_ids: IdArray
     measures: Mapping[str, FloatArray]
     """Name of a measure (`pvar.selection.MEASURES`) → its values."""
     num_tokens: NDArray[np.integer[Any]] | None = None
-    """Training tokens that the prompt costs."""
+    """Number of training tokens per prompt."""
 
     def __post_init__(self) -> None:
         num_prompts = len(self.prompt_ids)
@@ -65,30 +66,27 @@ class Candidates:
                 )
         repeated = _first_repeated(self.prompt_ids)
         if repeated is not None:
-            raise InputError(
-                f"candidates: the prompt id {repeated} comes more than once; "
-                "give one row per prompt"
-            )
+            raise InputError(f"candidates: duplicate prompt id {repeated}; give one row per prompt")
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
     def values(self, measure: Measure) -> FloatArray:
-        """The measure, NaN where it is missing (infinite counts as missing).
+        """Values of the measure; NaN is missing. Infinite values become NaN.
 
-        Raises InputError where these candidates do not have the measure at all.
+        Raises InputError if these candidates do not have the measure.
         """
         if measure.name not in self.measures:
             raise InputError(
-                f"the strategy needs the measure {measure.name}, which these candidates lack; they "
-                f"have {', '.join(self.measures)}: add it, or choose a strategy by PVar (top)"
+                f"the strategy needs the measure {measure.name}, but these candidates have only "
+                f"{', '.join(self.measures)}; add it, or use a strategy that selects by PVar (top)"
             )
         values = self.measures[measure.name]
         return np.where(np.isfinite(values), values, np.nan)
 
 
 def _first_repeated(prompt_ids: IdArray) -> str | None:
-    """An id that comes twice. Large tables bring tens of millions: none is copied but in pieces."""
+    """An id that occurs twice. Tables have up to tens of millions of ids, so copy in pieces."""
     if np.all(prompt_ids[1:] > prompt_ids[:-1]):
         return None
     order = np.argsort(prompt_ids)

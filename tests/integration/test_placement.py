@@ -181,5 +181,5 @@ def test_a_stage_without_a_deployment_names_the_command_that_makes_it(home: Path
 
 
 def test_workers_without_a_pool_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"workers is 3 .* runs inline"):
+    with pytest.raises(ValueError, match=r"workers is 3 .* pool is inline"):
         Placement(workers=3)

@@ -116,7 +116,7 @@ def test_all_and_threshold_need_no_budget(table):
     [
         ({"strategy": "top"}, "needs a budget; give --fraction, --count or --tokens"),
         ({"strategy": "all", "count": 1}, "leave the budget out"),
-        ({"strategy": "top", "count": 1, "fraction": 0.5}, "^a budget is exactly one of"),
+        ({"strategy": "top", "count": 1, "fraction": 0.5}, "^budget needs exactly one of"),
         (
             {"strategy": "top", "fraction": 1.5},
             r"^fraction: .*less than or equal to 1 \(given: 1.5\)",

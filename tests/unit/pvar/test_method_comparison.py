@@ -54,7 +54,7 @@ def test_variants_differ_in_selection_and_training_order_alone() -> None:
     [(["random"], [0]), (["all"], [0]), (["top", "top"], [0]), (["top"], [1, 1])],
 )
 def test_what_has_no_matched_control_is_refused(strategies: list[str], seeds: list[int]) -> None:
-    with pytest.raises(ValueError, match="name each once"):
+    with pytest.raises(ValueError, match="give each once"):
         CompareConfig.model_validate({"strategies": strategies, "seeds": seeds})
 
 

@@ -265,9 +265,9 @@ def test_a_measure_that_is_needed_and_missing_is_named(strategy, budget, needed)
 
 
 def test_candidates_are_one_row_per_prompt():
-    with pytest.raises(InputError, match="prompt id a comes more than once"):
+    with pytest.raises(InputError, match="duplicate prompt id a"):
         candidates([0.1, 0.2, 0.1], ids=["a", "b", "a"])
-    with pytest.raises(InputError, match="prompt id 7 comes more than once"):
+    with pytest.raises(InputError, match="duplicate prompt id 7"):
         candidates([0.1, 0.2, 0.1], ids=[6, 7, 7])
     with pytest.raises(InputError, match=r"pvar has shape \(2,\), prompt_ids has \(3,\)"):
         candidates([0.1, 0.2], ids=["a", "b", "c"])

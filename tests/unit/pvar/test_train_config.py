@@ -11,12 +11,12 @@ KTO = ["train.method=kto", "train.pairs_per_step=8"]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["train.method=simpo"], "method simpo needs its target margin simpo_gamma"),
-        (["train.simpo_gamma=0.5"], "method is dpo and simpo_gamma is 0.5"),
-        ([*KTO, "runtime.pairs_per_device=4"], r"must be runtime.pairs_per_device \(4\) times"),
+        (["train.method=simpo"], "set simpo_gamma for method simpo"),
+        (["train.simpo_gamma=0.5"], "train.method is dpo and train.simpo_gamma is 0.5"),
+        ([*KTO, "runtime.pairs_per_device=4"], r"must equal runtime.pairs_per_device \(4\) times"),
         (
             ["train.method=kto", "train.pairs_per_step=1", "runtime.pairs_per_device=1"],
-            "needs answers to other prompts in the batch",
+            "from responses to other prompts in the batch",
         ),
         (
             ["train.pairs_per_step=8", "runtime.pairs_per_device=4", "runtime.num_processes=3"],

@@ -77,7 +77,7 @@ IMPLICIT = '{kind: implicit, policy: "./a", reference: "./b"}'
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["select.strategy=implicit_gap_small"], "it needs one of kind implicit"),
+        (["select.strategy=implicit_gap_small"], "give exactly one of kind implicit"),
         (
             ["select.strategy=implicit_gap_large", f"score.reward_models=[{IMPLICIT}]"],
             "another one, which says what is chosen",
@@ -92,7 +92,7 @@ IMPLICIT = '{kind: implicit, policy: "./a", reference: "./b"}'
         ),
         (
             ['score.reward_models=[{kind: implicit, policy: "./a", reference: "./a"}]'],
-            "all its rewards would be 0",
+            "every reward would be 0",
         ),
     ],
 )
