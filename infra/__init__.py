@@ -1,1 +1,1 @@
-"""Adapters to the outside (store, tracking, engines, settings) and deployment files."""
+"""Adapters to external services (store, tracking, engines, settings) and deployment files."""

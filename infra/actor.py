@@ -1,4 +1,4 @@
-"""Who is at work: the name that goes into the history of promotions."""
+"""The name of the current user or pipeline, for the history of promotions."""
 
 import getpass
 import os
@@ -6,7 +6,7 @@ import socket
 
 
 def whoami() -> str:
-    """PVAR_ACTOR (a person or a pipeline, as CI sets it), else user@host."""
+    """PVAR_ACTOR (set by a person or by CI), else user@host."""
     return os.environ.get("PVAR_ACTOR") or f"{_user()}@{socket.gethostname()}"
 
 

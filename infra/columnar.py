@@ -1,10 +1,10 @@
-"""PVar of a long Parquet table of scores (one row a response) that need not fit in memory.
+"""PVar of a long Parquet table of scores (one row per response), which may exceed memory.
 
-One pass over the columns `prompt_id` and `reward`, rows of a prompt anywhere in the file. A table
-of up to `buffer_bytes` is computed at once. A larger one is spilled into temporary files by a hash
-of the prompt id, so that all rows of a prompt meet in one of them, and computed file by file (the
-first half of a Grace hash join); DuckDB partitions and writes them. They take about as much disk as
-the two columns do uncompressed, in TMPDIR.
+The columns `prompt_id` and `reward` are read once; the rows may have any order. A table of up to
+`buffer_bytes` is computed at once. A larger one is partitioned into temporary files by a hash of
+the prompt id, so that one file has all rows of a prompt, and computed file by file (the first half
+of a Grace hash join); DuckDB partitions and writes them. They are in TMPDIR and take about as much
+disk space as the two uncompressed columns.
 
 pyarrow reads the table: its errors name the value that does not fit, and a name stands for one file
 and one column (DuckDB expands `*` in a path and ignores the case of a column's name).
@@ -41,21 +41,21 @@ BATCH_ROWS = 1 << 17
 
 
 class VarianceTable(NamedTuple):
-    """PVar by prompt. Rows of the same input come in the same order, which means nothing."""
+    """PVar by prompt. The order is arbitrary, but the same for the same input."""
 
     prompt_ids: npt.NDArray[Any]
     """(P,) numpy StringDType, whose items are str; whole-number ids become their decimal text."""
     num_responses: npt.NDArray[np.int32]
     """(P,) responses with a reward."""
     pvar: npt.NDArray[np.float64]
-    """(P,) NaN for fewer than two."""
+    """(P,) NaN for fewer than two rewards."""
     stderr: npt.NDArray[np.float64]
-    """(P,) NaN for fewer than three."""
+    """(P,) NaN for fewer than three rewards."""
     num_rows: int
     num_without_id: int
     """Rows without a prompt id, which are left out."""
     num_missing: int
-    """Rows with one whose reward is null or not finite."""
+    """Rows with a prompt id whose reward is null or not finite."""
     num_pairs: int
     num_saturated: int
     """Pairs with |p − ½| > 0.49."""
@@ -66,7 +66,7 @@ def variance_from_file(
 ) -> VarianceTable:
     """Compute PVar of every prompt of a Parquet file.
 
-    Raises InputError for a file that cannot be read, lacks a column (named) or holds other types,
+    Raises InputError for a file that cannot be read, lacks a column or has other types,
     ConfigError for a scale that is not positive.
     """
     parts = list(iter_variance(path, scale=scale, buffer_bytes=buffer_bytes))
@@ -86,12 +86,12 @@ def variance_from_file(
 
 
 class LongRewards(NamedTuple):
-    """Whole prompts of a long table: one row a response, rows of a prompt anywhere."""
+    """Whole prompts of a long table: one row per response, in any order."""
 
     prompt_ids: npt.NDArray[Any]
     """(P,) numpy StringDType, whose items are str; whole-number ids become their decimal text."""
     prompt_index: npt.NDArray[np.int32]
-    """(R,) which of the prompts the row belongs to."""
+    """(R,) index of the row's prompt."""
     rewards: npt.NDArray[np.float64]
     """(R,) NaN where null."""
     num_rows: int
@@ -100,14 +100,14 @@ class LongRewards(NamedTuple):
 
     @property
     def num_missing(self) -> int:
-        """Rows with an id whose reward is null or not finite."""
+        """Rows with a prompt id whose reward is null or not finite."""
         return int(np.count_nonzero(~np.isfinite(self.rewards)))
 
 
 def iter_variance(
     path: str | Path, *, scale: float, buffer_bytes: int = BUFFER_BYTES
 ) -> Iterator[VarianceTable]:
-    """Like `variance_from_file`, in parts of whole prompts: memory stays flat for any table."""
+    """Like `variance_from_file`, in parts of whole prompts, with bounded memory."""
     for part in iter_rewards(path, buffer_bytes=buffer_bytes):
         result = variance_by_prompt(part.prompt_index, part.rewards, scale=scale)
         yield VarianceTable(
@@ -124,7 +124,7 @@ def iter_variance(
 
 
 def iter_rewards(path: str | Path, *, buffer_bytes: int = BUFFER_BYTES) -> Iterator[LongRewards]:
-    """The rewards in parts of whole prompts: memory stays flat for any table.
+    """Read the rewards in parts of whole prompts, with bounded memory.
 
     Raises InputError as `variance_from_file`.
     """
@@ -174,7 +174,7 @@ def _long_rewards(table: "pa.Table") -> LongRewards:
 
 
 def _strings(values: list[Any]) -> npt.NDArray[Any]:
-    """Half of the memory of a list of str, which decides for tens of millions of prompts."""
+    """Strings as StringDType, which takes half the memory of a list of str."""
     return np.array(values, dtype=np.dtypes.StringDType())
 
 
@@ -234,9 +234,9 @@ def _batches(path: str | Path) -> Iterator["pa.RecordBatch"]:
             missing = [name for name in COLUMNS if name not in names]
             if missing:
                 raise InputError(
-                    f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(names)}"
+                    f"{path}: no column {' and '.join(missing)}; its columns are {', '.join(names)}"
                 )
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(COLUMNS)):
                 yield batch.select(list(COLUMNS)).cast(_schema())
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read as Parquet: {error}") from error
+        raise InputError(f"{path}: cannot be read as Parquet ({error}); check the file") from error

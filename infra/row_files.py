@@ -1,11 +1,11 @@
-"""The one reader and the one writer of user files: JSON lines (also .gz) and Parquet.
+"""Reader and writer of all user files: JSON lines (also .gz) and Parquet.
 
-Rows are read one at a time, and lines end at "\\n" only: texts hold U+2028 and other characters at
-which `str.splitlines` would cut. A bad line is a `BadRow` with its reason, so that the caller can
-count it; a file that cannot be read at all is an `InputError` that says what to do.
+Rows are read one at a time. Lines end at "\\n" only, because texts may contain U+2028 and other
+characters at which `str.splitlines` splits. An invalid line is a `BadRow` with a reason, so that
+the caller can count it. A file that cannot be read is an `InputError` that says what to do.
 
-Writing is atomic: rows go to a temporary file beside the target, which takes its place when it is
-complete. What was there before survives a full disk, a crash and a row that cannot be written.
+Writing is atomic: rows go to a temporary file beside the target, which replaces it when complete.
+An earlier file survives a full disk, a crash and a row that cannot be written.
 """
 
 import gzip
@@ -24,7 +24,7 @@ from pvar.errors import InputError, StoreError
 from pvar.records import BadRow, Row
 
 STDIN = Path("-")
-"""Stands for standard input, which is read as JSON lines."""
+"""Standard input, which is read as JSON lines."""
 
 JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 PARQUET = (".parquet",)
@@ -34,8 +34,8 @@ PARQUET_ROWS_PER_BATCH = 8192
 def read_rows(path: Path) -> Iterator[Row | BadRow]:
     """Iterate over the rows of a file, or of standard input (`STDIN`).
 
-    Blank lines are skipped. Raises InputError at once for a file that is missing, unreadable or of
-    an unknown kind, and while reading for one that turns out empty or damaged.
+    Blank lines are skipped. Raises InputError immediately for a file that is missing, unreadable
+    or of an unknown type, and while reading for one that is empty or damaged.
     """
     if path == STDIN:
         return _parse_lines(sys.stdin.buffer, "standard input")
@@ -44,39 +44,39 @@ def read_rows(path: Path) -> Iterator[Row | BadRow]:
 
 
 def refuse_unreadable(path: Path) -> None:
-    """Raise InputError unless this is a file of a known kind that may be read."""
+    """Raise InputError unless this is a readable file of a known type."""
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")
     if not path.is_file():
         raise InputError(f"{path}: not a file; give one {_kinds(JSON_LINES + PARQUET)} file")
     if not path.name.endswith(JSON_LINES + PARQUET):
         raise InputError(
-            f"{path}: unknown kind of file; its name must end with {_kinds(JSON_LINES + PARQUET)}"
+            f"{path}: unknown file type; its name must end with {_kinds(JSON_LINES + PARQUET)}"
         )
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: no permission to read it; try `chmod u+r {path}`")
     if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty; it must hold at least one row")
+        raise InputError(f"{path}: the file is empty; it must have at least one row")
 
 
 def refuse_target(path: Path) -> None:
-    """Raise InputError for a path that no file can be written to."""
+    """Raise InputError for a path to which no file can be written."""
     if path.is_dir():
-        raise InputError(f"{path}: this is a folder; give the name of a file in it")
+        raise InputError(f"{path}: this is a folder; give the path of a file")
     if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
-    """Write rows to a .jsonl, .jsonl.gz or .parquet file, all or nothing; return their number.
+    """Write rows to a .jsonl, .jsonl.gz or .parquet file atomically; return their number.
 
-    Equal rows make equal bytes. Raises InputError for a target that is not possible, StoreError
-    where writing fails.
+    Equal rows give equal bytes. Raises InputError for an invalid target, StoreError if writing
+    fails.
     """
     if not path.name.endswith((".jsonl", ".jsonl.gz", *PARQUET)):
         raise InputError(
-            f"{path}: cannot write this kind of file; "
-            f"its name must end with {_kinds(('.jsonl', '.jsonl.gz', *PARQUET))}"
+            f"{path}: cannot write this file type; "
+            f"the name must end with {_kinds(('.jsonl', '.jsonl.gz', *PARQUET))}"
         )
     refuse_target(path)
     with _replacing(path) as file:
@@ -113,7 +113,7 @@ def _parse_lines(file: Iterable[bytes], name: str) -> Iterator[Row | BadRow]:
         is_empty = False
         yield _parse_line(number, text)
     if is_empty:
-        raise InputError(f"{name}: there are no rows; it must hold at least one")
+        raise InputError(f"{name}: the file has no rows; it must have at least one")
 
 
 def _parse_line(number: int, line: bytes) -> Row | BadRow:
@@ -137,14 +137,14 @@ def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if file.metadata.num_rows == 0:
-                raise InputError(f"{path}: there are no rows; it must hold at least one")
+                raise InputError(f"{path}: the file has no rows; it must have at least one")
             number = 0
             for batch in file.iter_batches(batch_size=PARQUET_ROWS_PER_BATCH):
                 for fields in batch.to_pylist():
                     number += 1
                     yield Row(number, fields)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a sound Parquet file ({error}); copy it again") from error
+        raise InputError(f"{path}: not a valid Parquet file ({error}); copy it again") from error
 
 
 def _write_json_lines(file: IO[bytes] | gzip.GzipFile, rows: Iterable[Mapping[str, object]]) -> int:
@@ -171,7 +171,7 @@ def _write_parquet(file: IO[bytes], rows: Iterable[Mapping[str, object]]) -> int
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that becomes `path` when the block ends well, and vanishes when it does not."""
+    """A file that replaces `path` when the block succeeds, and is removed otherwise."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         with temporary.open("xb") as file:
@@ -181,8 +181,8 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     except OSError as error:
         raise StoreError(
-            f"{path}: writing failed ({error.strerror or error}); what was there before is "
-            "untouched. Free space or mend permissions, or write elsewhere, and repeat"
+            f"{path}: writing failed ({error.strerror or error}); an earlier file is unchanged. "
+            "Free space, fix permissions or write elsewhere, and run again"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

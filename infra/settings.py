@@ -1,4 +1,4 @@
-"""Where things are on this machine, from the environment: never in a preset, an artifact or a log.
+"""Paths, addresses and keys from the environment: never in a preset, an artifact or a log.
 
     PVAR_HOME                 downloaded and converted models, the defaults below   ./.pvar
     PVAR_STORE_URI            artifacts: a path, file://… or s3://bucket/prefix     <home>/store
@@ -11,8 +11,8 @@
                               with PVAR_SAMPLER_API_KEY and PVAR_SAMPLER_SEEDS
     PVAR_JUDGE_BASE_URL       of a judge's server (infra/judges/access.py), PVAR_JUDGE_API_KEY
 
-Without AWS keys boto3 looks where it always does (profile, container role, instance role). An
-empty variable counts as absent.
+Without AWS keys boto3 uses its usual sources (profile, container role, instance role). An empty
+variable counts as absent.
 """
 
 import tempfile
@@ -36,14 +36,14 @@ def _default_tracking_uri(values: dict[str, Any]) -> str:
 
 
 class Settings(BaseSettings):
-    """The machine's own folders and addresses."""
+    """Folders and addresses of this machine."""
 
     model_config = SettingsConfigDict(
         env_prefix="PVAR_", env_ignore_empty=True, frozen=True, populate_by_name=True
     )
 
     home: Path = Field(default_factory=lambda: Path.cwd() / ".pvar")
-    """Folder for downloaded and converted models and for what has no other place."""
+    """Folder for downloaded and converted models and other local files."""
 
     store_uri: str = Field(default_factory=_default_store_uri)
     """Root of the artifacts, for `infra.store.open_store`."""
@@ -57,19 +57,19 @@ class Settings(BaseSettings):
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder of this machine's; ConfigError unless files can be written in it."""
+    """Create a local folder; ConfigError if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ConfigError(
-            f"{folder} is no folder that can be written ({error.strerror}); set PVAR_HOME or "
-            "PVAR_MLFLOW_TRACKING_URI to a place that can be written"
+            f"{folder} is not writable ({error.strerror}); set PVAR_HOME or "
+            "PVAR_MLFLOW_TRACKING_URI to a writable location"
         ) from error
 
 
 class S3Access(BaseSettings):
-    """How S3 is reached: the standard variables, read once so that tests can give their own."""
+    """S3 settings from the standard variables, read once so that tests can pass their own."""
 
     model_config = SettingsConfigDict(
         env_prefix="AWS_", env_ignore_empty=True, frozen=True, populate_by_name=True
@@ -78,7 +78,7 @@ class S3Access(BaseSettings):
     endpoint_url: str | None = Field(
         default=None, validation_alias=AliasChoices("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     )
-    """Address of an S3-compatible server; None is what boto3 finds (a profile's, or Amazon's)."""
+    """Address of an S3-compatible server; None is boto3's default (a profile's, or Amazon's)."""
 
     region: str | None = Field(
         default=None, validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -86,7 +86,7 @@ class S3Access(BaseSettings):
     """Region of the bucket."""
 
     access_key_id: str | None = Field(default=None, repr=False)
-    """Name of the key; None leaves finding credentials to boto3."""
+    """Id of the access key; None lets boto3 find credentials."""
 
     secret_access_key: SecretStr | None = None
     """The key itself."""

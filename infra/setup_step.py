@@ -1,10 +1,10 @@
-"""One step of `make setup`: say what it is, run uv, and leave out its list of packages.
+"""One step of `make setup`: print its title, run uv, and suppress its list of packages.
 
     python3.11 infra/setup_step.py "PyTorch, 200 MB" .venv/bin/uv pip install torch==2.13.0
 
-What uv shows while it works stays: bars on a terminal, elsewhere a line for each large download.
-Only its list of what is installed now (` + numpy==2.4.6`, some 200 lines) is dropped. It runs
-before anything is installed, so it needs nothing but the standard library of a POSIX system.
+uv's progress is shown: bars on a terminal, otherwise a line per large download. Only its list of
+installed packages (` + numpy==2.4.6`, about 200 lines) is suppressed. The script runs before
+anything is installed, so it uses only the standard library of a POSIX system.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ LISTED = re.compile(rb"^ " + COLOUR + rb"[-+~]" + COLOUR + rb" [^\n]*\n", re.MUL
 
 
 def run(command: Sequence[str]) -> int:
-    """Run the command with its output, less the list, on standard error; its exit code."""
+    """Run the command, print its output without the list to standard error; its exit code."""
     is_terminal = sys.stderr.isatty()
     ours, theirs = pty.openpty() if is_terminal else os.pipe()
     if is_terminal:  # bars are as wide as the real terminal
@@ -39,9 +39,9 @@ def run(command: Sequence[str]) -> int:
 
 
 def without_list(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The parts of an output as they come, without the lines of the list.
+    """The parts of an output as they arrive, without the lines of the list.
 
-    A line that is not complete is held back only if it begins like one of the list.
+    An incomplete line is held back only if it begins like a line of the list.
     """
     held = b""
     for part in parts:

@@ -1,4 +1,4 @@
-"""Data references: what they hold today (pinning), and their rows.
+"""Data references: resolve them to a digest (pinning), and read their rows.
 
 bundled:sentiment          this project's own prompts
 /file.jsonl, ./f.parquet   JSON lines (also .gz) or Parquet
@@ -23,9 +23,9 @@ BUNDLED = {"sentiment": "data/sentiment_prompts.jsonl"}
 
 
 def refuse_missing(references: Iterable[str]) -> None:
-    """InputError for files of this machine that cannot be read: told before anything slow starts.
+    """Raise InputError for unreadable local files, before anything slow starts.
 
-    What S3 and the Hub have is asked when the run pins it.
+    Data in S3 and on the Hub is checked when the run pins it.
     """
     for reference in references:
         if not reference.startswith(("s3:", "hub:")) and not is_pinned(reference):
@@ -33,7 +33,7 @@ def refuse_missing(references: Iterable[str]) -> None:
 
 
 def pin_source(reference: str, cache: Path) -> str:
-    """Append the SHA-256 of the content; InputError for what cannot be read."""
+    """Append the SHA-256 of the content; InputError if it cannot be read."""
     is_hub = reference.startswith("hub:")
     if is_pinned(reference):
         return reference
@@ -55,7 +55,7 @@ def source_rows(reference: str, cache: Path) -> Iterator[Row | BadRow]:
 
 
 def _unchanged_rows(location: str, pinned: str, path: Path) -> Iterator[Row | BadRow]:
-    """The rows, with the content compared before the first and after the last one."""
+    """The rows; the content is verified before the first and after the last one."""
     _refuse_changed(location, pinned, path)
     yield from read_rows(path)
     _refuse_changed(location, pinned, path)
@@ -66,8 +66,8 @@ def _refuse_changed(location: str, pinned: str, path: Path) -> None:
     found = _file_digest(path)
     if found != pinned:
         raise InputError(
-            f"{location} was {pinned} when this run was pinned and is {found} now: it changed; put "
-            "the earlier file back, or run again to use today's"
+            f"{location} changed: its digest was {pinned} when this run was pinned and is {found} "
+            "now; restore the earlier file, or start a new run to use the current one"
         )
 
 
@@ -80,7 +80,7 @@ def _local_file(location: str, cache: Path) -> Path:
     scheme, separator, rest = location.partition(":")
     if scheme == "bundled" and separator:
         if rest not in BUNDLED:
-            raise InputError(f"no bundled data is called {rest!r}; there is {', '.join(BUNDLED)}")
+            raise InputError(f"unknown bundled data {rest!r}; available: {', '.join(BUNDLED)}")
         return Path(str(files("pvar") / BUNDLED[rest]))
     if scheme == "s3" and separator:
         return _download(location, cache)
@@ -114,8 +114,8 @@ def _hub_commit(reference: str) -> str:
         return str(HfApi().dataset_info(repository, timeout=10).sha)
     except Exception as error:  # the Hub client's errors have no common base
         raise InputError(
-            f"{reference}: the Hub gives no such dataset ({type(error).__name__}); check the name "
-            "and the network, or download it and give the file"
+            f"{reference}: cannot load this dataset from the Hub ({type(error).__name__}); check "
+            "the name and the network, or download it and use the local file"
         ) from error
 
 

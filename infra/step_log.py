@@ -1,8 +1,8 @@
-"""Figures of every step of a run, while it goes on: an outage of MLflow is no reason to end it.
+"""Send the metrics of every step to MLflow during a run. An outage of MLflow does not stop the run.
 
-What could not be sent is kept, and goes with a later step or at the end. While MLflow does not
-answer, which each time takes its client many seconds to find out, it is asked again only after a
-pause. What never gets there is in the stage's own artifact (`steps.parquet` of a training).
+Metrics that could not be sent are kept, and sent with a later step or at the end. During an outage,
+which MLflow's client takes many seconds to detect, there is a pause before each new attempt.
+Metrics that are never sent are still in the stage's artifact (`steps.parquet` of a training).
 """
 
 import logging
@@ -17,7 +17,7 @@ PAUSE_SECONDS = 60.0
 
 
 class StepLog:
-    """Steps of one run. Its state are those that MLflow does not have yet."""
+    """Steps of one run. Its state is the steps that MLflow does not have yet."""
 
     def __init__(
         self, tracking: Tracking, run: str, clock: Callable[[], float] = time.monotonic
@@ -29,13 +29,13 @@ class StepLog:
         self._failed_at: float | None = None
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Send a step, with those that wait; a failure is a warning, once per outage."""
+        """Send a step and all pending ones. A failure is a warning, once per outage."""
         self._waiting.append(StepFigures(step, time.time(), figures))
         if self._failed_at is None or self._clock() - self._failed_at >= PAUSE_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Send all that wait; what fails is a warning, too."""
+        """Send all pending steps. A failure is a warning."""
         from mlflow.exceptions import MlflowException
 
         try:

@@ -1,7 +1,7 @@
-"""MLflow tracking: one parent run per pipeline run, a child per stage.
+"""MLflow tracking: one parent run per pipeline run, and one child run per stage.
 
-Models and files go from here straight into the artifact store (`{store}/mlflow`), never through
-the tracking server's proxy, which fails on large ones.
+Models and files are uploaded to the artifact store (`{store}/mlflow`) directly, not through the
+tracking server's proxy, which fails on large files.
 """
 
 import logging
@@ -30,7 +30,7 @@ MAX_METRICS_PER_CALL = 1000
 
 
 class StepFigures(NamedTuple):
-    """What one step of the work came to."""
+    """The metrics of one step."""
 
     step: int
     made_at: float
@@ -63,17 +63,16 @@ def open_mlflow_client(tracking_uri: str) -> "MlflowClient":
     except MlflowException:  # it repeats the address, password and all
         scheme = tracking_uri.partition(":")[0]
         raise TrackingError(
-            f"PVAR_MLFLOW_TRACKING_URI begins with {scheme}:, which MLflow does not know; give "
+            f"PVAR_MLFLOW_TRACKING_URI begins with {scheme}:, which MLflow does not support; use "
             "http(s)://host:port of a server, or a database such as sqlite:////folder/mlflow.db or "
             "postgresql://user:password@host/name"
         ) from None
 
 
 def _credentials_apart(tracking_uri: str) -> str:
-    """A server's address without its credentials, which go where MLflow looks for them.
+    """A server's address without credentials, which are moved to MLflow's own variables.
 
-    Left in the address, MLflow repeats them in its errors and in a line that it prints after every
-    run.
+    MLflow prints the address in its errors and after every run, so it must not contain them.
     """
     address = urlsplit(tracking_uri)
     if address.scheme not in ("http", "https") or "@" not in address.netloc:
@@ -94,7 +93,7 @@ class Tracking:
 
     @property
     def client(self) -> "MlflowClient":
-        """The client, with the experiment made; TrackingError if it cannot be reached."""
+        """The client, after creating the experiment; TrackingError if it cannot be reached."""
         if self._client is None:
             client = open_mlflow_client(self.tracking_uri)
             self._experiment = _experiment(client, self._artifact_location, self.tracking_uri)
@@ -103,7 +102,7 @@ class Tracking:
 
     @property
     def public_uri(self) -> str:
-        """The address without credentials, for people."""
+        """The address without credentials, for display."""
         return _without_credentials(self.tracking_uri)
 
     @property
@@ -114,7 +113,7 @@ class Tracking:
         return self._experiment
 
     def start_run(self, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
-        """Begin a run and return its id."""
+        """Start a run and return its id."""
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
         all_tags = dict(tags)
@@ -124,7 +123,7 @@ class Tracking:
         return str(run.info.run_id)
 
     def log_parameters(self, run: str, parameters: Mapping[str, object]) -> None:
-        """Log flat parameters; a long value is cut (the artifact's recipe has the whole one)."""
+        """Log flat parameters. Long values are truncated (the artifact's recipe has them whole)."""
         from mlflow.entities import Param
 
         entries = [
@@ -135,7 +134,7 @@ class Tracking:
             self.client.log_batch(run, params=batch)
 
     def log_summary(self, run: str, summary: Summary) -> None:
-        """Log the numbers as metrics and the texts as tags; a missing figure is not logged."""
+        """Log numbers as metrics and strings as tags. Missing values are not logged."""
         import time
 
         from mlflow.entities import Metric, RunTag
@@ -152,7 +151,7 @@ class Tracking:
         )
 
     def log_steps(self, run: str, steps: Sequence[StepFigures]) -> None:
-        """Log the figures of steps; those that are there already are not logged twice."""
+        """Log the metrics of steps. Steps that are already logged are skipped."""
         from mlflow.entities import Metric
 
         metrics = [
@@ -191,7 +190,7 @@ class Tracking:
             self.client.log_inputs(run, datasets)
 
     def log_file(self, run: str, path: Path) -> None:
-        """Keep a file as an artifact of the run."""
+        """Save a file as an artifact of the run."""
         self.client.log_artifact(run, str(path))
 
     def end_run(self, run: str, *, failed: bool, waiting: str | None = None) -> None:
@@ -207,7 +206,7 @@ class Tracking:
         self.client.update_run(run, status="RUNNING")
 
     def end_failed_run(self, run: str) -> None:
-        """Close a run that failed, if MLflow answers; why it failed is what is to be raised."""
+        """Close a failed run, if MLflow answers. Never raises, so that the cause is raised."""
         try:
             self.end_run(run, failed=True)
         except Exception as error:  # noqa: BLE001  whatever it is, it comes second
@@ -233,12 +232,12 @@ def _experiment(client: "MlflowClient", artifact_location: str, tracking_uri: st
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the statement or the page that MLflow adds."""
+    """The message of an error, without the SQL statement or HTML page that MLflow adds."""
     return textwrap.shorten(str(error).partition("\n")[0], MAX_CAUSE_CHARACTERS, placeholder=" …")
 
 
 def raise_unreachable(tracking_uri: str, error: Exception) -> NoReturn:
-    """Say which MLflow does not answer, without credentials."""
+    """Raise TrackingError with MLflow's address, without credentials."""
     cause = first_line(error).replace(tracking_uri, "…")
     raise TrackingError(
         f"MLflow at {_without_credentials(tracking_uri)} cannot be used: {cause}; check "

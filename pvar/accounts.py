@@ -1,7 +1,7 @@
 """Row accounting: rows in = rows out + rejected, by reason, at every stage.
 
-Accounts of shards, files or runs add up, so a stage sums what its parts report and the invariant
-still holds for the whole: what is missing at the end has a reason somewhere.
+Accounts can be added: a stage sums the accounts of its shards, files or runs, and the invariant
+holds for the sum. Every row that is missing at the end has a recorded reason.
 """
 
 from collections import Counter
@@ -13,16 +13,16 @@ Reason = Annotated[str, Field(min_length=1)]
 
 
 class Accounts(BaseModel):
-    """What became of the rows of a stage or of a part of it."""
+    """Row counts of a stage or of a part of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows_in: NonNegativeInt = 0
-    """Rows that came in."""
+    """Input rows."""
     rows_out: NonNegativeInt = 0
-    """Rows that went on."""
+    """Output rows."""
     rejected: dict[Reason, PositiveInt] = Field(default_factory=dict)
-    """Rows that were turned away, by the name of the rule; a rule that met no row is absent."""
+    """Rejected rows, by the name of the rule. Rules that rejected no row are absent."""
 
     @model_validator(mode="after")
     def _rows_add_up(self) -> Self:
@@ -35,7 +35,7 @@ class Accounts(BaseModel):
         return self
 
     def __add__(self, other: "Accounts") -> "Accounts":
-        """The accounts of both parts together."""
+        """The sum of both accounts."""
         return Accounts(
             rows_in=self.rows_in + other.rows_in,
             rows_out=self.rows_out + other.rows_out,

@@ -1,8 +1,8 @@
-"""Adaptive sampling: which prompts deserve another response, to find the top by PVar early.
+"""Adaptive sampling: which prompts get another response, to find the top by PVar early.
 
-Sampling K responses for every prompt spends most of the cost on prompts that a few responses show
-to be dull. Instead every prompt gets two, and then, round by round, the most promising prompts get
-one more: those with the highest optimistic PVar (upper confidence bound, Lai & Robbins 1985)
+Sampling K responses for every prompt spends most of the cost on prompts whose first responses
+already show a low PVar. Instead every prompt gets two responses. In each round the prompts with the
+highest upper confidence bound of PVar (Lai & Robbins 1985) get one more:
 
     index = PVar_n + c · √(1/n − 1/K)
 
@@ -42,8 +42,8 @@ def choose_prompts(
     pvar: (P,) PVar by the responses so far, of one reward model or combined over several by any
         rule (all have a kernel 0 ≤ h ≤ ¼); NaN where fewer than two are scored.
     num_scored: (P,) responses that `pvar` was measured on.
-    num_sampled: (P,) responses sampled so far, those without a reward included: a prompt whose
-        responses cannot be scored is given up at `max_responses` like any other.
+    num_sampled: (P,) responses sampled so far, including those without a reward: a prompt whose
+        responses cannot be scored gets at most `max_responses` too.
     max_responses: K. num_new: responses to spend in this round.
 
     Returns (P,) booleans, `num_new` of them True or fewer if fewer prompts are below K. Prompts
@@ -52,11 +52,14 @@ def choose_prompts(
     """
     if max_responses < 2 or num_new < 1:
         raise ConfigError(
-            f"max_responses={max_responses}, num_new={num_new}; expected at least 2 and 1"
+            f"max_responses is {max_responses} and num_new is {num_new}; expected at least 2 and 1"
         )
     for name, counts in (("num_scored", num_scored), ("num_sampled", num_sampled)):
         if counts.shape != pvar.shape:
-            raise InputError(f"{name} is {counts.shape} for {len(pvar)} prompts")
+            raise InputError(
+                f"{name} has shape {counts.shape}, but pvar has {pvar.shape}; give one count per "
+                "prompt"
+            )
     known = np.clip(num_scored, 1, max_responses)
     index = pvar + EXPLORATION * np.sqrt(1 / known - 1 / max_responses)
     index[np.isnan(pvar)] = 2 * MAX_PVAR

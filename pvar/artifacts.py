@@ -1,15 +1,15 @@
-"""The artifact contract: what is hashed, what is promised, and when an artifact is complete.
+"""The artifact contract: what is hashed, what is guaranteed, and when an artifact is complete.
 
-    {stage}/{digest}/recipe.json             first: exactly what was hashed, and the shard plan
-    {stage}/{digest}/shards/00003-{sha}/…    the files of a shard, under a name of their content
+    {stage}/{digest}/recipe.json             written first: the hashed settings, the shard plan
+    {stage}/{digest}/shards/00003-{sha}/…    the files of a shard, in a folder named by content
     {stage}/{digest}/shards/00003.json       the shard's record, put once: the first writer wins
-    {stage}/{digest}/manifest.json           last: complete means that it is there
+    {stage}/{digest}/manifest.json           written last: it marks the artifact as complete
     {stage}/{digest}/waiting.json            until then, if the stage waits: for what, since when
 
-Files are named by their content and records are put only if absent, so a worker that was thought
-dead and comes back can neither replace nor mix what others completed; leases only save work.
-A manifest holds no clock, host or duration: a deterministic stage that was killed and run again
-gives the same bytes as one that was not.
+Folders are named by content and records are put only if absent. So a worker that was presumed dead
+and returns cannot replace or mix what others completed. Leases only avoid duplicate work.
+A manifest holds no clock, host or duration: a deterministic stage that was killed and rerun gives
+the same bytes as an uninterrupted one.
 """
 
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ from pvar.number_format import NumberFormat
 from pvar.references import Reference, find_references, without_locations
 
 Summary = dict[str, float | int | str | bool | None]
-"""A stage's figures, for MLflow and the report. A figure that could not be had is None."""
+"""A stage's metrics, for MLflow and the report. None is a missing metric."""
 
 
 class _Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def to_json(self) -> bytes:
-        """The bytes that are stored: indented, in field order, the same everywhere."""
+        """The stored bytes: indented, in field order, the same on every machine."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
@@ -43,12 +43,12 @@ class ShardSpec(_Contract):
 
     @property
     def name(self) -> str:
-        """Five digits, so that names sort like numbers."""
+        """The index in five digits, so that names sort like numbers."""
         return f"{self.index:05d}"
 
 
 class Recipe(_Contract):
-    """What an artifact is made of. Its first four fields are the artifact's identity."""
+    """The description of an artifact. The first four fields are the artifact's identity."""
 
     stage: str
     version: int = Field(ge=1)
@@ -57,20 +57,20 @@ class Recipe(_Contract):
     inputs: dict[str, str]
     """Input name → digest of that artifact."""
     config: dict[str, JsonValue] = Field(default_factory=dict)
-    """All settings, for people."""
+    """All settings, for reading."""
     references: tuple[Reference, ...] = ()
-    """What the settings name outside, by its digest."""
+    """References of the settings to models and data, by digest."""
     shards: tuple[ShardSpec, ...] = ()
-    """The plan of the run that began the artifact; later runs keep to it."""
+    """The shard plan of the run that began the artifact. Later runs use the same plan."""
     made_from: dict[str, str] = Field(default_factory=dict)
     """Input name → SHA-256 of that artifact's manifest, when the work began."""
     number_format: NumberFormat | None = None
-    """What models compute in, as whoever began the artifact resolved it; later work follows it.
-    None where no model computes here."""
+    """Number format of the stage's models, as resolved by the run that began the artifact. Later
+    runs use the same format. None if the stage runs no model."""
 
     @property
     def digest(self) -> str:
-        """Identity of the artifact: stage, version, identity settings and inputs; not the plan."""
+        """Digest of stage, version, identity settings and inputs. The shard plan is not hashed."""
         identity = {"stage", "version", "identity", "inputs"}
         return digest(self.model_dump(mode="json", include=identity))
 
@@ -78,7 +78,7 @@ class Recipe(_Contract):
     def of(
         cls, stage: str, version: int, settings: BaseModel, inputs: Mapping[str, str]
     ) -> "Recipe":
-        """The recipe of a stage with pinned settings, before the work is cut into shards."""
+        """The recipe of a stage with pinned settings, without a shard plan."""
         by_digest = without_locations(settings)
         return cls(
             stage=stage,
@@ -143,9 +143,9 @@ class WaitingRecord(_Contract):
 
 
 def plan_shards(num_rows: int, rows_per_shard: int) -> tuple[ShardSpec, ...]:
-    """Cut `num_rows` into shards; the last one holds the rest, nothing is dropped.
+    """Split `num_rows` into shards. The last shard holds the remainder.
 
-    No rows still make one empty shard, so that every artifact has a table with its columns.
+    Zero rows make one empty shard, so that every artifact has a table with its columns.
     """
     starts = range(0, max(num_rows, 1), rows_per_shard)
     return tuple(

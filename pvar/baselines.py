@@ -1,14 +1,14 @@
 """The baseline of each identity setting: the default that it had when it was introduced.
 
-`pvar/identity.py` leaves out of the digests what equals its baseline. Rules, which the tests hold:
+`pvar/identity.py` does not hash settings that equal their baseline. Rules, checked by the tests:
 
-- A new field with a default gets a row here, of that default. No digest changes.
-- A row is never changed or removed, also when the default of the field is changed later: artifacts
-  that were made before keep their digests, and what relied on the old default gets another one.
-- A field without a default has no row: it is always hashed. So a stage's settings that gain a field
-  give it a default and a row, also where the configuration has a default already.
+- A new field with a default gets a row here with that default. No digest changes.
+- A row is never changed or removed, even if the default of the field changes later. Existing
+  artifacts keep their digests, and configurations that relied on the old default get a new one.
+- A field without a default has no row and is always hashed. So a new field of a stage's settings
+  needs a default and a row, even if the configuration already has a default.
 
-Values are as they are hashed: of a nested model, what differs from its own baselines.
+Values are as they are hashed: for a nested model, the fields that differ from its own baselines.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
-"""From a conversation to token ids: the one place where chat templates are rendered.
+"""Convert a conversation to token ids: the only module that renders chat templates.
 
-Sampling, scoring and training all tokenise here, so a model sees the same ids everywhere: its own
-chat template, applied once, straight to ids. Rendering to text and tokenising again would add a
-second beginning-of-sequence token; templates that already write one twice are refused.
-Templates that ask for today's date (Llama 3's) are given a fixed one: ids do not change overnight.
+Sampling, scoring and training all tokenise here, so a model gets the same ids everywhere: its own
+chat template, applied once, directly to ids. Rendering to text and tokenising again would add a
+second beginning-of-sequence token; templates that already write two are rejected.
+Templates that ask for today's date (Llama 3's) get a fixed date, so that ids do not change daily.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from pvar.errors import ModelError
 from pvar.records import Message
 
 TEMPLATE_DATE = date(2024, 7, 26)
-"""What templates are told is today: the date that Llama 3's own falls back to."""
+"""Date passed to templates as today: the fallback date of Llama 3's own template."""
 
 PROBE = "probe"
-"""An answer whose place in a rendered conversation shows how the template ends one."""
+"""A test answer, whose position in the rendered conversation shows how the template ends it."""
 
 
 class ChatTokenizer(Protocol):
-    """What is used of a Hugging Face tokenizer."""
+    """The part of a Hugging Face tokenizer that is used here."""
 
     bos_token_id: int | None
     eos_token_id: int | None
@@ -29,7 +29,7 @@ class ChatTokenizer(Protocol):
 
     @property
     def added_tokens_decoder(self) -> Any:
-        """Added tokens by id; `special` is true of those that are no text."""
+        """Added tokens by id; `special` marks control tokens."""
         ...
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
@@ -42,7 +42,7 @@ class ChatTokenizer(Protocol):
 
 
 def prompt_token_ids(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
-    """Ids of a conversation up to where the assistant's answer begins."""
+    """Ids of a conversation up to the start of the assistant's answer."""
     return _token_ids(tokenizer, messages, add_generation_prompt=True)
 
 
@@ -55,10 +55,10 @@ def conversation_token_ids(
 
 
 def answer_token_ids(tokenizer: ChatTokenizer, response: str, end: Sequence[int]) -> list[int]:
-    """Ids of an answer as the model writes it behind `prompt_token_ids`, and how it ends.
+    """Ids of an answer as the model generates it after `prompt_token_ids`, including its end.
 
-    `end` is what `end_token_ids` gives, or empty for an answer that was cut off when it was
-    sampled: such an answer has no end to learn. An answer that brings its own end gets no second.
+    `end` is the result of `end_token_ids`, or empty for a truncated answer, which has no end to
+    learn. An answer that already contains its end does not get a second one.
     """
     ids = tokenizer.encode(response, add_special_tokens=False)
     while end and ids[-len(end) :] == list(end):
@@ -67,11 +67,11 @@ def answer_token_ids(tokenizer: ChatTokenizer, response: str, end: Sequence[int]
 
 
 def end_token_ids(tokenizer: ChatTokenizer) -> list[int]:
-    """How an answer ends: what the template writes after it, up to the token that ends a turn.
+    """The end of an answer: what the template writes after it, up to the end-of-turn token.
 
-    What follows that token (a newline, in most templates) is never generated, so it is left out.
-    A template that writes no such token is completed by the end-of-sequence token. Raises
-    ModelError where there is neither.
+    Text after that token (a newline, in most templates) is never generated, so it is left out.
+    If the template writes no such token, the end-of-sequence token is used. Raises ModelError if
+    there is neither.
     """
     conversation = [Message("user", "?"), Message("assistant", PROBE)]
     text: str = _render(tokenizer, conversation, add_generation_prompt=False, tokenize=False)
@@ -82,8 +82,8 @@ def end_token_ids(tokenizer: ChatTokenizer) -> list[int]:
         return tail[: ends[0] + 1]
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            "neither the chat template nor the tokenizer has a token that ends an answer; set "
-            "eos_token in tokenizer_config.json"
+            "neither the chat template nor the tokenizer has an end-of-turn or end-of-sequence "
+            "token; set eos_token in tokenizer_config.json"
         )
     return [*tail, tokenizer.eos_token_id]
 

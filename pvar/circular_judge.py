@@ -1,7 +1,7 @@
-"""A judge that is also a reward model by which the training data was selected.
+"""A circular judge: a judge that is also a reward model of the selection.
 
-Its win rate measures how well the policy was fitted to that model. It is refused unless the user
-allows it, and then the report says so.
+Its win rate measures how well the policy was fitted to that model. It is rejected unless
+evaluate.allow_circular_judge is true; the report then says so.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,11 @@ from pvar.reward_config import RewardModelConfig
 def refuse_circular_judge(
     judge: JudgeConfig, reward_models: Sequence[RewardModelConfig], *, allowed: bool
 ) -> str | None:
-    """Refuse a judge that is a reward model of the selection; None where it is none.
+    """Reject a judge that is also a reward model of the selection; None if it is not.
 
-    The same are: models of the same digests or names, and without a model the same kind. Raises
-    ConfigError, or with `allowed` returns the sentence for the report.
+    Judge and reward model are the same if their models have the same digests or names or, without
+    a model, if they are of the same kind. Raises ConfigError, or with `allowed` returns the
+    sentence for the report.
     """
     decides = _names(judge.reward_model if judge.kind == "reward_model" else judge)
     shared = sorted(name for model in reward_models for name in decides & _names(model))
@@ -28,8 +29,8 @@ def refuse_circular_judge(
         return None
     if not allowed:
         raise ConfigError(
-            f"the judge is also a reward model of the selection ({shared[0]}): its verdict would "
-            "be circular; choose another judge, or set evaluate.allow_circular_judge=true"
+            f"evaluate.judge is also in score.reward_models ({shared[0]}), so its verdict would be "
+            "circular; use another judge, or set evaluate.allow_circular_judge=true"
         )
     return (
         f"The judge ({shared[0]}) is also a reward model of the selection. "

@@ -96,7 +96,7 @@ def disagreement(
     """
     problem = _problem(rewards, scales, mask)
     if len(problem.scales) < 2:
-        raise ConfigError("disagreement needs at least two reward models; there is 1")
+        raise ConfigError("disagreement needs at least two reward models, but there is 1; add one")
     return _over_models(problem).disagreement
 
 
@@ -114,7 +114,9 @@ def _problem(
 ) -> _Problem:
     array = as_rewards(rewards, ndim=3)
     if len(scales) != len(array) or not scales:
-        raise ConfigError(f"{len(scales)} scales for {len(array)} reward models; give one for each")
+        raise ConfigError(
+            f"{len(scales)} scales for {len(array)} reward models; give one per model"
+        )
     common: Bools = np.logical_and.reduce(np.isfinite(array))
     allowed = as_mask(mask, array.shape[1:])
     if allowed is not None:

@@ -238,8 +238,8 @@ class PromoteConfig(ConfigModel):
     of the change must be at least minus this value. `null` means 0.2 if the source has rows with
     `answer`, and no check otherwise. A number fails the gate if the source has no such rows."""
     mode: Literal["automatic", "approval", "never"] = "automatic"
-    method: TrainingMethod = "dpo"
-    person's decision; `never` registers the model and leaves the alias."""
+    """What follows a passed gate: `automatic` moves the alias, `approval` makes the run wait for a
+    person's decision, `never` registers the model and leaves the alias."""
 
 
 class RuntimeConfig(ConfigModel):

@@ -1,4 +1,4 @@
-"""How PVar goes together with other measures of prompts: reward gap, length, disagreement, …
+"""Correlation of PVar with other measures of prompts: reward gap, length, disagreement, …
 
 Pearson's r sees linear relations and suffers from outliers; Spearman's ρ is Pearson's r of the
 ranks (ties share their mean rank) and is what a selection by rank cares about. Its interval is
@@ -66,7 +66,7 @@ def _checked(measures: Mapping[str, npt.ArrayLike]) -> list[Matrix]:
         raise InputError(f"{len(columns)} measures; a correlation needs at least two")
     shapes = {name: column.shape for name, column in zip(measures, columns, strict=True)}
     if len(set(shapes.values())) > 1 or columns[0].ndim != 1:
-        raise InputError(f"measures are not one value for each of the same prompts: {shapes}")
+        raise InputError(f"measures have different shapes: {shapes}; give one value per prompt")
     return columns
 
 

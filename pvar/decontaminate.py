@@ -1,9 +1,9 @@
-"""Decontamination: training prompts that share an n-gram of words with an evaluation prompt go.
+"""Decontamination: drop training prompts that share an n-gram of words with an evaluation prompt.
 
-The rule of GPT-3 (arXiv 2005.14165, appendix C) with n = 13 words; words are compared without case
-and punctuation, and each Chinese, Japanese or Korean character counts as a word. An evaluation
-prompt shorter than n words contaminates only the prompt that equals it: "Tell me a joke" is part
-of too many others. Not found: paraphrases and translations.
+This is the rule of GPT-3 (arXiv 2005.14165, appendix C) with n = 13 words. Words are compared
+without case and punctuation; each Chinese, Japanese or Korean character counts as a word. An
+evaluation prompt shorter than n words matches only an equal prompt, because "Tell me a joke" is
+part of too many others. Paraphrases and translations are not found.
 """
 
 import re
@@ -21,15 +21,15 @@ Words = tuple[str, ...]
 
 
 class EvaluationPrompt(NamedTuple):
-    """A prompt that training must not see."""
+    """An evaluation prompt, which must not be trained on."""
 
     name: str
-    """Benchmark and number, for the report."""
+    """Benchmark name and row number, for the report."""
     text: str
 
 
 class Contaminated(NamedTuple):
-    """A training prompt that was removed, and for which evaluation prompt."""
+    """A removed training prompt, and the evaluation prompt that it matches."""
 
     prompt_id: str
     evaluation_prompt: str
@@ -39,7 +39,7 @@ class Contaminated(NamedTuple):
 
 
 class Decontamination(NamedTuple):
-    """What stayed, in the order it came, and what went and why."""
+    """The kept prompts in input order, and the removed ones with their reasons."""
 
     prompts: list[Prompt]
     removed: list[Contaminated]
@@ -51,7 +51,7 @@ def decontaminate(
 ) -> Decontamination:
     """Remove the prompts whose user messages overlap with an evaluation prompt.
 
-    A long answer in the history of a conversation is not looked at.
+    Assistant messages in the history of a conversation are ignored.
     """
     index = _index(evaluation, ngram_words)
     kept, removed = [], []
@@ -87,7 +87,7 @@ def _overlap(prompt: Prompt, index: dict[Words, str], size: int) -> Contaminated
 
 
 def _grams(words: Words, size: int) -> Iterable[Words]:
-    """All runs of `size` words, or the text itself where it is shorter (if it has words)."""
+    """All n-grams of `size` words, or the whole text if it is shorter (and has words)."""
     if not words:
         return ()
     starts = range(max(len(words) - size, 0) + 1)

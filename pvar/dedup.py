@@ -1,12 +1,12 @@
 """Deduplication of prompts: exact after normalisation, and near-duplicates by MinHash.
 
-Two prompts are the same when their messages agree after `normalise`, and nearly the same when the
-Jaccard similarity of their sets of character 5-grams is at least a threshold. MinHash with
-locality-sensitive hashing (datasketch; Broder 1997) proposes the near ones; the similarity that
-decides is computed exactly, so a removal is never a hash's mistake (a miss can be).
+Two prompts are exact duplicates if their messages are equal after `normalise`, and near-duplicates
+if the Jaccard similarity of their sets of character 5-grams is at least a threshold. MinHash with
+locality-sensitive hashing (datasketch; Broder 1997) proposes candidates, and their similarity is
+then computed exactly. So hashing can miss a near-duplicate, but never removes another prompt.
 
-Of several duplicates one stays whatever the order of the rows: an evaluation prompt before a
-training prompt, then the smallest prompt id. Meaning is not compared: paraphrases stay.
+One of several duplicates is kept, independent of the row order: evaluation prompts before training
+prompts, then the smallest prompt id. Paraphrases are not detected.
 """
 
 import re
@@ -25,7 +25,7 @@ _WHITE_SPACE = re.compile(r"\s+")
 
 
 class Duplicate(NamedTuple):
-    """A prompt that was removed, and for which one."""
+    """A removed prompt, and the kept prompt that it duplicates."""
 
     prompt_id: str
     kept_prompt_id: str
@@ -35,7 +35,7 @@ class Duplicate(NamedTuple):
 
 
 class Deduplication(NamedTuple):
-    """What stayed, in the order it came, and what went and why."""
+    """The kept prompts in input order, and the removed ones."""
 
     prompts: list[Prompt]
     removed: list[Duplicate]
@@ -59,7 +59,7 @@ def deduplicate(prompts: Sequence[Prompt], *, min_similarity: float | None = 0.8
 
 
 def normalise(text: str) -> str:
-    """Unicode NFKC, case folded, runs of white space made one space, none at the ends."""
+    """Unicode NFKC, case folding, runs of white space replaced by one space, ends stripped."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return _WHITE_SPACE.sub(" ", folded).strip()
 
@@ -122,7 +122,7 @@ def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
 
 
 def _ngrams(prompt: Prompt) -> frozenset[str]:
-    """Character n-grams of the conversation; a system message shared by many is no similarity."""
+    """Character n-grams of the conversation, without the system message, which many share."""
     text = normalise("\n".join(each.content for each in prompt.messages if each.role != "system"))
     last = max(len(text) - NGRAM_CHARACTERS, 0)
     return frozenset(text[start : start + NGRAM_CHARACTERS] for start in range(last + 1))
@@ -137,7 +137,7 @@ def _normalised(prompt: Prompt) -> tuple[Message, ...]:
 
 
 def _precedence(prompt: Prompt) -> tuple[bool, str, str, str, str]:
-    """Sorts the one that stays first."""
+    """Sort key: the prompt to keep comes first."""
     return (
         prompt.split != "eval",
         prompt.prompt_id,

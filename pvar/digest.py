@@ -1,8 +1,7 @@
 """Stable hashes of values and texts: the identity of artifacts, prompts and responses.
 
-A digest must be the same on every machine and in every Python process, so only values with one
-obvious JSON form are accepted; anything else (a path, a set, a NaN) is refused instead of being
-hashed by its `repr`.
+A digest must be the same on every machine and in every Python process. So only values with one
+canonical JSON form are accepted; anything else (a path, a set, a NaN) raises TypeError.
 """
 
 import hashlib
@@ -42,14 +41,14 @@ def _refuse_unstable(value: Json, where: str) -> None:
             return
         case float():
             if not math.isfinite(value):
-                raise TypeError(f"{where} is {value}: not finite, so it has no stable hash")
+                raise TypeError(f"{where} is {value}; it must be finite to have a stable hash")
         case Mapping():
             for key, item in value.items():
                 if not isinstance(key, str):
-                    raise TypeError(f"{where} has the key {key!r}: only strings hash stably")
+                    raise TypeError(f"{where} has the key {key!r}; only strings hash stably")
                 _refuse_unstable(item, f"{where}.{key}")
         case list() | tuple():
             for position, item in enumerate(value):
                 _refuse_unstable(item, f"{where}[{position}]")
         case _:
-            raise TypeError(f"{where} is a {type(value).__name__}: it has no stable hash")
+            raise TypeError(f"{where} is a {type(value).__name__}, which has no stable hash")

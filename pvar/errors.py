@@ -1,37 +1,37 @@
-"""Every error this project raises on purpose, in one tree.
+"""The tree of all errors that this project raises on purpose.
 
     PvarError                    the message is for the user: what, the values, what to do
-    ├── ConfigError              a configuration that cannot run (unknown key, range, combination)
-    ├── InputError               a file or row that is not what the command takes
-    ├── ModelError               a model that cannot be found, loaded or trusted
+    ├── ConfigError              an invalid configuration (unknown key, range, combination)
+    ├── InputError               an invalid input file or row
+    ├── ModelError               a model cannot be found, loaded or trusted
     ├── StoreError               the artifact store cannot be reached, read or written
-    │   └── NotFoundError        no object under that key
-    ├── ArtifactError            an artifact is not what its manifest says
+    │   └── NotFoundError        no object with this key
+    ├── ArtifactError            an artifact does not match its manifest
     │   ├── IncompleteError      shards or the manifest are missing: run the stage
     │   └── DamagedError         size or sha256 differ from the manifest
-    ├── LeaseError               somebody else holds the work, or took it over
+    ├── LeaseError               another process holds the lease, or took it over
     ├── ScoringError             a reward model cannot give trustworthy scores
-    ├── JudgeError               a judge cannot be asked, or its answers cannot be read
-    │   └── BudgetError          the budget in calls or money is spent; what is done is kept
-    ├── TrackingError            MLflow cannot be reached or refuses
-    ├── PromotionError           a promotion cannot be carried out (lost race, no such version)
+    ├── JudgeError               a judge cannot be called, or its replies cannot be parsed
+    │   └── BudgetError          the budget in calls or money is spent; finished work is kept
+    ├── TrackingError            MLflow cannot be reached or rejects a request
+    ├── PromotionError           a promotion is not possible (lost race, no such version)
     └── StageError               a stage failed; the cause is chained
 
-A `PvarError` reaches the terminal as one message without a traceback; anything else is a defect
-of ours and keeps its traceback.
+The terminal shows a `PvarError` as one message without a traceback. Any other exception is a bug
+in pvar and keeps its traceback.
 """
 
 
 class PvarError(Exception):
-    """Base of all errors that the user can do something about."""
+    """Base of all errors that the user can fix."""
 
 
 class ConfigError(PvarError):
-    """The configuration cannot run."""
+    """The configuration is invalid."""
 
 
 class InputError(PvarError):
-    """A file or a row is not what the command takes."""
+    """An input file or row is invalid."""
 
 
 class ModelError(PvarError):
@@ -43,11 +43,11 @@ class StoreError(PvarError):
 
 
 class NotFoundError(StoreError):
-    """The store has no object under that key."""
+    """The store has no object with this key."""
 
 
 class ArtifactError(PvarError):
-    """An artifact is not what its manifest says."""
+    """An artifact does not match its manifest."""
 
 
 class IncompleteError(ArtifactError):
@@ -59,7 +59,7 @@ class DamagedError(ArtifactError):
 
 
 class LeaseError(PvarError):
-    """Somebody else holds the work, or took it over."""
+    """Another process holds the lease, or took it over."""
 
 
 class ScoringError(PvarError):
@@ -67,19 +67,19 @@ class ScoringError(PvarError):
 
 
 class JudgeError(PvarError):
-    """A judge cannot be asked, or its answers cannot be read."""
+    """A judge cannot be called, or its replies cannot be parsed."""
 
 
 class BudgetError(JudgeError):
-    """The budget in calls or money is spent; what is done is kept."""
+    """The budget in calls or money is spent; finished work is kept."""
 
 
 class TrackingError(PvarError):
-    """MLflow cannot be reached or refuses."""
+    """MLflow cannot be reached or rejects a request."""
 
 
 class PromotionError(PvarError):
-    """A promotion cannot be carried out."""
+    """A promotion is not possible."""
 
 
 class StageError(PvarError):

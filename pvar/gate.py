@@ -1,14 +1,15 @@
-"""The gate: may the trained model become the champion? A pure function with its reasons.
+"""The promotion gate: decides whether the trained model becomes the champion, and why.
 
-It looks at the lower end of the paired win rate's interval, not at the win rate: a tie, a lucky
-draw or a handful of prompts do not promote. Missing figures fail their check.
+The gate uses the lower bound of the paired win rate's interval instead of the win rate itself: a
+tie, a lucky draw or a handful of prompts do not promote a model. Missing metrics fail their check.
 
-Ability must be shown not to have fallen by more than a bound (a test of non-inferiority): the lower
-end of the interval of its change must be at least −`max_ability_loss`. That a loss was not proved
-would not do, for a few questions never prove one. So a handful cannot pass: even where both models
-answer every one of n questions alike, the 95 % interval reaches down to −(1 − 0.025^(1/n)), which
-is 52 % for 5 questions, 20 % for 17 and 10 % for 36. Where a tenth of the answers turns right and a
-tenth wrong (a spread of 0.45), about 20 questions can show a loss within 20 %, and 80 within 10 %.
+The ability check is a test of non-inferiority: the lower bound of the change must be at least
+−`max_ability_loss`. Not finding a significant loss is not enough, because a few questions never
+show one. So a handful of questions cannot pass: even if both models answer every one of n questions
+alike, the 95 % interval reaches down to −(1 − 0.025^(1/n)), which is 52 % for 5 questions, 20 % for
+17 and 10 % for 36. So the default bound needs at least 17. If a tenth of the answers becomes
+correct and a tenth incorrect (a spread of 0.45), a bound of 20 % needs about 20 questions, and a
+bound of 10 % about 80.
 """
 
 import math
@@ -20,17 +21,17 @@ ABILITY_NOT_MEASURED = "ability not measured: no rows with an answer"
 
 
 class GateFigures(NamedTuple):
-    """What is known of the challenger, against its opponent on the same prompts."""
+    """Metrics of the challenger, compared with its opponent on the same prompts."""
 
     win_rate_lower: float
-    """Lower end of the paired win rate's interval, in [0, 1]; NaN where nothing was judged."""
+    """Lower bound of the paired win rate, in [0, 1]; NaN if nothing was judged."""
     coverage: float
-    """Share of the evaluation prompts with a verdict."""
+    """Fraction of the evaluation prompts with a verdict."""
     ended_share: float
-    """Share of the challenger's answers that ended by themselves."""
+    """Fraction of the challenger's answers that finished (were not truncated)."""
     ability_change_lower: float | None
-    """Lower end of the interval of the change of ability, in [−1, 1]; NaN where no question was
-    answered, None where the source has no questions."""
+    """Lower bound of the change of ability, in [−1, 1]; NaN if no question was answered, None if
+    the source has no questions."""
 
 
 class Check(NamedTuple):
@@ -43,7 +44,7 @@ class Check(NamedTuple):
 
 
 class GateDecision(NamedTuple):
-    """Pass or fail, and why."""
+    """The outcome of the gate, and its reasons."""
 
     passed: bool
     checks: tuple[Check, ...]
@@ -54,7 +55,7 @@ class GateDecision(NamedTuple):
 def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
     """Apply every check; all must pass. The win rate must be above its bound, not at it.
 
-    Ability is not checked where the source has no questions, unless the gate names a bound for it.
+    Without ability questions, ability is checked (and fails) only if max_ability_loss is set.
     """
     checks = [
         Check(

@@ -1,6 +1,6 @@
-"""The paper's theorem at the start of training: PVar bounds the gradient that a prompt can give.
+"""The paper's theorem at the start of training: PVar bounds the gradient of a prompt.
 
-While the policy is its reference, the DPO gradient of a pair whose label is drawn with probability
+While the policy equals its reference, the DPO gradient of a pair whose label has probability
 p = σ((r_i − r_j)/τ) is, in expectation, −β (p − ½) g with g = ∇log π(y_i|x) − ∇log π(y_j|x). Over
 the ordered pairs of a prompt's responses, by the Cauchy–Schwarz inequality,
 
@@ -30,7 +30,9 @@ def pair_weights(rewards: npt.ArrayLike, *, scale: float = 1.0) -> Floats:
     """
     values = np.asarray(rewards, np.float64)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise InputError(f"rewards have shape {values.shape}; expected two or more finite ones")
+        raise InputError(
+            f"rewards have shape {values.shape}; expected one axis of two or more finite rewards"
+        )
     num = len(values)
     # σ(Δ) − ½ = tanh(Δ/2)/2, which is 0 for a response and itself
     centred = np.tanh((values[:, None] - values) / (2 * scale)) / 2

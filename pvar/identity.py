@@ -1,12 +1,12 @@
-"""What of a configuration is hashed: the settings that differ from their recorded baseline.
+"""The hashed part of a configuration: the settings that differ from their recorded baseline.
 
 A baseline is the default that a field had when it was introduced (`pvar/baselines.py`). So a new
-option changes no digest, and a default that is changed later changes the digests of those who
-relied on it and of nobody else. Of a pinned reference only the digest is identity, and a field that
-is excluded from serialisation is none.
+option changes no digest, and a changed default changes only the digests of configurations that
+relied on it. For a pinned reference only the digest is hashed. Fields that are excluded from
+serialisation are not hashed.
 
-Different settings have different identities: what is left out has one known value, a model's type
-follows from its tag (a field with one possible value, such as `kind`), and tags are never left out.
+Different settings have different identities: an omitted field has one known value, a model's type
+follows from its tag (a field with one possible value, such as `kind`), and tags are never omitted.
 """
 
 from typing import Literal, get_origin
@@ -43,10 +43,10 @@ def _encoded(value: object, *, is_reference: bool) -> JsonValue:
         case BaseModel():
             return identity(value)
         case tuple():
-            return [_encoded(each, is_reference=is_reference) for each in value]
+            return [_encoded(element, is_reference=is_reference) for element in value]
         case str():
             return Pinned.parse(value).digest if is_reference else value
         case None | bool() | int() | float():
             return value
         case _:
-            raise TypeError(f"{value!r} is a {type(value).__name__}: it has no stable hash")
+            raise TypeError(f"{value!r} is a {type(value).__name__}, which has no stable hash")

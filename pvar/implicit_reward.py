@@ -14,7 +14,7 @@ from pvar.errors import ConfigError, InputError
 from pvar.pairwise import Floats
 
 MAX_LOGP = 1e-3
-"""Rounding of a log-softmax may end this far above 0."""
+"""Tolerance for log-probabilities above 0, which come from rounding in a log-softmax."""
 
 
 def implicit_rewards(
@@ -31,7 +31,8 @@ def implicit_rewards(
     policy, reference = np.asarray(policy_logps), np.asarray(reference_logps)
     if policy.shape != reference.shape:
         raise InputError(
-            f"policy logps {policy.shape} and reference logps {reference.shape} differ"
+            f"policy logps have shape {policy.shape} and reference logps {reference.shape}; give "
+            "both for the same responses"
         )
     for name, logps in (("policy", policy), ("reference", reference)):
         if (logps > MAX_LOGP).any():

@@ -1,8 +1,8 @@
-"""Which incoming files are good enough to train on.
+"""Validation of incoming files.
 
-A file is judged as a whole: one that cannot be read, holds no prompt, or has too many bad rows is
-turned away with its reason, for a broken export should be mended rather than trained on in part. A
-few bad rows are left out and stay in the accounts.
+A file is accepted or rejected as a whole. It is rejected, with a reason, if it cannot be read, has
+no prompt, or has too many invalid rows: a broken export should be fixed, not used in part. A few
+invalid rows are left out and counted.
 """
 
 import math
@@ -15,24 +15,24 @@ from pvar.prompt_rows import parse_prompt
 from pvar.records import BadRow, Prompt, Row
 
 MAX_BAD_SHARE = 0.1
-"""A file with a larger share of bad rows is turned away."""
+"""Maximum fraction of invalid rows in an accepted file."""
 
 
 class FileReport(NamedTuple):
-    """What an incoming file holds."""
+    """The result of validating an incoming file."""
 
     accounts: Accounts
     refusal: str | None
-    """Why the file is turned away; None if it is good."""
+    """Why the file is rejected; None if it is accepted."""
 
 
 def parse_row(row: Row | BadRow, source: str) -> Prompt | str:
-    """The prompt of a row of the file `source`, or the name of why there is none."""
+    """The prompt of a row of the file `source`, or the reason why it is rejected."""
     return "unreadable_line" if isinstance(row, BadRow) else parse_prompt(row.fields, source)
 
 
 def inspect_rows(rows: Iterable[Row | BadRow], source: str) -> FileReport:
-    """Judge one file, whose name is `source`, by its rows."""
+    """Validate the rows of one file, whose name is `source`."""
     num_good = 0
     rejected: Counter[str] = Counter()
     first_bad = ""
@@ -66,7 +66,7 @@ def _refusal(accounts: Accounts, first_bad: str) -> str | None:
 
 
 def to_fields(prompt: Prompt) -> dict[str, object]:
-    """The prompt as a row that `parse_prompt` reads back as the same prompt."""
+    """The prompt as a row, from which `parse_prompt` gives the same prompt."""
     fields: dict[str, object] = {"prompt": [message._asdict() for message in prompt.messages]}
     if prompt.chosen is not None:
         fields |= {"chosen": prompt.chosen, "rejected": prompt.rejected}

@@ -1,11 +1,11 @@
-"""What judging a set of pairs gave: preferences, coverage, and how far the order decided.
+"""The result of judging a set of pairs: preferences, coverage and position consistency.
 
-    preference   the challenger's, mean over the pair's showings; none unless all have a verdict
-    coverage     pairs with a preference / pairs wanted; below the required one nothing is final
-    consistency  share of the pairs shown in both orders in which both name the same side
+    preference   of the challenger, mean over the pair's showings; missing if a verdict is missing
+    coverage     pairs with a preference / all pairs; below the required coverage nothing is final
+    consistency  share of the pairs judged in both orders in which both verdicts name the same side
 
-A showing is one pair put to the judge in one order. With one showing of two missing the pair has no
-preference: the mean of what is left would bring the position bias back.
+A showing is one pair judged in one order. If one of two showings is missing, the pair has no
+preference, because the other showing alone would bring the position bias back.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from pvar.errors import BudgetError, JudgeError
 from pvar.records import Verdict
 
 BUDGET_SPENT = "budget_spent"
-"""Reason of a showing that was not put to the judge."""
+"""Reason of a showing that was not judged because the budget was spent."""
 
 
 class Showing(NamedTuple):
@@ -27,20 +27,20 @@ class Showing(NamedTuple):
     preference: float | None
     """Probability in [0, 1] that the challenger's answer is better."""
     evidence: str | None
-    """What the judge wrote, where there is a preference."""
+    """The judge's reply, if there is a preference."""
     reason: str | None
-    """Why there is none."""
+    """Why the preference is missing."""
 
 
 class JudgedPair(NamedTuple):
-    """What was said of one pair."""
+    """One pair with its showings."""
 
     prompt_id: str
     showings: tuple[Showing, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """The challenger's preference, or the reason of the first showing that has none."""
+        """The challenger's preference, or the reason of the first showing without one."""
         preferences: list[float] = []
         for showing in self.showings:
             if showing.preference is None:
@@ -51,19 +51,19 @@ class JudgedPair(NamedTuple):
 
 @dataclass(frozen=True)
 class JudgingResult:
-    """All pairs in the order in which they came, and what this run of the judge cost."""
+    """All pairs in input order, and the cost of this run of the judge."""
 
     pairs: tuple[JudgedPair, ...]
     min_coverage: float
     num_calls: int
     num_cached: int
-    """Comparisons whose verdict was there already."""
+    """Comparisons with a cached verdict."""
     usd: float | None
-    """None where the judge does not know its price."""
+    """Cost in USD; None if the price is unknown."""
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """One per pair, missing ones included; the preference is the challenger's."""
+        """One verdict per pair, including missing ones. The preference is the challenger's."""
         return tuple(pair.verdict for pair in self.pairs)
 
     @property
@@ -78,7 +78,7 @@ class JudgingResult:
 
     @property
     def is_final(self) -> bool:
-        """Whether enough was judged to be reported."""
+        """Whether the coverage is high enough to report the result."""
         return self.coverage >= self.min_coverage
 
     @property
@@ -98,7 +98,7 @@ class JudgingResult:
         return sum(len(named) == 1 for named in sides) / len(sides) if sides else None
 
     def final_verdicts(self) -> tuple[Verdict, ...]:
-        """The verdicts of a final result. Raises BudgetError or JudgeError for one that is not."""
+        """The verdicts of a final result. Raises BudgetError or JudgeError if it is not final."""
         if self.is_final:
             return self.verdicts
         stand = (
@@ -107,10 +107,10 @@ class JudgingResult:
         )
         if BUDGET_SPENT in self.missing:
             raise BudgetError(
-                f"{stand}; {self.num_calls} calls spent the judge's budget. What is judged is "
-                "kept: run again to go on from there, or raise the budget"
+                f"{stand}; {self.num_calls} calls spent the judge's budget. Verdicts are kept: run "
+                "again to continue, or raise runtime.judge_max_calls or runtime.judge_max_usd"
             )
-        raise JudgeError(f"{stand}; run again to ask the judge once more for what is missing")
+        raise JudgeError(f"{stand}; run again to judge the missing pairs")
 
 
 def _side(preference: float) -> int:

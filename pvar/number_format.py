@@ -1,4 +1,4 @@
-"""Which number format a model computes in, and what `auto` means on which hardware.
+"""The number format in which a model computes, and the meaning of `auto` by hardware.
 
 | hardware                                   | sampling, scoring | training, reference |
 |--------------------------------------------|-------------------|---------------------|
@@ -6,9 +6,9 @@
 | older GPU: float16 natively, no bfloat16   | float16           | float32             |
 | any other                                  | float32           | float32             |
 
-A CPU without bfloat16 emulates it and is slower than in float32. float16 has a narrow range, which
-training would need loss scaling for. `auto` is hashed as the word. Whoever begins an artifact
-resolves it, and the recipe records the result, which all later work on the artifact follows.
+A CPU without native bfloat16 emulates it, slower than float32. Training in float16 would need loss
+scaling, because its range is narrow. `auto` is hashed as the word. The run that begins an artifact
+resolves it and records the result in the recipe; later runs on the artifact use that format.
 """
 
 from typing import Literal, NamedTuple
@@ -18,16 +18,16 @@ NumberFormatChoice = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Hardware(NamedTuple):
-    """What decides the number format."""
+    """The hardware properties that determine the number format."""
 
     name: str
-    """As shown to people."""
+    """Display name."""
     native: frozenset[NumberFormat]
-    """Formats, besides float32, in which it is faster than in float32."""
+    """Formats that are faster than float32."""
 
 
 def resolve(choice: NumberFormatChoice, hardware: Hardware, *, learns: bool) -> NumberFormat:
-    """The format of a choice; `learns` is for training and what is subtracted from it."""
+    """Resolve a choice; `learns` is true for training and its reference log-probabilities."""
     if choice != "auto":
         return choice
     if "bfloat16" in hardware.native:
@@ -38,7 +38,7 @@ def resolve(choice: NumberFormatChoice, hardware: Hardware, *, learns: bool) -> 
 
 
 def explain(hardware: Hardware) -> str:
-    """Which formats `auto` means on the hardware, and why, in one line."""
+    """The formats that `auto` gives on the hardware, and why, in one line."""
     sampling, training = (resolve("auto", hardware, learns=learns) for learns in (False, True))
     what: str = sampling
     if sampling != training:
@@ -48,7 +48,7 @@ def explain(hardware: Hardware) -> str:
 
 
 def resolved(choice: NumberFormatChoice) -> NumberFormat:
-    """The format of settings that an engine is given; ValueError where nobody resolved `auto`."""
+    """The format for an engine; ValueError if `auto` is not resolved."""
     if choice == "auto":
         raise ValueError("the number format is auto; resolve it before a model is loaded")
     return choice

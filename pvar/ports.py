@@ -1,8 +1,8 @@
-"""What stages need from the outside, as protocols. Adapters live in `infra/`, fakes among them.
+"""Protocols of the external services that stages use. Adapters, including fakes, are in `infra/`.
 
-Nothing here names a service. An adapter's `identity` is what of it decides its results (kind,
-model digest, settings that change a number): it enters digests and cache keys, so it holds no
-path, address, batch size or secret.
+Nothing here depends on a particular service. An adapter's `identity` holds the settings that
+determine its results (kind, model digest, settings that change a number). It enters digests and
+cache keys, so it contains no path, address, batch size or secret.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ class ObjectInfo(NamedTuple):
     key: str
     num_bytes: int
     modified: datetime
-    """Timezone-aware, UTC; the store's clock."""
+    """Timezone-aware, UTC, by the store's clock."""
 
 
 class Store(Protocol):
@@ -48,7 +48,7 @@ class Store(Protocol):
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put the object if there is none; False if there was one. One winner among many."""
+        """Put the object if it does not exist, else return False. Exactly one writer succeeds."""
         ...
 
     def download(self, key: str, path: Path) -> None:
@@ -56,7 +56,7 @@ class Store(Protocol):
         ...
 
     def upload(self, path: Path, key: str) -> None:
-        """Copy a local file into the store, multipart where it is large."""
+        """Copy a local file into the store, as a multipart upload if it is large."""
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -64,7 +64,7 @@ class Store(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove the object; no error if there is none."""
+        """Remove the object. No error if it does not exist."""
         ...
 
 
@@ -76,19 +76,19 @@ class SampleRequest(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """A row that was turned away, and why."""
+    """A rejected row, and the reason."""
 
     row_id: str
     reason: str
 
 
 class Sampler(Protocol):
-    """A policy that answers prompts. Loaded once, used for many shards."""
+    """A policy that generates responses. Loaded once, used for many shards."""
 
     def sample(
         self, requests: Sequence[SampleRequest], *, num_responses: int, seed: int
     ) -> tuple[list[Response], list[Rejection]]:
-        """Answer each request `num_responses` times; one bad prompt rejects only itself."""
+        """Generate `num_responses` per request. An invalid prompt rejects only its own request."""
         ...
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class Scorer(Protocol):
     """A reward model. Scores are float32 at least and do not depend on batch neighbours."""
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """One score per request, in the order of the requests; a failure is a missing reward."""
+        """One score per request, in order. A failure is a missing reward."""
         ...
 
     def close(self) -> None:
@@ -118,11 +118,11 @@ class Scorer(Protocol):
 
 
 class Judge(Protocol):
-    """Says which of two answers is better."""
+    """Decides which of two answers is better."""
 
     @property
     def identity(self) -> Mapping[str, str | int | float | bool | None]:
-        """What decides its verdicts: kind, model, template digest, sampling parameters."""
+        """The settings that determine its verdicts: kind, model, template digest, sampling."""
         ...
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
@@ -136,16 +136,16 @@ class RegisteredVersion(NamedTuple):
     model_name: str
     version: int
     artifact: str | None
-    """`train/<digest>` of the artifact that it was made from; None if it is not ours."""
+    """`train/<digest>` of its artifact; None if pvar did not register it."""
     opponent: str | None = None
-    """Pinned reference of the model that it was compared with."""
+    """Pinned reference of the opponent that it was compared with."""
     origin: str | None = None
-    """Of a model that is not ours, a digest of where and when it was registered: it tells equal
-    names on two servers apart."""
+    """Digest of where and when the model was registered, if pvar did not register it. It
+    distinguishes equal names on two servers."""
 
     @property
     def digest(self) -> str:
-        """What it is pinned to: the artifact, or of a model that is not ours its origin."""
+        """The digest of a pinned reference: the artifact, or else the origin."""
         return self.artifact or self.origin or f"models:/{self.model_name}/{self.version}"
 
 
@@ -161,13 +161,13 @@ class Registry(Protocol):
     """The model registry. Errors: `TrackingError` (unreachable), `PromotionError` (refused)."""
 
     def champion(self, model_name: str) -> RegisteredVersion | None:
-        """The version that the alias `champion` names; None if there is none yet."""
+        """The version with the alias `champion`; None if there is none yet."""
         ...
 
     def register(
         self, model_name: str, folder: Path, artifact: str, tags: Mapping[str, str]
     ) -> RegisteredVersion:
-        """The version made from `artifact`: registered now, or found from an earlier try."""
+        """The version made from `artifact`: registered now, or by an earlier attempt."""
         ...
 
     def promote(
@@ -178,10 +178,10 @@ class Registry(Protocol):
         reason: str,
         by: str | None = None,
     ) -> None:
-        """Move the alias `champion` to `version` and keep what it named in the history.
+        """Move the alias `champion` to `version`, and add the move to the history.
 
         `by` is who decided (this process's user if not given). PromotionError if `champion` is no
-        longer `instead_of` (a promotion came in between).
+        longer `instead_of` (another promotion came first).
         """
         ...
 
@@ -191,7 +191,7 @@ class Registry(Protocol):
 
 
 class Ports(Protocol):
-    """Everything that a stage may reach, put together by `flows/wiring.py`."""
+    """All external services of a stage, assembled by `flows/wiring.py`."""
 
     @property
     def store(self) -> Store:
@@ -208,7 +208,7 @@ class Ports(Protocol):
         ...
 
     def number_format(self, choice: NumberFormatChoice, *, learns: bool) -> NumberFormat:
-        """The number format of a choice on this machine (`pvar/number_format.py`)."""
+        """Resolve a number format on this machine (`pvar/number_format.py`)."""
         ...
 
     def model_folder(self, reference: str) -> Path:
@@ -216,23 +216,23 @@ class Ports(Protocol):
         ...
 
     def launch_file(self, sharding: str) -> Path:
-        """Accelerate's configuration for training that is spread in this way (FSDP, DeepSpeed)."""
+        """Accelerate's configuration for this kind of sharding (FSDP, DeepSpeed)."""
         ...
 
     def sampler(
         self, settings: SamplerSettings, policy: str, folder: Path | None, runtime: RuntimeConfig
     ) -> Sampler:
-        """Load the policy of that digest from its folder (None for engines that need none)."""
+        """Load the policy with this digest from its folder (None if the engine needs none)."""
         ...
 
     def scorer(
         self, settings: RewardModelConfig, folders: Mapping[str, Path], runtime: RuntimeConfig
     ) -> Scorer:
-        """Load a reward model; `folders` has the model of each of its references, by field."""
+        """Load a reward model; `folders` maps each of its reference fields to a model folder."""
         ...
 
     def judge(
         self, settings: JudgeConfig, folders: Mapping[str, Path], runtime: RuntimeConfig
     ) -> Judge:
-        """Set up a judge; `folders` has the model of each of its references, by field."""
+        """Set up a judge; `folders` maps each of its reference fields to a model folder."""
         ...

@@ -1,16 +1,16 @@
-"""From a row of a user's file to a prompt: TRL's prompt-only and preference formats.
+"""Parse a row of a user's file as a prompt: TRL's prompt-only and preference formats.
 
     standard                        conversational
     {"prompt": "…"}                 {"prompt": [{"role": "user", "content": "…"}]}
     + {"chosen": "…",               + {"chosen": [{"role": "assistant", "content": "…"}],
        "rejected": "…"}                "rejected": [{"role": "assistant", "content": "…"}]}
 
-Also read: preferences without a prompt, whose conversations begin alike (TRL's implicit prompt),
-answers that repeat the prompt's messages (UltraFeedback), `messages` for `prompt`, and the scores
-`score_chosen` and `score_rejected`. Standard prompts become one user message. Anything else is
-named as a reason, never guessed.
+Also supported: preferences without a prompt, whose conversations share their first messages (TRL's
+implicit prompt), answers that repeat the prompt's messages (UltraFeedback), `messages` instead of
+`prompt`, and the scores `score_chosen` and `score_rejected`. Standard prompts become one user
+message. Any other row is rejected with a reason.
 
-A row with `answer`, a text or a list of texts any of which is accepted, is an ability question.
+A row with `answer` (a string, or a list of accepted strings) is an ability question.
 """
 
 import sys
@@ -25,7 +25,7 @@ Fields = Mapping[str, object]
 
 
 def parse_prompt(fields: Fields, source: str) -> Prompt | str:
-    """The row's prompt (not yet assigned to a split: `train`), or the name of why there is none."""
+    """The row's prompt (with the split `train`, to be reassigned), or the reason for rejection."""
     conversation = fields.get("prompt", fields.get("messages"))
     chosen, rejected = fields.get("chosen"), fields.get("rejected")
     if (chosen is None) != (rejected is None):
@@ -80,7 +80,7 @@ def _messages(conversation: object) -> tuple[Message, ...] | str:
 
 
 def _answer(answer: object, prompt: Sequence[Message]) -> str | None:
-    """Text of the one assistant message that follows the prompt."""
+    """Text of the single assistant message after the prompt."""
     if answer is None or isinstance(answer, str):
         return answer
     messages = _messages(answer)
@@ -94,7 +94,7 @@ def _answer(answer: object, prompt: Sequence[Message]) -> str | None:
 
 
 def _accepted_answers(answer: object) -> tuple[str, ...] | str:
-    """The accepted answers, none where the row is no question; or why they cannot be used."""
+    """The accepted answers (empty if the row is not a question), or the reason for rejection."""
     if answer is None:
         return ()
     accepted = [answer] if isinstance(answer, str) else answer
@@ -107,7 +107,7 @@ def _accepted_answers(answer: object) -> tuple[str, ...] | str:
 
 
 def _common_beginning(chosen: object, rejected: object) -> list[object] | None:
-    """The messages that both conversations begin with; None where they are not conversations."""
+    """The common first messages of both conversations; None if these are not conversations."""
     if not isinstance(chosen, list) or not isinstance(rejected, list):
         return None
     common = []
@@ -119,7 +119,7 @@ def _common_beginning(chosen: object, rejected: object) -> list[object] | None:
 
 
 def _score(value: object) -> float | None:
-    """A finite number; None for everything else, also for an integer that no float can hold."""
+    """A finite number; None for everything else, including integers too large for a float."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) <= sys.float_info.max else None

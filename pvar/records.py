@@ -1,21 +1,20 @@
-"""The rows that travel between stages. One row, one frozen record; joins are by id only.
+"""The rows that are passed between stages, as frozen records. Joins use ids only.
 
-Ids are content hashes (`pvar.digest`), so the same prompt has the same id in every file, run and
-machine, and a row can be joined without trusting its position, which resuming, sharding and
-filtering change.
+Ids are content hashes (`pvar.digest`), so a prompt has the same id in every file, run and machine.
+Rows are never joined by position, which resuming, sharding and filtering change.
 """
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 FinishReason = Literal["stop", "length", "error"]
-"""Why sampling ended: the model ended its answer, ran into the token limit, or failed."""
+"""Why sampling ended: the model finished, reached the token limit, or failed."""
 
 Split = Literal["train", "eval"]
 
 
 class Row(NamedTuple):
-    """A row of a user's file, as it is there."""
+    """A row of a user's file, before parsing."""
 
     number: int
     """Line number (JSON lines) or row number (Parquet), from 1."""
@@ -23,7 +22,7 @@ class Row(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A line of a user's file that is not a row."""
+    """An invalid line of a user's file."""
 
     number: int
     """Line number, from 1."""
@@ -38,35 +37,36 @@ class Message(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """A prompt, and where the source had them its annotated answers.
+    """A prompt, with its annotated answers if the source has them.
 
-    With accepted answers it is an ability question: always held out, scored by itself, not judged.
+    A prompt with accepted answers is an ability question: always held out, and scored by comparing
+    answers instead of by a judge.
     """
 
     prompt_id: str
     messages: tuple[Message, ...]
     split: Split
     source: str
-    """Name of the data set or file that it came from."""
+    """Name of its data set or file."""
     chosen: str | None = None
-    """The source's own preferred answer (preference rows only)."""
+    """The preferred answer annotated in the source (preference rows only)."""
     rejected: str | None = None
     chosen_score: float | None = None
-    """The source's own score of `chosen`, where it has one."""
+    """The score of `chosen` annotated in the source, if any."""
     rejected_score: float | None = None
     chosen_aspects: tuple[float, ...] = ()
-    """The source's ratings of single aspects of `chosen` (UltraFeedback: 1 to 5)."""
+    """Annotated ratings of single aspects of `chosen` (UltraFeedback: 1 to 5)."""
     accepted_answers: tuple[str, ...] = ()
-    """What a right answer holds, one of them (ability questions only)."""
+    """Accepted strings; a correct answer contains one of them (ability questions only)."""
 
     @property
     def is_question(self) -> bool:
-        """Whether it measures ability, and so is neither trained on nor shown to a judge."""
+        """Whether this is an ability question, which is neither trained on nor judged."""
         return bool(self.accepted_answers)
 
 
 class Response(NamedTuple):
-    """One answer sampled for a prompt."""
+    """One response sampled for a prompt."""
 
     prompt_id: str
     response_id: str
@@ -75,12 +75,12 @@ class Response(NamedTuple):
     """0-based number of the sample within its prompt."""
     text: str
     num_tokens: int
-    """Generated tokens, the end-of-sequence token included."""
+    """Generated tokens, including the end-of-sequence token."""
     finish_reason: FinishReason
 
 
 class Score(NamedTuple):
-    """One reward of one response. A missing reward is None and has a reason; it is never zero."""
+    """One reward of one response. A missing reward is None (not zero) and has a reason."""
 
     prompt_id: str
     response_id: str
@@ -96,12 +96,12 @@ class Pair(NamedTuple):
     chosen: str
     rejected: str
     chosen_reward: float | None
-    """None for original annotations, which carry no reward."""
+    """None for annotated pairs, which have no reward."""
     rejected_reward: float | None
 
 
 class Comparison(NamedTuple):
-    """Two answers to one prompt, in the order in which a judge is shown them."""
+    """Two answers to one prompt, in the order in which a judge sees them."""
 
     prompt_id: str
     messages: tuple[Message, ...]
@@ -110,10 +110,10 @@ class Comparison(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a judge said of a comparison."""
+    """A judge's verdict on a comparison."""
 
     prompt_id: str
     preference: float | None
-    """Probability in [0, 1] that `second` is better; ½ is a tie; None where there is no verdict."""
+    """Probability in [0, 1] that `second` is better; ½ is a tie; None is a missing verdict."""
     reason: str | None = None
-    """Why there is none."""
+    """Why the verdict is missing."""

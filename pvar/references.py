@@ -1,9 +1,10 @@
-"""References to models and data: values of types of their own, found wherever they stand.
+"""References to models and data: typed strings, found anywhere in a configuration.
 
-A reference is a text that names something outside: `org/name@main`, `s3://bucket/key`. Pinned, it
-is `location#digest`: the location can be fetched again, the digest says what is there, and only
-that is identity. Whoever pins, fetches or traces asks `find_references`, which walks the types of a
-configuration; there is no list of the fields that hold one.
+A reference is a string that names an external model or data set: `org/name@main`,
+`s3://bucket/key`. A pinned reference is `location#digest`: the location is where to fetch it, the
+digest identifies the content, and only the digest is hashed. Code that pins, fetches or traces
+references uses `find_references`, which walks the types of a configuration, so that no list of
+fields is needed.
 """
 
 import re
@@ -21,24 +22,24 @@ ReferenceKind = Literal["model", "data"]
 
 @dataclass(frozen=True)
 class ReferenceMark:
-    """In a field's type: its texts are references of this kind."""
+    """Marks a field type whose strings are references of this kind."""
 
     kind: ReferenceKind
 
 
 ModelReference = Annotated[str, Field(min_length=1, max_length=1000), ReferenceMark("model")]
-"""How models are referred to: `pvar/config.py`."""
+"""A reference to a model; the forms are listed in `pvar/config.py`."""
 
 DataReference = Annotated[str, Field(min_length=1), ReferenceMark("data")]
 """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:name`."""
 
 
 _DIGEST = re.compile(r"(sha256|s3|mlflow)-[0-9a-f]{24}|[a-z]+/[0-9a-f]{16}")
-"""Digests of content, of what is in S3, of a registered model that is not ours, of an artifact."""
+"""Digests of content, of S3 objects, of a foreign registered model, and of an artifact."""
 
 
 def is_pinned(reference: str) -> bool:
-    """Whether a reference ends with a digest; another text behind a `#` is part of its name."""
+    """Whether a reference ends with a digest. Other text after a `#` is part of the name."""
     location, separator, digest = reference.rpartition("#")
     if not separator or not location:
         return False
@@ -47,7 +48,7 @@ def is_pinned(reference: str) -> bool:
 
 
 class Pinned(NamedTuple):
-    """A model or data reference that can no longer change under the run."""
+    """A pinned model or data reference, whose content is fixed for the run."""
 
     location: str
     digest: str
@@ -57,7 +58,7 @@ class Pinned(NamedTuple):
         """Split `location#digest`; ConfigError if it has no digest."""
         location, separator, digest = reference.rpartition("#")
         if not separator:
-            raise ConfigError(f"{reference!r} is not pinned: it has no #digest")
+            raise ConfigError(f"{reference!r} is not pinned; append #digest")
         return cls(location, digest)
 
 
@@ -65,14 +66,13 @@ class Reference(NamedTuple):
     """A reference in a configuration."""
 
     path: str
-    """Names of the fields and numbers of the elements that lead to it, with dots:
-    `score.reward_models.0.model`."""
+    """Dotted path of field names and element indices: `score.reward_models.0.model`."""
     kind: ReferenceKind
     text: str
 
     @property
     def field(self) -> str:
-        """Name of the field that holds it."""
+        """Name of its field."""
         return next(part for part in reversed(self.path.split(".")) if not part.isdigit())
 
 
@@ -92,17 +92,17 @@ def find_references(settings: BaseModel) -> list[Reference]:
 
 
 def replace_references(settings: Settings, change: Callable[[Reference], str]) -> Settings:
-    """The configuration with each reference changed; nothing is validated again."""
+    """The configuration with each reference replaced, without validation."""
     return _Walk(change).model(settings, "")
 
 
 def without_locations(settings: Settings) -> Settings:
-    """The configuration with each pinned reference cut down to its digest."""
+    """The configuration with each pinned reference reduced to its digest."""
     return replace_references(settings, lambda each: Pinned.parse(each.text).digest)
 
 
 def kind_of_field(model: type[BaseModel], name: str) -> ReferenceKind | None:
-    """What the texts in a field refer to; None where they are no references."""
+    """The kind of the references in a field; None if it has no references."""
     field = model.model_fields[name]
     return _kind(field.annotation, field.metadata)
 

@@ -53,10 +53,13 @@ def scale_from_spread(rewards: npt.ArrayLike, mask: npt.ArrayLike | None = None)
     squares = float(np.sum((present - mean) ** 2, where=valid))
     degrees = int(np.maximum(count - 1, 0).sum())
     if degrees == 0:
-        raise InputError("no prompt has two rewards, so their spread is unknown; sample more")
+        raise InputError(
+            "no prompt has two rewards, so their spread is unknown; sample more responses"
+        )
     if squares == 0:
         raise InputError(
-            "within every prompt all rewards are equal: no spread to take a scale from"
+            "all rewards within every prompt are equal, so their spread is 0; give reward_scale as "
+            "a number, or use another reward model"
         )
     return float(np.sqrt(squares / degrees))
 
@@ -76,7 +79,10 @@ def calibrate_scale(
 
     chosen, rejected = (as_rewards(side, ndim=1) for side in (chosen_rewards, rejected_rewards))
     if chosen.shape != rejected.shape:
-        raise InputError(f"{len(chosen)} chosen rewards but {len(rejected)} rejected ones")
+        raise InputError(
+            f"{len(chosen)} chosen rewards but {len(rejected)} rejected rewards; give one of each "
+            "per pair"
+        )
     both = np.isfinite(chosen) & np.isfinite(rejected)
     differences = chosen[both].astype(np.float64) - rejected[both]
     _refuse_unidentifiable(differences)
@@ -106,11 +112,13 @@ def calibrate_scale(
 def _refuse_unidentifiable(differences: npt.NDArray[np.float64]) -> None:
     num_pairs = len(differences)
     if not differences.any():
-        raise InputError(f"{num_pairs} pairs with both rewards and none with a difference")
+        raise InputError(
+            f"none of {num_pairs} pairs with both rewards has a difference in reward; add pairs"
+        )
     if differences.min() >= 0:
         raise InputError(
             f"all {num_pairs} pairs are ordered as labelled, so the likelihood grows as the scale "
-            "goes to 0; add pairs that the reward model gets wrong, or fix the scale"
+            "goes to 0; add pairs that the reward model orders wrongly, or set a fixed scale"
         )
     if differences.sum() <= 0:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Preference variance (PVar) of a prompt, its standard error, and what can spoil it.
+"""Preference variance (PVar) of a prompt, its standard error, saturation and ties.
 
 For n responses with rewards r_i, p_ij = σ((r_i − r_j)/τ) is the probability that i is preferred to
 j, and (arXiv 2510.13022)
@@ -121,7 +121,7 @@ def saturation_share(
 
 
 class CutTies(NamedTuple):
-    """How far the edge of a selection was decided by PVar itself."""
+    """Ties at the edge of a selection by PVar."""
 
     value: float
     """PVar of the last prompt selected."""
@@ -140,7 +140,8 @@ def ties_at_cut(values: npt.ArrayLike, num_selected: int) -> CutTies:
     present = array[~np.isnan(array)]
     if not 1 <= num_selected <= len(present):
         raise ConfigError(
-            f"cannot select {num_selected} of {len(present)} prompts with a preference variance"
+            f"num_selected is {num_selected}; expected 1 to {len(present)}, the number of prompts "
+            "with a preference variance"
         )
     cut = np.partition(present, len(present) - num_selected)[len(present) - num_selected]
     num_above = int(np.count_nonzero(present > cut))
@@ -148,7 +149,7 @@ def ties_at_cut(values: npt.ArrayLike, num_selected: int) -> CutTies:
 
 
 class PromptVariances(NamedTuple):
-    """Figures of prompts whose rewards came as a long table."""
+    """Results for rewards in long form."""
 
     num_responses: npt.NDArray[np.int32]
     """(P,) responses with a reward."""
@@ -161,14 +162,16 @@ class PromptVariances(NamedTuple):
 def variance_by_prompt(
     prompt_index: npt.NDArray[np.integer], rewards: npt.ArrayLike, *, scale: float = 1.0
 ) -> PromptVariances:
-    """PVar from the long form: one row a response, rows of a prompt anywhere.
+    """PVar from the long form: one row per response, in any order.
 
     prompt_index: (R,) number of each row's prompt, 0 … P − 1. rewards: (R,), NaN where missing.
     Returns arrays of length P = max(prompt_index) + 1. Raises as `preference_variance`.
     """
     array = as_rewards(rewards, ndim=1)
     if prompt_index.shape != array.shape:
-        raise InputError(f"{len(prompt_index)} prompt numbers for {len(array)} rewards")
+        raise InputError(
+            f"{len(prompt_index)} prompt numbers for {len(array)} rewards; give one per reward"
+        )
     num_rows = np.bincount(prompt_index)
     by_prompt = array[np.argsort(prompt_index, kind="stable")]
     first_row = np.cumsum(num_rows) - num_rows

@@ -1,4 +1,4 @@
-"""Accelerate's configurations for models that are spread over the GPUs of one machine.
+"""Accelerate's configurations for models that are sharded over the GPUs of one machine.
 
 fsdp.yaml          fully sharded data parallelism (PyTorch's version 2)
 deepspeed.yaml     DeepSpeed's ZeRO stage 3; needs the package `deepspeed`
@@ -12,5 +12,5 @@ from pathlib import Path
 
 
 def launch_file(name: str) -> Path:
-    """Where the configuration of that name is."""
+    """Path of the configuration with this name."""
     return Path(str(files(__package__) / f"{name}.yaml"))

@@ -1,1 +1,1 @@
-"""Engines: each answers prompts through the `Sampler` port."""
+"""Generation engines: implementations of the `Sampler` protocol."""

@@ -1,9 +1,9 @@
-"""Attention of one new token per row over its cache, for models whose heads share keys.
+"""Attention of one new token per row over its cache, for models with grouped-query attention.
 
-transformers copies the keys and values of a layer for every query head that shares them before
-PyTorch's attention sees them. Where each row has one query, the heads of a group can stand as the
-queries of one head instead: the same numbers, nothing copied. `tests/benchmarks/sampling_on_cpu.py`
-measures what that saves.
+transformers copies the keys and values of a layer for every query head that shares them before it
+calls PyTorch's attention. If each row has one query, the heads of a group can be passed as the
+queries of one head instead, which gives the same result without a copy.
+`tests/benchmarks/sampling_on_cpu.py` measures the saving.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import torch
 
 GROUPED = "pvar_grouped"
-"""Name under which transformers knows it (`attn_implementation`)."""
+"""Name of this implementation in transformers (`attn_implementation`)."""
 
 
 def register_grouped_attention() -> str:
-    """Make it known to transformers; returns its name."""
+    """Register the implementation with transformers; returns its name."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -33,7 +33,7 @@ def grouped_attention(
     attention_mask: "torch.Tensor | None",
     **options: Any,
 ) -> "tuple[torch.Tensor, None]":
-    """Attend as transformers' `sdpa` does; reading a prompt, and what is unusual, are left to it.
+    """Attend as transformers' `sdpa` does, which also handles prompts and all other cases.
 
     query: (rows, heads, 1, size); key, value: (rows, heads / groups, tokens, size); mask:
     (rows, 1, 1, tokens). Returns (rows, 1, heads, size).

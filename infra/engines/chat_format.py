@@ -1,6 +1,6 @@
-"""What engines that know the policy's tokenizer do alike: prompts to ids, and ids to responses.
+"""Shared by all engines that have the policy's tokenizer: prompts to ids, and ids to responses.
 
-Prompts are rendered by the model's own chat template, straight to ids (`pvar/chat.py`), so that all
+Prompts are rendered by the model's own chat template, directly to ids (`pvar/chat.py`), so that all
 engines send a model the same ids, with exactly one beginning-of-sequence token.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class EncodedPrompts(NamedTuple):
-    """A prompt as the model reads it."""
+    """A prompt as token ids."""
 
     prompt_id: str
     token_ids: list[int]
@@ -28,18 +28,18 @@ class EncodedPrompts(NamedTuple):
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """How a policy reads a prompt and ends an answer."""
+    """A policy's chat template, end tokens and limits."""
 
     tokenizer: "PreTrainedTokenizerBase"
     end_ids: frozenset[int]
     """Tokens that end an answer."""
     max_prompt_tokens: int
-    """Longer prompts are rejected, never cut: by the settings or by the model's context."""
+    """Maximum prompt length, by the settings and the model's context. Longer ones are rejected."""
 
     def encode(
         self, requests: Sequence[SampleRequest]
     ) -> tuple[list[EncodedPrompts], list[Rejection]]:
-        """Ids of each prompt; what is too long or refused by the template rejects only itself."""
+        """Ids of each prompt, and rejections of those that are too long or fail in the template."""
         from jinja2 import TemplateError
 
         encoded, rejections = [], []
@@ -56,7 +56,7 @@ class ChatFormat:
         return encoded, rejections
 
     def response(self, prompt_id: str, index: int, token_ids: Sequence[int]) -> Response:
-        """The answer of these ids, the end token included; without one it is truncated."""
+        """The answer with these ids, including the end token; without one it is truncated."""
         ended = bool(token_ids) and token_ids[-1] in self.end_ids
         finish: FinishReason = "stop" if ended else "length" if token_ids else "error"
         text = str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
@@ -66,7 +66,7 @@ class ChatFormat:
 
 
 def load_chat_format(folder: Path, settings: SamplerSettings) -> ChatFormat:
-    """Read the tokenizer and what the model's configuration says of its ends and its context."""
+    """Load the tokenizer, and the end tokens and context length of the model's configuration."""
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

@@ -1,9 +1,9 @@
 """Ancestral sampling of K answers per prompt with a causal language model of transformers.
 
-Each prompt is read once and its key–value cache is then repeated K times, where `generate` would
-read it K times; rows that have ended are dropped from the batch instead of being computed on.
+Each prompt is prefilled once and its key–value cache is then repeated K times, whereas `generate`
+prefills it K times. Finished rows are dropped from the batch.
 
-Axes: P prompts, K answers per prompt, R ≤ P·K rows that still go on, T prompt tokens, V vocabulary.
+Axes: P prompts, K answers per prompt, R ≤ P·K unfinished rows, T prompt tokens, V vocabulary.
 """
 
 from collections.abc import Collection
@@ -17,7 +17,7 @@ BLOCK = 256
 """Entries of the vocabulary that are summed before one of them is drawn."""
 
 MIN_DROPPED_SHARE = 0.1
-"""Ended rows are dropped once they are this share of the batch: dropping copies the cache."""
+"""Fraction of finished rows in a batch at which they are dropped, which copies the cache."""
 
 
 class Sampling(NamedTuple):
@@ -33,7 +33,7 @@ class Sampling(NamedTuple):
 def decode(
     model: "PreTrainedModel", token_ids: "torch.Tensor", mask: "torch.Tensor", how: Sampling
 ) -> list[list[int]]:
-    """Sample from torch's global generator; P·K lists of new token ids, the end token included.
+    """Sample with torch's global generator; P·K lists of new token ids, including the end token.
 
     token_ids, mask: (P, T), padded on the left. Answers of one prompt are next to each other.
     """
@@ -108,10 +108,10 @@ def draw(logits: "torch.Tensor", temperature: float, top_p: float) -> "torch.Ten
 
 
 def _invert(weights: "torch.Tensor") -> "torch.Tensor":
-    """One index per row, (R,), with a chance in proportion to its weight, (R, V).
+    """One index per row, (R,), with a probability proportional to its weight, (R, V).
 
-    First a block of `BLOCK` entries is drawn by the blocks' sums, then an entry of the block: sums
-    are much quicker than a cumulative sum over the vocabulary, and smaller ones round less.
+    A block of `BLOCK` entries is drawn by the blocks' sums, then an entry of the block: sums are
+    much faster than a cumulative sum over the vocabulary, and smaller sums round less.
     """
     import torch
 
@@ -127,10 +127,10 @@ def _invert(weights: "torch.Tensor") -> "torch.Tensor":
 def find(
     weights: "torch.Tensor", threshold: "torch.Tensor | None"
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """The entry of each row in which the threshold (default: random) falls, and how far into it.
+    """The entry of each row in which the threshold (default: random) falls, and the offset in it.
 
-    Never an entry of weight 0: a threshold that rounding put at or beyond the total, or below 0,
-    is taken for one in the last, or first, entry that has any.
+    An entry of weight 0 is never returned: if rounding puts a threshold at or above the total, or
+    below 0, the last or first entry with a positive weight is used.
     """
     import torch
 

@@ -1,9 +1,9 @@
-"""A policy without a model: word salad whose tone varies more for some prompts than for others.
+"""A policy without a model, which generates random words with a prompt-dependent tone.
 
 For tests and for trying out the workflow. Each prompt has a spread in [0, 1) from a hash of its id
-and each answer a tone in (−spread, spread): the share of its words that are warm (tone > 0) or
-bitter (tone < 0). Sentiment lexicons therefore see prompts of low and of high preference variance.
-A word counts as one token.
+and each answer a tone in (−spread, spread): the fraction of its words that are warm (tone > 0) or
+bitter (tone < 0). So with a sentiment lexicon, some prompts have a low and others a high preference
+variance. A word counts as one token.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ _NEUTRAL = ("the", "table", "a", "door", "paper", "and", "morning", "street", "n
 
 @dataclass(frozen=True)
 class FakeSampler:
-    """An answer depends on the prompt id, the seed and its sample index, and on nothing else."""
+    """A sampler whose answers depend only on the prompt id, the seed and the sample index."""
 
     max_prompt_tokens: int
     """Prompts of more words are rejected (`prompt_too_long`)."""
     max_new_tokens: int
-    """Length of truncated answers; others have this many at most, the end token included (≥ 2)."""
+    """Length of truncated answers, and maximum of others, including the end token (≥ 2)."""
     truncated_share: float = 0.0
     """Share of the answers, in [0, 1], that run into the token limit."""
     empty_share: float = 0.0
@@ -49,7 +49,7 @@ class FakeSampler:
         return responses, rejections
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is no model."""
 
     def _answer(self, prompt_id: str, seed: int, index: int) -> Response:
         rng = _rng(["answer", prompt_id, seed, index])
@@ -73,7 +73,7 @@ class FakeSampler:
 
 
 def _words(rng: np.random.Generator, num_words: int, *, tone: float) -> list[str]:
-    """Draw words, of which a share |tone| has the tone's sign on average."""
+    """Draw words; on average a fraction |tone| of them has the tone's sign."""
     charged = _WARM if tone > 0 else _BITTER
     return [
         str(rng.choice(charged if rng.random() < abs(tone) else _NEUTRAL)) for _ in range(num_words)

@@ -1,16 +1,16 @@
 """Sampling on an OpenAI-compatible server: the completions endpoint, with token ids as prompts.
 
 The prompt is rendered here, by the policy's own chat template, so that the server's template does
-not matter and there is exactly one beginning-of-sequence token. One request asks for all responses
-of a prompt. The server must say that it serves the policy, by the policy's digest as its name:
+not matter and there is exactly one beginning-of-sequence token. One request generates all responses
+to a prompt. The server must list the policy's digest as a model name:
 
     vllm serve FOLDER --served-model-name DIGEST        (the error without it shows the command)
 
-Servers that return token ids (vLLM) tell lengths and endings exactly; for others the text is
-tokenised again. What the server answers is reproducible only as far as it honours seeds.
+Lengths and endings are exact for servers that return token ids (vLLM); for others the text is
+tokenised again. Responses are reproducible only if the server honours seeds.
 
-A refused request rejects its prompt; a server that does not answer at all ends the stage, whose
-complete shards stay complete.
+A rejected request rejects its prompt. If the server does not answer at all, the stage fails and
+keeps its complete shards.
 """
 
 from collections.abc import Sequence
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
 
 PATIENCE = Patience(timeout_seconds=600, max_attempts=6, back_off_seconds=1.0)
-"""A shard's last prompts may wait in the server's queue for long."""
+"""Retry policy. The timeout is long because prompts may wait in the server's queue."""
 
 UNCHANGED_DISTRIBUTION = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Else the server's defaults for the model (generation_config.json) change what is drawn."""
+"""Overrides the server's defaults for the model (generation_config.json)."""
 
 
 class SamplerAccess(ServerAccess, env_prefix="PVAR_SAMPLER_"):
-    """Where the policy is served: PVAR_SAMPLER_BASE_URL and, if it wants one, PVAR_SAMPLER_API_KEY.
+    """The policy's server: PVAR_SAMPLER_BASE_URL and, if needed, PVAR_SAMPLER_API_KEY.
 
-    PVAR_SAMPLER_SEEDS=false sends no seeds, to a server that fails at them (vLLM on a CPU): two
-    runs then differ only because the server's own generator has gone on.
+    PVAR_SAMPLER_SEEDS=false sends no seeds, for servers that fail on them (vLLM on a CPU). Two
+    runs then differ by the state of the server's own generator.
     """
 
     seeds: bool = True
@@ -62,7 +62,7 @@ class _Choice(BaseModel):
 
 
 class _Body(BaseModel):
-    """What is used of a completion."""
+    """The used parts of a completion."""
 
     choices: list[_Choice] = Field(min_length=1)
 
@@ -74,7 +74,7 @@ class _Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class OpenAISampler:
-    """A policy on a server. Nothing is loaded here but its tokenizer."""
+    """A policy on a server. Only its tokenizer is loaded here."""
 
     client: "OpenAI"
     model: str
@@ -88,7 +88,7 @@ class OpenAISampler:
     def sample(
         self, requests: Sequence[SampleRequest], *, num_responses: int, seed: int
     ) -> tuple[list[Response], list[Rejection]]:
-        """Answer each request. Raises ModelError where the server does not answer at all."""
+        """Answer each request. Raises ModelError if the server does not answer at all."""
         encoded, rejections = self.chat.encode(requests)
         over = Event()
 
@@ -120,7 +120,7 @@ class OpenAISampler:
         self.client.close()
 
     def _complete(self, item: EncodedPrompts, num_responses: int, seed: int) -> _Body:
-        """One request, once. Raises TransientError, CallError or ModelError."""
+        """Send one request without retry. Raises TransientError, CallError or ModelError."""
         from openai import APIStatusError, APITimeoutError, OpenAIError, omit
 
         own_seed = int(digest([seed, item.prompt_id], length=8), 16) % 2**31
@@ -182,9 +182,9 @@ def open_openai_sampler(
     access: SamplerAccess,
     patience: Patience = PATIENCE,
 ) -> OpenAISampler:
-    """Connect, and make sure that the server serves the policy of that digest.
+    """Connect, and check that the server serves the policy with this digest.
 
-    Raises ConfigError for an unusable address or key, ModelError where the policy is not served.
+    Raises ConfigError for an invalid address or key, ModelError if the policy is not served.
     """
     client = open_judge_client(access, timeout_seconds=patience.timeout_seconds)
     names = _served(client, policy, patience)

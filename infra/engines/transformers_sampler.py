@@ -1,7 +1,7 @@
-"""Sampling with transformers, in process: the engine for machines without vLLM.
+"""Sampling with transformers in process: the engine for machines without vLLM.
 
 Batches are sorted by prompt length and padded on the left; `chat_format.py` renders the prompts,
-`decoding.py` draws the answers. Not covered: continuous batching, several devices.
+`decoding.py` samples the answers. Continuous batching and several devices are not supported.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformersSampler:
-    """A causal language model and its tokenizer, loaded."""
+    """A loaded causal language model and its tokenizer."""
 
     model: "PreTrainedModel"
     chat: ChatFormat
@@ -34,7 +34,7 @@ class TransformersSampler:
     def sample(
         self, requests: Sequence[SampleRequest], *, num_responses: int, seed: int
     ) -> tuple[list[Response], list[Rejection]]:
-        """Answer each request; prompts that are too long for the settings or the model reject."""
+        """Answer each request, or reject its prompt if it is too long."""
         import torch
 
         torch.manual_seed(seed)
@@ -46,7 +46,7 @@ class TransformersSampler:
         return responses, rejections
 
     def close(self) -> None:
-        """Nothing to do: the model goes with this object, and its memory back to torch."""
+        """Do nothing: the memory is freed with this object."""
 
     def _generate(self, batch: Sequence[EncodedPrompts], num_responses: int) -> list[Response]:
         token_ids, mask = _pad_left([item.token_ids for item in batch], self._padding_id())
@@ -66,7 +66,7 @@ class TransformersSampler:
         ]
 
     def _padding_id(self) -> int:
-        """Any id will do: padding is masked, and what follows an end is cut off."""
+        """Any id works: padding is masked, and tokens after an end token are dropped."""
         pad = self.chat.tokenizer.pad_token_id
         return int(pad if pad is not None else next(iter(self.chat.end_ids)))
 

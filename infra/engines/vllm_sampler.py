@@ -1,18 +1,18 @@
 """Sampling with vLLM: all responses of all prompts of a shard in one pass, prefixes shared.
 
-The engine is loaded once and serves all shards. Before each shard it is paused, its prefix cache
-emptied, its random generators seeded with the shard's seed and all requests queued; only then does
-scheduling begin. So a shard's answers depend on its prompts and its seed, not on the shards before
-it nor on when requests arrive: on one machine with one version, the same seed repeated the same
-answers wherever we looked. That is no promise of equality bit by bit: other hardware, another
-version, or KV-cache that runs out (requests are then put off) change the sums and with them a
-token. Seeds per request are not used: vLLM's CPU backend fails at them.
+The engine is loaded once and serves all shards. Before each shard the engine is paused, its prefix
+cache cleared, its random generators seeded with the shard's seed and all requests queued; only then
+does scheduling start. So a shard's answers depend on its prompts and its seed, not on earlier
+shards or on the arrival of requests: on one machine with one version, the same seed gave the same
+answers in all our tests. Bitwise equality is not guaranteed: other hardware, another version or a
+full KV cache (requests are then postponed) change rounding and so may change a token. Seeds per
+request are not used, because vLLM's CPU backend fails on them.
 
-Several GPUs: one model over all by `runtime.vllm.tensor_parallel_size`; a copy on each by
-starting the stage once per GPU (CUDA_VISIBLE_DEVICES), which shares out the shards.
+Several GPUs: split one model over all with `runtime.vllm.tensor_parallel_size`, or start the stage
+once per GPU (CUDA_VISIBLE_DEVICES) for one copy each; these share the shards.
 
-The engine is processes of its own, which end with `close` (`del` would not free a GPU's memory), or
-when this process dies (`vllm_worker.py`).
+The engine runs in separate processes, which end with `close` (`del` would not free a GPU's memory)
+or when this process dies (`vllm_worker.py`).
 """
 
 import os
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
     from vllm import LLM
 
 Engine: TypeAlias = "LLM"
-"""A running vLLM, for those that may not import it."""
+"""A running vLLM engine, for modules that must not import vLLM."""
 
 ENVIRONMENT = {
-    "VLLM_NO_USAGE_STATS": "1",  # nothing is told to anybody
+    "VLLM_NO_USAGE_STATS": "1",  # telemetry off
     "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are dozens of lines on its own settings
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork would inherit threads that hold locks
 }
-"""Set before vLLM is imported, unless the user has set them."""
+"""Environment variables, set before vLLM is imported unless the user has set them."""
 
 OWNER = "PVAR_VLLM_OWNER"
-"""Tells the engine's processes the id of the one that starts them."""
+"""Environment variable with the process id of the engine's owner."""
 
 CPU_KV_CACHE_GIB = 2.0
-"""On a CPU vLLM would otherwise take a share of the whole memory, and refuse where that is used."""
+"""Default on a CPU, where vLLM would otherwise take a share of the whole memory or fail."""
 
 
 @dataclass(frozen=True)
 class VllmSampler:
-    """A running engine and how its policy is spoken to."""
+    """A running engine and its policy's chat format."""
 
     engine: Engine
     chat: ChatFormat
@@ -60,7 +60,7 @@ class VllmSampler:
     def sample(
         self, requests: Sequence[SampleRequest], *, num_responses: int, seed: int
     ) -> tuple[list[Response], list[Rejection]]:
-        """Answer each request; prompts that are too long for the settings or the model reject."""
+        """Answer each request, or reject its prompt if it is too long."""
         encoded, rejections = self.chat.encode(requests)
         responses = [
             self.chat.response(item.prompt_id, answer.index, answer.token_ids)
@@ -106,7 +106,7 @@ def load_vllm_sampler(
 ) -> VllmSampler:
     """Start an engine for the model in a Hugging Face folder.
 
-    Raises ConfigError where vLLM is not installed, ModelError where it cannot run the model.
+    Raises ConfigError if vLLM is not installed, ModelError if it cannot run the model.
     """
     chat = load_chat_format(folder, settings)
     engine = open_engine(
@@ -119,7 +119,7 @@ def load_vllm_sampler(
 
 
 def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> Engine:
-    """Start vLLM on a Hugging Face folder: safetensors only, none of the model's own code."""
+    """Start vLLM on a Hugging Face folder, with safetensors only and without remote code."""
     if find_spec("vllm") is None:
         raise ConfigError(
             "vLLM is not installed: `make setup-vllm` installs it for the CPU, on a GPU `uv pip "
@@ -146,18 +146,18 @@ def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> Engine:
         )
     except (ValueError, RuntimeError) as error:
         raise ModelError(
-            f"vLLM cannot run the model in {folder}: {error} (what it wrote before says more); "
-            "where memory is short change runtime.vllm.gpu_memory_share or "
-            "runtime.vllm.kv_cache_gib, where the architecture is unknown use transformers"
+            f"vLLM cannot run the model in {folder}: {error} (see its output above); if memory is "
+            "short, change runtime.vllm.gpu_memory_share or runtime.vllm.kv_cache_gib; if the "
+            "architecture is not supported, use engine transformers"
         ) from error
     finally:
         del os.environ[OWNER]
 
 
 def classify(engine: Engine, token_ids: Sequence[list[int]]) -> list[float | None]:
-    """The raw logit of each conversation, in order, of an engine whose runner is `pooling`.
+    """The raw logit of each conversation, in order, from an engine whose runner is `pooling`.
 
-    None where the engine failed at it. Raises ScoringError where there are several logits.
+    None if the engine failed on a conversation. Raises ScoringError if there are several logits.
     """
     from vllm import PoolingParams
 
@@ -170,11 +170,11 @@ def classify(engine: Engine, token_ids: Sequence[list[int]]) -> list[float | Non
 
 
 def read_logit(logits: Sequence[float]) -> float | None:
-    """The only logit of an output, None of an empty one: vLLM's mark of a request that failed."""
+    """The only logit of an output; None for an empty one, by which vLLM marks a failed request."""
     if len(logits) > 1:
         raise ScoringError(
-            f"vLLM gave {len(logits)} logits for a conversation, not one, and which of them is the "
-            "reward is not known; use a one-logit reward model"
+            f"vLLM returned {len(logits)} logits for a conversation, and it is unknown which one "
+            "is the reward; use a reward model with one logit"
         )
     return float(logits[0]) if logits else None
 

@@ -1,8 +1,8 @@
-"""What is added to vLLM's worker processes; they import this module by its name, nobody else does.
+"""Extension of vLLM's worker processes. Only they import this module, by its name.
 
-A process that is killed at once cannot end its engine. Left alone, vLLM's processes would wait for
-requests for ever and hold the memory of the GPU, which the same command needs again. So every
-worker watches the process that started the engine, and takes the engine's core with it.
+A process that is killed with -9 cannot stop its engine. vLLM's processes would then wait for
+requests forever and keep the GPU's memory, which the next run needs. So every worker watches the
+process that started the engine, and ends with it, together with the engine's core.
 """
 
 import multiprocessing
@@ -18,14 +18,14 @@ class WorkerExtension:
     """vLLM's `worker_extension_cls`."""
 
     def reseed(self, seed: int) -> None:
-        """Seed every generator that tokens are drawn with."""
+        """Seed all random generators that are used for sampling."""
         from vllm.utils.torch_utils import set_random_seed
 
         set_random_seed(seed)
 
 
 def _end_with(owner: int) -> None:
-    """Wait for the owner's end, then kill the engine's core and this worker (or both in one)."""
+    """Wait until the owner ends, then kill the engine's core and this worker."""
     try:
         descriptor = os.pidfd_open(owner)
     except ProcessLookupError:

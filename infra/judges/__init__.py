@@ -1,1 +1,1 @@
-"""Judges: each says through the `Judge` port which of two answers is better."""
+"""Judges, which decide which of two answers is better: implementations of the `Judge` protocol."""

@@ -1,6 +1,6 @@
-"""Where a server is (a judge's, or the policy's), and its key: from the environment alone.
+"""Address and key of a server (of a judge or the policy), from the environment only.
 
-Neither enters a configuration, an identity, a log or an error; errors name the variables instead.
+They never enter a configuration, an identity, a log or an error; errors name the variables instead.
 """
 
 import logging
@@ -19,9 +19,9 @@ _OPENAI = "https://api.openai.com/v1"
 
 
 class ServerAccess(BaseSettings):
-    """An OpenAI-compatible server. Subclasses give the prefix of their variables.
+    """An OpenAI-compatible server. Subclasses define the prefix of their variables.
 
-    OPENAI_API_KEY is not read: a key must not travel to a server that it was not meant for.
+    OPENAI_API_KEY is not read, so that a key is never sent to another server by accident.
     """
 
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, hide_input_in_errors=True)
@@ -30,17 +30,17 @@ class ServerAccess(BaseSettings):
     """Address up to /v1; `vllm serve` has http://host:8000/v1."""
 
     api_key: SecretStr | None = None
-    """Key; servers of one's own often want none."""
+    """API key; self-hosted servers often need none."""
 
 
 class JudgeAccess(ServerAccess, env_prefix="PVAR_JUDGE_"):
-    """Where the judge's server is and its key: PVAR_JUDGE_BASE_URL and PVAR_JUDGE_API_KEY."""
+    """The judge's server: PVAR_JUDGE_BASE_URL and PVAR_JUDGE_API_KEY."""
 
 
 def open_judge_client(access: ServerAccess, *, timeout_seconds: float) -> "OpenAI":
-    """Set up the client; nothing is asked yet. Raises ConfigError for an unusable address or key.
+    """Create the client without a request. Raises ConfigError for an invalid address or key.
 
-    The client's loggers are kept at WARNING: their records hold the server's address.
+    The client's loggers are set to WARNING, because their records contain the server's address.
     """
     from openai import OpenAI
 
@@ -61,7 +61,7 @@ def _checked_address(access: ServerAccess) -> str:
         raise ConfigError(f"{variable} is not an address; write http(s)://host[:port]/v1")
     if "@" in address.netloc or address.query or address.fragment:
         raise ConfigError(
-            f"{variable} holds more than an address; put the key into "
+            f"{variable} contains more than an address; set the key in "
             f"{_variable(access, 'API_KEY')}"
         )
     return address.geturl()
@@ -72,11 +72,11 @@ def _checked_key(access: ServerAccess) -> str:
     key = access.api_key.get_secret_value().strip() if access.api_key else ""
     if not key and access.base_url.get_secret_value() == _OPENAI:
         raise ConfigError(
-            f"OpenAI's server wants a key: set {variable}, or {_variable(access, 'BASE_URL')} for "
-            "a server of your own"
+            f"OpenAI's server needs a key; set {variable}, or set {_variable(access, 'BASE_URL')} "
+            "to your own server"
         )
     if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"{variable} has characters that no key has; copy it again")
+        raise ConfigError(f"{variable} has characters that are invalid in a key; copy it again")
     return key or "none"  # the client wants one
 
 

@@ -1,11 +1,11 @@
-"""One request to an OpenAI-compatible server, once, and what its failure means.
+"""Send one request to an OpenAI-compatible server, without retry, and classify its failure.
 
-    TransientError   asking again may help: 408, 409, 429, 5xx, a time-out, no connection, no JSON
-    CallError        this request is refused, others may not be (too long, moderated)
-    JudgeError       nothing that follows can succeed: the key, the model, the credit
+    TransientError   a retry may succeed: 408, 409, 429, 5xx, a timeout, no connection, no JSON
+    CallError        this request is rejected, others may succeed (too long, moderated)
+    JudgeError       no later request can succeed: the key, the model, the credit
 
-The server's own words stay out of every reason and error, and no exception of the client is
-chained: they may quote the key, the address or the texts.
+Reasons and errors never contain the server's message, and no exception of the client is chained,
+because they may quote the key, the address or the texts.
 """
 
 from collections.abc import Mapping
@@ -27,21 +27,21 @@ _AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_R
 
 
 class Usage(BaseModel):
-    """Tokens that the server counted."""
+    """Token counts reported by the server."""
 
     prompt_tokens: int = Field(ge=0)
     completion_tokens: int = Field(ge=0)
 
 
 class Completion(NamedTuple):
-    """The server's reply and what it counted (None where it does not say)."""
+    """The server's reply and its token counts (None if the server does not report them)."""
 
     reply: Reply
     usage: Usage | None
 
 
 class CallError(Exception):
-    """A call that gave nothing; `reason` becomes the missing verdict's."""
+    """A failed call; `reason` becomes the reason of the missing verdict."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -49,7 +49,7 @@ class CallError(Exception):
 
 
 class TransientError(CallError):
-    """Asking again may help."""
+    """A failed call that may succeed on retry."""
 
     def __init__(self, reason: str, pause_seconds: float | None = None) -> None:
         super().__init__(reason)
@@ -80,14 +80,14 @@ class _Choice(BaseModel):
 
 
 class _Body(BaseModel):
-    """What is used of a chat completion."""
+    """The used parts of a chat completion."""
 
     choices: list[_Choice] = Field(min_length=1)
     usage: Usage | None = None
 
 
 def complete(client: "OpenAI", model: str, request: Request) -> Completion:
-    """Send one request, once. Raises TransientError, CallError or JudgeError."""
+    """Send one request without retry. Raises TransientError, CallError or JudgeError."""
     from openai import OpenAIError, omit
 
     try:
@@ -136,14 +136,19 @@ def _failure(error: "OpenAIError", model: str) -> Exception:
 def _refusal(error: "APIStatusError", model: str) -> Exception:
     status = error.status_code
     if status == HTTPStatus.UNAUTHORIZED:
-        return JudgeError("the judge's server does not accept the key (401): PVAR_JUDGE_API_KEY")
+        return JudgeError(
+            "the judge's server does not accept the key (401); check PVAR_JUDGE_API_KEY"
+        )
     if status == HTTPStatus.NOT_FOUND:
         return JudgeError(
-            f"the judge's server has no model {model!r}, or is no chat server (404); check the "
+            f"the judge's server has no model {model!r}, or is not a chat server (404); check the "
             "judge's `model` and PVAR_JUDGE_BASE_URL (it ends in /v1)"
         )
     if status == HTTPStatus.PAYMENT_REQUIRED or error.code == "insufficient_quota":
-        return JudgeError(f"the account of PVAR_JUDGE_API_KEY has no credit left ({status})")
+        return JudgeError(
+            f"the account of PVAR_JUDGE_API_KEY has no credit left ({status}); add credit and run "
+            "again"
+        )
     reason = "rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else f"http_{status}"
     if status in _AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return TransientError(reason, retry_after(error.response.headers))
@@ -151,7 +156,7 @@ def _refusal(error: "APIStatusError", model: str) -> Exception:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the server wants to be asked again: it says seconds or a date (RFC 9110)."""
+    """Seconds from the header Retry-After, which has seconds or a date (RFC 9110)."""
     header = headers.get("retry-after")
     if header is None:
         return None

@@ -1,8 +1,8 @@
-"""A judge without judgment: hashes of the texts decide.
+"""A judge whose verdicts are computed from hashes of the texts.
 
-For tests and for trying out the workflow. Every answer has a hidden quality, as good as uniform in
-[0, 1) and the same on every machine; the preference is ½ + (q_second − q_first)/2, so swapping the
-answers turns the verdict around. It can also fail as real ones do.
+For tests and for trying out the workflow. Every answer has a hidden quality q, practically uniform
+in [0, 1) and the same on every machine. The preference is ½ + (q_second − q_first)/2, so swapping
+the answers reverses the verdict. It can also fail as real judges do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from pvar.records import Comparison, Verdict
 
 @dataclass(frozen=True)
 class FakePairJudge:
-    """A verdict depends on the prompt's messages and the two texts, and on nothing else."""
+    """A judge whose verdicts depend only on the prompt's messages and the two texts."""
 
     missing_share: float = 0.0
     """Share of the comparisons, in [0, 1], without a verdict (`fake_failure`)."""
 
     @property
     def identity(self) -> Mapping[str, str | int | float | bool | None]:
-        """Not `fake` alone: a fake reward model has hashes of its own."""
+        """The kind and the settings; a fake reward model has another identity."""
         return {"kind": "fake_judge", "missing_share": self.missing_share}
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""Calling a slow function many times at once, and never more than a given number at a time."""
+"""Call a slow function concurrently, with a maximum number of calls in flight."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -13,12 +13,12 @@ Result = TypeVar("Result")
 def results_in_flight(
     function: Callable[[Item], Result], items: Iterable[Item], *, limit: int, over: Event
 ) -> Iterator[Result]:
-    """Results in the order of completion, with at most `limit` (≥ 1) calls at a time.
+    """Yield results in the order of completion, with at most `limit` (≥ 1) calls in flight.
 
-    An item is taken only when its call begins, and that after the result before it was taken in:
-    what the consumer has not seen is at most what is in flight. After a first exception no call
-    begins, the results of those in flight still come, and it is raised. `over` is set then, and
-    when the consumer leaves: it tells calls that wait to give up.
+    An item is taken only when its call starts, after the consumer has taken the previous result.
+    So only the results in flight are unseen by the consumer. After the first exception no call
+    starts, the results in flight are still yielded, and then it is raised. `over` is set then, and
+    when the consumer stops, so that waiting calls give up.
     """
     waiting = iter(items)
     failed: Future[Result] | None = None

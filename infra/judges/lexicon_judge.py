@@ -1,12 +1,11 @@
-"""A judge that counts words: the answer of the more positive tone wins, by the AFINN lexicon.
+"""A judge that counts words: the answer with the more positive tone wins, by the AFINN lexicon.
 
-AFINN (Nielsen, arXiv 1103.2903) gives English words a valence from −5 to 5; it was made
-independently of VADER, so a policy rewarded by the one can be judged by the other. Answers are
-compared by valence per word, not by the sum: the sum doubles when an answer says everything twice,
-so a model would win by length alone; the mean does not move. Its price is that neutral words
-dilute, so a short warm answer beats a long one of the same warmth.
+AFINN (Nielsen, arXiv 1103.2903) gives English words a valence from −5 to 5. It was made
+independently of VADER, so a policy rewarded by VADER can be judged by AFINN. Answers are compared
+by valence per word, because a model could raise the sum by length alone. The cost is that neutral
+words dilute the mean, so a short warm answer beats a long one of the same warmth.
 
-Not covered: negation ("not good" is positive), irony, and whether the answer fits the prompt.
+Not supported: negation ("not good" is positive), irony, and relevance to the prompt.
 """
 
 import warnings
@@ -17,7 +16,7 @@ from pvar.records import Comparison, Verdict
 
 
 class LexiconJudge:
-    """AFINN valence per word; an answer without words loses to any answer with words."""
+    """Judges by AFINN valence per word. An answer without words loses to any answer with words."""
 
     def __init__(self) -> None:
         with warnings.catch_warnings():
@@ -33,7 +32,7 @@ class LexiconJudge:
         return {"kind": "afinn", "lexicon": "AFINN-en-165", "combination": "mean_per_word"}
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """Return 1 where `second` is more positive per word, 0 where `first` is, ½ for a tie."""
+        """1 if `second` is more positive per word, 0 if `first` is, ½ for a tie."""
         return [self._verdict(comparison) for comparison in comparisons]
 
     def _verdict(self, comparison: Comparison) -> Verdict:
@@ -42,6 +41,6 @@ class LexiconJudge:
         return Verdict(comparison.prompt_id, preference)
 
     def _valence(self, text: str) -> float:
-        """Mean valence per word, in [−5, 5]; −∞ without words, or silence would beat bad news."""
+        """Mean valence per word, in [−5, 5]; −∞ without words."""
         num_words = len(self._afinn.split(text))
         return float(self._afinn.score(text)) / num_words if num_words else -inf

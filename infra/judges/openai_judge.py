@@ -1,9 +1,9 @@
 """A language model behind an OpenAI-compatible server as judge (OpenAI's own, `vllm serve`, …).
 
-Calls run at the same time, up to a limit. A call that fails in spite of repetition is a missing
-verdict with its reason; when one call after the other fails, the server is thought to be down and
-judging stops. A model is known by the name that the server gives it: another model behind the same
-name would meet the old one's cached verdicts, so serve it under a name of its own.
+Calls run concurrently, up to a limit. A call that fails after all retries is a missing verdict with
+a reason. If many calls in a row fail, the server is presumed down and judging stops. A model is
+identified by its name on the server: another model with the same name would get the old one's
+cached verdicts, so serve it under another name.
 """
 
 import threading
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 OUTAGE_ROUNDS = 3
-"""So many times `max_in_flight` calls failing in a row, each repeated in vain, are an outage."""
+"""An outage is this many times `max_in_flight` calls that fail in a row, after all retries."""
 
 
 class Prices(NamedTuple):
-    """What the server asks for its work."""
+    """Prices of the server."""
 
     usd_per_million_prompt_tokens: float
     usd_per_million_completion_tokens: float
@@ -46,12 +46,12 @@ class Prices(NamedTuple):
 class _Call(NamedTuple):
     answer: Answer
     outage_reason: str | None
-    """Set where the server was at fault, not the comparison."""
+    """Set if the server failed, rather than the comparison."""
 
 
 @dataclass
 class _Health:
-    """Whether the server is worth asking: not once so many calls have failed in a row."""
+    """Whether to send more calls: not after too many failures in a row."""
 
     num_tolerated: int
     failures: list[str] = field(default_factory=list)
@@ -75,29 +75,29 @@ class _Health:
 
 @dataclass(frozen=True)
 class OpenAIJudge:
-    """A `MeteredJudge`. Its identity and representation hold no address and no key."""
+    """A `MeteredJudge`. Its identity and representation contain no address and no key."""
 
     model: str
     questions: Questions
     access: JudgeAccess
     max_in_flight: int
-    """Calls at the same time (≥ 1)."""
+    """Maximum concurrent calls (≥ 1)."""
     patience: Patience
     prices: Prices | None = None
 
     @property
     def identity(self) -> Mapping[str, str | int | float | bool | None]:
-        """The model's name, and how it is asked."""
+        """The model's name, and the question."""
         return {**self.questions.identity, "model": self.model}
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One verdict per comparison, in order; equal comparisons are asked once."""
+        """One verdict per comparison, in order. Equal comparisons are judged once."""
         answers = self.judge_each(dict.fromkeys(comparisons))
         verdicts = {answer.comparison: answer.verdict for answer in answers}
         return [verdicts[comparison] for comparison in comparisons]
 
     def judge_each(self, comparisons: Iterable[Comparison]) -> Iterator[Answer]:
-        """Answers in the order of completion. JudgeError for a server that cannot be asked."""
+        """Answers in the order of completion. JudgeError if the server cannot be used."""
         over = threading.Event()
         health = _Health(num_tolerated=OUTAGE_ROUNDS * self.max_in_flight)
         with open_judge_client(
@@ -115,11 +115,11 @@ class OpenAIJudge:
             raise JudgeError(
                 f"the last {len(health.failures)} calls to the judge's server all failed "
                 f"({dict(Counter(health.failures))}), each after {self.patience.max_attempts} "
-                "attempts; what was judged before is kept: run again when the server is well"
+                "attempts; earlier verdicts are kept: run again when the server works"
             )
 
     def _call(self, client: "OpenAI", over: threading.Event, comparison: Comparison) -> _Call:
-        """Ask about one comparison, with all the patience there is."""
+        """Judge one comparison, with retries."""
         usages: list[Usage | None] = []
 
         def ask(request: Request) -> Reply:

@@ -1,7 +1,7 @@
-"""Calling a server again when it asks for time, or is in trouble, and not for ever.
+"""Retry calls to a server that is busy or fails, a bounded number of times.
 
-The pause is what the server says (Retry-After) plus up to a second, so that all who were told the
-same do not come back at once; else a random time up to back_off · 2ⁿ (Amazon's "full jitter").
+The pause is the server's Retry-After plus up to a second, so that several clients do not return at
+the same moment; without it, a random time up to back_off · 2ⁿ (Amazon's "full jitter").
 """
 
 import logging
@@ -24,22 +24,22 @@ _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 LONGEST_PAUSE_SECONDS = 120.0
-"""A server that wants a longer pause (Retry-After) is not asked again in this run."""
+"""Maximum Retry-After. A call is not retried if the server asks for a longer pause."""
 
 
 class Patience(NamedTuple):
-    """How long a call is waited for and how often it is repeated."""
+    """The retry policy: timeout, attempts and pauses."""
 
     timeout_seconds: float
-    """A server that is silent for so long has timed out."""
+    """Timeout of one attempt."""
     max_attempts: int
-    """Requests for one reply, the first included (≥ 1)."""
+    """Maximum attempts per call, including the first (≥ 1)."""
     back_off_seconds: float
-    """Longest first pause; it doubles with every attempt, up to a minute."""
+    """Maximum of the first pause. It doubles with every attempt, up to a minute."""
 
 
 def patiently(send: Callable[[], Result], patience: Patience, over: Event) -> Result:
-    """Call `send` until it gives a result or patience is at its end; `over` ends any pause."""
+    """Call `send` until it succeeds or the attempts are used up; `over` ends any pause."""
     return Retrying(
         retry=retry_if_exception_type(TransientError),
         wait=_pause(patience),

@@ -1,10 +1,10 @@
-"""What a language model is asked as a judge, and how its reply becomes a preference.
+"""The questions to a language model as judge, and the parsing of its replies.
 
     AlpacaEval   one token, "m" or "M", with the log-probabilities of both
     ArenaHard    a text that ends in [[A>>B]], [[A>B]], [[A=B]], [[B>A]] or [[B>>A]]
 
-The wording and the reading are the benchmarks' own (`pvar/evaluation/`); here they meet a server.
-The first answer of a comparison is shown first (m, A), so a preference is always for the second.
+Wording and parsing follow the benchmarks (`pvar/evaluation/`). The first answer of a comparison is
+shown first (m, A), so a preference is always for the second.
 """
 
 import json
@@ -44,34 +44,34 @@ class Request(NamedTuple):
     max_tokens: int
     temperature: float
     top_logprobs: int | None = None
-    """How many tokens' log-probabilities come with the reply; None for none."""
+    """Number of top log-probabilities to return with the reply; None for none."""
 
 
 class Reply(NamedTuple):
-    """What the model wrote."""
+    """The model's reply."""
 
     text: str
     is_truncated: bool
-    """It ran into `max_tokens`."""
+    """Whether the reply reached `max_tokens`."""
     top_logprobs: Mapping[str, float]
-    """Of the first token; empty where they were not asked for."""
+    """Top log-probabilities of the first token; empty if not requested."""
 
 
 class Reading(NamedTuple):
-    """What a reply says of a comparison."""
+    """The preference of a reply."""
 
     preference: float | None
     """Probability in [0, 1] that the second answer is better."""
     evidence: str
     reason: str | None = None
-    """Why there is no preference."""
+    """Why the preference is missing."""
 
 
 Ask = Callable[[Request], Reply]
 
 
 class Questions(Protocol):
-    """A way of asking."""
+    """A way to ask a model for a preference."""
 
     @property
     def identity(self) -> Identity:
@@ -79,7 +79,7 @@ class Questions(Protocol):
         ...
 
     def put(self, comparison: Comparison, ask: Ask) -> Reading:
-        """Ask about one comparison; errors of `ask` pass through."""
+        """Judge one comparison. Errors of `ask` are not caught."""
         ...
 
 
@@ -124,9 +124,9 @@ class AlpacaEval:
 
 @dataclass(frozen=True)
 class ArenaHard:
-    """A reasoned verdict in words, as in Arena-Hard; > and >> are both a win here.
+    """A reasoned verdict in words, as in Arena-Hard. Here > and >> are both a win.
 
-    The evidence keeps the whole text, from which Arena-Hard's own score weighs >> three times.
+    The evidence is the whole text, from which Arena-Hard's own score counts >> three times.
     """
 
     version: Version
@@ -136,7 +136,7 @@ class ArenaHard:
 
     @property
     def identity(self) -> Identity:
-        """Version (how verdicts are read), wording and sampling parameters."""
+        """Version (of the parsing rules), wording and sampling parameters."""
         return {
             "kind": "arena_hard",
             "version": self.version,
@@ -146,7 +146,7 @@ class ArenaHard:
         }
 
     def put(self, comparison: Comparison, ask: Ask) -> Reading:
-        """Ask for a judgment; a v0.1 judge that forgot its verdict is asked for it once."""
+        """Ask for a judgment. If the verdict is missing, v0.1 asks for it a second time."""
         messages = game_messages(
             prompt_text(comparison.messages),
             comparison.first,
@@ -167,7 +167,7 @@ class ArenaHard:
 
 
 def _preference(judgment: str, version: Version) -> float | None:
-    """1 where B, the second answer, wins, ½ for a tie, 0 where A does."""
+    """1 if B (the second answer) wins, ½ for a tie, 0 if A wins."""
     label = parse_verdict(judgment, version)
     # Game 1 shows the baseline as A: its outcome for the model is the preference for B.
     games = outcomes(JudgedQuestion("", "", "", None, label, label), version)

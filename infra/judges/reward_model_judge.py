@@ -1,7 +1,7 @@
 """A reward model as judge: the preference is Bradley–Terry's σ((r_second − r_first)/scale).
 
-One model that scores answers one by one has no position bias, so one showing is enough. To judge by
-the reward model of the selection is circular: see `pvar.circular_judge`.
+The model scores the answers separately and so has no position bias; one order is enough. A judge
+that is also a reward model of the selection is circular: see `pvar.circular_judge`.
 """
 
 import math
@@ -16,11 +16,11 @@ from pvar.records import Comparison, Score, Verdict
 
 @dataclass(frozen=True)
 class RewardPairJudge:
-    """Judges through the `Scorer` port; whoever opened the scorer closes it."""
+    """Judges with a `Scorer`, which its opener closes."""
 
     scorer: Scorer
     reward_model: Identity
-    """What decides the scorer's rewards: its configuration with the model pinned."""
+    """The settings that determine the scorer's rewards: its configuration with a pinned model."""
     scale: float = 1.0
     """Reward difference per unit of log-odds (> 0)."""
 
@@ -35,7 +35,7 @@ class RewardPairJudge:
         }
 
     def judge(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One verdict per comparison, in order; every text is scored once."""
+        """One verdict per comparison, in order. Every text is scored once."""
         requests = [_requests(comparison) for comparison in comparisons]
         distinct = list(dict.fromkeys(request for both in requests for request in both))
         scores = dict(zip(distinct, self.scorer.score(distinct), strict=True))

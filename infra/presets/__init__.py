@@ -1,4 +1,4 @@
-"""Presets: YAML files that hold what differs from the defaults of the configuration tree."""
+"""Presets: YAML files with the settings that differ from the defaults of the configuration tree."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -13,7 +13,7 @@ from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 
 Tree = dict[str, Any]
-"""A configuration before it is validated: what YAML gives."""
+"""A configuration as parsed from YAML, before validation."""
 
 
 def preset_names() -> list[str]:
@@ -25,8 +25,8 @@ def preset_names() -> list[str]:
 def load_config(preset: str | None, changes: Sequence[str] = ()) -> PipelineConfig:
     """The configuration of a preset (a name, or a path to a YAML file) with `key=value` changes.
 
-    Raises ConfigError for an unknown preset, YAML that is none, an unknown key, a value out of
-    range or a combination that cannot run; the message names the key and what is allowed.
+    Raises ConfigError for an unknown preset, invalid YAML, an unknown key, a value out of range or
+    an invalid combination; the message names the key and the allowed values.
     """
     tree = _read(preset) if preset is not None else {}
     for change in changes:
@@ -44,7 +44,7 @@ def _read(preset: str) -> Tree:
         path = Path(preset).expanduser()
         if not path.is_file():
             raise ConfigError(
-                f"no preset is called {preset!r} and no file has that path; presets: "
+                f"{preset!r} is neither a preset nor an existing file; presets: "
                 f"{', '.join(preset_names())}"
             )
         try:
@@ -54,34 +54,34 @@ def _read(preset: str) -> Tree:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{preset} is not YAML: {error}") from error
+        raise ConfigError(f"{preset} is invalid YAML: {error}") from error
     if not isinstance(tree, Mapping | None):
-        raise ConfigError(f"{preset} holds a {type(tree).__name__}; it must hold keys and values")
+        raise ConfigError(f"{preset} has a {type(tree).__name__}; it must have keys and values")
     return dict(tree or {})
 
 
 def _apply(tree: Tree, change: str) -> None:
-    """Set one dotted key; the value is read as YAML."""
+    """Set one dotted key to a value, which is parsed as YAML."""
     key, separator, text = change.partition("=")
     if not separator or not key:
         raise ConfigError(
-            f"--set {change!r} is not key=value, such as --set sample.num_responses=4"
+            f"--set {change!r} is not key=value; write, for example, --set sample.num_responses=4"
         )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change!r}: the value is not YAML: {error}") from error
+        raise ConfigError(f"--set {change!r}: the value is invalid YAML: {error}") from error
     *parents, last = key.split(".")
     for parent in parents:
         below = tree.setdefault(parent, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"--set {key}: {parent!r} is a value, it has nothing below it")
+            raise ConfigError(f"--set {key}: {parent!r} is a value and has no keys below it")
         tree = below
     tree[last] = value
 
 
 def _explain(error: ValidationError, preset: str | None) -> str:
-    lines = [f"the configuration{f' of preset {preset!r}' if preset else ''} cannot run:"]
+    lines = [f"the configuration{f' of preset {preset!r}' if preset else ''} is invalid:"]
     lines += [f"  {fault}" for fault in describe_faults(error, PipelineConfig)]
     lines.append("`pvar schema` lists every key with its range")
     return "\n".join(lines)

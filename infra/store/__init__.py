@@ -1,10 +1,10 @@
-"""The artifact store, by its address: a folder or an S3 bucket that behave alike.
+"""Open an artifact store by its address: a folder or an S3 bucket, with the same behaviour.
 
     open_store("runs/store")                 a folder
     open_store("file:///data/pvar")          a folder
     open_store("s3://bucket/prefix")         a bucket, or a part of one (infra.settings.S3Access)
 
-An address holds no credentials: they would end in logs and manifests.
+An address must not contain credentials, because it appears in logs and manifests.
 """
 
 import re
@@ -23,8 +23,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 def open_store(uri: str, *, access: S3Access | None = None) -> Store:
     """Open the store at `uri`; `access` defaults to the environment's.
 
-    Nothing is asked of a server yet: an address that nobody answers is a StoreError of the first
-    read. Raises ConfigError for an address that names no store.
+    No request is sent yet: if the server does not answer, the first read raises StoreError. Raises
+    ConfigError for an invalid address.
     """
     address = urlsplit(uri)
     if address.scheme in ("", "file"):
@@ -32,7 +32,7 @@ def open_store(uri: str, *, access: S3Access | None = None) -> Store:
     if address.scheme == "s3":
         return _open_s3(address, access or S3Access())
     raise ConfigError(
-        f"no store is kept under {address.scheme}://; PVAR_STORE_URI is a folder, "
+        f"{address.scheme}:// is not supported; set PVAR_STORE_URI to a folder, "
         "file:///folder or s3://bucket/prefix"
     )
 
@@ -41,7 +41,7 @@ def _folder(uri: str, address: SplitResult) -> Path:
     if not address.scheme:
         return Path(uri).expanduser().absolute()
     if address.netloc not in ("", "localhost"):
-        raise ConfigError("a file:// store names a host; write file:///absolute/folder")
+        raise ConfigError(f"{uri} contains a host; write file:///absolute/folder")
     if not address.path.startswith("/"):
         raise ConfigError(f"{uri} is not absolute; write file:///absolute/folder")
     return Path(url2pathname(address.path))
@@ -53,7 +53,7 @@ def _open_s3(address: SplitResult, access: S3Access) -> Store:
 
     if "@" in address.netloc:
         raise ConfigError(
-            "the s3:// address holds credentials; write s3://bucket/prefix and set "
+            "the s3:// address contains credentials; write s3://bucket/prefix and set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     if not _BUCKET.fullmatch(address.netloc) or address.query or address.fragment:

@@ -1,4 +1,4 @@
-"""What a file system says, as a cause and what to do."""
+"""Explain file system errors: the cause and what to do."""
 
 import errno
 import shutil
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def cause(error: OSError, folder: Path, or_else: str) -> str:
-    """The error in a sentence for the user; `folder` is where it happened.
+    """The error as a sentence for the user; `folder` is where it happened.
 
-    `or_else` is the other way out where the folder itself is at fault.
+    `or_else` is what else to do if the folder itself is the cause.
     """
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:

@@ -1,11 +1,11 @@
 """Objects as files below a folder.
 
 Every write goes to a temporary file in `<root>/.tmp` (the same file system), is synced to the disk
-and gets its name in one step: `os.replace` for `write`, `os.link` for `create`, which fails if the
-name is taken. A reader sees the whole object or none, also after a power cut.
+and gets its name atomically: by `os.replace` for `write`, by `os.link` for `create`, which fails if
+the name exists. A reader sees the whole object or none, also after a power failure.
 
-A writer holds a lock on its temporary file while it lives. Opening the store removes temporary
-files that nobody has locked and that are an hour old: a killed writer's.
+A writer locks its temporary file while it runs. Opening the store removes temporary files that are
+unlocked and at least an hour old, which are left by killed writers.
 """
 
 import logging
@@ -29,10 +29,10 @@ from pvar.ports import ObjectInfo
 _log = logging.getLogger(__name__)
 
 STALE_SECONDS = 3600
-"""A temporary file younger than this is left alone even if nobody has locked it (yet)."""
+"""A younger temporary file is kept even if it is not locked (yet)."""
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""There is no such object: nothing has the name, a part of it is an object, or it is a folder."""
+"""Errors for a missing object: no such name, a part of the name is an object, or it is a folder."""
 
 
 class FileStore:
@@ -59,7 +59,7 @@ class FileStore:
             os.replace(file.name, name)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put the object if there is none; False if there was one."""
+        """Put the object if it does not exist; otherwise return False."""
         with self._explained("create", key), self._new_file(key) as (file, name):
             file.write(data)
             _settle(file)
@@ -70,7 +70,7 @@ class FileStore:
             return True
 
     def download(self, key: str, path: Path) -> None:
-        """Copy the object to a local file, which appears when it is whole."""
+        """Copy the object to a local file, which appears when it is complete."""
         with self._explained("read", key), self._existing(key) as source:
             partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
             try:
@@ -104,7 +104,7 @@ class FileStore:
             yield from _objects(self._root / folder, f"{folder}/" if folder else "", prefix)
 
     def delete(self, key: str) -> None:
-        """Remove the object; no error if there is none."""
+        """Remove the object. No error if it does not exist."""
         with self._explained("delete", key), suppress(*_ABSENT):
             self._path(key).unlink()
 
@@ -119,7 +119,7 @@ class FileStore:
 
     @contextmanager
     def _new_file(self, key: str) -> Iterator[tuple[BinaryIO, Path]]:
-        """A locked temporary file and the object's path; the body gives the one to the other."""
+        """A locked temporary file and the object's path; the body renames the one to the other."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = self._root / TEMPORARY
@@ -135,7 +135,7 @@ class FileStore:
 
     @contextmanager
     def _explained(self, verb: str, key: str) -> Iterator[None]:
-        """Turn what the system says into a StoreError with the cause and what to do."""
+        """Turn OSError into StoreError with the cause and what to do."""
         try:
             yield
         except OSError as error:
@@ -144,7 +144,7 @@ class FileStore:
 
 
 def open_file_store(root: Path) -> FileStore:
-    """Open the store in `root` and remove what killed writers left in it."""
+    """Open the store in `root` and remove temporary files of killed writers."""
     _remove_stale(root / TEMPORARY)
     return FileStore(root)
 
@@ -178,7 +178,7 @@ def _settle(file: BinaryIO) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name last through a power cut."""
+    """Sync the folder, so that the new name survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

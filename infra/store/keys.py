@@ -1,23 +1,23 @@
-"""Which strings are keys: the same for every store, so that what one takes all take.
+"""Validation of store keys, with the same rules for every store.
 
 A key is relative, `/`-separated, and names one object below the store's root. Parts of a key often
 come from the user (a file name, a run name), so every store checks every key: after
-`check_key(f"{prefix}/{text}")` the object lies under `prefix`, whatever `text` is.
+`check_key(f"{prefix}/{text}")` the object is under `prefix`, whatever `text` is.
 
-One difference between file systems and S3 remains: in S3 `a` and `a/b` can both be objects, in a
-folder they cannot, and `file://` refuses the second one.
+One difference between file systems and S3 remains: in S3 `a` and `a/b` can both be objects. In a
+folder they cannot, and `file://` rejects the second one.
 """
 
 from pvar.errors import StoreError
 
 TEMPORARY = ".tmp"
-"""First part of a store's own short-lived objects: no key of a caller, not listed."""
+"""First part of a store's internal temporary objects. It is reserved and not listed."""
 
 MAX_KEY_BYTES = 1024
-"""S3's limit on a key's UTF-8."""
+"""S3's limit on the length of a key in UTF-8."""
 
 MAX_PART_BYTES = 255
-"""A file name's limit on Linux file systems."""
+"""Limit on the length of a file name on Linux file systems."""
 
 
 def check_key(key: str) -> str:
@@ -27,7 +27,7 @@ def check_key(key: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """Return `prefix` if some key may begin with it (`""`, `"a/"`, `"a/b"`); else StoreError."""
+    """Return `prefix` if a key can begin with it (`""`, `"a/"`, `"a/b"`); else raise StoreError."""
     folders = prefix.split("/")[:-1]
     last = prefix.split("/")[-1]
     # The last part may be any beginning of a name: nothing, a dot, two dots ("..b" is a name).
@@ -44,12 +44,12 @@ def _refuse(key: str, fault: str | None) -> None:
 def _fault(parts: list[str]) -> str | None:
     """What is wrong with the key's parts, or None."""
     if parts[0] == TEMPORARY:
-        return f"{TEMPORARY!r} is the store's own"
+        return f"{TEMPORARY!r} is reserved"
     for part in parts:
         if part in ("", ".", ".."):
             return f"{part!r} is not a name"
         if not part.isprintable() or "\\" in part:
-            return "it holds a control character or a backslash"
+            return "it has a control character or a backslash"
         if len(part.encode()) > MAX_PART_BYTES:
             return f"a part has {len(part.encode())} bytes, more than {MAX_PART_BYTES}"
     return None

@@ -1,6 +1,6 @@
-"""What an S3 server or boto3 says, as a StoreError: the cause in our words and what to do.
+"""Turn errors of an S3 server or boto3 into StoreError: the cause and what to do.
 
-The server's own text is left out where credentials are at fault: it may quote what was sent.
+For errors about credentials the server's text is left out, because it may quote the request.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ _ENDPOINT = "AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL)"
 def explained(uri: str, endpoint: str, verb: str, key: str) -> Iterator[None]:
     """Turn the errors of the body, which does `verb` to `key`, into StoreError.
 
-    NotFoundError where a reader is told that there is no such object. A writer's 404 is something
-    else: a web server that is no S3.
+    NotFoundError if a reader gets "no such object". A writer's 404 has another cause: a web server
+    that is not S3.
     """
     try:
         yield
@@ -43,7 +43,7 @@ def explained(uri: str, endpoint: str, verb: str, key: str) -> Iterator[None]:
 
 
 def code(error: ClientError) -> str:
-    """The server's error code (`NoSuchKey`), or the HTTP status where there is no body (HEAD)."""
+    """The server's error code (`NoSuchKey`), or the HTTP status if there is no body (HEAD)."""
     return error.response.get("Error", {}).get("Code", "")
 
 

@@ -1,13 +1,13 @@
 """Objects in an S3 bucket, or below a prefix of it, through boto3.
 
-`create` is a put with `If-None-Match: *`. Not every server honours it, so the first `create` asks
-(a probe object, written twice). Where it is ignored, a weaker method stands in, with a warning:
-look, put, wait `SETTLE_SECONDS`, look whose object is there. Two writers can both win only if one
-of them needs longer than that between its look and its put.
+`create` is a put with `If-None-Match: *`. Not every server supports it, so the first `create` tests
+it (a probe object, written twice). If the server ignores it, a weaker method is used, with a
+warning: check, put, wait `SETTLE_SECONDS`, check whose object exists. Two writers can both succeed
+only if one of them takes longer than that between its check and its put.
 
-Checksums are sent and checked only where S3 demands them: servers other than Amazon's often lack
-the newer ones. What was stored is verified by the manifests' sha256. A process killed during a
-multipart upload leaves invisible parts in the bucket: give it a lifecycle rule that aborts them.
+Checksums are sent and checked only if S3 requires them, because servers other than Amazon's often
+lack the newer ones. Stored data is verified by the manifests' sha256. A process killed during a
+multipart upload leaves invisible parts in the bucket: add a lifecycle rule that aborts them.
 """
 
 import logging
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PART_BYTES = 16 << 20
-"""Files above this go in parts of this size, 8 at a time."""
+"""Larger files are uploaded in parts of this size, 8 at a time."""
 
 SETTLE_SECONDS = 2.0
 """How long the weaker `create` waits for other writers."""
@@ -93,7 +93,7 @@ class S3Store:
             self._client.put_object(Bucket=self._bucket, Key=self._name(key), Body=data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put the object if there is none; False if there was one."""
+        """Put the object if it does not exist; otherwise return False."""
         name = self._name(key)
         with self._explained("create", key):
             if self.honours_put_if_absent():
@@ -101,7 +101,7 @@ class S3Store:
             return _put_and_look(self._client, self._bucket, name, data)
 
     def download(self, key: str, path: Path) -> None:
-        """Copy the object to a local file, which appears when it is whole."""
+        """Copy the object to a local file, which appears when it is complete."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._explained("download", key):
@@ -113,7 +113,7 @@ class S3Store:
             raise StoreError(f"{self.uri}: cannot download {key!r} to {path}: {why}") from error
 
     def upload(self, path: Path, key: str) -> None:
-        """Copy a local file into the store, in parts where it is large."""
+        """Copy a local file into the store, as a multipart upload if it is large."""
         with path.open("rb") as file, self._explained("upload", key):
             self._client.upload_fileobj(file, self._bucket, self._name(key), Config=_TRANSFER)
 
@@ -130,12 +130,12 @@ class S3Store:
                         yield ObjectInfo(key, item["Size"], modified)
 
     def delete(self, key: str) -> None:
-        """Remove the object; no error if there is none."""
+        """Remove the object. No error if it does not exist."""
         with self._explained("delete", key):
             self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
 
     def honours_put_if_absent(self) -> bool:
-        """Whether the server's `If-None-Match: *` works; asked once, by two puts and a delete."""
+        """Whether the server's `If-None-Match: *` works; tested once, by two puts and a delete."""
         if self._honours_put_if_absent is None:
             name = f"{self._root}{TEMPORARY}/probe-{uuid.uuid4().hex}"
             with self._explained("probe", name):
@@ -157,7 +157,7 @@ class S3Store:
 
 
 def open_s3_store(bucket: str, prefix: str, access: S3Access) -> S3Store:
-    """Open `s3://bucket/prefix`; nothing is asked of the server yet."""
+    """Open `s3://bucket/prefix` without a request."""
     if prefix:
         check_key(prefix)
     return S3Store(_client(access), bucket, prefix)
@@ -197,7 +197,7 @@ def _read(client: "S3Client", bucket: str, name: str) -> bytes:
 
 
 def _put_if_absent(client: "S3Client", bucket: str, name: str, data: bytes) -> bool:
-    """Put with `If-None-Match: *`; False if the object was there."""
+    """Put with `If-None-Match: *`; False if the object exists."""
     writer = uuid.uuid4().hex
     for _ in range(_CONFLICT_ATTEMPTS):
         try:
@@ -230,7 +230,7 @@ def _put_and_look(client: "S3Client", bucket: str, name: str, data: bytes) -> bo
 
 
 def _writer(client: "S3Client", bucket: str, name: str) -> str | None:
-    """Who created the object ("" if it does not say); None if there is no object."""
+    """The creator of the object ("" if unknown); None if there is no object."""
     try:
         return client.head_object(Bucket=bucket, Key=name)["Metadata"].get("writer", "")
     except ClientError as error:
@@ -240,7 +240,7 @@ def _writer(client: "S3Client", bucket: str, name: str) -> str | None:
 
 
 def _probe(client: "S3Client", bucket: str, name: str) -> bool:
-    """Whether the second of two put-if-absent is refused."""
+    """Whether the second of two put-if-absent requests is rejected."""
     try:
         _put_if_absent(client, bucket, name, b"")
         is_refused = not _put_if_absent(client, bucket, name, b"")

@@ -1,13 +1,13 @@
-"""The answers that pairs are made of: responses joined with their rewards, the unusable named.
+"""The answers from which pairs are made: responses joined with their rewards by id.
 
-Joined by id only. A response is left out under the first of these names that fits:
+A response is rejected for the first of these reasons that applies:
 
-    other_prompt    its prompt is not among the prompts given
+    other_prompt    its prompt is not among the given prompts
     failed          sampling failed (finish_reason "error")
-    truncated       it ran into the token limit (finish_reason "length"), unless kept by option
-    empty           nothing but white space
-    missing_reward  no score, or one that is None, NaN or infinite
-    duplicate_text  the text of an earlier sample of the prompt, but for white space at its ends
+    truncated       it reached the token limit (finish_reason "length") and keep_truncated is false
+    empty           only white space
+    missing_reward  no score, or a score that is None, NaN or infinite
+    duplicate_text  the same text as an earlier sample of the prompt, ignoring outer white space
 """
 
 import math
@@ -29,12 +29,12 @@ class RewardedAnswer(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """The usable answers, and what happened to the responses."""
+    """The usable answers, and the row counts of the responses."""
 
     by_prompt: Mapping[str, tuple[RewardedAnswer, ...]]
-    """Prompt id → its answers, best first, equal rewards in the order of their ids."""
+    """Prompt id → its answers, best first; equal rewards are ordered by id."""
     accounts: Accounts
-    """In responses."""
+    """Counts responses."""
 
 
 def usable_answers(
@@ -44,7 +44,7 @@ def usable_answers(
     prompt_ids: Collection[str],
     keep_truncated: bool,
 ) -> Answers:
-    """Join responses with their scores and leave out those that cannot be trained on.
+    """Join responses with their scores and reject those that cannot be trained on.
 
     Raises InputError for two responses or two scores with the same id.
     """
@@ -109,8 +109,8 @@ def _unique(responses: Iterable[Response]) -> list[Response]:
     for response in responses:
         if response.response_id in by_id:
             raise InputError(
-                f"response {response.response_id} comes twice (prompt {response.prompt_id}); "
-                "responses are joined by id: remove one"
+                f"duplicate response id {response.response_id} (prompt {response.prompt_id}); "
+                "responses are joined by id, so remove one"
             )
         by_id[response.response_id] = response
     return list(by_id.values())

@@ -8,7 +8,7 @@ from pvar.pairs.match import Match
 
 
 def match_best_random(answers: Sequence[RewardedAnswer], limit: int, seed: int) -> list[Match]:
-    """The others come in the order of a hash of (seed, response id), whatever the row order."""
+    """Order the others by a hash of (seed, response id), independent of the row order."""
 
     def key(answer: RewardedAnswer) -> bytes:
         return blake2b(f"{seed}\0{answer.response_id}".encode()).digest()

@@ -1,4 +1,4 @@
-"""Make pairs by a rule, and account for every pair that was wanted."""
+"""Make pairs by a rule, and count every requested pair."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,12 +16,12 @@ from pvar.records import Pair, Prompt, Response, Score
 
 
 class RewardRule(NamedTuple):
-    """How the answers to one prompt are matched by their rewards."""
+    """A rule that matches the answers to one prompt by their rewards."""
 
     match: Callable[[Sequence[RewardedAnswer], int, int], list[Match]]
-    """(two or more answers, best first; most pairs to make; seed) → matches."""
+    """(two or more answers, best first; maximum number of pairs; seed) → matches."""
     draws: bool = False
-    """It uses the seed, which for all others is no part of the identity."""
+    """Whether the rule uses the seed. Otherwise the seed is not hashed."""
 
 
 RULES: Mapping[str, RewardRule] = {
@@ -32,7 +32,7 @@ RULES: Mapping[str, RewardRule] = {
 """Rules by reward."""
 
 ORIGINAL = "original"
-"""The rule that takes the data's own preference, and looks at no answer."""
+"""The rule that uses the preferences annotated in the data instead of sampled responses."""
 
 if TYPE_CHECKING:
     PairRule = str
@@ -41,14 +41,14 @@ else:  # the choices that a configuration offers
 
 
 class Pairing(NamedTuple):
-    """The pairs, and what happened to what they were made of."""
+    """The pairs, and the row counts."""
 
     pairs: list[Pair]
-    """In the order of the prompts."""
+    """Pairs in the order of the prompts."""
     accounts: Accounts
-    """In wanted pairs: prompts times pairs per prompt in, pairs out, the others by reason."""
+    """Counts pairs: prompts times pairs per prompt in, pairs out, the others by reason."""
     responses: Accounts
-    """In responses: usable answers out, the others by reason; nothing for rule `original`."""
+    """Counts responses: usable answers out, the others by reason. Empty for rule `original`."""
 
 
 def make_pairs(
@@ -65,17 +65,17 @@ def make_pairs(
 ) -> Pairing:
     """Make up to `pairs_per_prompt` pairs for each prompt.
 
-    `min_margin` is the least difference of the two rewards, in rewards (for `original`: in the
-    annotations' scores, which are then required). Only `original` reads `annotations`, and only
-    the others read responses and scores. Raises InputError for ids that come twice, ConfigError
-    for several original pairs per prompt.
+    `min_margin` is the minimum difference of the two rewards (for `original`: of the annotated
+    scores, which are then required). Only `original` reads `annotations`, and only the other rules
+    read responses and scores. Raises InputError for duplicate ids, ConfigError for several
+    original pairs per prompt.
     """
     _refuse_repeated(prompts)
     if rule == ORIGINAL:
         if pairs_per_prompt != 1:
             raise ConfigError(
-                f"pairs_per_prompt is {pairs_per_prompt}, but a prompt has one original pair; "
-                "set it to 1 or choose a rule by reward"
+                f"pair.pairs_per_prompt is {pairs_per_prompt}, but pair.rule is original and a "
+                "prompt has one original pair; set pairs_per_prompt to 1 or use another rule"
             )
         by_prompt = {annotation.prompt_id: annotation for annotation in annotations}
         outcomes = [
@@ -99,7 +99,7 @@ def make_pairs(
 
 
 def _reward_pair(prompt: Prompt, match: Match, min_margin: float) -> Pair | str:
-    """The pair, or the name of the rule that excludes it. Texts differ: duplicates are gone."""
+    """The pair, or the reason why it is rejected. Duplicate texts are removed before."""
     margin = match.chosen.reward - match.rejected.reward
     if margin == 0:
         return "tie"
@@ -128,6 +128,6 @@ def _refuse_repeated(prompts: Sequence[Prompt]) -> None:
     for prompt_id, count in Counter(prompt.prompt_id for prompt in prompts).most_common(1):
         if count > 1:
             raise InputError(
-                f"prompt {prompt_id} comes {count} times; responses are joined by prompt id: "
-                "deduplicate the prompts first"
+                f"prompt id {prompt_id} occurs {count} times, but responses are joined by prompt "
+                "id; deduplicate the prompts first"
             )

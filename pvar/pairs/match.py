@@ -1,4 +1,4 @@
-"""What a pair rule returns."""
+"""The result of a pair rule."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from pvar.pairs.answers import RewardedAnswer
 
 
 class Match(NamedTuple):
-    """Two answers that a rule puts side by side; they may still tie or miss the margin."""
+    """Two answers matched by a rule. They may still be a tie or below the margin."""
 
     chosen: RewardedAnswer
     rejected: RewardedAnswer

@@ -15,7 +15,7 @@ from pvar.pairs.match import Match
 def match_max_mu_minus_2sigma(
     answers: Sequence[RewardedAnswer], limit: int, seed: int
 ) -> list[Match]:
-    """Further pairs take the next nearest; of two equally near the worse one comes first."""
+    """Further pairs use the next nearest answers; of two equally near, the worse comes first."""
     rewards = [answer.reward for answer in answers]
     target = fmean(rewards) - 2 * pstdev(rewards)
 

@@ -22,11 +22,11 @@ class Annotation(NamedTuple):
     chosen_score: float
     rejected_score: float
     chosen_aspects: tuple[float, ...] = ()
-    """Ratings of single aspects, 1 to 5; empty where the data set has none."""
+    """Ratings of single aspects, 1 to 5; empty if the data set has none."""
 
 
 def original_pair(prompt: Prompt, annotation: Annotation | None, min_margin: float) -> Pair | str:
-    """The prompt's own pair, or the name of the rule that excludes it."""
+    """The prompt's annotated pair, or the reason why it is rejected."""
     if prompt.chosen is None or prompt.rejected is None:
         return "no_annotation"
     if not prompt.chosen.strip() or not prompt.rejected.strip():

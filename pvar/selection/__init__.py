@@ -1,10 +1,10 @@
-"""Selection of prompts: candidates and a budget in, the chosen prompt ids out.
+"""Selection of prompts: from candidates and a budget to the selected prompt ids.
 
     measures = measure_rewards(RewardMatrix(rewards, scales))
     chosen = select(Candidates(prompt_ids, measures), "top", Budget(fraction=0.1), seed=0)
 
-One strategy per file, listed in `strategies.py`. A strategy says what it measures and which prompts
-come first; budget, ties and accounts are the same for all (`choose.py`).
+Each file has one strategy; `strategies.py` lists them. A strategy defines a measure and an order of
+the prompts. Budget, ties and row counts are the same for all (`choose.py`).
 """
 
 from pvar.selection.candidates import Budget, Candidates

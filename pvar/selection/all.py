@@ -6,7 +6,7 @@ from pvar.selection.strategy import PVAR, FloatArray, IdArray, Strategy, Strateg
 
 
 def _rank(prompt_ids: IdArray, _: FloatArray, __: StrategySettings) -> FloatArray:
-    """All alike, so that the order is that of the ids."""
+    """Equal priorities, so that the prompts are ordered by id."""
     return np.zeros(len(prompt_ids))
 
 

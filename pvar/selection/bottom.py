@@ -1,4 +1,4 @@
-"""Lowest preference variance: the counterpart that should teach little (arXiv 2510.13022)."""
+"""Lowest preference variance: the counterpart with small gradients (arXiv 2510.13022)."""
 
 from pvar.selection.strategy import PVAR, Strategy, smallest_first
 

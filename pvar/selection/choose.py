@@ -1,7 +1,7 @@
-"""Take the budget from a strategy's order: ties by id, and accounts of what was left.
+"""Select prompts in a strategy's order until the budget is spent.
 
-Nothing here depends on the order of the rows: priorities are functions of a prompt's values, its
-id and the seed, and equals are taken in the order of their ids.
+The result does not depend on the row order: a priority is a function of a prompt's values, its id
+and the seed, and ties are ordered by id.
 """
 
 from dataclasses import dataclass
@@ -20,27 +20,27 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The prompts that a strategy took, best first, and what happened to the others."""
+    """The selected prompts, best first, and the reasons why the others were left out."""
 
     strategy: StrategyName
     budget: Budget
     prompt_ids: IdArray
-    """Shape (num_selected,), in the strategy's order; equals in the order of their ids."""
+    """Shape (num_selected,), in the strategy's order; ties are ordered by id."""
     measure: str
     """Name of the measure."""
     values: FloatArray
     """The measure of each selected prompt, shape (num_selected,)."""
     cut_value: float | None
-    """The measure of the last prompt taken; None where the measure does not decide alone."""
+    """Measure of the last selected prompt; None if the order depends on more than the measure."""
     num_tied_selected: int
-    """Selected prompts whose measure equals the cut."""
+    """Selected prompts whose measure equals the cut value."""
     num_tied_left_out: int
-    """Prompts with the same measure that only their id kept out. Many of them: the measure is
-    saturated or too coarse, and the selection is partly by id."""
+    """Prompts at the cut value that were left out because of their id. If there are many, the
+    measure is saturated or too coarse, and the selection is partly by id."""
     num_without_measure: int
     """Candidates without the measure."""
     accounts: Accounts
-    """Candidates in, selected out, and why the others were left."""
+    """Candidates in, selected prompts out, and the others by reason."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -56,8 +56,8 @@ def select(
 ) -> Selection:
     """Select prompts by a strategy, within a budget.
 
-    `threshold` is the least PVar of strategy `threshold`. Strategy `all` takes everything, whatever
-    the budget. Raises InputError for a measure or num_tokens that is needed and missing,
+    `threshold` is the minimum PVar of strategy `threshold`. Strategy `all` selects every prompt and
+    ignores the budget. Raises InputError if a required measure or num_tokens is missing,
     ConfigError for a threshold outside [0, ¼].
     """
     chosen = STRATEGIES[strategy]
@@ -95,13 +95,13 @@ def select(
 
 
 def _within_budget(candidates: Candidates, priority: FloatArray, budget: Budget) -> Rows:
-    """Rows taken, best first."""
+    """Selected rows, best first."""
     num_eligible = int(np.count_nonzero(~np.isnan(priority)))
     if budget.tokens is not None:
         if candidates.num_tokens is None:
             raise InputError(
-                "a budget in tokens needs num_tokens, which these candidates lack; "
-                "add it or give a fraction or a count"
+                "budget.tokens needs num_tokens, which these candidates do not have; "
+                "add it, or set budget.fraction or budget.count"
             )
         ordered = _best_first(priority, candidates.prompt_ids, num_eligible)
         spent = np.cumsum(candidates.num_tokens[ordered])
@@ -114,9 +114,9 @@ def _within_budget(candidates: Candidates, priority: FloatArray, budget: Budget)
 
 
 def _best_first(priority: FloatArray, prompt_ids: IdArray, limit: int) -> Rows:
-    """Rows of the `limit` highest priorities, highest first, equals in the order of their ids.
+    """Rows of the `limit` highest priorities, highest first; ties are ordered by id.
 
-    Only the rows at the cut and above are sorted: the ids of a large table are not.
+    Only the rows at or above the cut are sorted, which is cheaper for large tables.
     """
     rows = np.flatnonzero(~np.isnan(priority))
     if limit == 0:

@@ -1,4 +1,4 @@
-"""The measures of prompts, computed from rewards, for stages and file commands alike."""
+"""Compute the measures of prompts from rewards, for stages and file commands."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from pvar.selection.strategy import FloatArray, Measure, RewardMatrix
 
 
 def measure_rewards(rewards: RewardMatrix) -> dict[str, FloatArray]:
-    """Every measure that these rewards have: name → (P,), NaN where missing."""
+    """All measures that can be computed from these rewards: name → (P,), NaN is missing."""
     return {
         name: measure.compute(rewards)
         for name, measure in MEASURES.items()
@@ -26,10 +26,10 @@ def measure_by_prompt(
     *,
     scale: float = 1.0,
 ) -> dict[str, FloatArray]:
-    """Measures of one model's rewards in long form: one row a response, a prompt's rows anywhere.
+    """Measures of one model's rewards in long form: one row per response, in any order.
 
     prompt_index: (R,) number of each row's prompt, 0 … P − 1. rewards: (R,), NaN where missing.
-    Returns name → (P,), P = max(prompt_index) + 1, of those measures that one model's rewards have.
+    Returns name → (P,), P = max(prompt_index) + 1, for all measures that need one model only.
     Raises ConfigError for a scale that is not positive.
     """
     array = as_rewards(rewards, ndim=1)

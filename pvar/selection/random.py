@@ -1,7 +1,7 @@
-"""Uniform choice: the baseline that is hard to beat (arXiv 2604.02766).
+"""Uniform random selection: a baseline that is hard to beat (arXiv 2604.02766).
 
-It draws from the prompts that have a PVar, because the strategies beside it do so too: a prompt
-with fewer than two rewards has no PVar and makes no pair.
+It selects only prompts with a PVar, as the other strategies do: a prompt with fewer than two
+rewards has no PVar and makes no pair.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from pvar.selection.strategy import PVAR, FloatArray, IdArray, Strategy, Strateg
 
 
 def _rank(prompt_ids: IdArray, values: FloatArray, settings: StrategySettings) -> FloatArray:
-    """Order of a hash of (seed, prompt id)."""
+    """Order by a hash of (seed, prompt id)."""
     return np.where(np.isnan(values), np.nan, random_keys(prompt_ids, settings.seed))
 
 

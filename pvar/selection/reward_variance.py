@@ -1,4 +1,4 @@
-"""Largest variance of the rewards: what PVar tends to when the reward scale is small."""
+"""Largest variance of the rewards: the limit of PVar, up to a factor, for small differences."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Numbers for random orders that depend on the seed and the prompt's id alone."""
+"""Random numbers that depend only on the seed and the prompt id."""
 
 from hashlib import blake2b
 
@@ -8,10 +8,10 @@ from pvar.selection.strategy import FloatArray, IdArray
 
 
 def random_keys(prompt_ids: IdArray, seed: int) -> FloatArray:
-    """A number in [0, 1) per prompt that depends on the seed and its id alone.
+    """A number in [0, 1) per prompt that depends only on the seed and its id.
 
-    Neither the row order nor other prompts change it, so a prompt that joins the candidates
-    displaces at most one other. The text of an id counts: 7 and "7" get the same number.
+    Neither the row order nor other prompts change it, so a new candidate displaces at most one
+    other. The id is hashed as text: 7 and "7" get the same number.
     """
     return np.array([_unit_hash(f"{seed}\0{prompt_id}") for prompt_id in prompt_ids.tolist()])
 

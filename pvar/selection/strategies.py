@@ -1,4 +1,4 @@
-"""The list of strategies: what can be chosen, and which file does it."""
+"""The list of selection strategies."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
@@ -30,7 +30,7 @@ STRATEGIES: Mapping[str, Strategy] = {
 }
 
 CONTROL = "random"
-"""What every other strategy is compared with."""
+"""The strategy with which all others are compared."""
 
 if TYPE_CHECKING:
     StrategyName = str
@@ -48,4 +48,4 @@ else:  # the choices that a configuration and the command line offer
 MEASURES: Mapping[str, Measure] = {
     strategy.measure.name: strategy.measure for strategy in STRATEGIES.values()
 }
-"""Everything that strategies look at, by name."""
+"""The measures of all strategies, by name."""

@@ -1,4 +1,4 @@
-"""What a strategy is made of: a measure of every prompt, and an order of the prompts by it.
+"""The parts of a strategy: a measure of every prompt, and an order of the prompts.
 
     reward_gap.py    REWARD_GAP = Strategy(Measure("reward_gap", ...), largest_first)
     strategies.py    "reward_gap": REWARD_GAP
@@ -18,7 +18,7 @@ from pvar.combine import CombinationRule, combine_preference_variance
 
 FloatArray = NDArray[np.floating[Any]]
 IdArray = NDArray[Any]
-"""Prompt ids: strings or integers, all of one kind."""
+"""Prompt ids: all strings or all integers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +26,15 @@ class RewardMatrix:
     """The rewards of the responses that can be trained on."""
 
     rewards: FloatArray
-    """(M, P, N); NaN where a response is missing or cannot be used."""
+    """(M, P, N); NaN if a response is missing or unusable."""
     scales: tuple[float, ...]
     """(M,) reward scale τ of each model, in units of its rewards."""
     combination: CombinationRule = "mean_pvar"
-    """How several models make one PVar."""
+    """How the results of several models are combined into one PVar."""
 
     @cached_property
     def scaled(self) -> FloatArray:
-        """(P, N) mean over the models of reward / scale; NaN where one of them has no reward."""
+        """(P, N) mean over the models of reward / scale; NaN if one of them has no reward."""
         mean: FloatArray = np.mean(self.rewards / np.array(self.scales)[:, None, None], axis=0)
         return mean
 
@@ -45,39 +45,40 @@ class RewardMatrix:
 
 
 class Measure(NamedTuple):
-    """A number of every prompt that strategies order by."""
+    """A number per prompt, by which strategies order the prompts."""
 
     name: str
-    """Also the name of its column in files."""
+    """Name of the measure and of its column in files."""
     compute: Callable[[RewardMatrix], FloatArray] | None = None
-    """(P,) from the rewards, NaN where missing. None: it does not follow from the rewards."""
+    """(P,) from the rewards, NaN is missing. None if rewards are not enough to compute it."""
     min_models: int = 1
-    """Reward models that it needs at least."""
+    """Minimum number of reward models."""
 
 
 class StrategySettings(NamedTuple):
-    """What some strategies need beside the measure."""
+    """Settings that some strategies need besides the measure."""
 
     seed: int
     threshold: float | None = None
-    """Least PVar, for the strategy `threshold`."""
+    """Minimum PVar, for the strategy `threshold`."""
 
 
 class Strategy(NamedTuple):
-    """How prompts are chosen; everything else that differs between strategies is declared here."""
+    """How prompts are selected. All differences between strategies are declared here."""
 
     measure: Measure
-    """What it looks at; prompts without this measure are counted."""
+    """The measure of the strategy. Prompts without it are counted."""
     rank: Callable[[IdArray, FloatArray, StrategySettings], FloatArray]
-    """(prompt ids, measure, settings) → priority, all (P,): higher is taken first, NaN never."""
+    """(prompt ids, measure, settings) → priority, all (P,): highest first; NaN is not selected."""
     has_cut: bool = True
-    """The measure decides alone, so that a cut value and ties at it mean something."""
+    """Whether the order depends on the measure alone, so that a cut value and ties exist."""
     draws: bool = False
-    """It uses the seed, which for all others is no part of the identity."""
+    """Whether the strategy uses the seed. Otherwise the seed is not hashed."""
     budget: Literal["fills", "is limited by", "ignores"] = "fills"
-    """`fills`: takes as many prompts as the budget allows, so that random ones can match them."""
+    """`fills`: selects as many prompts as the budget allows, so that a random control of the same
+    size exists."""
     wants_high_pvar: bool = False
-    """It takes the highest PVar: adaptive sampling may leave out what a first round finds low."""
+    """Whether it selects the highest PVar, so that it can be combined with adaptive sampling."""
 
 
 def _measure_pvar(rewards: RewardMatrix) -> FloatArray:
@@ -87,7 +88,7 @@ def _measure_pvar(rewards: RewardMatrix) -> FloatArray:
 
 
 PVAR = Measure("pvar", _measure_pvar)
-"""Preference variance, in [0, ¼] (`pvar/variance.py`, over several models `pvar/combine.py`)."""
+"""Preference variance, in [0, ¼] (`pvar/variance.py`; for several models, `pvar/combine.py`)."""
 
 
 def largest_first(_: IdArray, values: FloatArray, __: StrategySettings) -> FloatArray:

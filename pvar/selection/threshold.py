@@ -1,4 +1,4 @@
-"""All prompts whose preference variance is at least a given value, up to the budget."""
+"""All prompts whose preference variance is at least a threshold, up to the budget."""
 
 import numpy as np
 
@@ -8,12 +8,12 @@ from pvar.variance import MAX_PVAR
 
 
 def _rank(_: IdArray, pvar: FloatArray, settings: StrategySettings) -> FloatArray:
-    """Largest PVar first, none below the threshold; ConfigError where that is outside [0, ¼]."""
+    """Largest PVar first, none below the threshold; ConfigError for one outside [0, ¼]."""
     threshold = settings.threshold
     if threshold is None or not 0 <= threshold <= MAX_PVAR:
         raise ConfigError(
-            f"the strategy threshold needs a threshold between 0 and {MAX_PVAR} "
-            f"(the range of PVar), not {threshold}"
+            f"threshold is {threshold}; the strategy threshold needs a value between 0 and "
+            f"{MAX_PVAR} (the range of PVar)"
         )
     return np.where(pvar >= threshold, pvar, np.nan)
 

@@ -156,7 +156,7 @@ def test_without_the_option_nothing_about_an_artifact_changes(
 
 
 def test_a_first_round_that_leaves_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"first_responses is 8 and num_responses is 8"):
+    with pytest.raises(ValueError, match=r"first_responses \(8\) must be less than"):
         SampleConfig.model_validate({"num_responses": 8, "adaptive": {"first_responses": 8}})
 
 

@@ -65,15 +65,15 @@ def preset(home: Path, **changes: object) -> str:
 
 
 def test_an_unknown_preset_names_those_that_there_are(refused: Pvar) -> None:
-    assert "no preset is called 'dmeo'" in (said := refused("show", "--preset", "dmeo"))
+    assert "'dmeo' is neither a preset" in (said := refused("show", "--preset", "dmeo"))
     assert "demo" in said
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: [", "is not YAML"),
-        ("- a\n", "holds a list"),
+        ("a: [", "is invalid YAML"),
+        ("- a\n", "has a list"),
         ("sample:\n  num_response: 4\n", "sample.num_response: there is no such key"),
         ("sample: 4\n", "sample: "),
         (b"\xff\xfe\x00", "cannot be read"),
@@ -122,8 +122,8 @@ def test_a_preset_file_that_is_none(
         ("train.max_length_tokens=8", "pairs with long responses would be dropped"),
         ("evaluate.judge={kind: oracle}", "'afinn'"),
         ("sample", "--set 'sample' is not key=value"),
-        ("sample.num_responses=[", "the value is not YAML"),
-        ("policy.name=x", "'policy' is a value, it has nothing below it"),
+        ("sample.num_responses=[", "the value is invalid YAML"),
+        ("policy.name=x", "'policy' is a value and has no keys below it"),
     ],
 )
 def test_a_change_that_cannot_be(refused: Pvar, home: Path, change: str, message: str) -> None:
@@ -143,7 +143,7 @@ def test_a_reward_model_that_judges_what_it_selected_is_refused() -> None:
     [
         ("nothing.jsonl", None, "no such file; check the path"),
         ("empty.jsonl", b"", "the file is empty"),
-        ("rows.csv", b"prompt\nx\n", "unknown kind of file"),
+        ("rows.csv", b"prompt\nx\n", "unknown file type"),
     ],
 )
 def test_a_file_of_prompts_that_is_none(
@@ -170,11 +170,14 @@ def test_a_missing_file_is_told_before_a_server_is_needed(
     ("reference", "message"),
     [
         ("./nothing", "nothing: no such folder"),
-        ("bundled:gpt-7", "no bundled model is called 'gpt-7'; there is smollm2"),
-        ("models:/pvar", "'models:/pvar' names no registered model; write models:/name@alias"),
+        ("bundled:gpt-7", "unknown bundled model 'gpt-7'; available: smollm2"),
+        (
+            "models:/pvar",
+            "'models:/pvar' is not a reference to a registered model; write models:/name@alias",
+        ),
         ("not a model", "'not a model' is not a model reference"),
         ("s3:/bucket", "s3:/bucket"),
-        ("bundled:sentiment", "no bundled model"),
+        ("bundled:sentiment", "unknown bundled model"),
     ],
 )
 def test_a_model_that_is_none(refused: Pvar, home: Path, reference: str, message: str) -> None:
@@ -188,7 +191,7 @@ def test_a_folder_without_safetensors_is_no_model(refused: Pvar, home: Path) -> 
     (home / "model" / "pytorch_model.bin").write_bytes(b"x")
     said = refused("show", "--preset", preset(home, policy="./model"))
     assert "holds no *.safetensors" in said
-    assert "pickled weights are refused" in said
+    assert "pickled weights are not loaded" in said
 
 
 def test_a_folder_given_like_a_hub_name_is_pointed_out(refused: Pvar, home: Path) -> None:
@@ -207,15 +210,15 @@ def test_a_hub_model_without_network_is_told_in_bounded_time(
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{free_port()}")
     said = refused("show", "--preset", preset(home, policy="org/never-downloaded"))
     assert "'org/never-downloaded' is not in the local cache and the Hub cannot be reached" in said
-    assert "give a folder" in said
+    assert "use a local folder" in said
 
 
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("ftp://host/x", "no store is kept under ftp://"),
+        ("ftp://host/x", "ftp:// is not supported"),
         ("file://host/x", "write file:///absolute/folder"),
-        ("s3://key:word@bucket/x", "the s3:// address holds credentials"),
+        ("s3://key:word@bucket/x", "the s3:// address contains credentials"),
     ],
 )
 def test_an_address_that_is_no_store(
@@ -251,8 +254,8 @@ def test_a_home_that_cannot_be_written(
     (home / "a_file").write_text("")
     monkeypatch.setenv("PVAR_HOME", place)
     said = refused("history", "x")
-    assert f"{home / place} is no folder that can be written (" in said
-    assert "set PVAR_HOME or PVAR_MLFLOW_TRACKING_URI to a place that can be written" in said
+    assert f"{home / place} is not writable (" in said
+    assert "set PVAR_HOME or PVAR_MLFLOW_TRACKING_URI to a writable location" in said
 
 
 # Root may write everywhere but there. The second folder exists: MLflow itself fails, after minutes.
@@ -261,7 +264,7 @@ def test_a_database_that_cannot_be_made(
     refused: Pvar, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    assert f"{folder} is no folder that can be written (" in refused("history", "x")
+    assert f"{folder} is not writable (" in refused("history", "x")
 
 
 @pytest.mark.parametrize(("option", "value"), [("--seeds", "0"), ("--strategy", "topp")])
@@ -300,8 +303,8 @@ def test_a_run_that_never_was(refused: Pvar, home: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("nowhere/report.html", "there is no folder nowhere; make it first"),
-        ("home", "this is a folder; give the name of a file in it"),
+        ("nowhere/report.html", "the folder nowhere does not exist; create it first"),
+        ("home", "this is a folder; give the path of a file"),
         ("/proc/report.html", "cannot be written ("),
     ],
 )
@@ -367,7 +370,7 @@ def test_the_installed_command_ends_with_one_message_and_1(home: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith("error: no preset is called 'dmeo'")
+    assert done.stderr.startswith("error: 'dmeo' is neither a preset")
     assert done.stderr.count("\n") == 1
 
 

@@ -46,7 +46,7 @@ def test_a_home_that_cannot_be_used_is_the_one_cause(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PVAR_HOME", "/proc/x")
     (finding,) = look_at_places()
     assert (finding.what, finding.state) == ("home", "missing")
-    assert "/proc/x is no folder that can be written" in finding.detail
+    assert "/proc/x is not writable" in finding.detail
     assert "set PVAR_HOME" in finding.remedy
 
 

@@ -184,7 +184,7 @@ def test_rows_without_a_prompt_id_are_left_out_and_counted(tmp_path, capsys, nam
 
 def test_a_damaged_parquet_file_is_refused(tmp_path):
     (tmp_path / "table.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(InputError, match="not a sound Parquet file"):
+    with pytest.raises(InputError, match="not a valid Parquet file"):
         select(tmp_path / "table.parquet", count=1)
 
 

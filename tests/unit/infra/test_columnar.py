@@ -118,7 +118,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         variance_from_file(path, scale=1.0)
     pq.write_table(pa.table({"prompt_id": ["a"], "score": [1.0]}), path)
-    with pytest.raises(InputError, match="lacks the column reward; it has prompt_id, score"):
+    with pytest.raises(InputError, match="no column reward; its columns are prompt_id, score"):
         variance_from_file(path, scale=1.0)
     pq.write_table(pa.table({"prompt_id": ["a"], "reward": ["good"]}), path)
     with pytest.raises(InputError, match="good"):

@@ -26,13 +26,13 @@ def test_a_path_and_its_file_address_are_one_store(
     [
         ("file://relative/folder", "names a host"),
         ("file:relative", "not absolute"),
-        ("ftp://host/folder", "no store is kept under ftp://"),
+        ("ftp://host/folder", "ftp:// is not supported"),
         ("S3://Bucket/prefix", "is not an address; write s3://bucket/prefix"),
         ("s3://", "is not an address"),
         ("s3://b", "is not an address"),
         ("s3://bucket/prefix?versions=1", "is not an address"),
-        ("s3://key:planted-secret@bucket/prefix", "holds credentials"),
-        ("https://key:planted-secret@host/bucket", "no store is kept under https://"),
+        ("s3://key:planted-secret@bucket/prefix", "contains credentials"),
+        ("https://key:planted-secret@host/bucket", "https:// is not supported"),
         ("file://key:planted-secret@host/folder", "names a host"),
     ],
 )

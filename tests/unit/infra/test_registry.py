@@ -266,7 +266,7 @@ def test_rollback_goes_back_one_champion_at_a_time(neighbours: RegistryNeighbour
     assert (neighbours.alias("champion"), neighbours.alias("previous")) == (2, 1)
     registry.roll_back(MODEL, reason="still")
     assert (neighbours.alias("champion"), neighbours.alias("previous")) == (1, None)
-    with pytest.raises(PromotionError, match="had no champion before version 1; name a version"):
+    with pytest.raises(PromotionError, match="had no champion before version 1; give a version"):
         registry.roll_back(MODEL, reason="still")
 
 
@@ -275,7 +275,7 @@ def test_rollback_to_a_named_version(neighbours: RegistryNeighbours) -> None:
     promote_all(registry, neighbours.versions(3))
     registry.roll_back(MODEL, 1, reason="the one of spring")
     assert neighbours.alias("champion") == 1
-    with pytest.raises(PromotionError, match="version 1 is the champion already"):
+    with pytest.raises(PromotionError, match="version 1 is already the champion"):
         registry.roll_back(MODEL, 1, reason="again")
     with pytest.raises(ModelError, match=f"MLflow has no models:/{MODEL}/9"):
         registry.roll_back(MODEL, 9, reason="a slip")
@@ -326,5 +326,5 @@ def test_a_database_that_breaks_is_told_as_such(neighbours: RegistryNeighbours) 
 
 @pytest.mark.parametrize("reference", ["models:/m", "models:/m/x", "m/3", "models:/m@a/b"])
 def test_what_names_no_version_is_refused(neighbours: RegistryNeighbours, reference: str) -> None:
-    with pytest.raises(ModelError, match="names no registered model"):
+    with pytest.raises(ModelError, match="is not a reference to a registered model"):
         neighbours.registry().resolve(reference)

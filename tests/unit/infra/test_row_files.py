@@ -106,7 +106,7 @@ def half_gzip() -> bytes:
         ("array.json", b' [\n{"n": 1}\n]', "JSON array"),
         ("plain.jsonl.gz", b'{"n": 1}\n', "not a gzip file"),
         ("cut.jsonl.gz", half_gzip(), "damaged"),
-        ("rows.parquet", b'{"n": 1}\n', "not a sound Parquet file"),
+        ("rows.parquet", b'{"n": 1}\n', "not a valid Parquet file"),
     ],
 )
 def test_files_that_cannot_be_read_say_so_with_their_path(tmp_path, name, content, message):
@@ -135,7 +135,7 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[1000:9000] = bytes(8000)
     path.write_bytes(content)
-    with pytest.raises(InputError, match="not a sound Parquet file"):
+    with pytest.raises(InputError, match="not a valid Parquet file"):
         list(read_rows(path))
 
 

@@ -58,7 +58,7 @@ def test_an_impossible_round_is_refused(max_responses, num_new):
 
 
 def test_counts_of_other_prompts_are_refused():
-    with pytest.raises(InputError, match=r"num_sampled is \(1,\) for 2 prompts"):
+    with pytest.raises(InputError, match=r"num_sampled has shape \(1,\), but pvar has \(2,\)"):
         choose([[0.0, 1.0], [0.0, 1.0]], 1, num_sampled=[2])
 
 

@@ -73,7 +73,7 @@ def test_the_interval_covers_the_true_rank_correlation():
     [
         ({"x": [1.0]}, "at least two"),
         ({"x": [1.0, 2.0], "y": [1.0]}, r"'y': \(1,\)"),
-        ({"x": [[1.0]], "y": [[1.0]]}, "one value for each"),
+        ({"x": [[1.0]], "y": [[1.0]]}, "one value per prompt"),
     ],
 )
 def test_measures_that_do_not_fit_are_refused(measures, message):

@@ -59,5 +59,5 @@ def test_losses_in_the_place_of_log_probabilities_are_refused():
 
 
 def test_different_shapes_are_refused():
-    with pytest.raises(InputError, match="differ"):
+    with pytest.raises(InputError, match=r"policy logps have shape \(1, 2\) and reference"):
         implicit_rewards([[-1.0, -2.0]], [[-1.0]], beta=0.1)

@@ -60,6 +60,6 @@ def test_what_has_no_matched_control_is_refused(strategies: list[str], seeds: li
 
 def test_a_strategy_that_the_configuration_cannot_run_is_refused_before_it_runs() -> None:
     with pytest.raises(
-        ValueError, match=r"disagreement, which needs 2 .* score\.reward_models has 1"
+        ValueError, match=r"disagreement, which needs at least 2 .* score\.reward_models has 1"
     ):
         CompareConfig(strategies=("disagreement",))

@@ -226,7 +226,7 @@ def test_ids_that_come_twice_are_errors():
     responses, scores = scored([1.0, 0.0])
     with pytest.raises(InputError, match="prompt p comes 2 times"):
         make_pairs([prompt(), prompt()], responses, scores, "best_worst", seed=0)
-    with pytest.raises(InputError, match="response p-r00 comes twice"):
+    with pytest.raises(InputError, match="duplicate response id p-r00"):
         make_pairs([prompt()], [*responses, responses[0]], scores, "best_worst", seed=0)
     with pytest.raises(InputError, match="p-r01 has two scores"):
         make_pairs([prompt()], responses, [*scores, scores[1]], "best_worst", seed=0)

@@ -28,7 +28,10 @@ def test_float32_rewards_far_from_zero_keep_their_spread():
 
 @pytest.mark.parametrize(
     ("rewards", "message"),
-    [([[1.0], [2.0]], "no prompt has two"), ([[1.0, 1.0], [2.0, 2.0]], "all rewards are equal")],
+    [
+        ([[1.0], [2.0]], "no prompt has two"),
+        ([[1.0, 1.0], [2.0, 2.0]], "all rewards within every prompt"),
+    ],
 )
 def test_without_spread_there_is_no_scale(rewards, message):
     with pytest.raises(InputError, match=message):
@@ -85,7 +88,7 @@ def test_pairs_without_both_rewards_are_left_out():
         ([1.0, 2.0], [0.0, 2.0], "all 2 pairs are ordered as labelled"),
         ([0.0, 1.0], [3.0, 0.0], "contradicts the labels"),
         ([1.0, -1.0], [0.0, 0.0], "contradicts the labels"),
-        ([1.0, 1.0], [1.0, 1.0], "none with a difference"),
+        ([1.0, 1.0], [1.0, 1.0], "has a difference in reward"),
         ([math.nan], [1.0], "0 pairs"),
         ([1.0, 2.0], [1.0], "2 chosen rewards but 1 rejected"),
     ],

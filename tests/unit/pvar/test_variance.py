@@ -336,7 +336,7 @@ def test_ties_at_the_cut_are_counted():
 
 @pytest.mark.parametrize("num_selected", [0, 3])
 def test_selecting_more_than_there_is_is_refused(num_selected):
-    with pytest.raises(ConfigError, match=f"cannot select {num_selected} of 2"):
+    with pytest.raises(ConfigError, match=f"num_selected is {num_selected}; expected 1 to 2"):
         ties_at_cut([0.1, 0.2, math.nan], num_selected)
 
 

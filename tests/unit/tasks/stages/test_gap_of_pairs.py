@@ -80,7 +80,7 @@ IMPLICIT = '{kind: implicit, policy: "./a", reference: "./b"}'
         (["select.strategy=implicit_gap_small"], "give exactly one of kind implicit"),
         (
             ["select.strategy=implicit_gap_large", f"score.reward_models=[{IMPLICIT}]"],
-            "another one, which says what is chosen",
+            "which decides what is chosen",
         ),
         (
             [
