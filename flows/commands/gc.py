@@ -1,4 +1,4 @@
-"""`pvar gc`: delete what no run and no model version needs, and copies that nobody uses."""
+"""`pvar gc`: delete artifacts that no run or model version refers to, and unused model copies."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,18 +15,19 @@ def gc(
     keep_runs: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     delete: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Show the artifacts that nothing refers to, and delete them if asked to.
+    """Show unused artifacts, and delete them with --delete.
 
-    What a run, a comparison, a registered model version or a needed artifact refers to stays, and
-    so does what a stage is working on. MLflow's own files and paid-for verdicts are not touched.
-    Local copies of models go while no process uses one; a stage that needs one fetches it again.
+    An artifact is in use if a run, a comparison, a registered model version or another artifact in
+    use refers to it, or if a stage is working on it. MLflow's files and cached verdicts are kept.
+    Local copies of models are deleted if no process uses one; a stage that needs a copy fetches it
+    again.
 
     Parameters
     ----------
     keep_runs
-        Only this many of the newest runs and comparisons count; all of them if not given.
+        Number of newest runs and comparisons whose artifacts are in use (default: all).
     delete
-        Delete what is shown. Without it nothing changes.
+        Delete what is shown. By default nothing is deleted.
     """
     from rich.filesize import decimal
 

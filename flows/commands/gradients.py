@@ -1,4 +1,4 @@
-"""`pvar gradients`: the paper's theorem, measured on the prompts of a configuration."""
+"""`pvar gradients`: measure the paper's theorem on the prompts of a configuration."""
 
 import csv
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ def gradients(
     prompts: Annotated[int, Parameter(validator=validators.Number(gte=3))] = 32,
     out: Path = Path("gradients"),
 ) -> None:
-    """Measure DPO gradients of the starting policy per prompt, and show them against PVar.
+    """Measure the starting policy's DPO gradient per prompt, and compare it with PVar.
 
-    The prompts must be sampled and scored (`pvar run`, or its first three stages). Each costs a
-    forward and backward pass of the whole policy per response.
+    The prompts must be sampled and scored first (`pvar run`, or its first three stages). The cost
+    is one forward and backward pass of the whole policy per response.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def gradients(
     set_
         Changes to the preset as key=value.
     prompts
-        How many, spread evenly over the ranks of PVar.
+        Number of prompts, spread evenly over the ranks of PVar.
     out
-        Folder for the table (gradients.csv) and the figure (gradients.svg).
+        Output folder for the table (gradients.csv) and the figure (gradients.svg).
     """
     from flows.console import console, show_progress
     from flows.gradient_prompts import gradients_of

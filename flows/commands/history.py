@@ -1,4 +1,4 @@
-"""`pvar history`: who moved the champion, when, from where to where, and why."""
+"""`pvar history`: show who moved the champion, when, from and to which version, and why."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from cyclopts import Parameter
 def history(
     model: str, /, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False
 ) -> None:
-    """Show every move of a model's champion, the newest last.
+    """Show every move of a model's champion, newest last.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`pvar judge-parse`: the verdicts in what a judge wrote."""
+"""`pvar judge-parse`: parse the verdicts in a judge's replies."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from pvar.evaluation.style import Version
 
 app = App(
     name="judge-parse",
-    help="Read the verdicts in what a judge wrote.",
+    help="Parse the verdicts in a judge's replies.",
     version_flags=(),  # --version is the benchmark's here
 )
 
@@ -23,7 +23,7 @@ app = App(
 def arena_hard(
     file: Annotated[Path, Parameter(allow_leading_hyphen=True)], /, *, version: Version
 ) -> None:
-    """Print one JSON object a row with the parsed score; null where there is none.
+    """Print one JSON object per row with the parsed score, or null if there is none.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`pvar lineage`: from a model back to the data, and from data forward to the models."""
+"""`pvar lineage`: trace a model back to its data, and data forward to its models."""
 
 import json
 import sys
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 def lineage(
     reference: str, /, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False
 ) -> None:
-    """Show what a model version or an artifact was made from, and what was made from it.
+    """Show what a model version or artifact was made from, and what was made from it.
 
     Parameters
     ----------
     reference
-        `models:/name/3`, `models:/name@champion`, or an artifact: `train/ab12…` (its beginning
-        will do).
+        `models:/name/3`, `models:/name@champion`, or an artifact or its first characters:
+        `train/ab12…`.
     as_json
         Print one JSON object instead of two trees.
     """

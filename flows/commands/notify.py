@@ -1,12 +1,12 @@
-"""`pvar notify`: tell the Prefect server that preference data arrived.
+"""`pvar notify`: send an event to the Prefect server that preference data arrived.
 
-Any HTTP client can do the same; the automation in `infra/automations` starts a retraining on it:
+Any HTTP client can send it. The automation in `infra/automations` then starts a retraining:
 
     curl -X POST "$PREFECT_API_URL/events" -H "Content-Type: application/json" -d '[{
       "event": "preference-data.arrived", "resource": {"prefect.resource.id": "pvar.incoming"},
       "occurred": "2026-11-23T12:00:00Z", "id": "7d9a2a44-6a3b-4e0f-9b0e-0d9a4a3f5c11"}]'
 
-`occurred` is now and `id` any new UUID.
+`occurred` is the current time and `id` is any new UUID.
 """
 
 
@@ -16,8 +16,8 @@ def notify(*keys: str) -> None:
     Parameters
     ----------
     keys
-        Keys of the files in the store, such as incoming/monday.jsonl: they must be there, and are
-        shown with the event. Retraining looks at all new files, named or not.
+        Keys of the files in the store, for example incoming/monday.jsonl. They must exist, and are
+        shown with the event. Retraining reads all new files, whether listed here or not.
     """
     from flows.arrival import announce
     from flows.console import console

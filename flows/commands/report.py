@@ -1,17 +1,17 @@
-"""`pvar report`: the HTML report of a run."""
+"""`pvar report`: write the HTML report of a run."""
 
 from pathlib import Path
 
 
 def report(run: str = "latest", /, *, out: Path | None = None) -> None:
-    """Write the report of a run from its artifacts, and say where it is.
+    """Write the HTML report of a run from its artifacts, and print its path.
 
     Parameters
     ----------
     run
-        Id of the run, as `pvar run` printed it; `latest` is the newest.
+        Id of the run, as printed by `pvar run`, or `latest` for the newest.
     out
-        Path of the HTML file; `report-RUN.html` in this folder if not given.
+        Path of the HTML file (default: `report-RUN.html` in the current folder).
     """
     from flows.console import console
     from flows.run_record import load_run

@@ -1,4 +1,4 @@
-"""`pvar rollback`: an earlier version becomes the champion again."""
+"""`pvar rollback`: make an earlier version the champion again."""
 
 from typing import Annotated
 
@@ -12,16 +12,16 @@ def rollback(
     reason: str,
     to: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
 ) -> None:
-    """Make an earlier version the champion, and record who did so and why.
+    """Make an earlier version the champion, and record who did it and why.
 
     Parameters
     ----------
     model
         Name of the registered model.
     reason
-        Why: kept in the history.
+        Reason, which is recorded in the history.
     to
-        The version; the champion before this one if not given.
+        Version to return to (default: the champion before the current one).
     """
     from flows.console import console
     from flows.wiring import connect

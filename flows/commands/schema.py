@@ -1,4 +1,4 @@
-"""`pvar schema`: every key of the configuration, with its range and meaning."""
+"""`pvar schema`: print every key of the configuration, with its range and meaning."""
 
 import json
 from typing import Annotated

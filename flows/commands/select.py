@@ -1,4 +1,4 @@
-"""`pvar select`: the prompts to train on, from a file of rewards or of preference variances."""
+"""`pvar select`: select the prompts to train on, from a file of rewards or preference variances."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,26 +36,26 @@ def select(
     ----------
     input
         JSONL or Parquet file (.jsonl may be .gz); `-` reads JSON lines from standard input.
-        Either one row per response with prompt_id and reward, from which PVar is computed, or one
-        row per prompt with prompt_id, pvar and, where the strategy or the budget needs them,
-        reward_gap, reward_variance, implicit_gap, disagreement and num_tokens.
+        The file has either one row per response with prompt_id and reward, from which PVar is
+        computed, or one row per prompt with prompt_id and pvar. Some strategies and budgets also
+        need reward_gap, reward_variance, implicit_gap, disagreement or num_tokens per prompt.
     strategy
-        What to prefer. all takes everything; random is the control.
+        Selection strategy. all selects every prompt; random is the control.
     fraction
-        Budget: share of the prompts.
+        Budget: fraction of the prompts.
     count
         Budget: number of prompts.
     tokens
-        Budget: sum of num_tokens.
+        Budget: maximum sum of num_tokens.
     threshold
-        Least PVar, for the strategy threshold.
+        Minimum PVar, for the strategy threshold.
     seed
         Seed of the strategies random and stratified.
     scale
-        Reward scale τ, in units of the rewards (1 where none is given).
+        Reward scale τ, in units of the rewards (default: 1).
     out
-        File for the selected prompt ids with their measure, best first: .jsonl, .jsonl.gz or
-        .parquet.
+        Output file with the selected prompt ids and their measure, best first: .jsonl, .jsonl.gz
+        or .parquet.
     as_json
         Print the summary as one JSON object.
     """

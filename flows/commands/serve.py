@@ -1,4 +1,4 @@
-"""`pvar serve`: Prefect server, MLflow server and a worker on this machine."""
+"""`pvar serve`: run a Prefect server, an MLflow server and a worker on this machine."""
 
 import signal
 from contextlib import suppress
@@ -29,20 +29,20 @@ def serve(
 ) -> None:
     """Serve the workflow on loopback until Ctrl-C, which stops everything that was started.
 
-    So does closing the terminal, unless it was started with nohup.
+    Closing the terminal also stops everything, unless the command was started with nohup.
 
     Parameters
     ----------
     preset
-        What the deployed pipeline runs by default: name of a preset or path of a YAML file.
+        Default configuration of the deployed pipeline: name of a preset or path of a YAML file.
     set_
         Changes to the preset as key=value.
     rule
-        When to retrain as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming.
+        Retraining rules as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming.
     port
-        Of the Prefect server; 0 for any free one.
+        Port of the Prefect server; 0 uses a free port.
     mlflow_port
-        Of the MLflow server; 0 for any free one.
+        Port of the MLflow server; 0 uses a free port.
     """
     from flows.commands.rules import retrain_config
     from infra.presets import load_config

@@ -42,7 +42,7 @@ def variance(
         JSONL or Parquet file (.jsonl may be .gz) with one row per response and the columns
         prompt_id and reward; `-` reads JSON lines from standard input.
     out
-        File for prompt_id, num_responses, pvar and stderr: .jsonl, .jsonl.gz or .parquet.
+        Output file with prompt_id, num_responses, pvar and stderr: .jsonl, .jsonl.gz or .parquet.
     scale
         Reward scale τ in σ((r_i − r_j)/τ), in units of the rewards.
     as_json

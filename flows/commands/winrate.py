@@ -1,4 +1,4 @@
-"""`pvar winrate`: AlpacaEval 2's and Arena-Hard's numbers, offline, from files of judgments."""
+"""`pvar winrate`: compute AlpacaEval 2's and Arena-Hard's scores offline, from judgment files."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ from pvar.evaluation.style import Version
 
 app = App(
     name="winrate",
-    help="Compute the numbers of AlpacaEval 2 and Arena-Hard from files of judgments.",
+    help="Compute the scores of AlpacaEval 2 and Arena-Hard from files of judgments.",
     version_flags=(),  # --version is the benchmark's here
 )
 
@@ -59,14 +59,14 @@ def alpaca_eval(
     outputs
         The model's answers: instruction, output.
     baseline
-        The baseline's answers to all instructions: instruction, output, and index where the file
-        is not in the order of the evaluation set.
+        The baseline's answers to all instructions: instruction, output, and index if the file is
+        not in the order of the evaluation set.
     calibration
-        Folder with instruction_difficulty.csv and df_gamed.csv; without it there is no
-        length-controlled win rate. Nothing is downloaded.
+        Folder with instruction_difficulty.csv and df_gamed.csv, which are not downloaded. Required
+        for the length-controlled win rate.
     judge
-        Name of the judge; any other than the leaderboard's makes the length-controlled number not
-        comparable with it.
+        Name of the judge. The length-controlled win rate is comparable with the leaderboard only
+        for the leaderboard's judge.
     seed
         Seed of the bootstrap interval.
     as_json
@@ -103,12 +103,12 @@ def arena_hard(
     version
         Rules of v0.1 (2024) or v2.0.
     style
-        Control for style: length, markdown or length,markdown. Needs --metadata.
+        Style control: length, markdown or length,markdown. Requires --metadata.
     metadata
         Style counts of the models and the baseline: files of answers with metadata, or tables
         with model, question_id, token_len, header_count, list_count and bold_count.
     questions
-        The questions that should be judged (uid or question_id, category); by default all of the
+        The requested questions (uid or question_id, category); by default all questions of the
         version.
     seed
         Seed of the bootstrap intervals.

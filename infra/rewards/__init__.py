@@ -1,1 +1,1 @@
-"""Reward models: each scores responses through the `Scorer` port."""
+"""Reward models, which score responses: implementations of the `Scorer` protocol."""

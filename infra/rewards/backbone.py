@@ -1,13 +1,13 @@
-"""A decoder without its head, and the hidden states of rows computed with it.
+"""A decoder without its head, which computes the hidden states of rows.
 
-Rows are padded on the right under an attention mask, and a row's states are cut out by its length:
-no token id is ever looked at, so padding with the end-of-sequence id (SmolLM2: both are 2) cannot
-change which state is scored, as it does in transformers' own sequence classifiers, which search for
-the last id that is not padding.
+Rows are padded on the right with an attention mask, and a row's states are selected by its length.
+So padding with the end-of-sequence id (SmolLM2: both are 2) cannot change which state is scored.
+In transformers' own sequence classifiers it can, because they search for the last id that is not
+padding.
 
-The prompt of several answers is run once: its keys and values are held, and are put together for
-each batch of answers. Models with sliding windows or recurrent states, whose caches hold no whole
-prompt, run every conversation in full.
+A prompt with several answers is run once: its keys and values are cached and used for each batch of
+answers. Models with sliding windows or recurrent states, whose caches do not hold the whole prompt,
+run every conversation in full.
 """
 
 from collections import defaultdict
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Reader = Callable[[Sequence[ScoreRow], Sequence["torch.Tensor"]], "torch.Tensor"]
-"""From rows and their hidden states to one float32 value per row, shape (num_rows,).
+"""Maps rows and their hidden states to one float32 value per row, shape (num_rows,).
 
 The states of a row are those of its own tokens, shape (len(row.own), hidden_size)."""
 
 TOKENS_PER_BATCH = {"cuda": 16384, "cpu": 1024}
-"""A GPU wants to be filled; a CPU is fastest while a batch's activations stay in its caches (16384
+"""A GPU is fastest with large batches, a CPU while a batch's activations fit its caches (16384
 tokens took twice as long as 1024, see tests/benchmarks/README.md)."""
 
 HELD_PROMPT_TOKENS = 8192
-"""Prompt tokens whose keys and values are held at once (1 GB for an 8B model in bfloat16): many, so
-that there are many answers to sort by length."""
+"""Prompt tokens whose keys and values are cached at once (1 GB for an 8B model in bfloat16). With
+many prompts, there are many answers to sort by length."""
 
 PromptState = tuple[tuple["torch.Tensor", "torch.Tensor"], ...]
 """Keys and values of a prompt in each layer, both of shape (length, num_heads, head_size)."""
@@ -47,7 +47,7 @@ class Backbone:
 
     model: "PreTrainedModel"
     padding_id: int
-    """Any id will do: padding is masked and never read."""
+    """Any id works: padding is masked and never read."""
     shares_prompts: bool
     """Whether a prompt's keys and values can be reused for each of its answers."""
     tokens_per_batch: int
@@ -57,9 +57,9 @@ class Backbone:
 def make_backbone(
     model: "PreTrainedModel", padding_id: int | None, tokens_per_batch: int | None
 ) -> Backbone:
-    """Take a decoder as it is; sharing prompts is decided by the kind of its cache.
+    """Wrap a decoder. The kind of its cache determines whether prompts are shared.
 
-    Without `tokens_per_batch` the device decides (`TOKENS_PER_BATCH`).
+    Without `tokens_per_batch` the default of the device is used (`TOKENS_PER_BATCH`).
     """
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
@@ -74,7 +74,7 @@ def make_backbone(
 
 
 def evaluate(backbone: Backbone, rows: Iterable[ScoreRow], read: Reader) -> dict[ScoreRow, float]:
-    """What `read` makes of each distinct row's hidden states.
+    """The result of `read` for each distinct row's hidden states.
 
     Raises ScoringError if a single row does not fit in memory.
     """
@@ -102,7 +102,7 @@ def evaluate(backbone: Backbone, rows: Iterable[ScoreRow], read: Reader) -> dict
             raise
         raise ScoringError(
             "a single conversation does not fit in memory; lower max_length_tokens of the reward "
-            "model, or give it more memory"
+            "model, or use a device with more memory"
         ) from error
 
 
@@ -121,7 +121,7 @@ def _run_prompts(
     by_prompt: Mapping[Ids, list[ScoreRow]],
     prompts: Sequence[Ids],
 ) -> dict[ScoreRow, float]:
-    """All answers to some prompts, sorted among themselves, and the prompts before them."""
+    """All answers to some prompts, sorted by length, and these prompts."""
     states = run_in_batches(
         prompts,
         partial(_prompt_states, backbone),
@@ -186,7 +186,7 @@ def _pad_states(
 def _read(
     read: Reader, batch: Sequence[ScoreRow], places: Sequence[slice], hidden: "torch.Tensor"
 ) -> dict[ScoreRow, float]:
-    """What is read of the own tokens' states, at these places of each row."""
+    """The results of `read` for the own tokens' states, at these positions of each row."""
     states = [row[place] for row, place in zip(hidden, places, strict=True)]
     return dict(zip(batch, read(batch, states).tolist(), strict=True))
 

@@ -27,10 +27,9 @@ def run_in_batches(
 ) -> dict[KeyT, ResultT]:
     """Results of `run` over all distinct rows, in batches of at most `tokens_per_batch`.
 
-    `sizes` gives the lengths, in tokens, of the parts of a row that are padded separately (often
-    there is one); rows are sorted by it. A row above the budget is a batch of its own. A batch that
-    runs out of memory is halved, and so is the budget of those that follow; a single row that does
-    raises torch's error.
+    `sizes` gives the lengths, in tokens, of the separately padded parts of a row (often one); rows
+    are sorted by it. A row above the budget is a batch of its own. If a batch runs out of memory,
+    it and the budget of later batches are halved. If a single row does, torch's error is raised.
     """
     pending = sorted(set(rows), key=lambda row: (sizes(row), row))  # the longest at the end
     results: dict[KeyT, ResultT] = {}
@@ -50,7 +49,7 @@ def run_in_batches(
 
 
 def _take(pending: list[RowT], sizes: Callable[[RowT], tuple[int, ...]], budget: int) -> list[RowT]:
-    """Move rows from the end of `pending` into a batch, at least one."""
+    """Move at least one row from the end of `pending` into a batch."""
     batch = [pending.pop()]
     while pending and _padded_tokens([*batch, pending[-1]], sizes) <= budget:
         batch.append(pending.pop())
@@ -65,7 +64,7 @@ def _padded_tokens(batch: Sequence[RowT], sizes: Callable[[RowT], tuple[int, ...
 def _try(
     run: Callable[[Sequence[RowT]], Mapping[KeyT, ResultT]], batch: Sequence[RowT]
 ) -> Mapping[KeyT, ResultT] | None:
-    """The batch's results, or None where several rows ran out of memory."""
+    """The batch's results, or None if several rows ran out of memory."""
     try:
         return run(batch)
     except RuntimeError as error:
@@ -76,7 +75,7 @@ def _try(
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether torch ran out of memory on a GPU or on the CPU (known by its text alone)."""
+    """Whether torch ran out of memory on a GPU or on the CPU (detected by the message)."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

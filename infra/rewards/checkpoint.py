@@ -1,4 +1,4 @@
-"""Model folders: loaded from safetensors, without running their code, and only if complete."""
+"""Load complete model folders from safetensors, without running their code."""
 
 import logging
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class Checkpoint(NamedTuple):
-    """A model folder, loaded."""
+    """A loaded model folder."""
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     other_tensors: frozenset[str]
-    """Names of the tensors in the folder that the model does not have: a reward model's head."""
+    """Names of tensors in the folder that are not in the model: a reward model's head."""
 
 
 def load_checkpoint(folder: Path, auto_class: Any, dtype: NumberFormat) -> Checkpoint:
@@ -43,26 +43,27 @@ def load_checkpoint(folder: Path, auto_class: Any, dtype: NumberFormat) -> Check
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the model in {folder} cannot be loaded: {error}; it must be a Hugging Face folder "
-            "with safetensors weights, a tokenizer and no code of its own"
+            "with safetensors weights and a tokenizer, and without custom code"
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
-            f"{folder} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} "
-            "among them: the files are incomplete, or they are of another kind of model"
+            f"{folder} lacks {len(missing)} weights of a {type(model).__name__}, for example "
+            f"{missing[0]}; the files are incomplete or belong to another model: download them "
+            "again, or use another model"
         )
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return Checkpoint(model, tokenizer, frozenset(info["unexpected_keys"]))
 
 
 def max_context_tokens(model: "PreTrainedModel", limit: int) -> int:
-    """`limit`, or the model's own context length where that is shorter."""
+    """`limit`, or the model's context length if that is shorter."""
     context = getattr(model.config, "max_position_embeddings", None)
     return limit if context is None else min(limit, context)
 
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Transformers warns of tensors that it has no use for; here they are the reward head."""
+    """Suppress transformers' warning about unused tensors, which here are the reward head."""
     logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)

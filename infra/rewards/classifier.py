@@ -1,8 +1,8 @@
 """Scoring with reward models that read a reward from a decoder's last hidden states.
 
-The conversation with its answer is rendered by the model's own chat template and is scored whole or
-not at all: a conversation that is too long has no reward, rather than the reward of another text.
-What is computed how is in `backbone.py` and `heads.py`.
+The conversation with its answer is rendered by the model's own chat template and scored as a whole.
+A conversation that is too long gets no reward, because a truncated text is another text. The
+computation is in `backbone.py` and `heads.py`.
 """
 
 import logging
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClassifierScorer:
-    """A reward model, loaded and tested."""
+    """A loaded and tested reward model."""
 
     backbone: Backbone
     head: Head
@@ -48,15 +48,15 @@ class ClassifierScorer:
         return evaluate(self.backbone, rows, self.head.read)
 
     def close(self) -> None:
-        """Nothing to do: the model goes with this object."""
+        """Do nothing: the memory is freed with this object."""
 
 
 def load_classifier_scorer(
     folder: Path, settings: ClassifierReward, tokens_per_batch: int | None
 ) -> ClassifierScorer:
-    """Load a reward model and test that it can be trusted.
+    """Load a reward model and test whether its scores can be trusted.
 
-    A batch has at most `tokens_per_batch` padded tokens; None lets the device decide.
+    A batch has at most `tokens_per_batch` padded tokens; None uses the default of the device.
     Raises ModelError for a model that is not of a supported form, lacks weights or has several
     logits, and ScoringError for one whose scores depend on the batch.
     """

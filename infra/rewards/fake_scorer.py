@@ -1,7 +1,7 @@
-"""A reward model without a model: the hash of a text is its reward.
+"""A reward model whose rewards are hashes of the texts.
 
-For tests and for trying out the workflow. Rewards are as good as uniform in [−2, 2), the same on
-every machine, and mean nothing. It can also fail as real ones do: no reward, or NaN.
+For tests and for trying out the workflow. Rewards are practically uniform in [−2, 2), the same on
+every machine, and have no meaning. It can also fail as real models do: no reward, or NaN.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from pvar.records import Score
 
 @dataclass(frozen=True)
 class FakeScorer:
-    """Scores the response alone: equal texts have equal rewards."""
+    """Scores the response only, so that equal texts have equal rewards."""
 
     name: str
-    """Salt of the hash: scorers of different names disagree."""
+    """Salt of the hash, so that scorers with different names disagree."""
     missing_share: float = 0.0
     """Share of the texts, in [0, 1], that get no reward (`fake_failure`)."""
     nan_share: float = 0.0
@@ -29,7 +29,7 @@ class FakeScorer:
         return [self._score(request) for request in requests]
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is no model."""
 
     def _score(self, request: ScoreRequest) -> Score:
         fate = self._uniform("fate", request.response)

@@ -1,9 +1,9 @@
-"""Which form of reward model a checkpoint is, and which are refused, by name.
+"""Determine the form of a reward model checkpoint, and reject unsupported ones.
 
-One table, first match wins; the pattern is matched against `architectures` of config.json. Chat
-template and beginning-of-sequence token are always the checkpoint's own (`pvar/chat.py`), as its
-authors' examples use them. No code of a checkpoint is ever run: custom heads that are worth it are
-written out here (`heads.py`), the others are refused with what to do instead.
+The forms are rows of a table, whose patterns are matched against `architectures` of config.json;
+the first match is used. Chat template and beginning-of-sequence token are always the checkpoint's
+own (`pvar/chat.py`), as in its authors' examples. Code of a checkpoint is never run: important
+custom heads are implemented in `heads.py`, others are rejected with advice.
 """
 
 from fnmatch import fnmatchcase
@@ -27,11 +27,11 @@ class Family(NamedTuple):
     """Pattern of the architecture's name."""
     examples: str
     head: Literal["one_logit", "gated"] | None
-    """How the reward is read; None is refused."""
+    """How the reward is read; None if the form is not supported."""
     answer_header: str = ""
-    """Gated: the text between prompt and answer, where the gate reads the prompt."""
+    """For gated heads: the text between prompt and answer, at which the gate reads the prompt."""
     refusal: str = ""
-    """Why, and what to do."""
+    """Why the form is not supported, and what to do."""
 
 
 FAMILIES = (
@@ -93,16 +93,16 @@ FAMILIES = (
 
 
 class CheckpointConfig(BaseModel):
-    """What is read of a checkpoint's config.json."""
+    """The used parts of a checkpoint's config.json."""
 
     architectures: tuple[str, ...] = ()
     id2label: dict[str, str] = {}
     gating_temperature: float = 10.0
-    """ArmoRM's own default."""
+    """Default of ArmoRM."""
 
 
 def read_checkpoint_config(folder: Path) -> CheckpointConfig:
-    """Parse config.json; raises ModelError if it is missing or is no such file."""
+    """Parse config.json; raises ModelError if it is missing or invalid."""
     path = folder / "config.json"
     try:
         return CheckpointConfig.model_validate_json(path.read_bytes())
@@ -114,20 +114,20 @@ def read_checkpoint_config(folder: Path) -> CheckpointConfig:
 
 
 def recognise(folder: Path, config: CheckpointConfig) -> Family:
-    """The checkpoint's row of the table; raises ModelError for what cannot be scored with."""
+    """The checkpoint's row of the table; raises ModelError if it is not supported."""
     architecture = config.architectures[0] if config.architectures else "(none named)"
     family = next((row for row in FAMILIES if fnmatchcase(architecture, row.architectures)), None)
     if family is None:
         raise ModelError(
-            f"{folder}: the architecture {architecture} is not a known form of reward model; "
+            f"{folder}: the architecture {architecture} is not a supported reward model; "
             f"{SUPPORTED}"
         )
     if family.head is None:
         raise ModelError(f"{folder}: {architecture} {family.refusal}; {SUPPORTED}")
     if family.head == "one_logit" and not _scores_the_last_token(architecture):
         raise ModelError(
-            f"{folder}: {architecture} is not one of transformers' decoders with a linear score of "
-            f"the last token (it is an encoder, or has code of its own); {SUPPORTED}"
+            f"{folder}: {architecture} is not a decoder of transformers with a linear score of the "
+            f"last token (it is an encoder, or has custom code); {SUPPORTED}"
         )
     return family
 

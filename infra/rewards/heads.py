@@ -1,8 +1,8 @@
-"""How a reward is read from hidden states: always in float32, whatever the weights are in.
+"""Reward heads: compute a reward from hidden states, always in float32.
 
-A head's multiplication in bfloat16 would round rewards to 3 digits and make false ties. The tensors
-come from the checkpoint itself; one that does not hold exactly its family's is refused instead of
-being filled up with random numbers.
+A head in bfloat16 would round rewards to 3 digits and make false ties. The tensors come from the
+checkpoint. A checkpoint that does not have exactly the tensors of its family is rejected, so that a
+head is never initialised at random.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     import torch
 
 LEFT_OVER = frozenset({"lm_head.weight"})
-"""Tensors that some checkpoints keep from the language model they were trained from."""
+"""Tensors that some checkpoints keep from the original language model."""
 
 ONE_LOGIT = frozenset({"score.weight"})
 """Tensors of a one-logit head."""
 
 
 class Head(Protocol):
-    """Cuts conversations into rows and reads their rewards."""
+    """Splits conversations into rows and computes their rewards."""
 
     def split(self, conversation: Ids, prompt: Ids) -> int | None:
-        """Where a row's own part begins (`infra.rewards.score_rows.Split`)."""
+        """Index at which a row's own part begins (`infra.rewards.score_rows.Split`)."""
         ...
 
     def read(self, rows: Sequence[ScoreRow], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
@@ -39,7 +39,7 @@ class Head(Protocol):
 
 
 def common_start(conversation: Ids, prompt: Ids) -> int:
-    """How much the two begin with in common, short of the conversation's last token."""
+    """Length of the common prefix, at most up to the conversation's last token."""
     both = zip(prompt, conversation[:-1], strict=False)
     return len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
 
@@ -52,7 +52,7 @@ class OneLogit:
     """(1, hidden_size), float32."""
 
     def split(self, conversation: Ids, prompt: Ids) -> int:
-        """Behind what the conversation has of the rendered prompt; one token stays at least."""
+        """After the common prefix with the rendered prompt; at least one token remains."""
         return common_start(conversation, prompt)
 
     def read(self, rows: Sequence[ScoreRow], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
@@ -109,7 +109,7 @@ class Gated:
 def load_head(
     folder: Path, config: CheckpointConfig, family: Family, checkpoint: Checkpoint
 ) -> Head:
-    """The head of a checkpoint; raises ModelError if its tensors are not those of the family."""
+    """The head of a checkpoint; raises ModelError if its tensors do not match the family."""
     names = checkpoint.other_tensors - LEFT_OVER
     if family.head == "gated":
         header = checkpoint.tokenizer.encode(family.answer_header, add_special_tokens=False)
@@ -126,15 +126,15 @@ def _one_logit(
 
 
 def check_one_logit(folder: Path, config: CheckpointConfig) -> None:
-    """Raise ModelError unless the checkpoint's score has one row; reads the files' headers only."""
+    """Raise ModelError unless the checkpoint's score has one row. Reads only the files' headers."""
     shapes = _read_shapes(folder, "score.")
     _check_names(folder, frozenset(shapes), ONE_LOGIT)
     num_logits = shapes["score.weight"][0]
     if num_logits != 1:
         labels = ", ".join(config.id2label.values()) or "unnamed"
         raise ModelError(
-            f"{folder}: the model has {num_logits} logits ({labels}), not one, and which "
-            "combination of them is the reward is not written in it; use a one-logit reward model"
+            f"{folder}: the model has {num_logits} logits ({labels}), not one, and does not say "
+            "which combination of them is the reward; use a reward model with one logit"
         )
 
 
@@ -169,9 +169,9 @@ def _check_names(folder: Path, found: frozenset[str], wanted: frozenset[str]) ->
         return
     missing, unknown = sorted(wanted - found), sorted(found - wanted)
     raise ModelError(
-        f"{folder}: the head's weights are not those of its architecture (missing: "
-        f"{', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}): it would score "
-        "with random numbers; was it saved by another class, or not trained as a reward model?"
+        f"{folder}: the head's weights do not match its architecture (missing: "
+        f"{', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}), so it would "
+        "score with random numbers; check that it was trained and saved as a reward model"
     )
 
 
@@ -190,7 +190,7 @@ def _read_tensors(
 
 
 def _read_shapes(folder: Path, prefix: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors whose names begin so."""
+    """Shapes of the tensors with this name prefix."""
     from safetensors import safe_open
 
     shapes: dict[str, tuple[int, ...]] = {}

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LOGIT_ROWS = 1024
-"""Tokens whose logits are in memory at once (200 MB in float32 for 50,000 words)."""
+"""Maximum tokens whose logits are in memory (200 MB in float32 for a vocabulary of 50,000)."""
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model that gives answers their log-probabilities."""
+    """A causal language model that computes log-probabilities of answers."""
 
     backbone: Backbone
     output_weight: "torch.Tensor"
@@ -41,7 +41,7 @@ class LanguageModel:
     """Gemma 2's final_logit_softcapping: logits are c · tanh(logits / c)."""
 
     def evaluate(self, rows: Sequence[ScoreRow]) -> dict[ScoreRow, float]:
-        """Log-probabilities, in nats, of the rows' own tokens but the first (see `_split`)."""
+        """Log-probabilities, in nats, of the rows' own tokens without the first (see `_split`)."""
         return evaluate(self.backbone, rows, self.read)
 
     def read(self, rows: Sequence[ScoreRow], states: Sequence["torch.Tensor"]) -> "torch.Tensor":
@@ -87,7 +87,7 @@ class ImplicitScorer:
         return to_scores(requests, encoded, dict(zip(rows, rewards.tolist(), strict=True)))
 
     def close(self) -> None:
-        """Nothing to do: the model goes with this object."""
+        """Do nothing: the memory is freed with this object."""
 
 
 def _split(conversation: Ids, prompt: Ids) -> int | None:
@@ -103,12 +103,12 @@ def load_implicit_scorer(
     tokens_per_batch: int | None,
     max_length_tokens: int = 2**31,
 ) -> ImplicitScorer:
-    """Load both models and test them; they must read conversations as the same token ids.
+    """Load both models and test them; they must encode conversations as the same token ids.
 
-    A batch has at most `tokens_per_batch` padded tokens; None lets the device decide. Conversations
-    longer than `max_length_tokens`, or than either model's context, get no reward.
+    A batch has at most `tokens_per_batch` padded tokens; None uses the default of the device.
+    Conversations longer than `max_length_tokens`, or than either model's context, get no reward.
     Raises ModelError for a folder that cannot be loaded, and ScoringError for models that cannot
-    be compared or whose log-probabilities are not understood.
+    be compared or whose logits are computed in an unsupported way.
     """
     from transformers import AutoModelForCausalLM
 
@@ -118,9 +118,9 @@ def load_implicit_scorer(
     probes = encode_requests(policy.tokenizer, PROBES, _split, limit)
     if probes != encode_requests(reference.tokenizer, PROBES, _split, limit):
         raise ScoringError(
-            f"{policy_folder} and {reference_folder} turn the same conversation into different "
-            "token ids: they have different tokenizers or chat templates and cannot be compared; "
-            "give the model that the policy was trained from as the reference"
+            f"{policy_folder} and {reference_folder} encode the same conversation as different "
+            "token ids: their tokenizers or chat templates differ, so they cannot be compared; "
+            "set the reference to the model from which the policy was trained"
         )
     models = [_language_model(each, tokens_per_batch) for each in (policy, reference)]
     for checkpoint, model in zip((policy, reference), models, strict=True):
@@ -143,7 +143,7 @@ def _language_model(checkpoint: Checkpoint, tokens_per_batch: int | None) -> Lan
 
 
 def _check_output_layer(checkpoint: Checkpoint, model: LanguageModel, row: ScoreRow) -> None:
-    """Refuse models that make logits in another way than ours (scaled, biased, …)."""
+    """Reject models that compute logits in an unsupported way (scaled, biased, …)."""
     import torch
 
     ids = torch.tensor([row.shared + row.own], device=checkpoint.model.device)
@@ -154,7 +154,7 @@ def _check_output_layer(checkpoint: Checkpoint, model: LanguageModel, row: Score
     found = model.evaluate([row])[row]
     if not abs(found - expected) <= 1e-3 * abs(expected):
         raise ScoringError(
-            f"a probe's log-probability is {found:.6g} here and {expected:.6g} by the model "
-            f"itself: {type(checkpoint.model).__name__} makes its logits in a way that is not "
-            "supported"
+            f"a test answer's log-probability is {found:.6g} here and {expected:.6g} by the model "
+            f"itself: {type(checkpoint.model).__name__} computes its logits in an unsupported way; "
+            "use another model"
         )

@@ -1,8 +1,8 @@
-"""From requests to rows of token ids, and from rewards of rows to scores.
+"""Convert requests to rows of token ids, and rewards of rows to scores.
 
-A row is a conversation with its answer, never shortened, cut in two: the ids that it shares with
-the prompt's other answers (computed once for all of them), and its own. Rows are values: equal
-conversations are one row, are scored once, and so have exactly equal rewards.
+A row is a conversation with its answer, never truncated, in two parts: the ids that it shares with
+the prompt's other answers (computed once for all of them), and its own ids. Equal conversations are
+one row, which is scored once, and so have exactly equal rewards.
 
 Missing rewards have a reason: `empty_response`, `too_long`, `not_finite`, `template_refused` (the
 model's chat template does not take these roles), `template_mismatch` (the rendered conversation
@@ -21,9 +21,9 @@ from pvar.records import Message, Score
 Ids = tuple[int, ...]
 
 SplitRule = Callable[[Ids, Ids], int | None]
-"""From (ids of the conversation, ids of its prompt) to the index where its own part begins.
+"""Maps (ids of the conversation, ids of its prompt) to the index at which its own part begins.
 
-None where there is no such place. The own part has at least one token."""
+None if there is no such index. The own part has at least one token."""
 
 
 class ScoreRow(NamedTuple):
@@ -42,7 +42,7 @@ class Unscorable(NamedTuple):
 def encode_requests(
     tokenizer: ChatTokenizer, requests: Sequence[ScoreRequest], split: SplitRule, max_tokens: int
 ) -> list[ScoreRow | Unscorable]:
-    """One row, or the reason why there is none, per request, in order."""
+    """One row, or the reason for a missing reward, per request, in order."""
     prompts: dict[tuple[Message, ...], Ids] = {}
     return [_encode(tokenizer, request, split, max_tokens, prompts) for request in requests]
 
@@ -80,15 +80,15 @@ def to_scores(
     encoded: Sequence[ScoreRow | Unscorable],
     rewards: Mapping[ScoreRow, float | None],
 ) -> list[Score]:
-    """One score per request, in order; rewards that are None or not finite are missing.
+    """One score per request, in order. Rewards that are None or not finite are missing.
 
     Raises ScoringError if there are several rewards and none is finite.
     """
     given = [reward for reward in rewards.values() if reward is not None]
     if len(given) > 1 and not any(map(math.isfinite, given)):
         raise ScoringError(
-            f"all {len(given)} rewards are NaN or infinite: the model overflows or its weights "
-            "are damaged; load it with dtype float32, or fetch it again"
+            f"all {len(given)} rewards are NaN or infinite: the model overflows or its weights are "
+            "damaged; set its dtype to float32, or download it again"
         )
     return [_score(request, row, rewards) for request, row in zip(requests, encoded, strict=True)]
 

@@ -1,9 +1,9 @@
-"""Before a model scores anything: does the score of a text depend on its batch neighbours?
+"""Test, before a model is used, that the score of a text does not depend on its batch.
 
-It must not, beyond rounding. Wrong padding, a missing attention mask or a pooled position that is
-looked up by token id all show here, as does a model that gives everything the same reward or NaN.
-The probes are answers of different lengths to two prompts, so that padding, sharing of prompts and
-both lengths of neighbours occur.
+This detects wrong padding, a missing attention mask or a pooling position that is looked up by
+token id. It also detects a model whose rewards are all equal or NaN. The test texts are answers of
+different lengths to two prompts, so that padding, shared prompts, and shorter and longer neighbours
+occur.
 """
 
 import math
@@ -16,10 +16,10 @@ from pvar.ports import ScoreRequest
 from pvar.records import Message
 
 TOLERANCE: dict[NumberFormat, float] = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
-"""Largest difference between alone and together, as a share of the largest absolute score."""
+"""Maximum difference between alone and in a batch, relative to the largest absolute score."""
 
 Evaluate = Callable[[Sequence[ScoreRow]], Mapping[ScoreRow, float | None]]
-"""Rewards of rows, None where there is none."""
+"""Rewards of rows; None is missing."""
 
 _PROBES = {
     "What is the capital of France?": (
@@ -46,7 +46,7 @@ def check_scores(
     evaluate: Evaluate,
     dtype: NumberFormat,
 ) -> None:
-    """Score the encoded probes alone and together; raises ScoringError unless both agree."""
+    """Score the test texts alone and in a batch; raises ScoringError unless both agree."""
     if reasons := sorted({each.reason for each in encoded if isinstance(each, Unscorable)}):
         raise ScoringError(
             f"plain question-and-answer conversations cannot be scored ({', '.join(reasons)}): the "
@@ -57,18 +57,18 @@ def check_scores(
     if not all(map(math.isfinite, alone)):
         raise ScoringError(
             f"the model scores plain conversations with {alone}: its weights are damaged or "
-            "overflow; fetch it again, or load it with dtype float32"
+            "overflow; download it again, or set its dtype to float32"
         )
     if min(alone) == max(alone):
         raise ScoringError(
-            f"the model gives every probe the same score {alone[0]:.6g}: it does not look at the "
-            "answer; is it a trained reward model of the form that its config.json says?"
+            f"the model gives every test text the same score {alone[0]:.6g}, so it ignores the "
+            "answer; check that it is a trained reward model of the form in its config.json"
         )
     _compare(alone, _rewards(rows, evaluate), dtype)
 
 
 def _rewards(rows: Sequence[ScoreRow], evaluate: Evaluate) -> list[float]:
-    """One per row, NaN where there is none."""
+    """One reward per row; NaN is missing."""
     rewards = evaluate(rows)
     return [math.nan if (reward := rewards[row]) is None else reward for row in rows]
 
@@ -78,7 +78,7 @@ def _compare(alone: Sequence[float], together: Sequence[float], dtype: NumberFor
     for one, other in zip(alone, together, strict=True):
         if not abs(one - other) <= allowed:
             raise ScoringError(
-                f"a text scores {one:.6g} alone and {other:.6g} in a batch, more than the "
-                f"{allowed:.2g} that {dtype} may round: scores depend on batch neighbours, so this "
-                "model's padding or attention is not understood here and it cannot be used"
+                f"a text scores {one:.6g} alone and {other:.6g} in a batch, more than the rounding "
+                f"of {dtype} allows ({allowed:.2g}): scores depend on the batch, so this model's "
+                "padding or attention is not supported; use another reward model"
             )

@@ -13,7 +13,7 @@ from pvar.records import Score
 
 
 class VaderScorer:
-    """Scores the response alone; the prompt plays no part."""
+    """Scores the response only, without the prompt."""
 
     def __init__(self, scale: float) -> None:
         """`scale` is the reward per unit of compound score."""
@@ -27,7 +27,7 @@ class VaderScorer:
         return [self._score(request) for request in requests]
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is no model."""
 
     def _score(self, request: ScoreRequest) -> Score:
         # VADER's own answer to a blank text is 0.0, which would read as a neutral tone.

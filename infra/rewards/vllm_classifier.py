@@ -1,9 +1,9 @@
 """Scoring with one-logit classifiers in vLLM: its pooling runner instead of transformers.
 
-For large reward models on GPUs: vLLM batches by itself, shares prompts by its prefix cache and
-spreads a model over GPUs. Conversations are rendered and encoded as in `classifier.py`, the reward
-is the raw logit (no sigmoid), and the same self-test decides whether the scores can be trusted. The
-two ways agree up to the rounding of `dtype`. Other forms than one logit are for transformers alone.
+For large reward models on GPUs: vLLM batches requests, shares prompts by its prefix cache and can
+split a model over GPUs. Conversations are rendered and encoded as in `classifier.py`, the reward is
+the raw logit (no sigmoid), and the same self-test checks whether the scores can be trusted. Both
+backends agree up to the rounding of `dtype`. Models with other heads need transformers.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VllmClassifierScorer:
-    """A reward model in a running engine, tested."""
+    """A tested reward model in a running engine."""
 
     engine: Engine
     tokenizer: "PreTrainedTokenizerBase"
@@ -41,7 +41,7 @@ class VllmClassifierScorer:
         return to_scores(requests, encoded, self.evaluate(scorable(encoded)))
 
     def evaluate(self, rows: Sequence[ScoreRow]) -> dict[ScoreRow, float | None]:
-        """Rewards of rows, None where the engine failed; equal rows are scored once."""
+        """Rewards of rows; None if the engine failed. Equal rows are scored once."""
         distinct = list(dict.fromkeys(rows))
         rewards = classify(self.engine, [[*row.shared, *row.own] for row in distinct])
         return dict(zip(distinct, rewards, strict=True))
@@ -54,11 +54,11 @@ class VllmClassifierScorer:
 def load_vllm_classifier(
     folder: Path, settings: ClassifierReward, runtime: RuntimeConfig
 ) -> VllmClassifierScorer:
-    """Start an engine for a reward model and test that it can be trusted.
+    """Start an engine for a reward model and test whether its scores can be trusted.
 
-    Raises ConfigError where vLLM is not installed or the head is of a form for transformers alone,
-    ModelError for a model that is not of a supported form or has several logits, ScoringError for
-    one whose scores depend on the batch.
+    Raises ConfigError if vLLM is not installed or the head needs transformers, ModelError for a
+    model that is not of a supported form or has several logits, ScoringError for one whose scores
+    depend on the batch.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -66,8 +66,8 @@ def load_vllm_classifier(
     family = recognise(folder, checkpoint)
     if family.head != "one_logit":
         raise ConfigError(
-            f"{folder}: runtime.scoring_backend is vllm, which scores models of one logit; this "
-            f"one's head is {family.head}: use transformers"
+            f"{folder}: runtime.scoring_backend is vllm, which supports only models with one "
+            f"logit, but this model's head is {family.head}; set it to transformers"
         )
     check_one_logit(folder, checkpoint)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

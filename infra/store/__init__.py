@@ -41,7 +41,7 @@ def _folder(uri: str, address: SplitResult) -> Path:
     if not address.scheme:
         return Path(uri).expanduser().absolute()
     if address.netloc not in ("", "localhost"):
-        raise ConfigError(f"{uri} contains a host; write file:///absolute/folder")
+        raise ConfigError("a file:// store must not have a host; write file:///absolute/folder")
     if not address.path.startswith("/"):
         raise ConfigError(f"{uri} is not absolute; write file:///absolute/folder")
     return Path(url2pathname(address.path))

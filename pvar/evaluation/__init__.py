@@ -1,5 +1,5 @@
-"""Win rates of one model against another: the public benchmarks' numbers and paired comparisons.
+"""Win rates of one model against another: public benchmarks and paired comparisons.
 
-Definitions follow the benchmarks' own code; each module names what it takes over and where it
-differs. Everything here is arithmetic on values in memory: judges and files are elsewhere.
+Definitions follow the benchmarks' own code; each module states its source and the differences. The
+modules compute on values in memory; judges and files are in other packages.
 """

@@ -1,13 +1,13 @@
-"""Ability: short questions with known answers, scored without a judge, beside the win rate.
+"""Ability: short questions with known answers, scored without a judge, besides the win rate.
 
-Alignment can raise the win rate while ability falls (arXiv 2604.02766). An answer is right if one
-of the accepted strings occurs in it as whole words. Before, both are normalised: Unicode NFKC, case
-folded, everything but words and numbers dropped. Numbers are exact: `12` is not in `112`, `5` is
-neither in `-5` nor in `3.5` nor in `1/5`, and `1,000` is `1000`.
+Alignment can raise the win rate while ability falls (arXiv 2604.02766). An answer is correct if it
+contains one of the accepted strings as whole words. Both are normalised first: Unicode NFKC, case
+folding, and removal of everything except words and numbers. Numbers must match exactly: `12` is not
+in `112`, `5` is not in `-5`, `3.5` or `1/5`, and `1,000` equals `1000`.
 
-This sees whether knowledge is still there, not how well it is put: an answer that names every
-candidate is right, one that negates the accepted words too, and a script without spaces between
-words must be matched whole.
+This tests whether knowledge is retained, not how well it is expressed. An answer that lists every
+candidate is correct, and so is one that negates the accepted words. In a script without spaces
+between words, the whole answer must match.
 """
 
 import math
@@ -28,17 +28,17 @@ _PLAIN_SIGNS = str.maketrans({"\N{MINUS SIGN}": "-", "\N{FRACTION SLASH}": "/"})
 
 
 class AbilityChange(NamedTuple):
-    """Shares of right answers in [0, 1], over the questions that both models answered."""
+    """Fractions of correct answers in [0, 1], over the questions that both models answered."""
 
     ability: float
-    """The challenger's; NaN where no question was answered by both."""
+    """Ability of the challenger; NaN if no question was answered by both."""
     opponent_ability: float
     change: float
     """Challenger minus opponent, in [−1, 1]."""
     ci_lower: float
     ci_upper: float
     num_questions: int
-    """Questions that both answered."""
+    """Questions that both models answered."""
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -50,22 +50,22 @@ def words(text: str) -> tuple[str, ...]:
 def is_right(answer: str, accepted: Sequence[str]) -> bool:
     """Whether one of the accepted strings occurs in the answer as whole words."""
     said = f" {' '.join(words(answer))} "
-    return any(f" {' '.join(words(each))} " in said for each in accepted)
+    return any(f" {' '.join(words(text))} " in said for text in accepted)
 
 
 def share_right(answers: Sequence[str], accepted: Sequence[str]) -> float:
-    """Share of a question's sampled answers that are right; NaN where there is none."""
+    """Fraction of a question's sampled answers that are correct; NaN without answers."""
     return fmean(is_right(answer, accepted) for answer in answers) if answers else math.nan
 
 
 def ability_change(
     challenger: ArrayLike, opponent: ArrayLike, *, confidence: float, seed: int
 ) -> AbilityChange:
-    """Change of the share of right answers, with its interval over questions.
+    """Change of the fraction of correct answers, with its interval over questions.
 
-    Both hold one share per question, in [0, 1], shape (num_questions,), row i of the same question;
-    NaN is not answered and leaves the question out, it is never a wrong answer. All figures are NaN
-    where no question is left. Raises InputError as `paired_difference`.
+    Both arguments have one fraction per question, in [0, 1], of shape (num_questions,), in the same
+    order. NaN means not answered: the question is left out, not counted as wrong. All results are
+    NaN if no question is left. Raises InputError as `paired_difference`.
     """
     ours, theirs = np.asarray(challenger, dtype=float), np.asarray(opponent, dtype=float)
     difference = paired_difference(ours, theirs, confidence=confidence, seed=seed)

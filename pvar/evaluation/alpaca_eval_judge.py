@@ -1,14 +1,14 @@
-"""AlpacaEval 2's judge: the order of the two answers, the prompt, and reading one token's odds.
+"""AlpacaEval 2's judge: the order of the two answers, the prompt, and the odds of one token.
 
 The judge answers with one token: "m" for the answer shown first, "M" for the second. With the
 log-probabilities of both, the preference is 2 − P(m) / (P(m) + P(M)) on AlpacaEval's scale from 1
-(first) to 2 (second). The baseline is shown first unless a coin seeded by the instruction says
-otherwise; a preference from a swapped showing is turned around, 3 − p.
+(first) to 2 (second). A random number seeded by the instruction decides whether the baseline or the
+model is shown first; a preference p from the swapped order becomes 3 − p.
 
 Source: tatsu-lab/alpaca_eval 0.6.6, completion_parsers.py and annotators/pairwise_evaluator.py;
 judge gpt-4-1106-preview, one token, temperature 1, five top log-probabilities. Its prompt is not
-copied here: give the file's text (ChatML with {instruction}, {output_1}, {output_2}) to be
-comparable with the leaderboard, else our own words ask for the same two tokens.
+included: pass the text of its file (ChatML with {instruction}, {output_1}, {output_2}) for results
+comparable with the leaderboard. The default prompt asks for the same two tokens.
 """
 
 import math
@@ -56,9 +56,9 @@ def is_swapped(instruction: str, *, seed: int = 0) -> bool:
 
 
 def preference_from_logprobs(token_logprobs: Mapping[str, float], *, swapped: bool) -> float | None:
-    """Preference in [1, 2] for the model over the baseline; None where neither token is there.
+    """Preference in [1, 2] for the model over the baseline; None if both tokens are missing.
 
-    A token outside the judge's top five counts as impossible, as in the original.
+    A token outside the judge's top five has probability 0, as in the original.
     """
     first = token_logprobs.get(FIRST_TOKEN, -math.inf)
     second = token_logprobs.get(SECOND_TOKEN, -math.inf)
@@ -93,7 +93,8 @@ def _check(template: str) -> None:
     fields = set(_FIELD.findall(template))
     if missing := {"instruction", "output_1", "output_2"} - fields:
         raise ConfigError(
-            f"the judge's template lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}"
+            f"the judge's template lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}; "
+            "add it to evaluate.judge.template"
         )
     if not _BLOCK.search(template):
         raise ConfigError(

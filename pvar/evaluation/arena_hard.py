@@ -1,16 +1,16 @@
-"""Arena-Hard's scores from the verdicts of its two games a question.
+"""Arena-Hard's scores from the verdicts of its two games per question.
 
 A verdict is 1, ½ or 0 for the model; "much better" (>>) counts three times. The score is the mean
-in percent: as every game is against the baseline, this is what Bradley–Terry's maximum likelihood
-gives (v0.1), and by definition the win rate (v2.0).
+in percent. Because every game is against the baseline, this equals the Bradley–Terry maximum
+likelihood estimate (v0.1), and it is the win rate by definition (v2.0).
 
     v0.1   a game without a usable verdict is left out; interval: 2.5 % to 97.5 %
     v2.0   a question with such a game is left out whole; interval: 5 % to 95 %; A<B, B<A, … are
            verdicts too
 
 The published interval resamples single rows. A question's two games and the three copies of a big
-win are not independent, so it is about half as wide as it should be: use it to compare with the
-leaderboard, and the one over questions (95 %) to decide.
+win are not independent, so it is about half as wide as it should be. Use it to compare with the
+leaderboard, and use the interval over questions (95 %) for decisions.
 
 Source: lmarena/arena-hard-auto, show_result.py and utils_math.py at d99b139 (v0.1), show_result.py
 at 196f6b8 (v2.0). The original's 100 unseeded resamples are 10,000 seeded ones here, and v2.0's
@@ -78,7 +78,7 @@ class BattleOutcome(NamedTuple):
 
 
 class ArenaHardScore(NamedTuple):
-    """A model's score against the baseline, in percent; NaN where nothing was judged."""
+    """A model's score against the baseline, in percent; NaN if nothing was judged."""
 
     score: float
     published: Interval
@@ -91,9 +91,9 @@ class ArenaHardScore(NamedTuple):
 
 
 def num_benchmark_questions(version: Version, categories: Collection[str]) -> int:
-    """Questions that the benchmark has: of these categories, or of the version where none is known.
+    """Number of the benchmark's questions in these categories, or in the version if unknown.
 
-    What a file lacks is not judged, so this and not the file's length is the wanted number.
+    This is the requested number, because questions that are missing in a file are not judged.
     """
     if categories and all(category in _NUM_QUESTIONS_BY_CATEGORY for category in categories):
         return sum(_NUM_QUESTIONS_BY_CATEGORY[category] for category in categories)
@@ -116,7 +116,7 @@ def outcomes(question: JudgedQuestion, version: Version) -> tuple[BattleOutcome,
 def score_model(
     questions: Sequence[JudgedQuestion], version: Version, *, num_wanted: int, seed: int
 ) -> ArenaHardScore:
-    """Score one model from its judged questions, of which `num_wanted` should be there."""
+    """Score one model from its judged questions, of `num_wanted` requested ones."""
     games = [played for question in questions if (played := outcomes(question, version))]
     flat = [game for played in games for game in played]
     return ArenaHardScore(

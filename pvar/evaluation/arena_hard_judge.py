@@ -1,15 +1,15 @@
-"""Arena-Hard's judge: the prompt of a game, and the verdict in what the judge wrote.
+"""Arena-Hard's judge: the prompt of a game, and the parsing of the judge's verdict.
 
-Two games a question: the baseline is assistant A in the first, the model in the second. A verdict
-is one of [[A>>B]] [[A>B]] [[A=B]] [[B>A]] [[B>>A]].
+A question has two games: the baseline is assistant A in the first, the model in the second. A
+verdict is one of [[A>>B]] [[A>B]] [[A=B]] [[B>A]] [[B>>A]].
 
     v0.1   every [[…]] of the text, upper case only; all must agree, otherwise there is no verdict.
-           A text without any is continued once, and both texts are read as one.
-    v2.0   upper-cased text; the last [[…]], or where there is none the last […].
+           A text without any is continued once, and both texts are parsed as one.
+    v2.0   upper-cased text; the last [[…]], or if there is none the last […].
 
 Source: lmarena/arena-hard-auto, gen_judgment.py at d99b139 (v0.1) and 196f6b8 (v2.0). A label that
-no game can have ("A>>A") is returned as it is, like there; scoring drops it. The system prompt is
-not copied here: give the published one to be comparable with the leaderboard.
+no game can have ("A>>A") is returned as it is, as in the original; scoring drops it. The system
+prompt is not included: pass the published one for results comparable with the leaderboard.
 """
 
 import re
@@ -25,7 +25,7 @@ _DOUBLE = re.compile(r"\[\[([AB<>=]+)\]\]")
 _SINGLE = re.compile(r"\[([AB<>=]+)\]")
 
 CONTINUE = "Please continue, and end with one of the verdict labels."
-"""What a v0.1 judge that gave no label is asked, once."""
+"""The second question to a v0.1 judge that gave no label."""
 
 _SYSTEM = """You are an impartial judge of two assistants' answers to a user's prompt.
 
@@ -55,18 +55,18 @@ _USER = """<|User Prompt|>
 
 
 class JudgeTemplate(NamedTuple):
-    """The system prompt; the user's part is fixed."""
+    """The system prompt. The user message is fixed."""
 
     system: str
 
     @property
     def digest(self) -> str:
-        """Names the wording in results and cache keys."""
+        """Identifies the wording in results and cache keys."""
         return digest([self.system, _USER])
 
 
 OWN_ANSWER_FIRST = JudgeTemplate(_SYSTEM)
-"""Our wording."""
+"""The default wording."""
 
 
 def game_messages(
@@ -77,7 +77,7 @@ def game_messages(
     game: Game,
     template: JudgeTemplate = OWN_ANSWER_FIRST,
 ) -> tuple[Message, ...]:
-    """What the judge is asked in one of the two games."""
+    """The judge's prompt in one of the two games."""
     first, second = (
         (baseline_answer, model_answer) if game == 1 else (model_answer, baseline_answer)
     )
@@ -86,7 +86,7 @@ def game_messages(
 
 
 def parse_verdict(judgment: str, version: Version) -> str | None:
-    """The label in a judge's text; None where there is none, or where v0.1's contradict."""
+    """The label in a judge's text; None if there is none, or if v0.1's labels contradict."""
     if version == "v0.1":
         labels = set(_DOUBLE.findall(judgment))
         return labels.pop() if len(labels) == 1 else None
@@ -96,5 +96,5 @@ def parse_verdict(judgment: str, version: Version) -> str | None:
 
 
 def wants_continuation(judgment: str) -> bool:
-    """Whether v0.1 asks again: there is no label at all."""
+    """Whether v0.1 asks again, because there is no label at all."""
     return not _DOUBLE.search(judgment)

@@ -1,4 +1,4 @@
-"""Arena-Hard's style-controlled scores: how the models would do with answers of equal style.
+"""Arena-Hard's style-controlled scores: the models' scores for answers of equal style.
 
     logit P(model beats baseline) = s · (strength_model − strength_baseline) + γ · features
 
@@ -130,8 +130,8 @@ def _check(
     baselines = {question.baseline for question in questions}
     if version == "v0.1" and len(baselines) > 1:
         raise InputError(
-            f"v0.1 has one baseline, but the games have {', '.join(sorted(baselines))}; score each "
-            "in its own file"
+            f"v0.1 has one baseline, but the games have {', '.join(sorted(baselines))}; use one "
+            "file per baseline"
         )
     with_style = {question.model for question, _ in played}
     if missing := sorted({question.model for question in questions} - with_style):

@@ -50,7 +50,9 @@ def _difficulties(text: str) -> tuple[list[int], list[float]]:
         for line, row in enumerate(rows, start=2)
     ]
     if min(numbers) < 0:
-        raise InputError(f"{DIFFICULTY_FILE}: an instruction's number is {min(numbers)}")
+        raise InputError(
+            f"{DIFFICULTY_FILE}: an instruction's number is {min(numbers)}; it must be at least 0"
+        )
     values = [
         _number(row, _DIFFICULTY, DIFFICULTY_FILE, line) for line, row in enumerate(rows, start=2)
     ]
@@ -66,7 +68,7 @@ def _rows(text: str, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
         )
     rows = list(reader)
     if not rows:
-        raise InputError(f"{name}: there are no rows; it must hold one an instruction")
+        raise InputError(f"{name}: there are no rows; it must have one per instruction")
     return rows
 
 

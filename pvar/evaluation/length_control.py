@@ -1,4 +1,4 @@
-"""AlpacaEval 2's length-controlled win rate: what the win rate would be at equal lengths.
+"""AlpacaEval 2's length-controlled win rate: an estimate of the win rate at equal lengths.
 
     logit P(model wins) = a · tanh(Δ / std Δ) + b · difficulty + c
 

@@ -1,8 +1,8 @@
 """Paired comparison of two models on the same prompts, with prompt-clustered intervals.
 
-The prompt is the unit that was drawn at random. Several judgments of one prompt (both orders of a
-game, repeated verdicts) are correlated, so they are averaged first and prompts are resampled: a
-bootstrap over single judgments would give intervals that are too narrow.
+The prompt is the sampling unit. Several judgments of one prompt (both orders of a game, repeated
+verdicts) are correlated, so they are averaged first and prompts are resampled: a bootstrap over
+single judgments would give intervals that are too narrow.
 
 The interval is the bias-corrected and accelerated (BCa) bootstrap of the mean: Efron, "Better
 Bootstrap Confidence Intervals", JASA 82 (1987); for a mean the acceleration is the skewness of the
@@ -114,7 +114,7 @@ def paired_difference(
 
 
 def _prompt_means(preferences: ArrayLike) -> Floats:
-    """Mean over each prompt's judgments that are there; NaN where there is none."""
+    """Mean over the judgments of each prompt; NaN without judgments."""
     values = np.asarray(preferences, dtype=np.float64)
     if values.ndim not in (1, 2):
         raise InputError(
@@ -124,8 +124,8 @@ def _prompt_means(preferences: ArrayLike) -> Floats:
     judged = ~np.isnan(values)
     if num_outside := int(np.sum(judged & ~((values >= 0) & (values <= 1)))):
         raise InputError(
-            f"{num_outside} of {values.size} preferences lie outside [0, 1]; they are "
-            "probabilities that the challenger is better (AlpacaEval's 1 to 2 needs 1 taken off)"
+            f"{num_outside} of {values.size} preferences are outside [0, 1]; they must be "
+            "probabilities that the challenger is better (subtract 1 from AlpacaEval's 1 to 2)"
         )
     if values.ndim == 1:
         return values

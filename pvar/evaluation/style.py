@@ -1,7 +1,7 @@
 """Style of answers for Arena-Hard's style control: length, headers, lists and bold text.
 
-A style feature says how much more of something the model's answer has than the baseline's. With
-counts m and b and densities d = count / (tokens + 1):
+A style feature compares the model's answer with the baseline's. With counts m and b and densities
+d = count / (tokens + 1):
 
     v0.1   tokens, headers, lists, bolds: (m − b) / (m + b + 1)
     v2.0   tokens: (m − b) / (m + b);  the others: (d_m − d_b) / (d_m + d_b + 1)
@@ -33,7 +33,7 @@ _UNDERSCORES = re.compile(r"__[^_\n]+__")
 
 
 class StyleCounts(NamedTuple):
-    """What an answer has of each style element."""
+    """Counts of an answer's style elements."""
 
     tokens: int
     headers: int

@@ -1,1 +1,1 @@
-"""Brings a stage to completion: artifacts, shards, leases, progress, lineage; knows no stage."""
+"""The engine that runs a stage: artifacts, shards, leases, progress, lineage."""

@@ -1,8 +1,8 @@
-"""Reading a complete artifact: its manifest, its files (verified) and its tables.
+"""Read a complete artifact: its manifest, its verified files and its tables.
 
-Sizes are checked against the store's listing whenever an artifact is about to be reused; SHA-256
-is checked on every byte that is read. A file that fails is discarded together with the promise
-that it was complete, so that running the stage again makes just that shard anew.
+Sizes are checked against the store's listing before an artifact is reused; SHA-256 is checked on
+every byte that is read. A damaged file is deleted together with its shard's record and the
+manifest, so that the next run of the stage makes only that shard again.
 """
 
 import hashlib
@@ -27,24 +27,24 @@ _Document = TypeVar("_Document", Recipe, Manifest, ShardRecord, WaitingRecord)
 
 @dataclass(frozen=True)
 class ArtifactKeys:
-    """Where an artifact's objects lie in the store."""
+    """Keys of an artifact's objects in the store."""
 
     stage: str
     digest: str
 
     @property
     def root(self) -> str:
-        """`stage/digest`: how an artifact is called in logs, tags and commands."""
+        """`stage/digest`: the name of the artifact in logs, tags and commands."""
         return f"{self.stage}/{self.digest}"
 
     @property
     def recipe(self) -> str:
-        """Written first."""
+        """Key of the recipe, which is written first."""
         return f"{self.root}/recipe.json"
 
     @property
     def manifest(self) -> str:
-        """Written last."""
+        """Key of the manifest, which is written last."""
         return f"{self.root}/manifest.json"
 
     @property
@@ -53,7 +53,7 @@ class ArtifactKeys:
         return f"{self.root}/waiting.json"
 
     def record(self, shard: int) -> str:
-        """Record of one shard."""
+        """Key of one shard's record."""
         return f"{self.root}/shards/{shard:05d}.json"
 
     def lease(self, shard: int) -> str:
@@ -63,7 +63,7 @@ class ArtifactKeys:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete artifact, and a local folder for the files that are read from it."""
+    """A complete artifact, with a local folder for its downloaded files."""
 
     store: Store
     keys: ArtifactKeys
@@ -79,7 +79,7 @@ class Artifact:
         return target
 
     def paths(self, name: str) -> Iterator[Path]:
-        """Local copies of the files of that name, one per shard, in shard order."""
+        """Local copies of the files with this name, one per shard, in shard order."""
         for shard in self.manifest.shards:
             yield self.path(shard, name)
 
@@ -97,18 +97,18 @@ class Artifact:
 
 
 def open_artifact(store: Store, stage: str, digest: str, cache: Path) -> Artifact:
-    """The complete artifact of that name; IncompleteError if it is not (all) there."""
+    """The complete artifact with these keys; IncompleteError if it is incomplete or missing."""
     keys = ArtifactKeys(stage, digest)
     manifest = read_document(store, keys.manifest, Manifest)
     if manifest is None:
         raise IncompleteError(
-            f"{keys.root} is not complete in {store.uri}: no manifest; run stage {stage} first"
+            f"{keys.root} is incomplete in {store.uri}: no manifest; run stage {stage} first"
         )
     return Artifact(store, keys, manifest, cache)
 
 
 def read_document(store: Store, key: str, kind: type[_Document]) -> _Document | None:
-    """A document of an artifact; None if there is none; DamagedError if it cannot be read."""
+    """A document of an artifact; None if it is missing; DamagedError if it is invalid."""
     try:
         data = store.read(key)
     except NotFoundError:
@@ -117,8 +117,8 @@ def read_document(store: Store, key: str, kind: type[_Document]) -> _Document | 
         return kind.model_validate_json(data)
     except ValidationError as error:
         raise DamagedError(
-            f"{store.uri}/{key} is not a {kind.__name__.lower()}: {error.errors()[0]['msg']}; "
-            "delete that object and run the stage again"
+            f"{store.uri}/{key} is not a valid {kind.__name__.lower()}: "
+            f"{error.errors()[0]['msg']}; delete that object and run the stage again"
         ) from error
 
 
@@ -131,7 +131,7 @@ def sha256_of(path: Path) -> str:
 def fetch_verified(
     store: Store, keys: ArtifactKeys, shard: ShardRecord, record: FileRecord, target: Path
 ) -> None:
-    """Download a file and check it; a damaged one is discarded and DamagedError says so."""
+    """Download and verify a file. A damaged one is deleted, and DamagedError is raised."""
     key = f"{keys.root}/{shard.folder}/{record.name}"
     partial = target.with_name(f"{target.name}.{uuid4().hex}.part")
     found = None
@@ -149,14 +149,14 @@ def fetch_verified(
         partial.unlink(missing_ok=True)
     discard_shard(store, keys, shard.index)
     raise DamagedError(
-        f"{store.uri}/{key}: {'no such file' if found is None else f'sha256 is {found}'}, its "
-        f"record says {record.sha256}; shard {shard.index} of {keys.root} was discarded: `pvar "
-        f"run` makes it anew (or `pvar stage {keys.stage}`, and then what comes after it)"
+        f"{store.uri}/{key}: {'no such file' if found is None else f'sha256 is {found}'}, but its "
+        f"record says {record.sha256}; shard {shard.index} of {keys.root} was discarded: run "
+        f"`pvar run` to make it again (or `pvar stage {keys.stage}` and then the later stages)"
     )
 
 
 def discard_shard(store: Store, keys: ArtifactKeys, shard: int) -> None:
-    """Take back the promise that a shard, and so its artifact, is complete."""
+    """Delete the record of a shard and the manifest, so that the artifact is incomplete."""
     logger.warning("%s: discarding shard %d", keys.root, shard)
     store.delete(keys.manifest)
     store.delete(keys.record(shard))

@@ -1,20 +1,20 @@
-"""Child processes of ours: what they may import, and why one of them failed."""
+"""Child processes: their import path, and the cause of a failure."""
 
 import os
 import re
 
 _RANK = r"(?:\[[^\]]*\]: ?)?"
-"""Which process wrote a line, as torch's launcher may put it before."""
+"""Prefix of a line with the process that wrote it, as torch's launcher adds it."""
 _BEGINNING = re.compile(_RANK + r"Traceback \(most recent call last\):")
 _ENDING = re.compile(_RANK + r"([A-Za-z_][\w.]*(?::.*)?)")
-"""The last line of a traceback: not indented, an exception and perhaps its message."""
+"""The last line of a traceback: not indented, an exception with an optional message."""
 
 
 def child_environment() -> dict[str, str]:
-    """This process's environment, without the working folder on the path of imports.
+    """This process's environment, without the working folder on the import path.
 
-    `python -m` would put it first, as an empty entry of PYTHONPATH does, and a `tasks.py` of the
-    user's would be taken for ours.
+    `python -m` would put it first, as an empty entry of PYTHONPATH does, and a user's `tasks.py`
+    would be imported instead of this package.
     """
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     absolute = os.pathsep.join(path for path in paths if os.path.isabs(path))
@@ -22,9 +22,9 @@ def child_environment() -> dict[str, str]:
 
 
 def first_cause(output: str) -> str | None:
-    """The error that ends the first traceback of an output; else its first line with an error.
+    """The error at the end of the first traceback in an output, or its first line with an error.
 
-    What follows is usually other processes that failed because of it, and the launcher's summary.
+    Later lines are usually from processes that failed as a consequence, and from the launcher.
     """
     lines = output.splitlines()
     starts = [row for row, line in enumerate(lines) if _BEGINNING.fullmatch(line.rstrip())]

@@ -1,20 +1,20 @@
-"""Memory of a training on the CPU: what is freed is kept for the next step.
+"""Memory of a training on the CPU: keep freed blocks for the next step.
 
-By default glibc maps every block of more than 32 MB anew and gives it back when freed, and the
-kernel fills each new page with zeros. A step makes dozens of such blocks (logits are tokens times
-vocabulary), and to fill them takes longer than what is computed in them. The price: the process
-stays as large as it once was (the demo takes 4.8 GiB at most, with blocks given back 3.9).
+By default glibc maps every block of more than 32 MB anew and unmaps it when freed, and the kernel
+fills each new page with zeros. A step allocates dozens of such blocks (logits are tokens times
+vocabulary), and filling them takes longer than the computation. The cost is that the process never
+shrinks (the demo takes at most 4.8 GiB, and 3.9 GiB if blocks are unmapped).
 """
 
 import ctypes
 from contextlib import suppress
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h."""
+"""Constants of glibc's malloc.h."""
 
 
 def keep_freed_memory() -> None:
-    """For the rest of this process; nothing where the C library is another one."""
+    """Keep freed memory for the rest of this process. Without glibc, do nothing."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_MAX, 0)

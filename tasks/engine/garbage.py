@@ -1,12 +1,11 @@
-"""What of a store nobody needs any more, and taking it away.
+"""Garbage collection: find unused artifacts in a store, and delete them.
 
-An artifact is needed if somebody names it (a run, a model version), if a stage is at work on it (a
-live lease), or if something that is needed was made from it. Everything else is garbage, with what
-it was made from, unless that is needed elsewhere.
+An artifact is in use if it is referred to (by a run or a model version), if a stage is working on
+it (a live lease), or if an artifact in use was made from it. All other artifacts are garbage.
 
-An artifact goes manifest first and recipe last: one that is used at this moment is then incomplete
-(its reader says so, and running the stage again makes it anew), and a deletion that is killed
-leaves what the next one finds. What was made from others goes before them.
+An artifact's manifest is deleted first and its recipe last. So an artifact that is being read
+becomes incomplete (its reader raises an error, and the next run of the stage makes it again), and
+the next collection finds what a killed one left. Artifacts are deleted before their inputs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -25,25 +24,25 @@ from tasks.engine.lineage import Lineage
 
 
 class Garbage(NamedTuple):
-    """An artifact that nobody needs."""
+    """An unused artifact."""
 
     root: str
     num_bytes: int
     num_objects: int
     modified: datetime
-    """Change of its newest object."""
+    """Time of its newest object."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be deleted."""
+    """The objects to delete."""
 
     artifacts: tuple[Garbage, ...]
-    """In the order of their deletion."""
+    """Unused artifacts in the order of deletion."""
     stale_leases: tuple[ObjectInfo, ...]
-    """Leases of artifacts that stay, which no process can need."""
+    """Obsolete leases of artifacts in use."""
     num_needed: int
-    """Artifacts that stay."""
+    """Artifacts in use."""
 
 
 def plan_gc(
@@ -57,7 +56,7 @@ def plan_gc(
 ) -> Plan:
     """Find the garbage among the artifacts of `stages` and `caches`; `named` are `stage/digest`.
 
-    A cache, which nobody names, is needed for as long as all that it was made from is.
+    Caches are not referred to. A cache is in use as long as all of its inputs are.
     """
     objects = {
         root: infos for stage in (*stages, *caches) for root, infos in _by_artifact(store, stage)
@@ -91,7 +90,7 @@ def plan_gc(
 
 
 def delete_artifact(store: Store, root: str, now: datetime) -> bool:
-    """Delete all objects of an artifact; False (and nothing is done) if it is leased by now."""
+    """Delete all objects of an artifact. If it is leased now, do nothing and return False."""
     infos = list(store.list(f"{root}/"))
     if _is_leased(store, infos, now):
         return False
@@ -108,14 +107,14 @@ def _by_artifact(store: Store, stage: str) -> Iterator[tuple[str, list[ObjectInf
 
 
 def _root(key: str) -> str:
-    """`stage/digest` of an artifact's object; empty for others."""
+    """`stage/digest` of an artifact's object; empty for other objects."""
     stage, _, rest = key.partition("/")
     digest, separator, _ = rest.partition("/")
     return f"{stage}/{digest}" if separator else ""
 
 
 def _leases(infos: Sequence[ObjectInfo]) -> list[list[ObjectInfo]]:
-    """The lease objects of each shard, oldest first: their names are numbers."""
+    """The lease objects of each shard, oldest first (their names are numbers)."""
     leases = sorted(info for info in infos if info.key.split("/")[2] == "leases")
     return [list(each) for _, each in groupby(leases, lambda info: info.key.rpartition("/")[0])]
 
@@ -125,7 +124,7 @@ def _is_leased(store: Store, infos: Sequence[ObjectInfo], now: datetime) -> bool
 
 
 def _is_live(store: Store, key: str, now: datetime) -> bool:
-    """Whether a holder may be at work. A killed one counts until its lease expires."""
+    """Whether a holder may be working. A killed one counts until its lease expires."""
     try:
         record = LeaseRecord.model_validate_json(store.read(key))
     except NotFoundError:
@@ -136,7 +135,7 @@ def _is_live(store: Store, key: str, now: datetime) -> bool:
 
 
 def _stale(infos: Sequence[ObjectInfo], *, is_complete: bool) -> list[ObjectInfo]:
-    """Past holders' leases; the last one too where no work is left (its number may come back)."""
+    """Leases of past holders; of a complete artifact also the last one (its number may recur)."""
     return [info for each in _leases(infos) for info in (each if is_complete else each[:-1])]
 
 
@@ -146,7 +145,7 @@ def _is_complete(root: str, lineage: Lineage) -> bool:
 
 
 def _with_inputs(roots: Set[str], lineage: Lineage) -> set[str]:
-    """The artifacts, and everything that they were made from."""
+    """The artifacts, and everything from which they were made."""
     needed: set[str] = set()
     waiting = list(roots)
     while waiting:

@@ -1,8 +1,8 @@
-"""Giving a GPU's memory back between stages that run in one process.
+"""Release a GPU's memory between stages that run in one process.
 
-A stage's models go with its worker, but torch keeps their memory for the next tensors of this
-process. Who comes next may not be this process: vLLM's engine wants most of the GPU for itself, and
-so do the processes that train beside the one that computed the reference.
+A stage's models are freed with its worker, but torch keeps their memory for later tensors of this
+process. The next stage may run in other processes: vLLM's engine needs most of the GPU, and so do
+the training processes that follow the computation of the reference.
 """
 
 import gc
@@ -10,7 +10,7 @@ import sys
 
 
 def free_gpu_memory() -> None:
-    """Return what no tensor occupies; nothing where torch is not loaded or uses no GPU."""
+    """Release unused memory. If torch is not loaded or uses no GPU, do nothing."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         gc.collect()  # a trainer and its model refer to each other

@@ -1,17 +1,18 @@
-"""Leases over any store: of several runs that need the same work, one does it.
+"""Leases on any store, so that only one of several concurrent runs does the same work.
 
     {prefix}/000001.json     {holder, expires_at, is_released}
-    {prefix}/000002.json     the next holder's; the highest number counts
+    {prefix}/000002.json     the next holder's; the highest number is current
 
-Taking a lease is putting the next number if nobody has (`Store.create`), once the newest is
-released, expired, or its holder is known to be dead. The holder moves `expires_at` on by
-overwriting its own object, and releases by overwriting it too. After `kill -9` somebody else takes
-over within the time to live; on the same machine at once, for a holder says which process it is.
+A process takes a lease by putting the next number if absent (`Store.create`), once the newest lease
+is released, expired, or its holder is known to be dead. The holder renews `expires_at` (its
+heartbeat) and releases the lease by overwriting its own object. After `kill -9` another process
+takes over within the time to live, or immediately on the same machine, because the lease records
+the holder's process.
 
-A lease saves work and nothing more: artifacts are right without it, since their manifests are put
-if absent. So clocks may differ between machines by less than the time to live, and a holder that
-was suspended for longer may find that it lost (`Lease.check`). Objects of past holders stay, for
-numbers must not come back; they are a few hundred bytes each.
+A lease only avoids duplicate work. Artifacts are correct without it, because manifests are put if
+absent. So clocks of machines may differ by less than the time to live, and a holder that was
+suspended for longer may have lost its lease (`Lease.check`). Objects of past holders (a few hundred
+bytes each) are kept, because numbers must not recur.
 """
 
 import logging
@@ -33,12 +34,12 @@ from pvar.ports import Store
 _log = logging.getLogger(__name__)
 
 TTL_SECONDS = 60.0
-"""Time to live: generous against clocks that differ and pauses of a busy machine."""
+"""Time to live, long enough for clock differences and pauses of a busy machine."""
 
 _RENEWALS_PER_TTL = 4
 
 Clock = Callable[[], datetime]
-"""Timezone-aware now."""
+"""Returns the current time, timezone-aware."""
 
 
 def utc_now() -> datetime:
@@ -47,22 +48,22 @@ def utc_now() -> datetime:
 
 
 class Holder(BaseModel):
-    """Which process holds a lease, so that others on the same machine see whether it lives."""
+    """The process that holds a lease, so that others on the same machine see if it is alive."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str
     boot_id: str
-    """Linux's id of this start of the machine; empty where there is none."""
+    """Linux's id of the current boot; empty if there is none."""
     pid_namespace: str
-    """Containers on one machine number their processes separately."""
+    """Process id namespace, which differs between containers on one machine."""
     pid: int
     started_ticks: int
-    """Start of the process in clock ticks after boot: numbers of processes are used again."""
+    """Start of the process in clock ticks after boot, because process ids are reused."""
 
 
 class LeaseRecord(BaseModel):
-    """What is stored of one holder's time."""
+    """The stored object of one holder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,9 +78,9 @@ class _Newest(NamedTuple):
 
 
 class Lease:
-    """A lease that this process holds; as a context, it is renewed until the body ends.
+    """A lease that this process holds. As a context manager, it is renewed until the body ends.
 
-    Leaving the body releases it, also by an exception: the next run may try at once.
+    Leaving the body releases it, also by an exception, so that the next run can take it.
     """
 
     def __init__(
@@ -104,27 +105,28 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether the last look at the store saw a newer holder."""
+        """Whether the last check of the store saw a newer holder."""
         return self._is_lost
 
     def check(self) -> None:
-        """Look at the store now; LeaseError if somebody took the lease over."""
+        """Check the store now; LeaseError if another process took the lease over."""
         newest = _newest_epoch(self._store, self.prefix)
         if newest is not None and newest > self.epoch:
             self._is_lost = True
             raise LeaseError(
-                f"{self._store.uri}/{self.prefix}: somebody took over (epoch {newest} after our "
-                f"{self.epoch}), because this process did not renew within "
-                f"{self._ttl.total_seconds():.0f} s; leave the work to the other run"
+                f"{self._store.uri}/{self.prefix}: another process took over the lease (epoch "
+                f"{newest} after {self.epoch}), because this process did not renew it within "
+                f"{self._ttl.total_seconds():.0f} s; let the other run finish, or raise "
+                "runtime.lease_seconds"
             )
 
     def renew(self) -> None:
-        """Move the expiry on; LeaseError if somebody took the lease over."""
+        """Renew the lease; LeaseError if another process took it over."""
         self.check()
         self._put(LeaseRecord(holder=self._holder, expires_at=self._now() + self._ttl))
 
     def release(self) -> None:
-        """Let others have it at once. Without effect on them if they already took it."""
+        """Release the lease. No effect if another process already took it over."""
         now = self._now()
         self._put(LeaseRecord(holder=self._holder, expires_at=now, is_released=True))
 
@@ -167,7 +169,7 @@ def try_acquire(
     now: Clock = utc_now,
     holder: Holder | None = None,
 ) -> Lease | None:
-    """Take the lease kept under `prefix`; None if a living process holds it."""
+    """Take the lease under `prefix`; None if a live process holds it."""
     newest = _newest(store, prefix)
     if newest and not _is_free(newest.record, now()):
         return None
@@ -189,7 +191,7 @@ def hold(
     now: Clock = utc_now,
     holder: Holder | None = None,
 ) -> Lease:
-    """Take the lease, for a `with` statement; LeaseError if a living process holds it."""
+    """Take the lease, for a `with` statement; LeaseError if a live process holds it."""
     lease = try_acquire(store, prefix, ttl_seconds=ttl_seconds, now=now, holder=holder)
     if lease is None:
         raise LeaseError(f"{store.uri}/{prefix} {_held_by(_newest(store, prefix))}")
@@ -212,7 +214,7 @@ def _is_free(record: LeaseRecord, now: datetime) -> bool:
 
 
 def _is_dead(holder: Holder) -> bool:
-    """Whether the holder ran here and runs no more; False if that cannot be known."""
+    """Whether the holder ran on this machine and has ended; False if unknown."""
     ran_here = (holder.host, holder.boot_id, holder.pid_namespace) == (
         socket.gethostname(),
         _boot_id(),
@@ -222,7 +224,7 @@ def _is_dead(holder: Holder) -> bool:
 
 
 def _started_ticks(pid: int) -> int | None:
-    """When the process started; None if there is none, or only its unburied rest (a zombie)."""
+    """When the process started; None if it does not exist or is a zombie."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -262,17 +264,17 @@ def _newest(store: Store, prefix: str) -> _Newest | None:
         return _Newest(epoch, LeaseRecord.model_validate_json(store.read(key)))
     except ValidationError as error:
         raise LeaseError(
-            f"{store.uri}/{key} is not a lease ({error.error_count()} faults); if no other "
-            "version of pvar works on this store, delete it"
+            f"{store.uri}/{key} is not a valid lease ({error.error_count()} faults); delete it if "
+            "no other version of pvar uses this store"
         ) from error
 
 
 def _held_by(newest: _Newest | None) -> str:
     if newest is None:
-        return "is held by somebody else; try again"
+        return "is held by another process; try again"
     holder = newest.record.holder
     return (
         f"is held by process {holder.pid} on {holder.host} until "
-        f"{newest.record.expires_at:%H:%M:%S} UTC, and renewed while that lives; "
+        f"{newest.record.expires_at:%H:%M:%S} UTC, and renewed while that process runs; "
         "wait for it, or end it"
     )

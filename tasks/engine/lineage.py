@@ -1,8 +1,8 @@
-"""What was made from what: a graph read from the recipes in the store.
+"""The lineage graph of artifacts, read from the recipes in the store.
 
-An artifact is made from its inputs, from the artifacts that its configuration names (the policy
-that a model was trained from) and from what came from outside: data, models, benchmark files. Each
-is known by its digest, so nothing here can change under a name.
+An artifact is made from its inputs, from the artifacts that its configuration refers to (the policy
+from which a model was trained) and from external data, models and benchmark files. All are
+identified by digest, so their content cannot change.
 """
 
 import re
@@ -18,14 +18,14 @@ from pvar.ports import Store
 from tasks.engine.artifact import ArtifactKeys, read_document
 
 State = Literal["complete", "incomplete", "missing", "version", "outside"]
-"""missing: an artifact that others name and the store does not hold."""
+"""missing: an artifact that others refer to and that is not in the store."""
 
 _ARTIFACT = re.compile(r"[a-z]+/[0-9a-f]{16}")
 _RECIPE = re.compile(r"([a-z]+)/([0-9a-f]{16})/recipe\.json")
 
 
 class Link(NamedTuple):
-    """One thing that something was made from."""
+    """An edge of the graph: one thing from which something was made."""
 
     role: str
     """Name of the input, or of the field."""
@@ -33,14 +33,14 @@ class Link(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One thing of the graph and what it was made from."""
+    """A node of the graph, with the links to what it was made from."""
 
     state: State
     made_from: tuple[Link, ...] = ()
 
 
 class Step(BaseModel):
-    """A node of the tree that people see, and its branches."""
+    """A node of the displayed tree, with its branches."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,30 +48,30 @@ class Step(BaseModel):
     ref: str
     state: State
     is_repeated: bool = False
-    """Its branches are shown where it comes first."""
+    """Whether the node was shown before; its branches are shown only the first time."""
     branches: tuple["Step", ...] = ()
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Everything that is known, by its reference: `stage/digest`, or what comes from outside."""
+    """All nodes by reference: `stage/digest`, or an external reference."""
 
     entries: Mapping[str, Entry]
 
     def find(self, text: str) -> str:
-        """The reference that `text` is or begins; InputError if there is none, or several."""
+        """The reference equal to `text` or beginning with it; InputError unless there is one."""
         known = [ref for ref, entry in self.entries.items() if entry.state != "outside"]
         found = [text] if text in known else [ref for ref in known if ref.startswith(text)]
         if len(found) != 1:
             what = f"begins {len(found)} of them: {', '.join(sorted(found)[:3])}" if found else ""
             raise InputError(
-                f"{text!r} {what or 'is nothing that the store holds'}; give stage/digest as in "
+                f"{text!r} {what or 'is not in the store'}; give stage/digest as in "
                 "pvar show, models:/name/3 or models:/name@champion"
             )
         return found[0]
 
     def back(self, ref: str) -> Step:
-        """What it was made from, down to what came from outside."""
+        """What it was made from, down to external references."""
         return self._step(Link("", ref), {r: e.made_from for r, e in self.entries.items()}, set())
 
     def forward(self, ref: str) -> Step:
@@ -100,7 +100,7 @@ class Lineage:
 
 
 def read_lineage(store: Store, stages: tuple[str, ...]) -> Lineage:
-    """The graph of all artifacts of these stages; DamagedError for a recipe that is none."""
+    """The graph of all artifacts of these stages; DamagedError for an invalid recipe."""
     recipes: dict[str, Recipe] = {}
     complete: set[str] = set()
     for stage in stages:
@@ -119,7 +119,7 @@ def read_lineage(store: Store, stages: tuple[str, ...]) -> Lineage:
 
 
 def with_named(entries: Mapping[str, Entry]) -> Lineage:
-    """A graph of these entries and of everything that they name."""
+    """A graph of these entries and of everything to which they refer."""
     every = dict(entries)
     for entry in entries.values():
         for _, ref in entry.made_from:
@@ -128,7 +128,7 @@ def with_named(entries: Mapping[str, Entry]) -> Lineage:
 
 
 def is_artifact(ref: str) -> bool:
-    """Whether the reference is `stage/digest`; the stage is `?` where only the digest is known."""
+    """Whether the reference is `stage/digest`; the stage is `?` if only the digest is known."""
     return ref.startswith("?/") or _ARTIFACT.fullmatch(ref) is not None
 
 
@@ -138,10 +138,10 @@ def _recipe(store: Store, root: str) -> Recipe | None:
 
 
 def _links(recipe: Recipe, by_digest: Mapping[str, str]) -> tuple[Link, ...]:
-    """Inputs first; what the configuration names beside them is not named twice."""
+    """Links to the inputs first, then to other references of the configuration."""
     inputs = [
         Link(name, by_digest.get(digest, f"?/{digest}")) for name, digest in recipe.inputs.items()
     ]
     known = {link.ref for link in inputs}
-    named = [Link(each.field, each.text) for each in recipe.references]
+    named = [Link(reference.field, reference.text) for reference in recipe.references]
     return (*inputs, *(link for link in named if link.ref not in known))

@@ -1,8 +1,8 @@
-"""Local copies of models, `{home}/models/…`: fetched or converted once, for all later stages.
+"""Local copies of models in `{home}/models/…`, fetched or converted once for all later stages.
 
-A process that uses one has all of them locked until it ends, however it ends: a stage reads its
-model again whenever it likes, in child processes too. What nobody has locked can go; the next stage
-that needs it fetches it again.
+A process that uses a copy locks all of them until it ends in any way, because a stage may read its
+model again at any time, also in child processes. Unlocked copies can be deleted; the next stage
+that needs one fetches it again.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ LOCK = ".lock"
 
 
 class LocalFolder(NamedTuple):
-    """A folder on this machine and what it takes."""
+    """A local folder and its size."""
 
     path: Path
     num_bytes: int
@@ -27,14 +27,14 @@ class LocalFolder(NamedTuple):
 
 def sized(path: Path) -> LocalFolder:
     """The folder with the size of its files."""
-    return LocalFolder(path, sum(each.lstat().st_size for each in path.rglob("*")))
+    return LocalFolder(path, sum(file.lstat().st_size for file in path.rglob("*")))
 
 
 @cache
 def hold_copies(models: Path) -> int:
-    """Keep the copies below `models` from being dropped until this process ends.
+    """Protect the copies below `models` from deletion until this process ends.
 
-    Returns the lock's descriptor, which nobody closes.
+    Returns the lock's descriptor, which stays open.
     """
     models.mkdir(parents=True, exist_ok=True)
     lock = os.open(models / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -47,7 +47,7 @@ def hold_copies(models: Path) -> int:
 
 @contextmanager
 def unused_copies(models: Path, stages: Sequence[str]) -> Iterator[list[LocalFolder]]:
-    """The copies, those of artifacts one by one; nobody begins to use one before the body ends.
+    """The copies, those of artifacts one by one; no process can start to use one in the body.
 
     None while any process uses one of them.
     """

@@ -1,4 +1,4 @@
-"""How far an artifact is, from what the store holds; nothing is run or changed."""
+"""The progress of an artifact, read from the store without running or changing anything."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from tasks.engine.stage_outcome import waiting_of
 
 
 class Progress(NamedTuple):
-    """State of an artifact, as shown to people."""
+    """State of an artifact, for display."""
 
     state: str
-    """complete, missing, what it waits for, or how many shards are there."""
+    """complete, missing, what it waits for, or the number of complete shards."""
     rows: str | None
     how_to_go_on: str | None = None
     """What a person does, of an artifact that waits."""
 
 
 def progress_of(store: Store, keys: ArtifactKeys) -> Progress:
-    """Look at the manifest, else at the recipe and the shards' records."""
+    """Read the manifest, else the recipe and the shards' records."""
     manifest = read_document(store, keys.manifest, Manifest)
     if manifest is not None:
         accounts = manifest.accounts

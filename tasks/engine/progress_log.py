@@ -1,4 +1,4 @@
-"""Reports how far work is: every 30 seconds a log line, and on a terminal a bar.
+"""Reports progress: a log line every 30 seconds, and a bar on a terminal.
 
     with ProgressLog("sample/ab12…") as progress:
         progress.begin("loading the model")
@@ -34,7 +34,7 @@ STARTED = "started"
 
 
 class _Phase(NamedTuple):
-    """What is being done since when. Replaced as a whole: the timer's thread reads it."""
+    """The current activity and its start. Replaced as a whole, because the timer's thread reads."""
 
     activity: str
     unit: str
@@ -43,7 +43,7 @@ class _Phase(NamedTuple):
     done_before: int
     began_at: float
     last_at: float
-    """When a portion was completed last; the beginning if none was."""
+    """When the last portion was completed; the start if none was."""
     longest_gap: float = 0.0
 
 
@@ -69,7 +69,7 @@ class ProgressLog:
         self.begin(activity)
 
     def nested(self, name: str) -> "ProgressLog":
-        """Progress of a part that has a name of its own; this one is silent while it lasts."""
+        """Progress of a part with its own name, which replaces this one while it lasts."""
         return ProgressLog(
             name, interval_seconds=self._interval_seconds, clock=self._clock, parent=self
         )
@@ -77,20 +77,20 @@ class ProgressLog:
     def begin(
         self, activity: str = "", *, total: int | None = None, unit: str = "", done: int = 0
     ) -> None:
-        """Begin something else; `done` of `total` units were complete before."""
+        """Begin another activity; `done` of `total` units were complete before."""
         now = self._clock()
         self._phase = _Phase(activity, unit, total, done, done, began_at=now, last_at=now)
 
     def say(self, activity: str) -> None:
-        """Change what is being done; the counts go on."""
+        """Change the text of the activity and keep the counts."""
         self._phase = self._phase._replace(activity=activity)
 
     def advance(self, num: int = 1) -> None:
-        """Units were completed."""
+        """Add completed units."""
         self.reach(self._phase.done + num)
 
     def reach(self, done: int) -> None:
-        """So many units are complete now, by whomever; never fewer than before."""
+        """Set the number of complete units, by any process; it never decreases."""
         phase = self._phase
         if done <= phase.done:
             return
@@ -99,7 +99,7 @@ class ProgressLog:
         self._phase = phase._replace(done=done, last_at=now, longest_gap=gap)
 
     def skip(self, num: int = 1) -> None:
-        """Units turn out to have been complete before."""
+        """Add units that were already complete before."""
         phase = self._phase
         self._phase = phase._replace(done=phase.done + num, done_before=phase.done_before + num)
 
@@ -110,11 +110,11 @@ class ProgressLog:
 
     @property
     def is_shown(self) -> bool:
-        """Whether it goes on, and no part of it is shown instead."""
+        """Whether the work continues, and no part of it is shown instead."""
         return not (self.is_over or self._is_paused)
 
     def snapshot(self) -> Snapshot:
-        """How far it is now."""
+        """The current progress."""
         phase, now = self._phase, self._clock()
         elapsed = now - phase.began_at
         waited = min(now - phase.last_at, phase.longest_gap)
@@ -126,7 +126,7 @@ class ProgressLog:
         return Snapshot(phase.activity, phase.unit, phase.done, phase.total, elapsed, speed, left)
 
     def report(self) -> None:
-        """Log how far it is."""
+        """Log the current progress."""
         logger.info("%s: %s", self.name, to_text(self.snapshot()), extra={"progress": self})
 
     def __enter__(self) -> Self:

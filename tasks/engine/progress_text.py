@@ -1,4 +1,4 @@
-"""How far work is, as one line of text: counts, speed, and how long it still takes.
+"""Progress as one line of text: counts, speed, and remaining time.
 
 sample/ab12…: 54 of 108 prompts (50 %), 1.4 prompts/s, about 38 s left
 sample/ab12…: 0 of 108 prompts after 30 s
@@ -11,18 +11,18 @@ MINUTE, HOUR = 60, 3600
 
 
 class Snapshot(NamedTuple):
-    """How far work is at one moment."""
+    """Progress at one moment."""
 
     activity: str
-    """What is being done; empty where the counts say enough."""
+    """The current activity; empty if the counts are enough."""
     unit: str
-    """Plural noun of what is counted; empty where nothing is."""
+    """Plural noun of the counted units; empty without counts."""
     done: int
     total: int | None
     elapsed_seconds: float
-    """Since the activity began in this process."""
+    """Seconds since the activity began in this process."""
     per_second: float | None = None
-    """Speed of this process's time; None until something was completed in it."""
+    """Speed of this process; None until it has completed a unit."""
     left_seconds: float | None = None
 
 

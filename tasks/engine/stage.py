@@ -1,8 +1,8 @@
-"""A stage, and how it is brought to completion: look, claim, work, record, and the manifest last.
+"""A stage, and how it is run: find missing shards, lease, make and record them, write the manifest.
 
-Any number of processes may run the same stage at once: each claims shards by lease, and each shard
+Any number of processes may run the same stage at once: they claim shards by lease, and each shard
 is recorded once. The model (or whatever `open_worker` loads) is loaded when the first missing shard
-is claimed, and then serves all shards of this process.
+is claimed, and then used for all shards of this process.
 """
 
 import hashlib
@@ -48,18 +48,18 @@ logger = logging.getLogger(__name__)
 
 Spec = TypeVar("Spec", bound=BaseModel)
 Work = Callable[[ShardSpec, Path], Accounts]
-"""Makes one shard: writes its files into the folder and accounts for its rows."""
+"""Makes one shard: writes its files into the folder and returns its row counts."""
 
 Image = Literal["cpu", "sample", "train"]
-"""The images of docker/, by the packages that they hold."""
+"""The images of docker/, by their packages."""
 
 POLL_SECONDS = 1.0
-"""Pause before looking again for a shard that somebody else is working on."""
+"""Pause before checking again for a shard that another process is working on."""
 
 
 @dataclass(frozen=True)
 class Job(Generic[Spec]):
-    """What a stage's functions are given."""
+    """The arguments of a stage's functions."""
 
     spec: Spec
     """The identity part of the configuration."""
@@ -68,48 +68,49 @@ class Job(Generic[Spec]):
     ports: Ports
     keys: ArtifactKeys
     scratch: Path
-    """A local folder of this artifact, for files that need not survive."""
+    """A local folder of this artifact for temporary files."""
     log_step: Callable[[int, Mapping[str, float]], None]
-    """Reports figures while the work goes on (step, name → value)."""
+    """Reports metrics during the work (step, name → value)."""
     progress: ProgressLog = field(default_factory=lambda: ProgressLog("job"))
-    """Reports how far the work is; `run_stage` starts one with the artifact's name."""
+    """Reports progress; `run_stage` starts it with the artifact's name."""
     number_format: NumberFormat | None = None
-    """What models compute in: the recipe's record, once the artifact is begun."""
+    """Number format of the models, from the recipe once the artifact is begun."""
 
 
 @dataclass(frozen=True)
 class Stage(Generic[Spec]):
-    """What a stage does; it knows neither Prefect nor S3."""
+    """The definition of a stage. It does not depend on Prefect or S3."""
 
     name: str
     description: str
-    """One sentence, for people."""
+    """One sentence, for display."""
     version: int
-    """Raised by hand when the meaning of the result changes: old artifacts are then not reused."""
+    """Increased by hand when the meaning of the result changes, so that old artifacts are not
+    reused."""
     plan: Callable[[Job[Spec]], Sequence[ShardSpec]]
-    """Cuts the work into shards."""
+    """Splits the work into shards."""
     open_worker: Callable[[Job[Spec]], AbstractContextManager[Work]]
     """Loads what the work needs."""
     summarise: Callable[[Job[Spec], Artifact], Summary]
-    """The figures of the whole, from the complete shards.
+    """Computes the summary of the complete shards.
 
-    One that raises because the shards are worthless takes them back first (`discard_shards`): they
-    are recorded once, and every later run would end with them.
+    If it raises because the shards are unusable, it discards them first (`discard_shards`).
+    Otherwise every later run would fail with the same shards.
     """
     image: Image = "cpu"
-    """Which image its container runs: `cpu` has no packages that load models."""
+    """Image of its container: `cpu` has no packages that load models."""
     wants_gpu: bool = False
-    """Whether its container gets a GPU where the pool has some."""
+    """Whether its container gets a GPU if the pool has any."""
     unit: str = "rows"
-    """Plural noun of what its shards are cut from, in reports of progress."""
+    """Plural noun of its units of work, in progress reports."""
     number_format: Callable[[Job[Spec]], NumberFormat | None] = lambda _: None
-    """What a model will compute in, asked of whoever begins an artifact; None: no model does."""
+    """Resolves the number format when an artifact is begun; None if the stage runs no model."""
 
 
 def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> StageOutcome:
-    """Bring the artifact of `recipe` to completion and return it, or what it waits for.
+    """Complete the artifact of `recipe` and return it, or what it waits for.
 
-    Raises whatever the stage raises; what was complete before stays complete.
+    Raises whatever the stage raises. Complete shards are kept.
     """
     began = time.monotonic()
     keys, store = job.keys, job.ports.store
@@ -144,7 +145,7 @@ def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> StageOutcome:
 
 
 def _say_number_format(job: Job[Any]) -> None:
-    """Log what models compute in, with a warning where this machine can only emulate it."""
+    """Log the number format, with a warning if this machine can only emulate it."""
     recorded = job.number_format
     if recorded is None:
         return
@@ -165,7 +166,7 @@ def _say_number_format(job: Job[Any]) -> None:
 def verified_manifest(
     store: Store, keys: ArtifactKeys, inputs: Mapping[str, Artifact]
 ) -> Manifest | None:
-    """The manifest if all its files are there in their size and its inputs are today's."""
+    """The manifest, if all its files exist with their sizes and its inputs are current."""
     manifest = read_document(store, keys.manifest, Manifest)
     if manifest is None:
         return None
@@ -187,7 +188,7 @@ def verified_manifest(
 
 
 def manifest_digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:
-    """SHA-256 of each input's manifest: it changes when the content of any of its files does."""
+    """SHA-256 of each input's manifest, which changes with the content of any of its files."""
     return {
         name: hashlib.sha256(artifact.manifest.to_json()).hexdigest()
         for name, artifact in inputs.items()
@@ -195,7 +196,7 @@ def manifest_digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:
 
 
 def begin_artifact(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Recipe:
-    """Write the recipe with plan and number format, or take over the one that is there."""
+    """Write the recipe with plan and number format, or use the existing one."""
     store = job.ports.store
     made_from = manifest_digests(job.inputs)
     existing = read_document(store, job.keys.recipe, Recipe)
@@ -211,17 +212,17 @@ def begin_artifact(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Recipe:
         existing = read_document(store, job.keys.recipe, Recipe)
     if existing is None or existing.digest != job.keys.digest:
         raise DamagedError(
-            f"{store.uri}/{job.keys.recipe} does not describe {job.keys.root}; delete that folder "
-            "and run the stage again"
+            f"{store.uri}/{job.keys.recipe} is not the recipe of {job.keys.root}; delete that "
+            "folder and run the stage again"
         )
     return existing
 
 
 def _discard_stale(store: Store, recipe: Recipe, job: Job[Any]) -> None:
-    """Remove an artifact, also a half-made one, whose inputs were made again with other content.
+    """Remove an artifact, complete or not, whose inputs were made again with other content.
 
-    Its shards, its plan and its checkpoints belong to the earlier inputs. Whoever still works on it
-    holds a lease, and is waited for by being told so (LeaseError).
+    Its shards, its plan and its checkpoints belong to the earlier inputs. If another process still
+    works on it and holds a lease, LeaseError is raised.
     """
     keys, today = job.keys, manifest_digests(job.inputs)
     changed = sorted(name for name in today if recipe.made_from.get(name) != today[name])
@@ -290,7 +291,7 @@ def _missing(job: Job[Any], shards: Sequence[ShardSpec]) -> list[ShardSpec]:
 def _begin_counting(
     stage: Stage[Any], recipe: Recipe, missing: Sequence[ShardSpec], job: Job[Any]
 ) -> None:
-    """Count complete rows; a stage that is not cut into shards of rows begins its own counts."""
+    """Count complete rows. A stage without shards of rows starts its own counts."""
     if total := _num_rows(recipe.shards):
         done = total - _num_rows(missing)
         job.progress.begin(total=total, unit=stage.unit, done=done)
@@ -362,13 +363,13 @@ def _upload(job: Job[Any], shard: ShardSpec, local: Path, accounts: Accounts) ->
 
 
 def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:
-    """Write the manifest from the records; whoever comes second finds the same one."""
+    """Write the manifest from the records, unless another process has written the same one."""
     store, keys = job.ports.store, job.keys
     records: dict[int, ShardRecord] = {}
     for shard in recipe.shards:
         record = read_document(store, keys.record(shard.index), ShardRecord)
         if record is None:
-            raise StageError(f"{keys.root}: shard {shard.index} vanished; run the stage again")
+            raise StageError(f"{keys.root}: shard {shard.index} is missing; run the stage again")
         records[shard.index] = record
     manifest = Manifest(
         stage=recipe.stage,
@@ -389,7 +390,7 @@ def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:
 
 
 def discard_shards(artifact: Artifact) -> None:
-    """Take back all shards, which hold nothing to keep, so that the next run makes them anew."""
+    """Discard all shards, so that the next run makes them again."""
     for shard in artifact.manifest.shards:
         discard_shard(artifact.store, artifact.keys, shard.index)
 

@@ -1,7 +1,7 @@
 """Tables of records as Parquet files: one Arrow schema per record, in one place.
 
-The same rows give the same bytes (fixed schema, compression and no timestamps), which is what lets
-a rerun of a deterministic stage end in the same manifest.
+The same rows give the same bytes (fixed schema and compression, no timestamps), so that a rerun of
+a deterministic stage gives the same manifest.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ Record = TypeVar("Record", bound=NamedTuple)
 
 
 class PromptVariance(NamedTuple):
-    """One prompt's PVar, as the selection saw it. What is missing is None."""
+    """One prompt's PVar, as used by the selection. None is missing."""
 
     prompt_id: str
     num_responses: int
@@ -29,7 +29,7 @@ class PromptVariance(NamedTuple):
 
 
 class MeasuredPrompt(NamedTuple):
-    """One measure of one prompt (`pvar.selection.MEASURES`), as the selection saw it."""
+    """One measure of one prompt (`pvar.selection.MEASURES`), as used by the selection."""
 
     prompt_id: str
     measure: str
@@ -37,7 +37,7 @@ class MeasuredPrompt(NamedTuple):
 
 
 class TrainStep(NamedTuple):
-    """What TRL logged at one optimiser step."""
+    """TRL's metrics of one optimiser step."""
 
     step: int
     epoch: float
@@ -45,54 +45,54 @@ class TrainStep(NamedTuple):
     margin: float
     """Mean of chosen minus rejected implicit reward, in units of β · log-probability."""
     accuracy: float | None
-    """Share of pairs with a positive margin; None for KTO, which does not look at pairs."""
+    """Fraction of pairs with a positive margin; None for KTO, which does not use pairs."""
     chosen_reward: float
     rejected_reward: float
     grad_norm: float
     learning_rate: float
     tokens_per_second: float | None = None
-    """Prompts and answers, over all processes."""
+    """Tokens of prompts and answers, over all processes."""
 
 
 class TokenPair(NamedTuple):
-    """A pair as the trainer reads it."""
+    """A pair of token ids for the trainer."""
 
     pair_id: str
     """Hash of prompt id, chosen and rejected answer."""
     prompt_id: str
     prompt_ids: list[int]
     chosen_ids: list[int]
-    """The answer alone, with its end."""
+    """The answer without the prompt, including its end."""
     rejected_ids: list[int]
 
 
 class ReferenceLogps(NamedTuple):
-    """What the reference gives to the answers of a pair, in nats."""
+    """The reference's log-probabilities of a pair's answers, in nats."""
 
     pair_id: str
     chosen: float
     rejected: float
     neighbour_chosen: float | None
-    """Of the neighbour's chosen answer to this pair's prompt (KTO only)."""
+    """Log-probability of the neighbour's chosen answer to this pair's prompt (KTO only)."""
     neighbour_rejected: float | None
 
 
 class JudgedShowing(NamedTuple):
-    """One pair of answers put to the judge in one order."""
+    """One pair of answers judged in one order."""
 
     prompt_id: str
     is_swapped: bool
     """The challenger's answer was shown first."""
     preference: float | None
-    """The challenger's, in [0, 1]."""
+    """Preference for the challenger, in [0, 1]."""
     evidence: str | None
-    """What the judge wrote."""
+    """The judge's reply."""
     reason: str | None
-    """Why there is no preference."""
+    """Why the preference is missing."""
 
 
 class RejectedRow(NamedTuple):
-    """A row that did not go on, with the name of the rule and what was seen."""
+    """A rejected row, with the name of the rule and details."""
 
     row_id: str
     rule: str

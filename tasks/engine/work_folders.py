@@ -1,7 +1,7 @@
-"""Local folders of running stages, `{home}/work/{node}-…`: locked while their process lives.
+"""Local folders of running stages, `{home}/work/{node}-…`, locked while their process runs.
 
-A process that is killed leaves its folder behind, inputs and checkpoints included. The system drops
-a dead process's lock, on whatever host or container it ran, so an unlocked folder is nobody's.
+A killed process leaves its folder behind, including inputs and checkpoints. The system releases the
+lock of a dead process on any host or container, so an unlocked folder is unused.
 """
 
 import tempfile
@@ -15,12 +15,12 @@ from filelock import lock_descriptor
 LOCK = ".lock"
 
 STALE_SECONDS = 3600
-"""A younger folder is left alone even if nobody has locked it (yet)."""
+"""A younger folder is kept even if it is not locked (yet)."""
 
 
 @contextmanager
 def work_folder(home: Path, name: str) -> Iterator[Path]:
-    """A folder for the body's files, removed after it."""
+    """A folder for the body's files, removed afterwards."""
     work = home / "work"
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=work) as folder:
@@ -31,7 +31,7 @@ def work_folder(home: Path, name: str) -> Iterator[Path]:
 
 
 def abandoned_folders(home: Path) -> list[Path]:
-    """Folders whose process is gone."""
+    """Folders whose process has ended."""
     locks = sorted((home / "work").glob(f"*/{LOCK}"))
     return [lock.parent for lock in locks if _is_old(lock) and _is_unlocked(lock)]
 

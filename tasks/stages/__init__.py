@@ -1,1 +1,1 @@
-"""The stages, one file each, and beside them what only they use."""
+"""The stages, one file each, and their helper modules."""

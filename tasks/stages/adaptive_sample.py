@@ -1,12 +1,12 @@
-"""Stage sample in two rounds: the rest of the responses only for the promising prompts.
+"""Stage sample in two rounds: only promising prompts get all responses.
 
-The first round is an artifact of its own (few responses for every prompt), and so are its scores.
-This artifact holds the responses of both rounds for the promising prompts and none for the others,
-so that what comes after need not know of rounds. The others are left out because their PVar is that
-of a few responses: the luckiest of them would push aside better prompts, whose luck the second
-round has taken back.
-Which prompts are promising follows from the first round alone (`pvar/adaptive.py`), so every
-worker and every rerun comes to the same plan.
+The first round (a few responses for every prompt) and its scores are separate artifacts. This
+artifact has the responses of both rounds for the promising prompts and none for the others, so that
+later stages need not handle rounds. The others are left out because a PVar of few responses is
+noisy: the luckiest of them would displace better prompts, whose PVar has regressed in the second
+round.
+The choice of promising prompts depends only on the first round (`pvar/adaptive.py`), so that every
+worker and every rerun has the same plan.
 """
 
 from collections import Counter
@@ -49,19 +49,19 @@ SECOND_ROUND = "second round"
 
 
 class AdaptiveSampleSpec(SampleSpec):
-    """What decides the responses; `num_responses` counts those of both rounds."""
+    """The settings that determine the responses; `num_responses` counts both rounds."""
 
     first_responses: int
     second_round_share: float
     reward_models: tuple[str, ...]
-    """Names of the score inputs that promise is measured by."""
+    """Names of the score inputs by which prompts are chosen."""
     rewards: RewardSettings
     combination: CombinationRule
-    """How several reward models make the PVar that promise is measured by."""
+    """How several reward models are combined into the PVar by which prompts are chosen."""
 
 
 def promising_prompts(job: Job[AdaptiveSampleSpec]) -> frozenset[str]:
-    """Ids of the prompts that get the rest; never one that was rejected in the first round."""
+    """Ids of the prompts for the second round, without those rejected in the first round."""
     spec = job.spec
     rewards = read_rewards(job.inputs, spec.reward_models, spec.rewards)
     matrix = rewards.combined_by(spec.combination)
@@ -132,9 +132,9 @@ def _accounts(
     rejected_first: Sequence[RejectedRow],
     rejected_again: Sequence[RejectedRow],
 ) -> Accounts:
-    """In responses: a prompt that is not promising, or that the first round rejected, counts K.
+    """Count responses: K for a prompt that is not promising or was rejected in the first round.
 
-    One that only the second round rejects keeps its first ones and counts what it was asked for.
+    A prompt that only the second round rejects keeps its first responses, and the others count.
     """
     wanted = num_prompts * spec.num_responses
     reasons: Counter[str] = Counter()

@@ -1,11 +1,11 @@
 """Stage evaluate: challenger against opponent on the same held-out prompts.
 
-Every pair of answers is shown to the judge in both orders, which cancels position bias, or in one
-drawn by a coin (`tasks/stages/judge_pairs.py`). The interval is a prompt-clustered bootstrap over
-prompts (`pvar.evaluation.paired`).
+Every pair of answers is judged in both orders, which cancels position bias, or in one order drawn
+at random (`tasks/stages/judge_pairs.py`). The interval is a prompt-clustered bootstrap over prompts
+(`pvar.evaluation.paired`).
 
-Ability questions are held out too, but no judge sees them: what both models answered is compared
-with the accepted answers (`pvar.evaluation.ability`), a figure beside the win rate.
+Ability questions are also held out, but not judged: the answers of both models are compared with
+the accepted answers (`pvar.evaluation.ability`), as a metric besides the win rate.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,11 +42,11 @@ ABILITY_FIGURES = (
     "ability", "opponent_ability",
     "ability_change", "ability_change_lower", "ability_change_upper",
 )  # fmt: skip
-"""Of the summary, beside `num_ability_questions`; all None where the source has no questions."""
+"""Metrics of the summary, besides `num_ability_questions`; all None without ability questions."""
 
 
 class EvaluateSpec(BaseModel):
-    """What decides the result."""
+    """The settings that determine the result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,7 +55,7 @@ class EvaluateSpec(BaseModel):
     confidence: float
     seed: int
     required_coverage: float = Field(exclude=True)
-    """Below it there is no result: the stage fails, and keeps what was judged."""
+    """Minimum coverage. Below it the stage fails, and keeps its verdicts."""
 
 
 def comparisons(job: Job[EvaluateSpec]) -> list[Comparison]:
@@ -81,7 +81,7 @@ def _judged(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def _number_format(job: Job[EvaluateSpec]) -> NumberFormat | None:
-    """What a judge that is a reward model computes in."""
+    """Number format of a judge that is a reward model."""
     judge = job.spec.judge
     choice = reward_format(judge.reward_model) if judge.kind == "reward_model" else None
     return None if choice is None else job.ports.number_format(choice, learns=False)
@@ -138,7 +138,7 @@ def preferences(
 ) -> NDArray[np.float64]:
     """Challenger's preference per prompt and answer, (num_prompts, num_answers); NaN is missing.
 
-    Ability questions among the held-out `prompts` are left out: they are not for the judge.
+    Ability questions among the held-out `prompts` are left out, because they are not judged.
     """
     verdicts_of, judged = by_prompt(verdicts), _judged(prompts)
     table = np.full((len(judged), max(num_answers, 1)), np.nan)
@@ -171,7 +171,7 @@ def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
 
 
 def _answers(role: str, job: Job[EvaluateSpec], prompts: Sequence[Prompt]) -> Summary:
-    """Lengths and endings of the answers that are judged."""
+    """Lengths and truncation of the judged answers."""
     judged = {prompt.prompt_id for prompt in _judged(prompts)}
     answers = job.inputs[role].rows(RESPONSES, Response)
     responses = [each for each in answers if each.prompt_id in judged]
@@ -186,7 +186,7 @@ def _answers(role: str, job: Job[EvaluateSpec], prompts: Sequence[Prompt]) -> Su
 
 
 def _ability(job: Job[EvaluateSpec], questions: Sequence[Prompt]) -> Summary:
-    """Right answers of both models; None everywhere where the source has no questions."""
+    """Ability metrics of both models; all None if the source has no ability questions."""
     *figures, num_questions = ability_change(
         _shares_right(job, "challenger", questions),
         _shares_right(job, "opponent", questions),
@@ -210,14 +210,14 @@ def _shares_right(job: Job[EvaluateSpec], role: str, questions: Sequence[Prompt]
 
 
 def repetition(text: str) -> float:
-    """Share of a text's word 3-grams that occurred in it before, in [0, 1]."""
+    """Fraction of a text's word 3-grams that occurred in it before, in [0, 1]."""
     words = text.split()
     grams = list(zip(words, words[1:], words[2:], strict=False))
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def position_consistency(showings: list[JudgedShowing]) -> float | None:
-    """Share of the pairs shown in both orders whose two showings name the same side."""
+    """Fraction of the pairs judged in both orders whose two verdicts name the same side."""
     straight = [each for each in showings if not each.is_swapped]
     swapped = [each for each in showings if each.is_swapped]
     if len(straight) != len(swapped) or not straight:

@@ -1,9 +1,9 @@
-"""The implicit gap of a prompt: what a tuned policy's own reward says of the pair to be trained on.
+"""The implicit gap of a prompt: a tuned policy's reward difference of the pair to train on.
 
     gap[x] = r(x, chosen) − r(x, rejected),  r = β · (log π − log π_ref)
 
-Which answer is chosen is said by the other reward models. Small or negative: the policy does not
-tell them apart yet (arXiv 2508.04149). Not measured for answers that were not sampled.
+The other reward models decide which answer is chosen. If the gap is small or negative, the policy
+does not distinguish them yet (arXiv 2508.04149). It is measured for sampled responses only.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ from tasks.stages.reward_matrix import Rewards
 def implicit_gap(
     rewards: Rewards, pairs: Sequence[Pair], implicit: Sequence[Score]
 ) -> NDArray[np.float64]:
-    """(P,) mean gap over a prompt's pairs, in rewards; NaN where none has both of its rewards."""
+    """(P,) mean gap over a prompt's pairs, in rewards; NaN if no pair has both rewards."""
     by_id = {score.response_id: score.reward for score in implicit}
     by_text = {
         (each.prompt_id, each.text): by_id.get(each.response_id) for each in rewards.responses

@@ -1,9 +1,9 @@
 """Stage ingest: read the source, validate, deduplicate, decontaminate, split, freeze.
 
-A prompt's split follows from a hash of its id alone, so the same prompt is always on the same side,
-whatever else is in the file; ability questions (rows with an `answer`) are always held out. Every
-line of the source is in the accounts: kept, or rejected by a named rule; the rejected ones are
-listed in `rejected.parquet`.
+A prompt's split depends only on a hash of its id, so that a prompt is always in the same split,
+independent of the rest of the file. Ability questions (rows with an `answer`) are always held out.
+Every line of the source is counted: kept, or rejected by a named rule and listed in
+`rejected.parquet`.
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ REJECTED = "rejected.parquet"
 
 
 class IngestSpec(BaseModel):
-    """What decides the prompts."""
+    """The settings that determine the prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,7 +50,7 @@ class _Ingested(NamedTuple):
 
 
 def split_of(prompt_id: str, eval_fraction: float) -> Split:
-    """Side of a prompt: `eval` with probability `eval_fraction` over prompt ids."""
+    """Split of a prompt: `eval` with probability `eval_fraction` over prompt ids."""
     position = int(digest(["split", prompt_id], length=8), 16) / 16**8
     return "eval" if position < eval_fraction else "train"
 
@@ -84,15 +84,15 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     if not clean.prompts or len(held_out) == num_questions:
         raise InputError(
             f"{source}: {len(clean.prompts)} prompts are left for training and "
-            f"{len(held_out) - num_questions} for evaluation; of {num_rows} rows "
-            f"{num_questions} are ability questions{unusable}; prompts are needed for both: give "
-            f"more, or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
+            f"{len(held_out) - num_questions} for evaluation, of {num_rows} rows with "
+            f"{num_questions} ability questions{unusable}; both need at least one: add prompts, "
+            f"or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
         )
     return _Ingested(sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id), rejected)
 
 
 def _told(rejected: list[RejectedRow]) -> str:
-    """How many rows cannot be used, and the first of them; nothing where there are none."""
+    """The number of rejected rows by rule, and the first of them; empty if there are none."""
     if not rejected:
         return ""
     first = rejected[0]
@@ -135,12 +135,12 @@ def _evaluation_prompts(job: Job[IngestSpec]) -> Iterator[EvaluationPrompt]:
         for row in job.ports.source_rows(reference):
             job.progress.advance()
             if isinstance(row, BadRow):
-                raise InputError(f"{location}: line {row.number} is unreadable: {row.reason}")
+                raise InputError(f"{location}: line {row.number} is invalid: {row.reason}; fix it")
             text = row.fields.get("instruction", row.fields.get("prompt"))
             if not isinstance(text, str):
                 raise InputError(
-                    f"{location}: row {row.number} has no text `instruction` or `prompt`; it is "
-                    "read for decontamination, where a prompt that is not seen is not avoided"
+                    f"{location}: row {row.number} has no text `instruction` or `prompt`, which "
+                    "ingest.decontaminate_against needs in every row; add it or remove the row"
                 )
             yield EvaluationPrompt(f"{Path(location).name}:{row.number}", text)
 

@@ -1,11 +1,11 @@
-"""Judging pairs of answers: every pair is shown, paid for once, and accounted for.
+"""Judge pairs of answers: every pair is judged, paid for once, and counted.
 
-A judge that favours the answer it sees first (or second) would decide by the order. Shown in both
-orders, that favour cancels in the mean and shows as inconsistency; shown in one order drawn by a
-seeded coin, it cancels over many prompts at half the cost.
+A judge may favour the answer that it sees first (or second). If each pair is judged in both orders,
+this position bias cancels in the mean and shows as inconsistency. If the order is drawn at random,
+it cancels over many prompts at half the cost.
 
-What cannot be judged (a failed call, an unreadable verdict, a spent budget) is missing with its
-reason and is asked again by the next run, which has everything else from the cache.
+A verdict may be missing (a failed call, an unreadable verdict, a spent budget) with a reason. The
+next run asks for it again and has all other verdicts from the cache.
 """
 
 import logging
@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 Orders = Literal["both", "seeded"]
 
 _BATCH = 64
-"""Comparisons given at once to a judge that does not answer one by one."""
+"""Batch size of comparisons for a judge that does not yield answers one by one."""
 
 
 class _Opinion(NamedTuple):
-    """What is known of a comparison; the preference is for its second answer."""
+    """The verdict on a comparison; the preference is for its second answer."""
 
     preference: float | None
     evidence: str | None = None
@@ -42,7 +42,7 @@ class _Opinion(NamedTuple):
 
 @dataclass
 class _Session:
-    """One run of a judge: what is known so far, and what it cost."""
+    """One run of a judge: its verdicts so far, and its cost."""
 
     judge: Judge
     cache: VerdictCache | None
@@ -54,14 +54,14 @@ class _Session:
     usd: float | None = 0.0
 
     def ask(self, comparisons: Iterable[Comparison]) -> None:
-        """Learn about each comparison: from the cache, or from the judge while money lasts."""
+        """Get a verdict on each comparison: from the cache, or from the judge within the budget."""
         for answer in _answers(self.judge, self._unknown(comparisons)):
             self._learn(answer)
             self._pay(answer.usd)
             self.progress.advance()
 
     def _unknown(self, comparisons: Iterable[Comparison]) -> Iterator[Comparison]:
-        """Hand out what the judge has to be asked; it comes for the next when it is free."""
+        """Yield the comparisons to judge; the judge takes the next one when it is free."""
         for comparison in comparisons:
             kept = self.cache.find(self.judge.identity, comparison) if self.cache else None
             if kept is not None:
@@ -84,8 +84,9 @@ class _Session:
     def _pay(self, usd: float | None) -> None:
         if usd is None and self.budget.max_usd is not None:
             raise JudgeError(
-                f"the judge's budget is {self.budget.max_usd} USD, but what a call costs is not "
-                "known: it has no prices, or its server counts no tokens; limit the calls instead"
+                f"runtime.judge_max_usd is {self.budget.max_usd}, but the cost of a call is not "
+                "known: prices are missing, or the server reports no token counts; set both "
+                "runtime.judge_usd_per_million_* prices, or use runtime.judge_max_calls instead"
             )
         self.usd = None if usd is None or self.usd is None else self.usd + usd
 
@@ -107,12 +108,13 @@ def judge_pairs(
     seed: int = 0,
     progress: ProgressLog | None = None,
 ) -> JudgingResult:
-    """Judge pairs: each comparison has the opponent's answer first, the challenger's second.
+    """Judge pairs. Each comparison has the opponent's answer first, the challenger's second.
 
-    Verdicts are stored as they come; equal comparisons are asked once. Where `orders` is "seeded",
-    a coin of the prompt and `seed` draws the order (0 draws AlpacaEval's own). A spent budget is no
-    error here: the result holds what there is, and its `final_verdicts` raises if that is too
-    little. Raises JudgeError for a judge that cannot be asked; what it said before is stored.
+    Verdicts are stored as they arrive, and equal comparisons are judged once. If `orders` is
+    "seeded", the order is drawn at random by the prompt and `seed` (0 gives AlpacaEval's order). A
+    spent budget raises no error here: the result is partial, and its `final_verdicts` raises if
+    the coverage is too low. Raises JudgeError if the judge cannot be used; earlier verdicts are
+    stored.
     """
     began = time.monotonic()
     swaps = [_swaps(comparison, orders, seed) for comparison in comparisons]
@@ -139,7 +141,7 @@ def judge_pairs(
 
 
 def _answers(judge: Judge, comparisons: Iterator[Comparison]) -> Iterator[Answer]:
-    """The judge's answers, one by one where it can, else by batches that cost nothing."""
+    """The judge's answers, one by one if it supports that, else in batches that cost nothing."""
     if isinstance(judge, MeteredJudge):
         yield from judge.judge_each(comparisons)
         return
@@ -164,7 +166,7 @@ def _shown(comparison: Comparison, swap: bool) -> Comparison:
 
 
 def _showing(comparison: Comparison, swap: bool, opinions: dict[Comparison, _Opinion]) -> Showing:
-    """What is known of one showing, turned back so that the preference is the challenger's."""
+    """The result of one showing, with the preference of the challenger."""
     preference, evidence, reason = opinions[_shown(comparison, swap)]
     if preference is not None and swap:
         preference = 1 - preference

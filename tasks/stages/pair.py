@@ -23,21 +23,21 @@ PAIRS = "pairs.parquet"
 
 
 class PairSpec(BaseModel):
-    """What decides the pairs."""
+    """The settings that determine the pairs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: PairConfig
     rewards: RewardSettings | None
-    """Which answers count; None for rule `original`, which looks at none."""
+    """Which answers are used; None for rule `original`, which uses none."""
     reward_models: tuple[str, ...]
-    """Names of the score inputs that answers are compared by, in order."""
+    """Names of the score inputs by which answers are compared, in order."""
 
 
 def pair_spec(
     settings: PairConfig, rewards: RewardSettings, reward_models: tuple[str, ...]
 ) -> PairSpec:
-    """The settings, without what the rule does not look at: runs share the result."""
+    """The settings without those that the rule does not use, so that runs share the result."""
     if settings.rule == ORIGINAL:
         unseeded = settings.model_copy(update={"seed": 0})
         return PairSpec(settings=unseeded, rewards=None, reward_models=())

@@ -1,8 +1,8 @@
-"""From the artifacts of prompts, responses and scores to arrays: one row per training prompt.
+"""Convert the artifacts of prompts, responses and scores to arrays: one row per training prompt.
 
-The reward matrix has the axes (reward models M, prompts P, responses N); a response that may not be
-used (truncated, empty, a repeated text, without reward) is NaN in it, by the same rules as in the
-pairs, so that PVar is measured on what can be trained on.
+The reward matrix has the axes (reward models M, prompts P, responses N). A response that cannot be
+used (truncated, empty, duplicate text, without reward) is NaN, by the same rules as in the pairs,
+so that PVar is measured on responses that can be trained on.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rewards:
-    """What select reads, joined by id."""
+    """The inputs of stage select, joined by id."""
 
     prompts: list[Prompt]
     """Training prompts, in the order of their ids."""
@@ -40,15 +40,15 @@ class Rewards:
     combined: list[Score]
     """One reward per response: its reward, or over several models the mean of reward / scale."""
     left_out: Mapping[str, int]
-    """Responses that may not be used, by the name of the rule."""
+    """Number of unusable responses, by the name of the rule."""
 
     def combined_by(self, rule: CombinationRule) -> RewardMatrix:
-        """What measures are computed from."""
+        """The rewards from which measures are computed."""
         return RewardMatrix(self.matrix, self.scales, rule)
 
 
 def training_prompts(ingested: Artifact) -> list[Prompt]:
-    """The prompts that may be selected, in the order of their ids."""
+    """The candidate prompts, in the order of their ids."""
     return [row for row in ingested.rows(PROMPTS, Prompt) if row.split == "train"]
 
 
@@ -107,7 +107,7 @@ def _usable_answers(
     *,
     keep_truncated: bool,
 ) -> Answers:
-    """The usable responses that every model has scored; their rewards here mean nothing."""
+    """The usable responses that every model has scored. Their rewards here have no meaning."""
     common = [
         Score(each.prompt_id, each.response_id, 0.0)
         for each in responses
@@ -139,7 +139,7 @@ def _combine(
 
 
 def to_candidates(rewards: Rewards, matrix: RewardMatrix) -> Candidates:
-    """The prompts with every measure that a strategy may look at."""
+    """The prompts with all measures of the strategies."""
     return Candidates(
         prompt_ids=np.array([prompt.prompt_id for prompt in rewards.prompts], dtype=str),
         measures=measure_rewards(matrix),
@@ -148,7 +148,7 @@ def to_candidates(rewards: Rewards, matrix: RewardMatrix) -> Candidates:
 
 
 def _mean_tokens(rewards: Rewards) -> NDArray[np.int64]:
-    """Tokens that a prompt's pair costs: twice the mean length of its responses."""
+    """Number of tokens of a prompt's pair: twice the mean length of its responses."""
     totals: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     for each in rewards.responses:

@@ -13,8 +13,8 @@ def pair_by_reward(
     """Pairs of the selected prompts, given by their ids."""
     return make_pairs(
         [prompt for prompt in rewards.prompts if prompt.prompt_id in selected],
-        [each for each in rewards.responses if each.prompt_id in selected],
-        [each for each in rewards.combined if each.prompt_id in selected],
+        [response for response in rewards.responses if response.prompt_id in selected],
+        [score for score in rewards.combined if score.prompt_id in selected],
         settings.rule,
         seed=settings.seed,
         pairs_per_prompt=settings.pairs_per_prompt,

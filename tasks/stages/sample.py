@@ -1,7 +1,7 @@
-"""Stage sample: K responses per prompt from a policy. Also makes the answers that are judged.
+"""Stage sample: K responses per prompt from a policy. Also generates the answers for evaluation.
 
-Shards are runs of prompts in the order of their ids. The engine's seed follows from (run seed,
-shard), so two runs with different seeds differ and a shard does not depend on the others.
+Shards are ranges of prompts in the order of their ids. The engine's seed is derived from the run's
+seed and the shard, so that two runs with different seeds differ and shards are independent.
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ REJECTED = "rejected.parquet"
 
 
 class SampleSpec(BaseModel):
-    """What decides the responses."""
+    """The settings that determine the responses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,12 +47,12 @@ AnySampleSpec = TypeVar("AnySampleSpec", bound=SampleSpec)
 
 
 def shard_seed(seed: int, shard: int, *sampling_round: str) -> int:
-    """Seed of one shard: a hash of all that is given, in [0, 2³¹)."""
+    """Seed of one shard: a hash of the arguments, in [0, 2³¹)."""
     return int(digest(["sample", seed, shard, *sampling_round], length=8), 16) % 2**31
 
 
 def wanted_prompts(job: Job[AnySampleSpec]) -> list[Prompt]:
-    """The prompts of the split that is answered, in the order of their ids."""
+    """The prompts of the split, in the order of their ids."""
     rows = job.inputs["prompts"].rows(PROMPTS, Prompt)
     return [prompt for prompt in rows if prompt.split == job.spec.split]
 
@@ -64,7 +64,7 @@ def plan_prompts(job: Job[AnySampleSpec]) -> tuple[ShardSpec, ...]:
 
 
 def sampling_format(job: Job[AnySampleSpec]) -> NumberFormat | None:
-    """What the policy computes in; None where a server or a fake answers."""
+    """Number format of the policy; None for a server or a fake."""
     match job.spec.settings.engine:
         case "transformers" | "vllm":
             return job.ports.number_format(job.spec.settings.dtype, learns=False)
@@ -90,7 +90,7 @@ def open_sampler(job: Job[AnySampleSpec]) -> Iterator[Sampler]:
 def draw_responses(
     sampler: Sampler, prompts: Sequence[Prompt], num_responses: int, seed: int
 ) -> tuple[list[Response], list[RejectedRow]]:
-    """Responses and rejected prompts; no model is asked where there are no prompts."""
+    """Responses and rejected prompts. Without prompts, the model is not called."""
     if not prompts:
         return [], []
     responses, rejections = sampler.sample(
@@ -127,7 +127,7 @@ def _open_worker(job: Job[SampleSpec]) -> Iterator[Work]:
 def _accounts(
     num_prompts: int, responses: list[Response], rejected: list[RejectedRow], num_responses: int
 ) -> Accounts:
-    """In responses: a rejected prompt counts K times, under its reason."""
+    """Count responses: a rejected prompt counts K times, under its reason."""
     wanted = num_prompts * num_responses
     reasons: Counter[str] = Counter()
     for row in rejected:
@@ -138,7 +138,7 @@ def _accounts(
 
 
 def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
-    """Counts and lengths; InputError where no prompt at all was answered."""
+    """Counts and lengths; InputError if no prompt was answered."""
     responses = artifact.rows(RESPONSES, Response)
     if not responses:
         discard_shards(artifact)
@@ -166,22 +166,22 @@ def _what_to_do(settings: SamplerSettings, accounts: Accounts) -> str:
     match reason:
         case "prompt_too_long":
             return (
-                f"prompts may have {prompt_tokens} tokens and answers {new_tokens}, together no "
-                "more than the model's context; change max_prompt_tokens or max_new_tokens"
+                f"max_prompt_tokens is {prompt_tokens} and max_new_tokens {new_tokens}; together "
+                "they must fit the model's context: raise the first or lower the second"
             )
         case "refused_by_chat_template":
             return (
-                "the policy's chat template does not take such messages (some take no system "
+                "the policy's chat template does not accept these messages (some accept no system "
                 "message); change the prompts or the policy"
             )
         case refusal if refusal.startswith("http_"):
             return (
-                "the policy's server refuses them; its log says why: often its context, which must "
-                f"hold {prompt_tokens + new_tokens} tokens (--max-model-len of vLLM). Start it "
-                "otherwise and run again"
+                "the policy's server refuses them, see its log; often its context is too short and "
+                f"must hold {prompt_tokens + new_tokens} tokens (--max-model-len of vLLM). Restart "
+                "the server and run again"
             )
         case _:
-            return "look at what the engine wrote before, and run again"
+            return "see the engine's log above, and run again"
 
 
 SAMPLE = Stage(

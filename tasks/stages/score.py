@@ -1,10 +1,9 @@
 """Stage score: one reward per response, by one reward model.
 
-Each reward model is an artifact of its own. Shards are runs of responses in the order of the
-sample artifact. Where they were sampled in two rounds, the input `scored` holds the scores of the
-first round, which are taken over. A reward that is missing stays missing, with its reason, in the
-rows as well as in the accounts; where every reward is missing, the model is at fault and the stage
-fails.
+Each reward model has its own artifact. Shards are ranges of responses in the order of the sample
+artifact. With two rounds of sampling, the input `scored` has the scores of the first round, which
+are reused. A missing reward has a reason, in the rows and in the row counts. If every reward is
+missing, the model is the cause and the stage fails.
 """
 
 import math
@@ -36,14 +35,14 @@ ADVICE = {
     "empty_response": "the policy's answers are empty: try another policy or its own chat template",
     "too_long": "raise its max_length_tokens up to its context, or lower sample.max_new_tokens",
     "not_finite": "it overflows, or its weights are damaged: load it with dtype float32",
-    "template_refused": "its chat template does not take such messages: use another reward model",
-    "engine_failed": "look at what the engine wrote before, and run again",
+    "template_refused": "its chat template does not accept these messages: use another model",
+    "engine_failed": "see the engine's log above, and run again",
 }
-"""What to do where a reason took every reward."""
+"""What to do if no response has a reward, by the most frequent reason."""
 
 
 class ScoreSpec(BaseModel):
-    """What decides the rewards."""
+    """The settings that determine the rewards."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -103,7 +102,7 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
 
 
 def finite_or_missing(score: Score) -> Score:
-    """A reward that is not a number is a missing one."""
+    """The score, with a reward that is not finite replaced by a missing one."""
     if score.reward is None or math.isfinite(score.reward):
         return score
     return score._replace(reward=None, reason="not_finite")
@@ -111,15 +110,14 @@ def finite_or_missing(score: Score) -> Score:
 
 def _summarise(job: Job[ScoreSpec], artifact: Artifact) -> Summary:
     accounts = artifact.manifest.accounts
-    rewards = [each.reward for each in artifact.rows(SCORES, Score) if each.reward is not None]
+    rewards = [score.reward for score in artifact.rows(SCORES, Score) if score.reward is not None]
     if not rewards and accounts.rows_in:
         discard_shards(artifact)
         most_frequent = max(accounts.rejected, key=accounts.rejected.__getitem__)
         advice = ADVICE.get(most_frequent, "check that it is a reward model of a supported form")
         raise ScoringError(
             f"reward model {job.spec.reward_model.name!r} gave no reward for any of "
-            f"{accounts.rows_in} responses ({accounts.rejected}): nothing can be selected by it; "
-            f"{advice}"
+            f"{accounts.rows_in} responses ({accounts.rejected}); {advice}"
         )
     return {
         "num_rewards": len(rewards),

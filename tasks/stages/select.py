@@ -31,36 +31,36 @@ MEASURED = "measures.parquet"
 
 
 class ImplicitGapSpec(BaseModel):
-    """How the implicit gap is measured: on the pairs that would be made of every prompt."""
+    """How the implicit gap is measured: on the pairs that would be made from every prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reward_model: str
-    """Name of the score input that only the gap is made of."""
+    """Name of the score input from which the gap is computed."""
     pairs: PairConfig
 
 
 class SelectSpec(BaseModel):
-    """What decides the selection."""
+    """The settings that determine the selection."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: SelectConfig
     reward_models: tuple[str, ...]
-    """Names of the score inputs that PVar is made of, in order."""
+    """Names of the score inputs from which PVar is computed, in order."""
     implicit_gap: ImplicitGapSpec | None = None
-    """None for strategies that do not look at it."""
+    """None for strategies that do not use the gap."""
 
 
 def without_unused_seed(settings: SelectConfig) -> SelectConfig:
-    """The settings with one and the same seed where nothing is drawn: runs share the result."""
+    """The settings with a fixed seed if the strategy does not use it: runs share the result."""
     if STRATEGIES[settings.strategy].draws:
         return settings
     return settings.model_copy(update={"seed": 0})
 
 
 class Choice(NamedTuple):
-    """The prompts that were chosen, and what they were chosen by."""
+    """The selected prompts and their measure."""
 
     rewards: Rewards
     matrix: RewardMatrix
@@ -69,7 +69,7 @@ class Choice(NamedTuple):
 
 
 def choose(job: Job[SelectSpec]) -> Choice:
-    """Measure every prompt and select; cheap, and the same at every call."""
+    """Measure every prompt and select. This is cheap and deterministic."""
     settings = job.spec.settings
     rewards = read_rewards(job.inputs, job.spec.reward_models, settings)
     matrix = rewards.combined_by(settings.combination)
@@ -124,7 +124,7 @@ def _variances(choice: Choice, settings: SelectConfig) -> Iterator[PromptVarianc
 
 
 def _measured(candidates: Candidates) -> Iterator[MeasuredPrompt]:
-    """All measures but PVar; a prompt without a measure has no row."""
+    """All measures except PVar. A prompt without a measure has no row."""
     for name, values in candidates.measures.items():
         if name != PVAR.name:
             for row in np.flatnonzero(np.isfinite(values)):

@@ -1,8 +1,8 @@
 """Stage train: preference optimisation with TRL on the selected pairs (`tasks/training/`).
 
-The reference of DPO, IPO and KTO is the starting policy; its log-probabilities are an artifact of
-their own, computed once. Checkpoints go to the store, and a run that was killed goes on from the
-newest complete one. Pairs that are too long are left out and counted, never cut.
+The reference of DPO, IPO and KTO is the starting policy; its log-probabilities are a separate
+artifact, computed once. Checkpoints are written to the store, and a killed run resumes from the
+newest complete one. Pairs that are too long are dropped and counted, not truncated.
 """
 
 import logging
@@ -46,7 +46,7 @@ REJECTED = "rejected.parquet"
 
 
 class TrainSpec(BaseModel):
-    """What decides the model."""
+    """The settings that determine the model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -98,7 +98,7 @@ def _encode(job: Job[TrainSpec]) -> EncodedPairs:
         raise InputError(
             f"{job.inputs['pairs'].keys.root}: none of its {len(pairs)} pairs can be trained "
             f"on ({len(encoded.rejected)} longer than train.max_length_tokens = "
-            f"{settings.max_length_tokens}); see the accounts of stage pair"
+            f"{settings.max_length_tokens}); raise it, or see the row counts of stage pair"
         )
     return encoded
 
@@ -108,7 +108,7 @@ def _reference_spec(spec: TrainSpec) -> ReferenceSpec:
 
 
 def _number_format(job: Job[TrainSpec]) -> NumberFormat | None:
-    """That of the reference, which is subtracted; without one, the hardware's."""
+    """The number format of the reference; without a reference, the hardware's."""
     settings = job.spec.settings
     if has_reference(settings.method):
         return reference_format(job, _reference_spec(job.spec))
@@ -142,7 +142,7 @@ def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> Training
 
 
 class _Report:
-    """Sends every step's figures to tracking and every checkpoint to the store."""
+    """Sends every step's metrics to tracking and every checkpoint to the store."""
 
     def __init__(self, job: Job[TrainSpec]) -> None:
         self._job = job

@@ -1,10 +1,10 @@
-"""Verdicts that were paid for, by what they are about: nobody pays for the same question twice.
+"""The cache of verdicts, so that no comparison is paid for twice.
 
     verdicts/{digest of the judge's identity}/{digest of prompt, first and second text}.json
 
-The key is made of content alone: a retrained model's answers are other texts, and
-another template, sampling parameter or judge is another identity, so neither meets an old verdict.
-The order of the two texts counts. Only verdicts are kept, never failures.
+The key depends on content only. The answers of a retrained model are other texts, and another
+template, sampling parameter or judge has another identity, so neither gets an old verdict. The
+order of the two texts matters. Only verdicts are stored, not failures.
 """
 
 import logging
@@ -22,26 +22,26 @@ _log = logging.getLogger(__name__)
 
 
 class KeptVerdict(BaseModel):
-    """What is stored of one comparison."""
+    """The stored verdict on one comparison."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     judge: dict[str, str | int | float | bool | None]
-    """The judge's identity, for people who look."""
+    """The judge's identity, for reading."""
     preference: float = Field(ge=0, le=1)
     """Probability that the second answer is better."""
     evidence: str | None
-    """What the preference was read from."""
+    """The reply from which the preference was parsed."""
 
 
 @dataclass(frozen=True)
 class VerdictCache:
-    """Verdicts in a store; any number of processes may share it."""
+    """Verdicts in a store, which any number of processes may share."""
 
     store: Store
 
     def find(self, judge: Identity, comparison: Comparison) -> KeptVerdict | None:
-        """What that judge said of that comparison; None if it was not asked or gave no verdict."""
+        """The judge's verdict on the comparison; None if there is none."""
         key = verdict_key(judge, comparison)
         try:
             return KeptVerdict.model_validate_json(self.store.read(key))
@@ -55,12 +55,12 @@ class VerdictCache:
     def keep(
         self, judge: Identity, comparison: Comparison, preference: float, evidence: str | None
     ) -> None:
-        """Store a verdict. If somebody else was first, theirs stays."""
+        """Store a verdict, unless another process has stored one first."""
         kept = KeptVerdict(judge=dict(judge), preference=preference, evidence=evidence)
         self.store.create(verdict_key(judge, comparison), kept.model_dump_json(indent=1).encode())
 
 
 def verdict_key(judge: Identity, comparison: Comparison) -> str:
-    """Where the verdict is kept."""
+    """The key of the verdict."""
     shown = [comparison.messages, comparison.first, comparison.second]
     return f"verdicts/{digest(judge)}/{digest(shown, length=32)}.json"

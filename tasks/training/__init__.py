@@ -1,1 +1,1 @@
-"""What stage train is made of: rows of token ids, reference log-probabilities, TRL's trainers."""
+"""The parts of stage train: rows of token ids, reference log-probabilities, TRL's trainers."""

@@ -1,8 +1,8 @@
 """Training checkpoints in the store: `{artifact}/checkpoints/{step}/…`, complete when marked.
 
-A checkpoint's files are uploaded first and its marker, with their SHA-256, is written last, so one
-that was interrupted or damaged is never resumed from. Only the holder of the stage's lease writes
-here.
+A checkpoint's files are uploaded first and its marker, with their SHA-256, is written last. So a
+run never resumes from an incomplete or damaged checkpoint. Only the holder of the stage's lease
+writes here.
 """
 
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Marker(BaseModel):
-    """Says that a checkpoint is complete, and what it consists of."""
+    """Marks a checkpoint as complete and lists its files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,7 +28,7 @@ class Marker(BaseModel):
 
 
 def save_checkpoint(store: Store, prefix: str, step: int, folder: Path) -> None:
-    """Upload the files of a local checkpoint and mark it complete; older ones are deleted."""
+    """Upload the files of a local checkpoint and mark it as complete. Older ones are deleted."""
     marker = Marker(
         step=step,
         files=tuple(
@@ -67,7 +67,7 @@ def _download(store: Store, prefix: str, marker: Marker, folder: Path) -> Path:
     for file in marker.files:
         store.download(f"{prefix}/{marker.step:08d}/{file.name}", target / file.name)
         if sha256_of(target / file.name) != file.sha256:
-            raise DamagedError(f"{file.name} is not what was saved")
+            raise DamagedError(f"{file.name} differs from the saved file")
     return target
 
 

@@ -1,8 +1,8 @@
 """Log-probabilities of answers under a model: log π(y|x) = Σ_t log π(y_t | x, y_<t).
 
-The arithmetic is the one that training uses (`model.py`), so that what rounding does to policy and
-reference cancels in their difference; sums are float32. Rows are sorted by length, padded on the
-right, and logits are made only from where the first answer of a batch begins.
+The computation is the same as in training (`model.py`), so that rounding cancels between policy and
+reference; sums are float32. Rows are sorted by length and padded on the right, and logits are
+computed only from the start of the first answer of a batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 TOKENS_PER_BATCH = {"cuda": 8192, "cpu": 1024}
-"""As in scoring: a GPU wants to be filled, a CPU's caches to hold the batch."""
+"""As in scoring: large batches for a GPU, and batches that fit the caches for a CPU."""
 
 
 class PromptAnswer(NamedTuple):
@@ -41,7 +41,7 @@ def answer_logps(
 
 
 def batch_logps(model: Any, batch: Sequence[PromptAnswer]) -> "torch.Tensor":
-    """Log-probabilities of a batch's answers, (num_rows,), float32; gradients flow if enabled."""
+    """Log-probabilities of a batch's answers, (num_rows,), float32, with gradients if enabled."""
     import torch
 
     lengths = [len(row.prompt) + len(row.answer) for row in batch]
@@ -70,7 +70,7 @@ def _sized(batch: Sequence[PromptAnswer]) -> Iterator[tuple[PromptAnswer, int]]:
 
 
 def _batches(rows: Sequence[PromptAnswer], max_tokens: int) -> Iterator[Sequence[PromptAnswer]]:
-    """Runs of rows, longest first, with at most `max_tokens` padded tokens each."""
+    """Batches of rows, longest first, with at most `max_tokens` padded tokens each."""
     begin = 0
     while begin < len(rows):
         width = len(rows[begin].prompt) + len(rows[begin].answer)

@@ -1,15 +1,15 @@
-"""TRL's trainer for each method, fed with token ids and reference log-probabilities of ours.
+"""TRL's trainer for each method, with our token ids and reference log-probabilities.
 
     dpo, ipo   DPOTrainer (arXiv 2305.18290, 2310.12036)
     kto        KTOTrainer (arXiv 2402.01306): chosen answers are desirable, rejected ones are not
     simpo      CPOTrainer with loss `simpo` and no likelihood term (arXiv 2405.14734)
     orpo       ORPOTrainer (arXiv 2403.07691)
 
-TRL 1.16 has no way to hand over rows that are tokenised already, or reference log-probabilities: it
-renders and tokenises text (with the newline that templates write after the end of a turn), and its
-precomputation stands in the constructor. So the steps that prepare rows are replaced by nothing;
-the columns are those that TRL's own collators document. The rows stand in the order of training,
-all epochs of it (`order.py`), so that a trainer knows of one epoch and draws nothing.
+TRL 1.16 does not accept tokenised rows or reference log-probabilities: it renders and tokenises
+text (with the newline that templates write after the end of a turn) and precomputes in the
+constructor. So the methods that prepare rows are overridden to do nothing. The columns are those
+documented by TRL's collators. The rows are in training order over all epochs (`order.py`), so that
+the trainer sees one epoch and does not shuffle.
 """
 
 import os
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 Example = dict[str, Any]
-"""One row of a data set; the columns are the trainer's."""
+"""One row of a data set, with the trainer's columns."""
 
 
 class TrainingData(NamedTuple):
-    """What is trained on."""
+    """The training data."""
 
     pairs: Sequence[TokenPair]
     reference: Mapping[str, ReferenceLogps]
-    """By pair id; empty for methods without a reference."""
+    """Reference log-probabilities by pair id; empty for methods without a reference."""
 
 
 def make_trainer(
@@ -159,7 +159,7 @@ def _concatenated(pair: TokenPair) -> Example:
 
 
 def _on_tokens(trainer_class: type[Any]) -> type[Any]:
-    """The trainer, taking rows as they are and logging how many tokens it trains on per second."""
+    """The trainer, which uses rows as they are and logs its speed in tokens per second."""
 
     class OnTokens(trainer_class):  # type: ignore[misc]
         num_tokens = 0

@@ -1,8 +1,8 @@
-"""Loading the model that is trained, and saving what came of it.
+"""Load the model to train, and save the trained model.
 
-Weights that learn are float32. With LoRA and precision bfloat16 the base is frozen and bfloat16;
-with full training and bfloat16 the weights are float32 under autocast. What is saved is a plain
-Hugging Face folder in bfloat16 that transformers, vLLM and MLflow load, adapters merged into it.
+Trainable weights are float32. With LoRA and precision bfloat16 the base is frozen and bfloat16;
+with full training and bfloat16 the weights are float32 under autocast. The saved model is a plain
+Hugging Face folder in bfloat16 with merged adapters, which transformers, vLLM and MLflow load.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load_policy(folder: Path, settings: TrainConfig) -> Any:
-    """The starting model, in the precision that it is trained in."""
+    """The starting model, in the training precision."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -42,7 +42,7 @@ def lora_config(adapter: LoraAdapter) -> "LoraConfig":
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path, adapter_folder: Path | None) -> None:
-    """Write the merged model; `adapter_folder` gets the adapters by themselves as well."""
+    """Write the merged model; the adapters are also written to `adapter_folder` separately."""
     import torch
     from peft import PeftModel
 

@@ -1,12 +1,12 @@
-"""The order in which pairs are trained on: every epoch in an order of its own, in whole steps.
+"""The training order of pairs: every epoch is shuffled separately and consists of whole steps.
 
     epoch e: a permutation seeded with seed + e, then its beginning again until the step is whole
 
-A last step that is not whole would depend on the hardware: accelerate fills it up where several
-processes train and leaves it short where one does, and the mean over its batches weighs the rows of
-a short batch more. So it is filled up here, by less than a step per epoch, with pairs that the
-epoch's chance puts first. All epochs are one list, from which every process takes its part: nothing
-is left for a sampler to draw, or to draw otherwise when a training goes on from a checkpoint.
+An incomplete last step would depend on the hardware: accelerate fills it up with several processes
+and leaves it short with one, and the mean over its batches weighs the rows of a short batch more.
+So it is filled up here, by less than a step per epoch, with the first pairs of the epoch's order.
+All epochs are one list, from which every process takes its part. So no sampler draws numbers, which
+could differ when a training resumes from a checkpoint.
 """
 
 import numpy as np

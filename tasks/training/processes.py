@@ -1,9 +1,9 @@
-"""A training over several processes of this machine, started by torch's or accelerate's launcher.
+"""Training over several processes of this machine, started by torch's or accelerate's launcher.
 
-The processes share nothing with this one but files: the plan, a list of events that the main one of
-them appends to, and an answer for each checkpoint, which is kept until it is in the store. All of
-them inherit one end of a pipe as standard input and end when its other end, held here, is closed:
-also when this process is killed with -9. So none is ever left behind.
+The processes communicate with this one by files: the plan, a list of events to which the main
+process appends, and a reply for each checkpoint once it is in the store. All of them inherit one
+end of a pipe as standard input and exit when its other end, held here, is closed, also when this
+process is killed with -9. So no process is left behind.
 """
 
 import os
@@ -25,11 +25,11 @@ from tasks.training.training_run import TrainingPlan, Watcher, run_training
 
 POLL_SECONDS = 0.05
 LOG_LINES = 30
-"""Last lines of the processes' output that are shown when they fail."""
+"""Number of last output lines that are shown when the processes fail."""
 
 
 class Event(BaseModel):
-    """What the main process tells: a step, or a checkpoint that waits to be kept."""
+    """An event of the main process: a step, or a checkpoint to upload."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +40,7 @@ class Event(BaseModel):
 
 
 class _Files(NamedTuple):
-    """What is shared, below the plan's scratch folder."""
+    """The shared files, below the plan's scratch folder."""
 
     folder: Path
 
@@ -80,8 +80,8 @@ def launch_training(plan: TrainingPlan, watcher: Watcher, launch_file: Path | No
         end = "\n".join(output.splitlines()[-LOG_LINES:])
         cause = first_cause(output) or "they printed no error"
         raise StageError(
-            f"training over {plan.num_processes} processes ended with code {process.returncode}: "
-            f"{cause}; the last lines of their output:\n{end}"
+            f"training over {plan.num_processes} processes failed with exit code "
+            f"{process.returncode}: {cause}; the last lines of their output:\n{end}"
         )
 
 
@@ -128,7 +128,7 @@ def _hear(events: Iterator[str], watcher: Watcher, files: _Files) -> None:
 
 
 class _Teller:
-    """A watcher in another process: it writes down what it hears."""
+    """A watcher in another process, which appends its events to the file."""
 
     def __init__(self, files: _Files) -> None:
         self._files = files
@@ -147,14 +147,14 @@ class _Teller:
 
 
 def work(folder: Path) -> None:
-    """Be one of the processes."""
+    """Run as one of the processes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     files = _Files(folder)
     run_training(TrainingPlan.model_validate_json(files.plan.read_text()), _Teller(files))
 
 
 def _end_with_parent() -> None:
-    """Standard input is a pipe that nobody writes to: its end is the end of the stage's process."""
+    """Wait for the end of standard input, which is the end of the stage's process, then exit."""
     while os.read(0, 1):
         pass
     os._exit(1)

@@ -1,7 +1,7 @@
-"""Per-prompt DPO gradients of the starting policy, beside PVar (`pvar/gradient_bound.py`).
+"""Per-prompt DPO gradients of the starting policy, and PVar (`pvar/gradient_bound.py`).
 
-Every weight of the policy counts, in float32. One forward and backward pass per response; memory
-for three times the weights.
+Gradients are by all weights of the policy, in float32. The cost is one forward and backward pass
+per response, and memory for three times the weights.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 ROUNDING = 1e-4
-"""How far, relative to it, float32 sums over all weights may end above the bound."""
+"""Relative tolerance of the bound, for rounding in float32 sums over all weights."""
 
 
 class ScoredAnswers(NamedTuple):
@@ -49,14 +49,14 @@ class PromptGradient(NamedTuple):
 
     @property
     def is_within_bound(self) -> bool:
-        """Whether the theorem holds, but for rounding."""
+        """Whether the theorem holds, up to rounding."""
         return self.gradient_norm <= self.bound * (1 + ROUNDING)
 
 
 def measure_gradients(
     model: Any, prompts: Iterable[ScoredAnswers], *, beta: float
 ) -> Iterator[PromptGradient]:
-    """The gradients of each prompt, which has two or more responses, one after the other."""
+    """Yield the gradients of each prompt, which must have two or more responses."""
     for prompt in prompts:
         weights = pair_weights(prompt.rewards)
         rows = [PromptAnswer(prompt.prompt_ids, answer) for answer in prompt.answers]
@@ -95,7 +95,7 @@ def _squared_norm(parts: "Sequence[torch.Tensor]") -> float:
 
 
 class Agreement(NamedTuple):
-    """How gradients go with PVar over prompts."""
+    """Correlation of gradients with PVar over prompts."""
 
     spearman: float
     """ρ of PVar and gradient norm; NaN for fewer than three prompts."""
@@ -108,15 +108,15 @@ def agreement(gradients: Sequence[PromptGradient]) -> Agreement:
     """Rank correlation with its 95 % interval, and how often the bound holds."""
     table = correlation_table(
         {
-            "pvar": [each.pvar for each in gradients],
-            "gradient_norm": [each.gradient_norm for each in gradients],
+            "pvar": [gradient.pvar for gradient in gradients],
+            "gradient_norm": [gradient.gradient_norm for gradient in gradients],
         }
     )
     return Agreement(
         float(table.spearman[0, 1]),
         float(table.spearman_lower[0, 1]),
         float(table.spearman_upper[0, 1]),
-        sum(each.is_within_bound for each in gradients),
+        sum(gradient.is_within_bound for gradient in gradients),
     )
 
 

@@ -1,12 +1,12 @@
-"""Reference log-probabilities: an artifact `reference/…` of its own, which stage train makes.
+"""Reference log-probabilities: a separate artifact `reference/…`, made by stage train.
 
     log π_ref(y_w|x), log π_ref(y_l|x) for every pair; for KTO also those of its neighbour's answers
 
-They depend on the pairs, the reference and how it computes, and on nothing else of the training: a
-later run on the same pairs with another learning rate, β or number of epochs reads them.
+They depend only on the pairs, the reference model and its number format. A later run on the same
+pairs with another learning rate, β or number of epochs reuses them.
 
-Their recipe says which number format they are computed in, and every training that subtracts them
-computes in that one, so that rounding cancels: it begins the reference before itself.
+Their recipe records the number format, and every training that subtracts them uses the same one, so
+that rounding cancels. So the reference artifact is begun before the training artifact.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,23 +49,23 @@ def has_reference(method: TrainingMethod) -> bool:
 
 
 class ReferenceSpec(BaseModel):
-    """What decides the log-probabilities."""
+    """The settings that determine the log-probabilities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     policy: ModelReference
-    """The reference, which is the starting model."""
+    """The reference model, which is the starting model."""
     max_length_tokens: int
-    """Longer pairs have none."""
+    """Longer pairs have no log-probabilities."""
     precision: str
     frozen_base: bool
-    """Whether the weights do not learn (LoRA): they are then stored in the precision."""
+    """Whether the base weights are frozen (LoRA) and so stored in the training precision."""
     for_kto: bool
     settings: TrainConfig = Field(exclude=True)
 
 
 def reference_spec(policy: str, settings: TrainConfig) -> ReferenceSpec:
-    """Of the training's settings, what the reference depends on."""
+    """The training settings on which the reference depends."""
     return ReferenceSpec(
         policy=policy,
         max_length_tokens=settings.max_length_tokens,
@@ -77,7 +77,7 @@ def reference_spec(policy: str, settings: TrainConfig) -> ReferenceSpec:
 
 
 def reference_format(job: Job[Any], spec: ReferenceSpec) -> NumberFormat | None:
-    """The format that the reference is, or now was, begun in."""
+    """The number format with which the reference was begun, now or earlier."""
     recipe, own = _reference(job, spec)
     return begin_artifact(REFERENCE, recipe, own).number_format
 
@@ -91,8 +91,9 @@ def make_reference(job: Job[Any], spec: ReferenceSpec) -> Artifact:
     recipe, own = _reference(job, spec)
     if found != job.number_format:
         raise StageError(
-            f"{own.keys.root} is in {found} and {job.keys.root} was begun in {job.number_format}: "
-            f"rounding would not cancel; delete the folder {job.keys.root} and run again"
+            f"{own.keys.root} has number format {found}, but {job.keys.root} was begun in "
+            f"{job.number_format}, so rounding would not cancel; delete the folder "
+            f"{job.keys.root} and run again"
         )
     return run_stage(REFERENCE, recipe, own).artifact
 
@@ -161,7 +162,7 @@ def counting_answers(model: Any, progress: ProgressLog) -> Iterator[None]:
 
 
 def _rows(pairs: Sequence[TokenPair], *, with_kl: bool) -> Mapping[str, list[PromptAnswer]]:
-    """Chosen and rejected of each pair and, if wanted, those of its neighbour to its prompt."""
+    """Chosen and rejected answer of each pair and, if requested, those of its neighbour."""
     return {
         pair.pair_id: [
             PromptAnswer(tuple(pair.prompt_ids), tuple(answer))
@@ -180,7 +181,7 @@ def _summarise(_: Job[ReferenceSpec], artifact: Artifact) -> Summary:
 
 
 def _number_format(job: Job[ReferenceSpec]) -> NumberFormat:
-    """That of a training that was begun before; else the hardware's."""
+    """The format of a training that was begun before, else the hardware's."""
     return job.number_format or job.ports.number_format(job.spec.settings.precision, learns=True)
 
 

@@ -1,9 +1,9 @@
-"""From pairs to the token ids that are trained on, made by `pvar/chat.py` and nobody else.
+"""Convert pairs to token ids for training, with `pvar/chat.py`.
 
-A row is a prompt up to where the answer begins, and two answers that end as the model ends one: the
-end-of-turn token once and nothing after it. An answer that ran into the token limit when it was
-sampled has no end, so that the model is not taught to stop in the middle of a sentence. Rows that
-are too long are left out and counted, never cut.
+A row is a prompt up to the start of the answer, and two answers that end with one end-of-turn
+token, as the model ends them. A truncated answer has no end-of-turn token, so that the model does
+not learn to stop in the middle of a sentence. Rows that are too long are dropped and counted, not
+truncated.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ class EncodedPairs(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """A pair and another one, whose answers fit its prompt only by chance (KTO)."""
+    """A pair and its neighbour, whose answers are to another prompt (KTO)."""
 
     pair: TokenPair
     other: TokenPair
@@ -39,7 +39,7 @@ def encode_pairs(
     tokenizer: "PreTrainedTokenizerBase",
     max_length_tokens: int,
 ) -> EncodedPairs:
-    """Token ids of each pair; `responses` are all that were sampled, for how they ended."""
+    """Token ids of each pair; `responses` are all sampled ones, which say if one was truncated."""
     cut_off = cut_off_answers(responses)
     end = end_token_ids(tokenizer)
     encoded, rejected = [], []
@@ -59,18 +59,20 @@ def encode_pairs(
 
 
 def cut_off_answers(responses: Iterable[Response]) -> frozenset[tuple[str, str]]:
-    """(prompt id, text) of the answers that ran into the token limit."""
+    """(prompt id, text) of the truncated answers."""
     return frozenset(
-        (each.prompt_id, each.text) for each in responses if each.finish_reason == "length"
+        (response.prompt_id, response.text)
+        for response in responses
+        if response.finish_reason == "length"
     )
 
 
 def with_neighbours(pairs: Sequence[TokenPair]) -> list[Neighbours]:
-    """Every pair with one of another prompt, if there is one; the order is KTO's order of training.
+    """Every pair with one of another prompt, if there is one, in KTO's training order.
 
-    KTO's estimate of the divergence from the reference needs mismatched answers: those of the pair
-    before. The order is by prompt id, a hash, and so is as good as random; a prompt's first pairs
-    come before all second ones, so that neighbours have different prompts.
+    KTO's estimate of the divergence from the reference needs mismatched answers: those of the
+    previous pair. The order is by prompt id, a hash, and so practically random. First pairs of all
+    prompts come before all second pairs, so that neighbours have different prompts.
     """
     seen: Counter[str] = Counter()
     places = []

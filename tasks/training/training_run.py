@@ -1,7 +1,7 @@
-"""One training, as each of its processes runs it: model, trainer, steps, and the model at the end.
+"""One training, as run by each of its processes: load the model, train, save the model.
 
-Everything that it needs is on disk (`TrainingPlan`), so that it can run in this process or in many.
-What it tells (steps, checkpoints) goes to a `Watcher`, in the main process only.
+All inputs are on disk (`TrainingPlan`), so that it can run in this process or in several. Its
+events (steps, checkpoints) go to a `Watcher`, in the main process only.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ STEPS = "steps.parquet"
 
 
 class TrainingPlan(BaseModel):
-    """What is trained, on what, and where its files go."""
+    """The inputs of a training and the paths of its files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,30 +37,30 @@ class TrainingPlan(BaseModel):
     reference: Path | None
     """Table of `ReferenceLogps`."""
     resume: Path | None
-    """Folder of the checkpoint to go on from."""
+    """Folder of the checkpoint from which to resume."""
     scratch: Path
-    """Where checkpoints are written."""
+    """Folder for checkpoints."""
     output: Path
-    """Where `MODEL` and `STEPS` are written, and `ADAPTER` if it is kept."""
+    """Folder for `MODEL` and `STEPS`, and `ADAPTER` if it is kept."""
     num_processes: int
     pairs_per_device: int
     checkpoint_steps: int
 
 
 class Watcher(Protocol):
-    """Hears of what the training does while it does it."""
+    """Receives the events of a training."""
 
     def on_step(self, step: TrainStep, num_steps: int) -> None:
-        """An optimiser step of `num_steps` was made."""
+        """Called after an optimiser step of `num_steps`."""
         ...
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
-        """A checkpoint is complete; it is kept until this returns."""
+        """Called with a complete checkpoint, which is kept until this returns."""
         ...
 
 
 def run_training(plan: TrainingPlan, watcher: Watcher) -> None:
-    """Train to the end, from the beginning or from a checkpoint, and write model and steps."""
+    """Train from the start or from a checkpoint, and write the model and the steps."""
     import torch
     from transformers import AutoTokenizer, PrinterCallback
 
@@ -177,7 +177,7 @@ def _save(trainer: "Trainer", plan: TrainingPlan, tokenizer: Any) -> None:
 
 
 def _gather(trainer: "Trainer", plan: TrainingPlan) -> Any:
-    """The model in one piece again, from the parts that the processes hold; all take part."""
+    """The whole model, gathered from the shards of all processes, which must all call this."""
     from peft import get_peft_model
 
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)

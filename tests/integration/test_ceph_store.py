@@ -106,6 +106,6 @@ def test_a_lease_on_s3_has_one_holder_and_moves_on(ceph_s3: S3Server) -> None:
         taken = try_acquire(store, "train/ab12/lease", now=lambda: later, holder=elsewhere)
         assert taken is not None
         assert taken.epoch == 2
-        with pytest.raises(LeaseError, match="somebody took over"):
+        with pytest.raises(LeaseError, match="another process took over"):
             lease.check()
     taken.check()

@@ -190,7 +190,7 @@ def test_a_folder_without_safetensors_is_no_model(refused: Pvar, home: Path) -> 
     (home / "model" / "config.json").write_text("{}")
     (home / "model" / "pytorch_model.bin").write_bytes(b"x")
     said = refused("show", "--preset", preset(home, policy="./model"))
-    assert "holds no *.safetensors" in said
+    assert "has no *.safetensors" in said
     assert "pickled weights are not loaded" in said
 
 
@@ -288,7 +288,7 @@ def test_a_port_that_is_none(capsys: pytest.CaptureFixture[str], option: str, po
 
 
 def test_a_store_without_runs_says_how_to_start_one(refused: Pvar) -> None:
-    assert "holds no runs yet; start one: pvar run" in refused("report")
+    assert "has no runs yet; start one: pvar run" in refused("report")
 
 
 def test_a_run_that_never_was(refused: Pvar, home: Path) -> None:
@@ -361,8 +361,8 @@ def test_the_list_of_commands_says_what_each_does_and_a_command_says_all(
         help_text = shown(name, "--help")
         for paragraph in filter(None, (summary, *more)):
             assert paragraph.replace("`", "") in help_text
-    assert "judge-parse Read the verdicts in what a judge wrote." in listed
-    assert "winrate Compute the numbers of AlpacaEval 2" in listed
+    assert "judge-parse Parse the verdicts in a judge's replies." in listed
+    assert "winrate Compute the scores of AlpacaEval 2" in listed
 
 
 def test_the_installed_command_ends_with_one_message_and_1(home: Path) -> None:

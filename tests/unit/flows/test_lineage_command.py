@@ -95,5 +95,5 @@ def test_the_trees_for_people(made: Made, capsys: pytest.CaptureFixture[str]) ->
 def test_what_does_not_exist_is_an_error() -> None:
     with pytest.raises(ModelError, match=f"MLflow has no models:/{MODEL}/9"):
         lineage(f"models:/{MODEL}/9")
-    with pytest.raises(InputError, match="is nothing that the store holds"):
+    with pytest.raises(InputError, match="is not in the store"):
         lineage("train/0000")

@@ -36,7 +36,7 @@ def test_supported_architectures_have_their_head(architecture: str, head: str) -
         ("LlamaForScore", "code of its own"),  # beaver
         ("INFORMForSequenceClassification", "code of its own"),  # INF-ORM
         ("BertForSequenceClassification", "encoder"),
-        ("SomethingElse", "not a known form"),
+        ("SomethingElse", "not a supported reward model"),
     ],
 )
 def test_other_architectures_are_refused_by_name_with_what_is_supported(

@@ -103,7 +103,9 @@ def test_model_with_another_output_layer_is_refused(tmp_path: Path) -> None:
     GraniteForCausalLM(config).save_pretrained(tmp_path)
     folder = save_tokenizer(tmp_path)
 
-    with pytest.raises(ScoringError, match="GraniteForCausalLM makes its logits in a way"):
+    with pytest.raises(
+        ScoringError, match="GraniteForCausalLM computes its logits in an unsupported"
+    ):
         load_implicit_scorer(folder, folder, BETA, 300)
 
 

@@ -24,7 +24,7 @@ def test_a_path_and_its_file_address_are_one_store(
 @pytest.mark.parametrize(
     ("uri", "complaint"),
     [
-        ("file://relative/folder", "names a host"),
+        ("file://relative/folder", "must not have a host"),
         ("file:relative", "not absolute"),
         ("ftp://host/folder", "ftp:// is not supported"),
         ("S3://Bucket/prefix", "is not an address; write s3://bucket/prefix"),
@@ -33,7 +33,7 @@ def test_a_path_and_its_file_address_are_one_store(
         ("s3://bucket/prefix?versions=1", "is not an address"),
         ("s3://key:planted-secret@bucket/prefix", "contains credentials"),
         ("https://key:planted-secret@host/bucket", "https:// is not supported"),
-        ("file://key:planted-secret@host/folder", "names a host"),
+        ("file://key:planted-secret@host/folder", "must not have a host"),
     ],
 )
 def test_what_names_no_store_is_refused_without_repeating_secrets(uri: str, complaint: str) -> None:

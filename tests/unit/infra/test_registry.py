@@ -94,7 +94,7 @@ def test_a_promotion_over_another_champion_than_it_saw_is_refused(
     first, second, third = neighbours.versions(3)
     registry = neighbours.registry()
     promote_all(registry, [first, second])
-    with pytest.raises(PromotionError, match="champion is version 2, not version 1 any more"):
+    with pytest.raises(PromotionError, match="champion is now version 2, no longer version 1"):
         registry.promote(third, instead_of=first, reason="better than 1")
     assert neighbours.alias("champion") == 2
     assert neighbours.moves() == [("promotion", None, 1), ("promotion", 1, 2)]
@@ -204,7 +204,7 @@ def test_an_unfinished_promotion_beats_the_next_one(neighbours: RegistryNeighbou
     registry = neighbours.registry()
     registry.promote(first, instead_of=None, reason="first")
     kill_after_the_entry(neighbours, second)
-    with pytest.raises(PromotionError, match="champion is version 2, not version 1"):
+    with pytest.raises(PromotionError, match="champion is now version 2, no longer version 1"):
         registry.promote(third, instead_of=first, reason="better than 1")
     assert neighbours.alias("champion") == 2
 

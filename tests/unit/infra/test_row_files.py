@@ -182,7 +182,7 @@ def test_targets_that_are_not_possible_are_refused_before_a_row_is_asked_for(tmp
 
     with pytest.raises(InputError, match="must end with"):
         write_rows(tmp_path / "rows.csv", rows())
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="does not exist"):
         write_rows(tmp_path / "nowhere" / "rows.jsonl", rows())
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(InputError, match="this is a folder"):

@@ -28,7 +28,7 @@ def test_tolerance_is_a_share_of_the_largest_score(dtype: str, allowed: float) -
         return lambda rows: {row: len(row.own) + 5 * share * (len(rows) > 1) for row in rows}
 
     check_scores(ROWS, shifted_by(0.9 * allowed), dtype)  # type: ignore[arg-type]
-    with pytest.raises(ScoringError, match="depend on batch neighbours"):
+    with pytest.raises(ScoringError, match="depend on the batch"):
         check_scores(ROWS, shifted_by(1.1 * allowed), dtype)  # type: ignore[arg-type]
 
 
@@ -88,5 +88,5 @@ def test_wrong_padding_and_missing_masks_are_found(
     if passes:
         check_scores(rows, evaluate, "float32")
     else:
-        with pytest.raises(ScoringError, match="depend on batch neighbours"):
+        with pytest.raises(ScoringError, match="depend on the batch"):
             check_scores(rows, evaluate, "float32")

@@ -146,7 +146,7 @@ def test_equal_models_differ_by_zero_with_an_honest_interval() -> None:
 
 
 def test_values_outside_the_unit_interval_are_refused_with_the_likely_reason() -> None:
-    with pytest.raises(InputError, match=r"2 of 3 preferences lie outside \[0, 1\].*AlpacaEval"):
+    with pytest.raises(InputError, match=r"2 of 3 preferences are outside \[0, 1\].*AlpacaEval"):
         paired_win_rate([1.2, 2.0, 1.0], seed=0)
 
 

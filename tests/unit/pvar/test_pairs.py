@@ -224,7 +224,7 @@ def test_any_order_of_rows_makes_the_same_pairs_and_none_is_degenerate(
 
 def test_ids_that_come_twice_are_errors():
     responses, scores = scored([1.0, 0.0])
-    with pytest.raises(InputError, match="prompt p comes 2 times"):
+    with pytest.raises(InputError, match="prompt id p occurs 2 times"):
         make_pairs([prompt(), prompt()], responses, scores, "best_worst", seed=0)
     with pytest.raises(InputError, match="duplicate response id p-r00"):
         make_pairs([prompt()], [*responses, responses[0]], scores, "best_worst", seed=0)

@@ -87,7 +87,7 @@ def test_who_was_too_late_is_told_and_does_not_disturb(file_store: Store) -> Non
     clock.pass_seconds(61)
     taken = try_acquire(file_store, "shard", now=clock)
     assert taken is not None
-    with pytest.raises(LeaseError, match=r"epoch 2 after our 1.*within 60 s"):
+    with pytest.raises(LeaseError, match=r"epoch 2 after 1.*within 60 s"):
         late.renew()
     assert late.lost
     late.release()
@@ -152,7 +152,7 @@ def test_the_context_notices_a_newer_holder(file_store: Store) -> None:
     with hold(file_store, "shard", ttl_seconds=0.4) as lease:
         file_store.write("shard/000002.json", file_store.read("shard/000001.json"))
         wait_until(lambda: lease.lost, "the look at the newer holder", pause_seconds=0.05)
-        with pytest.raises(LeaseError, match="leave the work to the other run"):
+        with pytest.raises(LeaseError, match="let the other run finish"):
             lease.check()
 
 
@@ -172,7 +172,7 @@ def test_sixteen_who_see_it_expired_agree_on_one(file_store: Store) -> None:
 
 def test_what_is_no_lease_is_named(file_store: Store) -> None:
     file_store.write("shard/000003.json", b'{"holder": 1}')
-    with pytest.raises(LeaseError, match=r"shard/000003\.json is not a lease"):
+    with pytest.raises(LeaseError, match=r"shard/000003\.json is not a valid lease"):
         try_acquire(file_store, "shard")
 
 

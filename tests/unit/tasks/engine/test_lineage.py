@@ -111,7 +111,7 @@ def test_a_beginning_finds_the_one_artifact_that_has_it(file_store: Store) -> No
         read_lineage(file_store, STAGES).find("train/")
     # What comes from outside is no artifact.
     for text in ("train/ffff", "start-1", "models:/m/1"):
-        with pytest.raises(InputError, match="is nothing that the store holds"):
+        with pytest.raises(InputError, match="is not in the store"):
             graph.find(text)
 
 

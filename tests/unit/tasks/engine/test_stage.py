@@ -122,7 +122,7 @@ def test_a_recipe_of_something_else_is_not_taken_over(flow: Workflow) -> None:
     recipe = Recipe.model_validate_json(flow.store.read(keys.recipe))
     flow.store.delete(keys.manifest)
     flow.store.write(keys.recipe, recipe.model_copy(update={"version": 9}).to_json())
-    with pytest.raises(DamagedError, match=r"does not describe sample/"):
+    with pytest.raises(DamagedError, match=r"is not the recipe of sample/"):
         flow.make("sample")
 
 

@@ -124,7 +124,7 @@ def test_of_a_prompt_and_the_same_question_the_question_stays(tmp_path: Path) ->
 
 def test_questions_alone_leave_nothing_to_judge(tmp_path: Path) -> None:
     rows = [{"prompt": f"Describe {text}.", "answer": "rain"} for text in TOPICS]
-    with pytest.raises(InputError, match=r"0 for evaluation; of 32 rows 32 are ability questions"):
+    with pytest.raises(InputError, match=r"0 for evaluation, of 32 rows with 32 ability questions"):
         ingest(tmp_path, write_rows(tmp_path / "questions.jsonl", rows))
 
 
@@ -163,7 +163,7 @@ def test_a_benchmark_that_cannot_be_read_is_an_error_and_not_an_empty_one(tmp_pa
     benchmark = tmp_path / "benchmark.jsonl"
     for row, message in (
         ('{"question": "?"}', r"row 1 has no text `instruction` or `prompt`"),
-        ('{"instruction": ', r"line 1 is unreadable"),
+        ('{"instruction": ', r"line 1 is invalid"),
     ):
         benchmark.write_text(row + "\n")
         with pytest.raises(InputError, match=message):

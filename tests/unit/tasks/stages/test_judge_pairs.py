@@ -286,7 +286,7 @@ def test_a_money_budget_for_a_judge_of_unknown_price_is_refused_at_the_first_cal
     cache = VerdictCache(file_store)
     with (
         serving(lambda _: says("[[B>A]]")) as server,
-        pytest.raises(JudgeError, match="what a call costs is not known"),
+        pytest.raises(JudgeError, match="the cost of a call is not known"),
     ):
         run(llm_judge(server), pairs(9), cache, JudgeBudget(max_usd=5.0))
 

@@ -137,7 +137,7 @@ def test_what_is_not_answered_or_badly_is_counted_and_moves_nothing(tmp_path: Pa
 @pytest.mark.parametrize(
     ("reason", "advice"),
     [
-        ("prompt_too_long", "change max_prompt_tokens or max_new_tokens"),
+        ("prompt_too_long", "raise the first or lower the second"),
         ("refused_by_chat_template", "change the prompts or the policy"),
         # 2048 tokens of the prompt and 512 of the answer.
         ("http_400", r"server refuses them.*must hold 2560 tokens"),
@@ -153,7 +153,7 @@ def test_a_policy_that_can_answer_nothing_is_an_error_with_the_reasons(
 
 def test_the_advice_is_for_the_most_frequent_reason(tmp_path: Path) -> None:
     # One prompt is too long, the others are not answered, without a reason.
-    with pytest.raises(InputError, match="look at what the engine wrote"):
+    with pytest.raises(InputError, match="see the engine's log"):
         sample(tmp_path, RuleSampler(lambda *_: None, frozenset(["p1"])))
 
 
