@@ -47,7 +47,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-WAITS = ["reused"] * 8 + ["waiting"]
+WAITS = ["reused"] * 9 + ["waiting"]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_run_waits_says_so_everywhere_and_goes_on_after_the_decision(
 
     approve("asked", 1, note="read fifty answers")
     again = run(config)
-    assert states(again) == ["reused"] * 8 + ["made"]
+    assert states(again) == ["reused"] * 9 + ["made"]
     assert again.nodes[-1].artifact == record.nodes[-1].artifact
     kept = decision(again, wiring, tmp_path)
     assert (kept.promoted, kept.version) == (True, 1)
@@ -160,7 +160,7 @@ def test_a_declined_version_completes_the_run_without_a_champion(
     assert states(run(config)) == WAITS
     approve("declined", 1, note="too long", decline=True)
     record, wiring = run(config), connect()
-    assert states(record) == ["reused"] * 8 + ["made"]
+    assert states(record) == ["reused"] * 9 + ["made"]
     assert not decision(record, wiring, tmp_path).promoted
     assert champion("declined") is None
     capsys.readouterr()
@@ -182,7 +182,7 @@ def test_a_stage_by_itself_and_the_plan_say_what_is_waited_for(
 
 
 def test_a_gate_that_failed_asks_nobody(trained: PipelineConfig) -> None:
-    assert states(run(asking(trained, "failed", min_win_rate=0.999))) == ["reused"] * 8 + ["made"]
+    assert states(run(asking(trained, "failed", min_win_rate=0.999))) == ["reused"] * 9 + ["made"]
 
 
 def test_a_batch_that_waits_is_not_run_again_until_it_is_decided(trained: PipelineConfig) -> None:
@@ -210,7 +210,7 @@ def test_a_batch_that_waits_is_not_run_again_until_it_is_decided(trained: Pipeli
     third = retrain(config)
     (finished,) = third.runs
     assert third.waiting == ()
-    assert states(load_run(store, finished)) == ["reused"] * 8 + ["made"]
+    assert states(load_run(store, finished)) == ["reused"] * 9 + ["made"]
     assert is_done(store, batch)
     assert retrain(config).runs == ()
 
@@ -256,7 +256,7 @@ def test_a_run_of_a_deployment_is_suspended_and_goes_on_with_the_answer(
     assert answer(flow_run, approver="Bo", decision=choice, note="read fifty answers") == "ACCEPT"
     assert work_on(flow_run).name == "Completed"
     after = load_run(wiring.store, "latest")
-    assert (after.run, states(after)) == (record.run, ["reused"] * 8 + ["made"])
+    assert (after.run, states(after)) == (record.run, ["reused"] * 9 + ["made"])
     assert after.finished_at is not None
     kept = decision(after, wiring, tmp_path)
     assert kept.promoted is (choice == "approve")

@@ -130,7 +130,7 @@ def first(prefect_server: None, home: Path) -> Finished:
 
 def test_every_node_is_made_and_accounts_for_its_rows(first: Finished) -> None:
     assert [node.name for node in first.record.nodes] == NODES
-    assert first.states() == ["made"] * 9
+    assert first.states() == ["made"] * 10
     accounts = {name: first.artifact(name).manifest.accounts for name in NODES}
     summaries = {name: first.artifact(name).manifest.summary for name in NODES}
     train, held_out = (summaries["ingest"][f"num_{split}_prompts"] for split in ("train", "eval"))
@@ -354,7 +354,7 @@ def test_a_failed_run_says_which_node_failed_and_why(first: Finished) -> None:
     with pytest.raises(PvarError, match=r"max_length_tokens = 12"):
         pipeline(impossible)
     record = load_run(wiring.store, "latest")
-    assert [node.state for node in record.nodes] == ["reused"] * 4 + ["failed"] + ["pending"] * 4
+    assert [node.state for node in record.nodes] == ["reused"] * 5 + ["failed"] + ["pending"] * 4
     assert "max_length_tokens = 12" in (record.nodes[4].error or "")
     assert wiring.tracking.client.get_run(record.mlflow_run).info.status == "FAILED"
     assert "max_length_tokens = 12" in wiring.store.read(f"runs/{record.run}.html").decode()
@@ -368,7 +368,7 @@ def test_a_gate_on_ability_wants_questions_before_anything_is_paid_for(
     with pytest.raises(ConfigError, match=r"max_ability_loss is 0\.72, but .* no rows with"):
         pipeline(first.config.model_copy(update={"ingest": ingest}))
     states = [node.state for node in load_run(connect().store, "latest").nodes]
-    assert states == ["failed"] + ["pending"] * 8
+    assert states == ["failed"] + ["pending"] * 9
 
 
 def test_on_s3_the_same_configuration_gives_the_same_artifacts(
@@ -381,7 +381,7 @@ def test_on_s3_the_same_configuration_gives_the_same_artifacts(
         for name, value in moto_s3.environment().items():
             environment.setenv(name, value)
         on_s3 = run(first.config)
-        assert on_s3.states() == ["made"] * 9
+        assert on_s3.states() == ["made"] * 10
         assert [node.artifact for node in on_s3.record.nodes] == [
             node.artifact for node in first.record.nodes
         ]

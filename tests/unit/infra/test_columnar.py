@@ -77,7 +77,7 @@ def test_a_value_that_does_not_fit_is_named_also_while_temporary_files_are_writt
     path = tmp_path / "scores.parquet"
     rewards = ["1.5"] * (BATCH_ROWS + 1) + ["good"]
     pq.write_table(pa.table({"prompt_id": ["a"] * len(rewards), "reward": rewards}), path)
-    with pytest.raises(InputError, match=r"cannot be read as Parquet: .*good"):
+    with pytest.raises(InputError, match=r"cannot be read as Parquet .*good"):
         variance_from_file(path, scale=1.0, buffer_bytes=SPILL)
 
 

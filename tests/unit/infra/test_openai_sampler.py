@@ -211,5 +211,5 @@ def test_without_an_address_the_error_names_the_variables(
 ) -> None:
     for name in ("PVAR_SAMPLER_BASE_URL", "PVAR_SAMPLER_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match="PVAR_SAMPLER_API_KEY, or PVAR_SAMPLER_BASE_URL"):
+    with pytest.raises(ConfigError, match="PVAR_SAMPLER_API_KEY, or set PVAR_SAMPLER_BASE_URL"):
         open_openai_sampler(folder, POLICY, SETTINGS, 1, SamplerAccess())
