@@ -288,7 +288,7 @@ def test_a_port_that_is_none(capsys: pytest.CaptureFixture[str], option: str, po
 
 
 def test_a_store_without_runs_says_how_to_start_one(refused: Pvar) -> None:
-    assert "has no runs yet; start one: pvar run" in refused("report")
+    assert "holds no runs yet; start one: pvar run" in refused("report")
 
 
 def test_a_run_that_never_was(refused: Pvar, home: Path) -> None:

@@ -62,7 +62,7 @@ def test_without_an_earlier_champion_rollback_says_what_to_do(
     with pytest.raises(PromotionError) as refusal:
         rollback(MODEL, reason="?")
     assert str(refusal.value) == (
-        f"{MODEL} had no champion before version 1; name a version: "
+        f"{MODEL} had no champion before version 1; give a version: "
         f"pvar rollback {MODEL} --to VERSION --reason TEXT (its newest versions: 2)"
     )
 
