@@ -148,7 +148,7 @@ def _outcome(config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> ArmResu
         answers = [response for response in responses if response.prompt_id in judged]
         return ArmResults(
             preferences(prompts, verdicts, config.evaluate.num_answers),
-            artifact("train").manifest.accounts.rows_out,
+            artifact("train").manifest.row_counts.rows_out,
             fmean(len(each.text) for each in answers) if answers else 0.0,
         )
 

@@ -65,9 +65,9 @@ def _figures(outcome: StageOutcome) -> Summary:
     manifest = outcome.artifact.manifest
     return {
         **manifest.summary,
-        "rows_in": manifest.accounts.rows_in,
-        "rows_out": manifest.accounts.rows_out,
-        **{f"rejected_{rule}": n for rule, n in manifest.accounts.rejected.items()},
+        "rows_in": manifest.row_counts.rows_in,
+        "rows_out": manifest.row_counts.rows_out,
+        **{f"rejected_{rule}": n for rule, n in manifest.row_counts.rejected.items()},
         **work,
     }
 

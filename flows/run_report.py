@@ -133,14 +133,14 @@ def _stage_row(node: NodeRecord, artifact: Artifact | None) -> StageRow:
     if artifact is None:
         waits_for = node.waiting.what if node.waiting else None
         return StageRow(node.name, stage, None, seconds=node.seconds, waits_for=waits_for)
-    accounts = artifact.manifest.accounts
+    row_counts = artifact.manifest.row_counts
     return StageRow(
         node.name,
         stage,
         node.artifact,
-        rows_in=accounts.rows_in,
-        rows_out=accounts.rows_out,
-        rejected=accounts.rejected,
+        rows_in=row_counts.rows_in,
+        rows_out=row_counts.rows_out,
+        rejected=row_counts.rejected,
         seconds=node.seconds,
         reused=node.state == "reused",
         figures=artifact.manifest.summary,

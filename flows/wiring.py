@@ -154,8 +154,8 @@ def _server_judge(settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeCo
     """A language model on an OpenAI-compatible server."""
     from infra.judges.access import JudgeAccess
     from infra.judges.openai_judge import OpenAIJudge, Prices
-    from infra.judges.patience import Patience
     from infra.judges.questions import AlpacaEval, ArenaHard, Questions
+    from infra.judges.retry_policy import RetryPolicy
     from pvar.evaluation.alpaca_eval_judge import DEFAULT_TEMPLATE
     from pvar.evaluation.arena_hard_judge import OWN_ANSWER_FIRST, JudgeTemplate
 
@@ -177,7 +177,9 @@ def _server_judge(settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeCo
         questions,
         JudgeAccess(),
         runtime.judge_max_in_flight,
-        Patience(runtime.judge_timeout_seconds, runtime.judge_max_attempts, back_off_seconds=1.0),
+        RetryPolicy(
+            runtime.judge_timeout_seconds, runtime.judge_max_attempts, back_off_seconds=1.0
+        ),
         prices=(
             Prices(prompt_price, completion_price)
             if prompt_price is not None and completion_price is not None

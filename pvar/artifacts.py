@@ -16,11 +16,11 @@ from collections.abc import Mapping
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
-from pvar.accounts import Accounts
 from pvar.digest import digest
 from pvar.identity import identity
 from pvar.number_format import NumberFormat
 from pvar.references import Reference, find_references, without_locations
+from pvar.row_counts import RowCounts
 
 Summary = dict[str, float | int | str | bool | None]
 """A stage's metrics, for MLflow and the report. None is a missing metric."""
@@ -107,7 +107,7 @@ class ShardRecord(_Contract):
     folder: str
     """Folder of the files, below the artifact."""
     files: tuple[FileRecord, ...]
-    accounts: Accounts
+    row_counts: RowCounts
 
 
 class Manifest(_Contract):
@@ -119,7 +119,7 @@ class Manifest(_Contract):
     inputs: dict[str, str]
     """Input name → SHA-256 of that artifact's manifest, when this one was made."""
     shards: tuple[ShardRecord, ...]
-    accounts: Accounts
+    row_counts: RowCounts
     summary: Summary
 
 
@@ -154,9 +154,9 @@ def plan_shards(num_rows: int, rows_per_shard: int) -> tuple[ShardSpec, ...]:
     )
 
 
-def total_accounts(records: Mapping[int, ShardRecord]) -> Accounts:
-    """The sum of the shards' accounts."""
-    total = Accounts(rows_in=0, rows_out=0, rejected={})
+def total_row_counts(records: Mapping[int, ShardRecord]) -> RowCounts:
+    """The sum of the shards' row counts."""
+    total = RowCounts(rows_in=0, rows_out=0, rejected={})
     for _, record in sorted(records.items()):
-        total = total + record.accounts
+        total = total + record.row_counts
     return total

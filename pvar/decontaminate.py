@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pvar.accounts import Accounts
 from pvar.dedup import normalise
 from pvar.records import Prompt
+from pvar.row_counts import RowCounts
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
@@ -43,7 +43,7 @@ class Decontamination(NamedTuple):
 
     prompts: list[Prompt]
     removed: list[Contaminated]
-    accounts: Accounts
+    row_counts: RowCounts
 
 
 def decontaminate(
@@ -63,7 +63,7 @@ def decontaminate(
             removed.append(found)
     rejected = {"contaminated": len(removed)} if removed else {}
     return Decontamination(
-        kept, removed, Accounts(rows_in=len(prompts), rows_out=len(kept), rejected=rejected)
+        kept, removed, RowCounts(rows_in=len(prompts), rows_out=len(kept), rejected=rejected)
     )
 
 

@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from pvar.accounts import Accounts
 from pvar.records import Message, Prompt
+from pvar.row_counts import RowCounts
 
 NGRAM_CHARACTERS = 5
 NUM_PERMUTATIONS = 128
@@ -39,7 +39,7 @@ class Deduplication(NamedTuple):
 
     prompts: list[Prompt]
     removed: list[Duplicate]
-    accounts: Accounts
+    row_counts: RowCounts
 
 
 def deduplicate(prompts: Sequence[Prompt], *, min_similarity: float | None = 0.8) -> Deduplication:
@@ -54,7 +54,9 @@ def deduplicate(prompts: Sequence[Prompt], *, min_similarity: float | None = 0.8
     return Deduplication(
         kept,
         removed,
-        Accounts(rows_in=len(prompts), rows_out=len(kept), rejected=dict(sorted(rejected.items()))),
+        RowCounts(
+            rows_in=len(prompts), rows_out=len(kept), rejected=dict(sorted(rejected.items()))
+        ),
     )
 
 

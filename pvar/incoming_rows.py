@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pvar.accounts import Accounts
 from pvar.prompt_rows import parse_prompt
 from pvar.records import BadRow, Prompt, Row
+from pvar.row_counts import RowCounts
 
 MAX_BAD_SHARE = 0.1
 """Maximum fraction of invalid rows in an accepted file."""
@@ -21,7 +21,7 @@ MAX_BAD_SHARE = 0.1
 class FileReport(NamedTuple):
     """The result of validating an incoming file."""
 
-    accounts: Accounts
+    row_counts: RowCounts
     refusal: str | None
     """Why the file is rejected; None if it is accepted."""
 
@@ -45,23 +45,23 @@ def inspect_rows(rows: Iterable[Row | BadRow], source: str) -> FileReport:
         if not first_bad:
             why = row.reason if isinstance(row, BadRow) else parsed
             first_bad = f"the first is row {row.number}: {why}"
-    accounts = Accounts(
+    row_counts = RowCounts(
         rows_in=num_good + rejected.total(),
         rows_out=num_good,
         rejected=dict(sorted(rejected.items())),
     )
-    return FileReport(accounts, _refusal(accounts, first_bad))
+    return FileReport(row_counts, _refusal(row_counts, first_bad))
 
 
-def _refusal(accounts: Accounts, first_bad: str) -> str | None:
-    if accounts.rows_in == 0:
+def _refusal(row_counts: RowCounts, first_bad: str) -> str | None:
+    if row_counts.rows_in == 0:
         return "it holds no rows"
-    num_bad = accounts.rows_in - accounts.rows_out
-    if num_bad <= MAX_BAD_SHARE * accounts.rows_in:
+    num_bad = row_counts.rows_in - row_counts.rows_out
+    if num_bad <= MAX_BAD_SHARE * row_counts.rows_in:
         return None
     return (
-        f"{num_bad} of its {accounts.rows_in} rows are bad {dict(accounts.rejected)}, more than "
-        f"{MAX_BAD_SHARE:.0%}; {first_bad}"
+        f"{num_bad} of its {row_counts.rows_in} rows are bad {dict(row_counts.rejected)}, more "
+        f"than {MAX_BAD_SHARE:.0%}; {first_bad}"
     )
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from pvar.accounts import Accounts
 from pvar.config import PipelineConfig
 from pvar.config_model import ConfigModel
+from pvar.row_counts import RowCounts
 
 
 class RetrainConfig(ConfigModel):
@@ -44,7 +44,7 @@ class IncomingFile(_Record):
     modified: AwareDatetime
     sha256: str
     """Digest of the content. The same content under another key is not new."""
-    accounts: Accounts
+    row_counts: RowCounts
 
     @property
     def version(self) -> tuple[str, int, datetime]:
@@ -68,7 +68,7 @@ class Batch(_Record):
     @property
     def num_pairs(self) -> int:
         """Rows of all files, prompts and preferences alike."""
-        return sum(file.accounts.rows_out for file in self.files)
+        return sum(file.row_counts.rows_out for file in self.files)
 
 
 class RetrainDecision(NamedTuple):
@@ -86,7 +86,7 @@ def decide_retraining(
 ) -> RetrainDecision:
     """Start a run if there are enough new rows, or enough time has passed since the last batch
     (before the first batch: since the oldest file). Without new rows, no run starts."""
-    num_pairs = sum(file.accounts.rows_out for file in waiting)
+    num_pairs = sum(file.row_counts.rows_out for file in waiting)
     if num_pairs == 0:
         return RetrainDecision(False, ("no new data",))
     enough = num_pairs >= config.min_new_pairs

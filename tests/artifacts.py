@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, JsonValue
 
-from pvar.accounts import Accounts
 from pvar.artifacts import FileRecord, Manifest, Recipe, ShardRecord, ShardSpec, Summary
 from pvar.config import RuntimeConfig
 from pvar.ports import Ports, Store
 from pvar.references import Reference, ReferenceKind
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact, ArtifactKeys, open_artifact
 from tasks.engine.stage import Job, Stage, run_stage
 from tasks.engine.tables import write_table
 from tasks.graph import Node
 
-ONE_ROW = Accounts(rows_in=1, rows_out=1)
+ONE_ROW = RowCounts(rows_in=1, rows_out=1)
 
 
 REFERENCES: Mapping[str, ReferenceKind] = {
@@ -45,7 +45,7 @@ def put_artifact(
     inputs: Mapping[str, ArtifactKeys] | None = None,
     files: Mapping[str, bytes] | None = None,
     summary: Summary | None = None,
-    accounts: Accounts = ONE_ROW,
+    row_counts: RowCounts = ONE_ROW,
     is_complete: bool = True,
 ) -> ArtifactKeys:
     """Write recipe, one shard and (if complete) the manifest, as `tasks/engine/stage.py` does."""
@@ -67,7 +67,7 @@ def put_artifact(
         FileRecord(name=name, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         for name, data in contents.items()
     )
-    shard = ShardRecord(index=0, folder=folder, files=records, accounts=accounts)
+    shard = ShardRecord(index=0, folder=folder, files=records, row_counts=row_counts)
     store.write(keys.record(0), shard.to_json())
     if is_complete:
         manifest = Manifest(
@@ -76,7 +76,7 @@ def put_artifact(
             digest=keys.digest,
             inputs={},
             shards=(shard,),
-            accounts=accounts,
+            row_counts=row_counts,
             summary=summary or {},
         )
         store.write(keys.manifest, manifest.to_json())
@@ -118,7 +118,7 @@ class StageBench:
             stage,
             config={"content": hashlib.sha256(data).hexdigest()},
             files={name: data},
-            accounts=Accounts(rows_in=num_rows, rows_out=num_rows),
+            row_counts=RowCounts(rows_in=num_rows, rows_out=num_rows),
         )
 
     def run(

@@ -10,8 +10,8 @@ from flows.commands.columns import Columns
 from flows.commands.line_columns import read_line_columns
 from flows.commands.parquet_columns import is_parquet, parquet_schema, read_parquet_columns
 from flows.commands.reward_files import read_measure
-from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
+from pvar.row_counts import RowCounts
 from pvar.selection import (
     MEASURES,
     STRATEGIES,
@@ -34,7 +34,7 @@ class CandidateTable(NamedTuple):
     candidates: Candidates
     origin: str
     """Where the PVar comes from, in words."""
-    accounts: Accounts
+    row_counts: RowCounts
     """In rows of the file."""
     first_problem: str | None
     """What is wrong with the first row that was rejected."""
@@ -70,7 +70,7 @@ def _from_long_parquet(path: Path, measure: Measure, scale: float | None) -> Can
     return CandidateTable(
         Candidates(measured.prompt_ids, measured.measures),
         _computed(measured.num_rewards, tau),
-        Accounts(rows_in=measured.num_rows, rows_out=measured.num_rows),
+        RowCounts(rows_in=measured.num_rows, rows_out=measured.num_rows),
         None,
     )
 
@@ -108,7 +108,7 @@ def _from_measures(columns: Columns, scale: float | None) -> CandidateTable:
         num_tokens=_whole(columns, numbers.get("num_tokens")),
     )
     return CandidateTable(
-        candidates, "read from the column pvar", columns.accounts, columns.first_problem
+        candidates, "read from the column pvar", columns.row_counts, columns.first_problem
     )
 
 
@@ -140,6 +140,6 @@ def _from_rewards(columns: Columns, measure: Measure, scale: float | None) -> Ca
             measure_by_prompt(columns.prompt_index, rewards, (PVAR, measure), scale=tau),
         ),
         _computed(len(rewards), tau),
-        columns.accounts,
+        columns.row_counts,
         columns.first_problem,
     )

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pvar.accounts import Accounts
 from pvar.errors import InputError
+from pvar.row_counts import RowCounts
 
 STRINGS = np.dtypes.StringDType()  # each as long as it is, where U makes all as long as the longest
 NO_PROMPT_ID = "{}: there is no column prompt_id; add it, or rename the one you have"
@@ -26,7 +26,7 @@ class Columns(NamedTuple):
     """(R,) number of each row's prompt in prompt_ids."""
     numbers: Mapping[str, NDArray[np.float64]]
     """Name → (R,) values, NaN where there is none. Columns that the file lacks are absent."""
-    accounts: Accounts
+    row_counts: RowCounts
     """In rows of the file; reasons: unreadable, no_prompt_id, bad_prompt_id, bad_number."""
     first_problem: str | None
     """What is wrong with the first row that was rejected."""

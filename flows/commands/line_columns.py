@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from flows.commands.columns import NO_PROMPT_ID, STRINGS, Columns, rank_ids
 from infra.row_files import STDIN, read_rows
-from pvar.accounts import Accounts
 from pvar.errors import InputError
 from pvar.records import BadRow, Row
+from pvar.row_counts import RowCounts
 
 MAX_INTEGER_ID = 2**63 - 1
 
@@ -54,7 +54,7 @@ def read_line_columns(path: Path, number_columns: Collection[str]) -> Columns:
         prompt_ids,
         rank[np.frombuffer(index, np.int64)],
         {name: np.frombuffer(numbers[name]) for name in number_columns if name in present},
-        Accounts(
+        RowCounts(
             rows_in=len(index) + rejected.total(), rows_out=len(index), rejected=dict(rejected)
         ),
         first_problem,

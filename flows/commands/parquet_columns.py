@@ -8,8 +8,8 @@ import numpy as np
 
 from flows.commands.columns import NO_PROMPT_ID, STRINGS, Columns, rank_ids
 from infra.row_files import refuse_unreadable
-from pvar.accounts import Accounts
 from pvar.errors import InputError
+from pvar.row_counts import RowCounts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,7 @@ def read_parquet_columns(path: Path, number_columns: Collection[str]) -> Columns
         prompt_ids,
         rank[codes.indices.to_numpy()],
         numbers,
-        Accounts(
+        RowCounts(
             rows_in=num_rows,
             rows_out=table.num_rows,
             rejected={"no_prompt_id": without_id} if without_id else {},

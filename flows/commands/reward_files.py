@@ -10,8 +10,8 @@ from flows.commands.columns import STRINGS
 from flows.commands.line_columns import read_line_columns
 from flows.commands.parquet_columns import is_parquet, parquet_schema
 from infra.columnar import iter_rewards, variance_from_file
-from pvar.accounts import Accounts
 from pvar.errors import InputError
+from pvar.row_counts import RowCounts
 from pvar.selection import Measure, measure_by_prompt
 from pvar.variance import PairCount, variance_by_prompt
 
@@ -29,7 +29,7 @@ class Variances(NamedTuple):
     """NaN for fewer than three."""
     pairs: PairCount
     """Over all prompts."""
-    accounts: Accounts
+    row_counts: RowCounts
     """In rows of the file."""
     first_problem: str | None
     """What is wrong with the first row that was rejected."""
@@ -59,7 +59,7 @@ def _from_lines(path: Path, scale: float) -> Variances:
         result.pvar,
         result.stderr,
         result.pairs,
-        columns.accounts,
+        columns.row_counts,
         columns.first_problem,
     )
 
@@ -76,7 +76,7 @@ def _from_parquet(path: Path, scale: float) -> Variances:
         table.pvar[order],
         table.stderr[order],
         PairCount(table.num_pairs, table.num_saturated),
-        Accounts(rows_in=table.num_rows, rows_out=table.num_rows),
+        RowCounts(rows_in=table.num_rows, rows_out=table.num_rows),
         None,
     )
 

@@ -92,13 +92,13 @@ def _budget(
 def _figures(table: CandidateTable, selection: Selection) -> list[Figure]:
     return [
         Figure("pvar_origin", "PVar", table.origin),
-        Figure("rows_rejected", "Rows left out", table.accounts.rejected),
+        Figure("rows_rejected", "Rows left out", table.row_counts.rejected),
         Figure("first_problem", "The first of them", table.first_problem),
         Figure("strategy", "Strategy", selection.strategy),
         Figure("budget", "Budget", selection.budget.model_dump(exclude_none=True)),
-        Figure("prompts", "Prompts", selection.accounts.rows_in),
-        Figure("selected", "Selected", selection.accounts.rows_out),
-        Figure("left_out", "Left out", selection.accounts.rejected),
+        Figure("prompts", "Prompts", selection.row_counts.rows_in),
+        Figure("selected", "Selected", selection.row_counts.rows_out),
+        Figure("left_out", "Left out", selection.row_counts.rejected),
         Figure("measure", "Measure", selection.measure),
         Figure("cut_value", "Measure of the last one selected", selection.cut_value),
         Figure(

@@ -56,14 +56,14 @@ def variance(
 
 def _figures(variances: Variances, scale: float) -> list[Figure]:
     pvar = variances.pvar[~np.isnan(variances.pvar)]
-    num_missing = variances.accounts.rows_out - variances.num_rewards
+    num_missing = variances.row_counts.rows_out - variances.num_rewards
     pairs = variances.pairs
     return [
         Figure("prompts", "Prompts", len(variances.pvar)),
         Figure("prompts_with_pvar", "… with two rewards or more", len(pvar)),
         Figure("rewards", "Rewards", variances.num_rewards),
         Figure("rewards_missing", "Rewards missing", num_missing),
-        Figure("rows_rejected", "Rows left out", variances.accounts.rejected),
+        Figure("rows_rejected", "Rows left out", variances.row_counts.rejected),
         Figure("first_problem", "The first of them", variances.first_problem),
         Figure("scale", "Reward scale τ", scale),
         Figure("pvar_mean", "Mean PVar", float(pvar.mean()) if len(pvar) else None),

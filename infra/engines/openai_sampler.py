@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field, ValidationError
 from infra.engines.chat_format import ChatFormat, EncodedPrompts, load_chat_format
 from infra.judges.access import ServerAccess, open_judge_client
 from infra.judges.calls import CallError, TransientError, retry_after
-from infra.judges.patience import Patience, patiently
+from infra.judges.retry_policy import RetryPolicy, with_retries
 from pvar.config import SamplerSettings
 from pvar.digest import digest, response_id
 from pvar.errors import ModelError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
 
 
-PATIENCE = Patience(timeout_seconds=600, max_attempts=6, back_off_seconds=1.0)
+RETRY_POLICY = RetryPolicy(timeout_seconds=600, max_attempts=6, back_off_seconds=1.0)
 """Retry policy. The timeout is long because prompts may wait in the server's queue."""
 
 UNCHANGED_DISTRIBUTION = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -83,7 +83,7 @@ class OpenAISampler:
     settings: SamplerSettings
     max_in_flight: int
     sends_seeds: bool
-    patience: Patience = PATIENCE
+    retry_policy: RetryPolicy = RETRY_POLICY
 
     def sample(
         self, requests: Sequence[SampleRequest], *, num_responses: int, seed: int
@@ -94,14 +94,14 @@ class OpenAISampler:
 
         def ask(item: EncodedPrompts) -> _Answered:
             try:
-                body = patiently(
-                    lambda: self._complete(item, num_responses, seed), self.patience, over
+                body = with_retries(
+                    lambda: self._complete(item, num_responses, seed), self.retry_policy, over
                 )
             except TransientError as error:
                 over.set()
                 raise ModelError(
                     f"the policy's server did not answer ({error.reason}, "
-                    f"{self.patience.max_attempts} attempts): look at the server that "
+                    f"{self.retry_policy.max_attempts} attempts): look at the server that "
                     "PVAR_SAMPLER_BASE_URL names, and run again; complete shards are kept"
                 ) from None  # the client's words may hold the address
             except CallError as error:
@@ -180,14 +180,14 @@ def open_openai_sampler(
     settings: SamplerSettings,
     max_in_flight: int,
     access: SamplerAccess,
-    patience: Patience = PATIENCE,
+    retry_policy: RetryPolicy = RETRY_POLICY,
 ) -> OpenAISampler:
     """Connect, and check that the server serves the policy with this digest.
 
     Raises ConfigError for an invalid address or key, ModelError if the policy is not served.
     """
-    client = open_judge_client(access, timeout_seconds=patience.timeout_seconds)
-    names = _served(client, policy, patience)
+    client = open_judge_client(access, timeout_seconds=retry_policy.timeout_seconds)
+    names = _served(client, policy, retry_policy)
     if policy not in names:
         raise ModelError(
             f"the policy's server serves {', '.join(names) or 'nothing'}, not {policy}: start it "
@@ -200,11 +200,11 @@ def open_openai_sampler(
         settings,
         max_in_flight,
         access.seeds,
-        patience,
+        retry_policy,
     )
 
 
-def _served(client: "OpenAI", policy: str, patience: Patience) -> list[str]:
+def _served(client: "OpenAI", policy: str, retry_policy: RetryPolicy) -> list[str]:
     from openai import APIStatusError, OpenAIError
 
     def ask() -> list[str]:
@@ -220,7 +220,7 @@ def _served(client: "OpenAI", policy: str, patience: Patience) -> list[str]:
         raise failure
 
     try:
-        return patiently(ask, patience, Event())
+        return with_retries(ask, retry_policy, Event())
     except TransientError as error:
         raise ModelError(
             f"the policy's server cannot be reached ({error.reason}); check PVAR_SAMPLER_BASE_URL "

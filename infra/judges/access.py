@@ -50,7 +50,7 @@ def open_judge_client(access: ServerAccess, *, timeout_seconds: float) -> "OpenA
         base_url=_checked_address(access),
         api_key=_checked_key(access),
         timeout=timeout_seconds,
-        max_retries=0,  # infra/judges/patience.py does it
+        max_retries=0,  # infra/judges/retry_policy.py does it
     )
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from infra.judges.access import JudgeAccess, open_judge_client
 from infra.judges.calls import CallError, TransientError, Usage, complete
 from infra.judges.in_flight import results_in_flight
-from infra.judges.patience import Patience, patiently
 from infra.judges.questions import Questions, Reading, Reply, Request
+from infra.judges.retry_policy import RetryPolicy, with_retries
 from pvar.errors import JudgeError
 from pvar.judging import Answer
 from pvar.records import Comparison, Verdict
@@ -82,7 +82,7 @@ class OpenAIJudge:
     access: JudgeAccess
     max_in_flight: int
     """Maximum concurrent calls (≥ 1)."""
-    patience: Patience
+    retry_policy: RetryPolicy
     prices: Prices | None = None
 
     @property
@@ -101,7 +101,7 @@ class OpenAIJudge:
         over = threading.Event()
         health = _Health(num_tolerated=OUTAGE_ROUNDS * self.max_in_flight)
         with open_judge_client(
-            self.access, timeout_seconds=self.patience.timeout_seconds
+            self.access, timeout_seconds=self.retry_policy.timeout_seconds
         ) as client:
             for call in results_in_flight(
                 partial(self._call, client, over),
@@ -114,7 +114,7 @@ class OpenAIJudge:
         if health.is_down:
             raise JudgeError(
                 f"the last {len(health.failures)} calls to the judge's server all failed "
-                f"({dict(Counter(health.failures))}), each after {self.patience.max_attempts} "
+                f"({dict(Counter(health.failures))}), each after {self.retry_policy.max_attempts} "
                 "attempts; earlier verdicts are kept: run again when the server works"
             )
 
@@ -123,8 +123,8 @@ class OpenAIJudge:
         usages: list[Usage | None] = []
 
         def ask(request: Request) -> Reply:
-            completion = patiently(
-                lambda: complete(client, self.model, request), self.patience, over
+            completion = with_retries(
+                lambda: complete(client, self.model, request), self.retry_policy, over
             )
             usages.append(completion.usage)
             return completion.reply

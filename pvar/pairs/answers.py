@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from pvar.accounts import Accounts
 from pvar.errors import InputError
 from pvar.records import Response, Score
+from pvar.row_counts import RowCounts
 
 
 class RewardedAnswer(NamedTuple):
@@ -33,7 +33,7 @@ class Answers(NamedTuple):
 
     by_prompt: Mapping[str, tuple[RewardedAnswer, ...]]
     """Prompt id → its answers, best first; equal rewards are ordered by id."""
-    accounts: Accounts
+    row_counts: RowCounts
     """Counts responses."""
 
 
@@ -68,7 +68,7 @@ def usable_answers(
         by_prompt.setdefault(response.prompt_id, []).append(answer)
     return Answers(
         {prompt_id: tuple(sorted(them, key=_best_first)) for prompt_id, them in by_prompt.items()},
-        Accounts(
+        RowCounts(
             rows_in=len(ordered),
             rows_out=len(ordered) - rejected.total(),
             rejected=dict(sorted(rejected.items())),

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
 from pvar.pairs.answers import RewardedAnswer, usable_answers
 from pvar.pairs.best_random import match_best_random
@@ -13,6 +12,7 @@ from pvar.pairs.match import Match
 from pvar.pairs.max_mu_minus_2sigma import match_max_mu_minus_2sigma
 from pvar.pairs.original import Annotation, original_pair
 from pvar.records import Pair, Prompt, Response, Score
+from pvar.row_counts import RowCounts
 
 
 class RewardRule(NamedTuple):
@@ -45,9 +45,9 @@ class Pairing(NamedTuple):
 
     pairs: list[Pair]
     """Pairs in the order of the prompts."""
-    accounts: Accounts
+    row_counts: RowCounts
     """Counts pairs: prompts times pairs per prompt in, pairs out, the others by reason."""
-    responses: Accounts
+    responses: RowCounts
     """Counts responses: usable answers out, the others by reason. Empty for rule `original`."""
 
 
@@ -81,7 +81,7 @@ def make_pairs(
         outcomes = [
             original_pair(prompt, by_prompt.get(prompt.prompt_id), min_margin) for prompt in prompts
         ]
-        return _account(outcomes, Accounts())
+        return _account(outcomes, RowCounts())
 
     answers = usable_answers(
         responses,
@@ -95,7 +95,7 @@ def make_pairs(
         matches = RULES[rule].match(usable, pairs_per_prompt, seed) if len(usable) > 1 else []
         outcomes += [_reward_pair(prompt, match, min_margin) for match in matches]
         outcomes += ["too_few_answers"] * (pairs_per_prompt - len(matches))
-    return _account(outcomes, answers.accounts)
+    return _account(outcomes, answers.row_counts)
 
 
 def _reward_pair(prompt: Prompt, match: Match, min_margin: float) -> Pair | str:
@@ -115,13 +115,13 @@ def _reward_pair(prompt: Prompt, match: Match, min_margin: float) -> Pair | str:
     )
 
 
-def _account(outcomes: Sequence[Pair | str], responses: Accounts) -> Pairing:
+def _account(outcomes: Sequence[Pair | str], responses: RowCounts) -> Pairing:
     pairs = [outcome for outcome in outcomes if isinstance(outcome, Pair)]
     rejected = Counter(outcome for outcome in outcomes if isinstance(outcome, str))
-    accounts = Accounts(
+    row_counts = RowCounts(
         rows_in=len(outcomes), rows_out=len(pairs), rejected=dict(sorted(rejected.items()))
     )
-    return Pairing(pairs, accounts, responses)
+    return Pairing(pairs, row_counts, responses)
 
 
 def _refuse_repeated(prompts: Sequence[Prompt]) -> None:

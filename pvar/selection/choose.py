@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pvar.accounts import Accounts
 from pvar.errors import InputError
+from pvar.row_counts import RowCounts
 from pvar.selection.candidates import Budget, Candidates
 from pvar.selection.strategies import STRATEGIES, StrategyName
 from pvar.selection.strategy import FloatArray, IdArray, StrategySettings
@@ -39,7 +39,7 @@ class Selection:
     measure is saturated or too coarse, and the selection is partly by id."""
     num_without_measure: int
     """Candidates without the measure."""
-    accounts: Accounts
+    row_counts: RowCounts
     """Candidates in, selected prompts out, and the others by reason."""
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ def select(
         num_tied_selected=num_tied_selected,
         num_tied_left_out=num_tied - num_tied_selected,
         num_without_measure=int(np.count_nonzero(is_missing)),
-        accounts=Accounts(
+        row_counts=RowCounts(
             rows_in=len(candidates),
             rows_out=len(selected),
             rejected={reason: count for reason, count in rejected.items() if count},

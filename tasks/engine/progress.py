@@ -22,8 +22,8 @@ def progress_of(store: Store, keys: ArtifactKeys) -> Progress:
     """Read the manifest, else the recipe and the shards' records."""
     manifest = read_document(store, keys.manifest, Manifest)
     if manifest is not None:
-        accounts = manifest.accounts
-        return Progress("complete", f"{accounts.rows_in} in, {accounts.rows_out} out")
+        row_counts = manifest.row_counts
+        return Progress("complete", f"{row_counts.rows_in} in, {row_counts.rows_out} out")
     recipe = read_document(store, keys.recipe, Recipe)
     if recipe is None:
         return Progress("missing", None)

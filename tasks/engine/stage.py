@@ -16,7 +16,6 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from pvar.accounts import Accounts
 from pvar.artifacts import (
     FileRecord,
     Manifest,
@@ -24,12 +23,13 @@ from pvar.artifacts import (
     ShardRecord,
     ShardSpec,
     Summary,
-    total_accounts,
+    total_row_counts,
 )
 from pvar.config import RuntimeConfig
 from pvar.errors import DamagedError, StageError
 from pvar.number_format import NumberFormat
 from pvar.ports import Ports, Store
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import (
     Artifact,
     ArtifactKeys,
@@ -47,7 +47,7 @@ from tasks.engine.tables import num_rows
 logger = logging.getLogger(__name__)
 
 Spec = TypeVar("Spec", bound=BaseModel)
-Work = Callable[[ShardSpec, Path], Accounts]
+Work = Callable[[ShardSpec, Path], RowCounts]
 """Makes one shard: writes its files into the folder and returns its row counts."""
 
 Image = Literal["cpu", "sample", "train"]
@@ -130,7 +130,7 @@ def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> StageOutcome:
             progress.begin("computing the summary")
             manifest = _complete(stage, recipe, job)
     seconds = time.monotonic() - began
-    rows = manifest.accounts
+    rows = manifest.row_counts
     logger.info(
         "%s: %s in %.1f s (%d shards made, %d rows in, %d out, rejected %s)",
         keys.root,
@@ -324,8 +324,8 @@ def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> 
     local.mkdir(parents=True, exist_ok=True)
     for leftover in sorted(local.rglob("*"), reverse=True):
         leftover.unlink() if leftover.is_file() else leftover.rmdir()
-    accounts = work(shard, local)
-    record = _upload(job, shard, local, accounts)
+    row_counts = work(shard, local)
+    record = _upload(job, shard, local, row_counts)
     if read_document(job.ports.store, job.keys.recipe, Recipe) != recipe:
         raise StageError(
             f"{job.keys.root}: its inputs were made again while shard {shard.index} was made from "
@@ -339,12 +339,12 @@ def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> 
         shard.index,
         shard.start,
         shard.stop,
-        accounts.rows_out,
+        row_counts.rows_out,
         time.monotonic() - began,
     )
 
 
-def _upload(job: Job[Any], shard: ShardSpec, local: Path, accounts: Accounts) -> ShardRecord:
+def _upload(job: Job[Any], shard: ShardSpec, local: Path, row_counts: RowCounts) -> ShardRecord:
     paths = sorted(path for path in local.rglob("*") if path.is_file())
     files = tuple(
         FileRecord(
@@ -359,7 +359,7 @@ def _upload(job: Job[Any], shard: ShardSpec, local: Path, accounts: Accounts) ->
     folder = f"shards/{shard.name}-{content.hexdigest()[:12]}"
     for path, file in zip(paths, files, strict=True):
         job.ports.store.upload(path, f"{job.keys.root}/{folder}/{file.name}")
-    return ShardRecord(index=shard.index, folder=folder, files=files, accounts=accounts)
+    return ShardRecord(index=shard.index, folder=folder, files=files, row_counts=row_counts)
 
 
 def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:
@@ -377,7 +377,7 @@ def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:
         digest=keys.digest,
         inputs=recipe.made_from,
         shards=tuple(records.values()),
-        accounts=total_accounts(records),
+        row_counts=total_row_counts(records),
         summary={},
     )
     summary = dict(stage.summarise(job, Artifact(store, keys, manifest, _cache(job))))

@@ -1,20 +1,22 @@
-"""Tables of records as Parquet files: one Arrow schema per record, in one place.
+"""Tables of records as Parquet files: the columns follow from the types of a record's fields.
 
 The same rows give the same bytes (fixed schema and compression, no timestamps), so that a rerun of
 a deterministic stage gives the same manifest.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pvar.records import Message, Pair, Prompt, Response, Score, Verdict
+from pvar.records import Message
 
 Record = TypeVar("Record", bound=NamedTuple)
-"""One of the records in `_COLUMNS`."""
+"""A NamedTuple whose fields have columns (`schema_of`)."""
 
 
 class PromptVariance(NamedTuple):
@@ -99,80 +101,56 @@ class RejectedRow(NamedTuple):
     detail: str
 
 
-_TEXT, _REAL, _WHOLE, _FLAG = pa.string(), pa.float64(), pa.int32(), pa.bool_()
-_IDS = pa.list_(pa.int32())
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-
-_COLUMNS: dict[type[Any], dict[str, pa.DataType]] = {
-    Prompt: {
-        "prompt_id": _TEXT,
-        "messages": _MESSAGES,
-        "split": _TEXT,
-        "source": _TEXT,
-        "chosen": _TEXT,
-        "rejected": _TEXT,
-        "chosen_score": _REAL,
-        "rejected_score": _REAL,
-        "chosen_aspects": pa.list_(pa.float64()),
-        "accepted_answers": pa.list_(_TEXT),
-    },
-    Response: {
-        "prompt_id": _TEXT,
-        "response_id": _TEXT,
-        "sample_index": _WHOLE,
-        "text": _TEXT,
-        "num_tokens": _WHOLE,
-        "finish_reason": _TEXT,
-    },
-    Score: {"prompt_id": _TEXT, "response_id": _TEXT, "reward": _REAL, "reason": _TEXT},
-    Pair: {
-        "prompt_id": _TEXT,
-        "messages": _MESSAGES,
-        "chosen": _TEXT,
-        "rejected": _TEXT,
-        "chosen_reward": _REAL,
-        "rejected_reward": _REAL,
-    },
-    Verdict: {"prompt_id": _TEXT, "preference": _REAL, "reason": _TEXT},
-    PromptVariance: {
-        "prompt_id": _TEXT,
-        "num_responses": _WHOLE,
-        "pvar": _REAL,
-        "stderr": _REAL,
-        "selected": _FLAG,
-    },
-    MeasuredPrompt: {"prompt_id": _TEXT, "measure": _TEXT, "value": _REAL},
-    TrainStep: {"step": _WHOLE, **dict.fromkeys(TrainStep._fields[1:], _REAL)},
-    TokenPair: {
-        "pair_id": _TEXT,
-        "prompt_id": _TEXT,
-        "prompt_ids": _IDS,
-        "chosen_ids": _IDS,
-        "rejected_ids": _IDS,
-    },
-    ReferenceLogps: {"pair_id": _TEXT, **dict.fromkeys(ReferenceLogps._fields[1:], _REAL)},
-    JudgedShowing: {
-        "prompt_id": _TEXT,
-        "is_swapped": _FLAG,
-        "preference": _REAL,
-        "evidence": _TEXT,
-        "reason": _TEXT,
-    },
-    RejectedRow: dict.fromkeys(RejectedRow._fields, _TEXT),
+_COLUMNS: dict[type, pa.DataType] = {
+    str: pa.string(),
+    float: pa.float64(),
+    int: pa.int32(),
+    bool: pa.bool_(),
+    Message: pa.struct([("role", pa.string()), ("content", pa.string())]),
 }
+
+
+@cache
+def schema_of(record: type[NamedTuple]) -> pa.Schema:
+    """The columns of a record, from the types of its fields; every column may hold nulls.
+
+    Raises TypeError for a field that is none of str, int (32 bits), float, bool, Message, a Literal
+    of texts, and tuples or lists of these.
+    """
+    hints = get_type_hints(record)
+    return pa.schema(
+        [(name, _column(hints[name], f"{record.__name__}.{name}")) for name in record._fields]
+    )
+
+
+def _column(annotation: Any, where: str) -> pa.DataType:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        (present,) = (each for each in arguments if each is not NoneType)
+        return _column(present, where)
+    if origin is Literal:
+        return _column(type(arguments[0]), where)
+    if origin in (tuple, list):
+        return pa.list_(_column(arguments[0], where))
+    if annotation in _COLUMNS:
+        return _COLUMNS[annotation]
+    known = ", ".join(kind.__name__ for kind in _COLUMNS)
+    raise TypeError(
+        f"{where} is of type {annotation}, which has no column; use {known}, or a tuple of one of them"
+    )
 
 
 def write_table(path: Path, rows: Iterable[Record], record: type[Record]) -> int:
     """Write the rows as Parquet and return their number."""
     dicts = [_to_dict(row) for row in rows]
-    table = pa.Table.from_pylist(dicts, schema=pa.schema(_COLUMNS[record]))
+    table = pa.Table.from_pylist(dicts, schema=schema_of(record))
     pq.write_table(table, path, compression="zstd")
     return len(dicts)
 
 
 def read_table(path: Path, record: type[Record]) -> list[Record]:
     """Read the rows of a file that `write_table` wrote."""
-    columns = pq.read_table(path, schema=pa.schema(_COLUMNS[record])).to_pylist()
+    columns = pq.read_table(path, schema=schema_of(record)).to_pylist()
     make: Callable[..., Record] = record
     return [make(**_from_dict(row)) for row in columns]
 

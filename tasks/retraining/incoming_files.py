@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from pvar.accounts import Accounts
 from pvar.errors import InputError, NotFoundError
 from pvar.incoming_rows import FileReport, inspect_rows
 from pvar.ports import ObjectInfo, Store
 from pvar.records import BadRow, Row
 from pvar.retrain_decision import IncomingFile
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import sha256_of
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Quarantined(BaseModel):
     key: str
     """Where the file was."""
     reason: str
-    accounts: Accounts
+    row_counts: RowCounts
 
 
 class GoodFile(NamedTuple):
@@ -77,18 +77,18 @@ def look(
             logger.info("%s changed while it was read; it is left for the next look", info.key)
             continue
         sha256 = sha256_of(path)
-        accounts, refusal = _inspect(path, read, info.key)
+        row_counts, refusal = _inspect(path, read, info.key)
         if refusal is None:
             file = IncomingFile(
                 key=info.key,
                 num_bytes=info.num_bytes,
                 modified=info.modified,
                 sha256=sha256,
-                accounts=accounts,
+                row_counts=row_counts,
             )
             good.append(GoodFile(file, path))
         else:
-            reason = Quarantined(key=info.key, reason=refusal, accounts=accounts)
+            reason = Quarantined(key=info.key, reason=refusal, row_counts=row_counts)
             _quarantine(store, info, path, sha256, reason)
             quarantined.append(reason)
     return Look(tuple(good), tuple(quarantined))
@@ -129,7 +129,7 @@ def _inspect(path: Path, read: RowReader, key: str) -> FileReport:
     except InputError as error:
         # The message names the temporary copy; the user knows the object.
         reason = str(error).replace(str(path), key)
-        return FileReport(Accounts(), reason)
+        return FileReport(RowCounts(), reason)
 
 
 def _quarantine(

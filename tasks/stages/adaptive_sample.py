@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pvar.accounts import Accounts
 from pvar.adaptive import choose_prompts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.combine import CombinationRule
 from pvar.digest import response_id
 from pvar.records import Response
+from pvar.row_counts import RowCounts
 from pvar.selection import measure_rewards
 from pvar.selection.strategy import PVAR
 from pvar.selection_config import RewardSettings
@@ -92,7 +92,7 @@ def _open_worker(job: Job[AdaptiveSampleSpec]) -> Iterator[Work]:
     num_more = spec.num_responses - spec.first_responses
     with open_sampler(job) as sampler:
 
-        def sample(shard: ShardSpec, folder: Path) -> Accounts:
+        def sample(shard: ShardSpec, folder: Path) -> RowCounts:
             here = prompts[shard.start : shard.stop]
             again = [prompt for prompt in here if prompt.prompt_id in promising]
             seed = shard_seed(spec.seed, shard.index, SECOND_ROUND)
@@ -104,7 +104,7 @@ def _open_worker(job: Job[AdaptiveSampleSpec]) -> Iterator[Work]:
             ids = {prompt.prompt_id for prompt in here}
             rejected_first = [row for row in rejected_before if row.row_id in ids]
             write_table(folder / REJECTED, rejected_first + rejected_again, RejectedRow)
-            return _accounts(
+            return _row_counts(
                 spec,
                 len(responses),
                 num_prompts=len(here),
@@ -123,7 +123,7 @@ def _numbered_after(response: Response, first_responses: int) -> Response:
     )
 
 
-def _accounts(
+def _row_counts(
     spec: AdaptiveSampleSpec,
     num_responses: int,
     *,
@@ -131,7 +131,7 @@ def _accounts(
     num_again: int,
     rejected_first: Sequence[RejectedRow],
     rejected_again: Sequence[RejectedRow],
-) -> Accounts:
+) -> RowCounts:
     """Count responses: K for a prompt that is not promising or was rejected in the first round.
 
     A prompt that only the second round rejects keeps its first responses, and the others count.
@@ -147,12 +147,12 @@ def _accounts(
     if missing := wanted - num_responses - reasons.total():
         reasons["not_answered"] += missing
     kept = {rule: count for rule, count in sorted(reasons.items()) if count}
-    return Accounts(rows_in=wanted, rows_out=num_responses, rejected=kept)
+    return RowCounts(rows_in=wanted, rows_out=num_responses, rejected=kept)
 
 
 def _summarise(job: Job[AdaptiveSampleSpec], artifact: Artifact) -> Summary:
     summary = summarise_responses(job, artifact)
-    first = job.inputs["responses"].manifest.accounts
+    first = job.inputs["responses"].manifest.row_counts
     responses = artifact.rows(RESPONSES, Response)
     in_second_round = sum(each.sample_index >= job.spec.first_responses for each in responses)
     num_drawn = first.rows_out + in_second_round

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.evaluation.ability import ability_change, share_right
 from pvar.evaluation.paired import paired_win_rate
@@ -27,6 +26,7 @@ from pvar.judging import JudgeBudget, MeteredJudge
 from pvar.number_format import NumberFormat
 from pvar.records import Comparison, Prompt, Response, Verdict
 from pvar.reward_config import in_format, reward_format
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import JudgedShowing, by_prompt, write_table
@@ -100,7 +100,7 @@ def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
     folders = model_folders(job.spec.judge, job.ports)
     judge = job.ports.judge(_judge_in_format(job), folders, job.runtime)
 
-    def evaluate(_: ShardSpec, folder: Path) -> Accounts:
+    def evaluate(_: ShardSpec, folder: Path) -> RowCounts:
         result = judge_pairs(
             judge,
             comparisons(job),
@@ -124,7 +124,7 @@ def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
             JudgedShowing,
         )
         missing = len(verdicts) - result.num_judged
-        return Accounts(
+        return RowCounts(
             rows_in=len(verdicts),
             rows_out=result.num_judged,
             rejected={"no_verdict": missing} if missing else {},

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.decontaminate import EvaluationPrompt, decontaminate
 from pvar.dedup import deduplicate
@@ -23,6 +22,7 @@ from pvar.errors import InputError
 from pvar.prompt_rows import parse_prompt
 from pvar.records import BadRow, Prompt, Split
 from pvar.references import DataReference, Pinned
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, write_table
@@ -147,12 +147,12 @@ def _evaluation_prompts(job: Job[IngestSpec]) -> Iterator[EvaluationPrompt]:
 
 @contextmanager
 def _open_worker(job: Job[IngestSpec]) -> Iterator[Work]:
-    def ingest(_: ShardSpec, folder: Path) -> Accounts:
+    def ingest(_: ShardSpec, folder: Path) -> RowCounts:
         ingested = _ingest(job)
         write_table(folder / PROMPTS, ingested.prompts, Prompt)
         write_table(folder / REJECTED, ingested.rejected, RejectedRow)
         rejected = Counter(row.rule for row in ingested.rejected)
-        return Accounts(
+        return RowCounts(
             rows_in=len(ingested.prompts) + len(ingested.rejected),
             rows_out=len(ingested.prompts),
             rejected=dict(sorted(rejected.items())),

@@ -7,10 +7,10 @@ from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
 
-from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.pairs import ORIGINAL, RULES, Annotation, Pairing, make_pairs
 from pvar.records import Pair
+from pvar.row_counts import RowCounts
 from pvar.selection_config import PairConfig, RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
@@ -50,11 +50,11 @@ def pair_spec(
 
 @contextmanager
 def _open_worker(job: Job[PairSpec]) -> Iterator[Work]:
-    def make(_: ShardSpec, folder: Path) -> Accounts:
+    def make(_: ShardSpec, folder: Path) -> RowCounts:
         table = job.inputs["selection"].rows(VARIANCE, PromptVariance)
         pairing = _pair(job, frozenset(row.prompt_id for row in table if row.selected))
         write_table(folder / PAIRS, pairing.pairs, Pair)
-        return pairing.accounts
+        return pairing.row_counts
 
     yield make
 

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.config import PromoteConfig
 from pvar.errors import PromotionError
 from pvar.gate import GateDecision, GateFigures, decide_promotion
 from pvar.ports import RegisteredVersion, Registry
 from pvar.references import ModelReference
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.stage_outcome import Waiting
@@ -206,7 +206,7 @@ def _record(
 
 @contextmanager
 def _open_worker(job: Job[PromoteSpec]) -> Iterator[Work]:
-    def work(_: ShardSpec, folder: Path) -> Accounts:
+    def work(_: ShardSpec, folder: Path) -> RowCounts:
         record = promote(job)
         logger.info(
             "%s version %d: gate %s%s%s",
@@ -217,7 +217,7 @@ def _open_worker(job: Job[PromoteSpec]) -> Iterator[Work]:
             f"; {record.note}" if record.note else "",
         )
         (folder / DECISION).write_text(record.model_dump_json(indent=1))
-        return Accounts(rows_in=1, rows_out=1)
+        return RowCounts(rows_in=1, rows_out=1)
 
     yield work
 

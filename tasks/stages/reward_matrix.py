@@ -88,7 +88,7 @@ def read_rewards(
         matrix,
         scales,
         _combine(responses, scores, scales),
-        answers.accounts.rejected,
+        answers.row_counts.rejected,
     )
 
 

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.config import SamplerSettings
 from pvar.digest import digest
@@ -22,6 +21,7 @@ from pvar.number_format import NumberFormat
 from pvar.ports import Sampler, SampleRequest
 from pvar.records import Prompt, Response, Split
 from pvar.references import ModelReference, Pinned
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work, discard_shards
 from tasks.engine.tables import RejectedRow, write_table
@@ -112,21 +112,21 @@ def _open_worker(job: Job[SampleSpec]) -> Iterator[Work]:
     prompts, num_responses = wanted_prompts(job), job.spec.num_responses
     with open_sampler(job) as sampler:
 
-        def sample(shard: ShardSpec, folder: Path) -> Accounts:
+        def sample(shard: ShardSpec, folder: Path) -> RowCounts:
             here = prompts[shard.start : shard.stop]
             seed = shard_seed(job.spec.seed, shard.index)
             responses, rejected = draw_responses(sampler, here, num_responses, seed)
             responses.sort(key=response_order(here))
             write_table(folder / RESPONSES, responses, Response)
             write_table(folder / REJECTED, rejected, RejectedRow)
-            return _accounts(len(here), responses, rejected, num_responses)
+            return _row_counts(len(here), responses, rejected, num_responses)
 
         yield sample
 
 
-def _accounts(
+def _row_counts(
     num_prompts: int, responses: list[Response], rejected: list[RejectedRow], num_responses: int
-) -> Accounts:
+) -> RowCounts:
     """Count responses: a rejected prompt counts K times, under its reason."""
     wanted = num_prompts * num_responses
     reasons: Counter[str] = Counter()
@@ -134,7 +134,9 @@ def _accounts(
         reasons[row.rule] += num_responses
     if missing := wanted - len(responses) - reasons.total():
         reasons["not_answered"] += missing
-    return Accounts(rows_in=wanted, rows_out=len(responses), rejected=dict(sorted(reasons.items())))
+    return RowCounts(
+        rows_in=wanted, rows_out=len(responses), rejected=dict(sorted(reasons.items()))
+    )
 
 
 def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
@@ -142,10 +144,10 @@ def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
     responses = artifact.rows(RESPONSES, Response)
     if not responses:
         discard_shards(artifact)
-        accounts = artifact.manifest.accounts
+        row_counts = artifact.manifest.row_counts
         raise InputError(
-            f"{job.keys.root}: none of {accounts.rows_in // job.spec.num_responses} prompts was "
-            f"answered ({accounts.rejected}): {_what_to_do(job.spec.settings, accounts)}"
+            f"{job.keys.root}: none of {row_counts.rows_in // job.spec.num_responses} prompts was "
+            f"answered ({row_counts.rejected}): {_what_to_do(job.spec.settings, row_counts)}"
         )
     texts = Counter((each.prompt_id, each.text) for each in responses)
     return {
@@ -159,9 +161,9 @@ def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
     }
 
 
-def _what_to_do(settings: SamplerSettings, accounts: Accounts) -> str:
+def _what_to_do(settings: SamplerSettings, row_counts: RowCounts) -> str:
     """Advice for the most frequent reason."""
-    reason = max(accounts.rejected, key=accounts.rejected.__getitem__, default="no_prompts")
+    reason = max(row_counts.rejected, key=row_counts.rejected.__getitem__, default="no_prompts")
     prompt_tokens, new_tokens = settings.max_prompt_tokens, settings.max_new_tokens
     match reason:
         case "prompt_too_long":

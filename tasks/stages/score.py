@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.errors import ScoringError
 from pvar.number_format import NumberFormat
@@ -23,6 +22,7 @@ from pvar.ports import Ports, ScoreRequest
 from pvar.records import Prompt, Response, Score
 from pvar.references import find_references
 from pvar.reward_config import RewardModelConfig, in_format, reward_format
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work, discard_shards
 from tasks.engine.tables import write_table
@@ -50,7 +50,7 @@ class ScoreSpec(BaseModel):
 
 
 def _plan(job: Job[ScoreSpec]) -> tuple[ShardSpec, ...]:
-    num_responses = job.inputs["responses"].manifest.accounts.rows_out
+    num_responses = job.inputs["responses"].manifest.row_counts.rows_out
     return plan_shards(num_responses, job.runtime.responses_per_shard)
 
 
@@ -79,7 +79,7 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
     reward_model = in_format(job.spec.reward_model, job.number_format)
     scorer = job.ports.scorer(reward_model, model_folders(reward_model, job.ports), job.runtime)
 
-    def score(shard: ShardSpec, folder: Path) -> Accounts:
+    def score(shard: ShardSpec, folder: Path) -> RowCounts:
         requests = [
             ScoreRequest(each.prompt_id, each.response_id, messages[each.prompt_id], each.text)
             for each in responses[shard.start : shard.stop]
@@ -89,7 +89,7 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
         scores = [(known | made)[each.response_id] for each in requests]
         write_table(folder / SCORES, scores, Score)
         missing = Counter(each.reason or "missing" for each in scores if each.reward is None)
-        return Accounts(
+        return RowCounts(
             rows_in=len(requests),
             rows_out=len(requests) - missing.total(),
             rejected=dict(sorted(missing.items())),
@@ -109,15 +109,15 @@ def finite_or_missing(score: Score) -> Score:
 
 
 def _summarise(job: Job[ScoreSpec], artifact: Artifact) -> Summary:
-    accounts = artifact.manifest.accounts
+    row_counts = artifact.manifest.row_counts
     rewards = [score.reward for score in artifact.rows(SCORES, Score) if score.reward is not None]
-    if not rewards and accounts.rows_in:
+    if not rewards and row_counts.rows_in:
         discard_shards(artifact)
-        most_frequent = max(accounts.rejected, key=accounts.rejected.__getitem__)
+        most_frequent = max(row_counts.rejected, key=row_counts.rejected.__getitem__)
         advice = ADVICE.get(most_frequent, "check that it is a reward model of a supported form")
         raise ScoringError(
             f"reward model {job.spec.reward_model.name!r} gave no reward for any of "
-            f"{accounts.rows_in} responses ({accounts.rejected}); {advice}"
+            f"{row_counts.rows_in} responses ({row_counts.rejected}); {advice}"
         )
     return {
         "num_rewards": len(rewards),

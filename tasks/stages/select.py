@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.combine import combine_preference_variance_stderr
 from pvar.records import Score
+from pvar.row_counts import RowCounts
 from pvar.selection import STRATEGIES, Candidates, RewardMatrix, Selection, select
 from pvar.selection.implicit_gap import IMPLICIT_GAP
 from pvar.selection.strategy import PVAR, FloatArray
@@ -98,11 +98,11 @@ def _implicit_gap(job: Job[SelectSpec], rewards: Rewards, spec: ImplicitGapSpec)
 
 @contextmanager
 def _open_worker(job: Job[SelectSpec]) -> Iterator[Work]:
-    def make(_: ShardSpec, folder: Path) -> Accounts:
+    def make(_: ShardSpec, folder: Path) -> RowCounts:
         choice = choose(job)
         write_table(folder / VARIANCE, _variances(choice, job.spec.settings), PromptVariance)
         write_table(folder / MEASURED, _measured(choice.candidates), MeasuredPrompt)
-        return choice.selection.accounts
+        return choice.selection.row_counts
 
     yield make
 

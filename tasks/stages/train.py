@@ -13,13 +13,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from pvar.accounts import Accounts
 from pvar.artifacts import ShardSpec, Summary
 from pvar.config import TrainConfig
 from pvar.errors import InputError, StageError
 from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
 from pvar.references import ModelReference
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, TokenPair, TrainStep, write_table
@@ -57,8 +57,8 @@ class TrainSpec(BaseModel):
 
 @contextmanager
 def _open_worker(job: Job[TrainSpec]) -> Iterator[Work]:
-    def train(_: ShardSpec, folder: Path) -> Accounts:
-        num_pairs = job.inputs["pairs"].manifest.accounts.rows_out
+    def train(_: ShardSpec, folder: Path) -> RowCounts:
+        num_pairs = job.inputs["pairs"].manifest.row_counts.rows_out
         job.progress.begin("encoding the pairs")
         encoded = _encode(job)
         plan = _plan(job, encoded.pairs, folder)
@@ -71,7 +71,7 @@ def _open_worker(job: Job[TrainSpec]) -> Iterator[Work]:
             run_training(plan, watcher)
         job.progress.begin("storing the model")
         write_table(folder / REJECTED, encoded.rejected, RejectedRow)
-        return Accounts(
+        return RowCounts(
             rows_in=num_pairs,
             rows_out=len(encoded.pairs),
             rejected={"too_long": len(encoded.rejected)} if encoded.rejected else {},
@@ -186,7 +186,7 @@ def _summarise(job: Job[TrainSpec], artifact: Artifact) -> Summary:
     last = steps[-1]
     return {
         "num_steps": len(steps),
-        "num_pairs": artifact.manifest.accounts.rows_out,
+        "num_pairs": artifact.manifest.row_counts.rows_out,
         "loss_first": steps[0].loss,
         "loss_last": last.loss,
         "margin_last": last.margin,

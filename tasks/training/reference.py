@@ -17,13 +17,13 @@ from typing import Any, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pvar.accounts import Accounts
 from pvar.artifacts import Recipe, ShardSpec, Summary
 from pvar.config import TrainConfig, TrainingMethod
 from pvar.errors import StageError
 from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
 from pvar.references import ModelReference
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact, ArtifactKeys
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage import Job, Stage, Work, begin_artifact, run_stage
@@ -127,7 +127,7 @@ def _open_worker(job: Job[ReferenceSpec]) -> Iterator[Work]:
     model = load_policy(folder, settings).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def compute(_: ShardSpec, folder: Path) -> Accounts:
+    def compute(_: ShardSpec, folder: Path) -> RowCounts:
         rows = _rows(encoded.pairs, with_kl=spec.for_kto)
         answers = [row for four in rows.values() for row in four]
         job.progress.begin(total=len(set(answers)), unit="answers")
@@ -138,7 +138,7 @@ def _open_worker(job: Job[ReferenceSpec]) -> Iterator[Work]:
             for pair_id, four in rows.items()
         ]
         write_table(folder / LOGPS, table, ReferenceLogps)
-        return Accounts(
+        return RowCounts(
             rows_in=len(pairs),
             rows_out=len(encoded.pairs),
             rejected={"too_long": len(encoded.rejected)} if encoded.rejected else {},
@@ -177,7 +177,7 @@ def _rows(pairs: Sequence[TokenPair], *, with_kl: bool) -> Mapping[str, list[Pro
 
 
 def _summarise(_: Job[ReferenceSpec], artifact: Artifact) -> Summary:
-    return {"num_pairs": artifact.manifest.accounts.rows_out}
+    return {"num_pairs": artifact.manifest.row_counts.rows_out}
 
 
 def _number_format(job: Job[ReferenceSpec]) -> NumberFormat:

@@ -25,12 +25,12 @@ from infra.engines.fake_sampler import FakeSampler
 from infra.rewards.fake_scorer import FakeScorer
 from infra.row_files import read_rows, write_rows
 from infra.settings import Settings as MachineSettings
-from pvar.accounts import Accounts
 from pvar.config import PipelineConfig, RuntimeConfig, SamplerSettings
 from pvar.errors import PvarError
 from pvar.ports import Ports, Sampler, Scorer, Store
 from pvar.retrain_decision import RetrainConfig, decide_retraining
 from pvar.reward_config import RewardModelConfig
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.stage import Job, Stage, Work, run_stage
 from tasks.engine.tables import TrainStep, write_table
@@ -211,12 +211,12 @@ def _stand_in(train: Stage[Any]) -> Stage[Any]:
 
     @contextmanager
     def open_worker(job: Job[Any]) -> Iterator[Work]:
-        def work(_: object, folder: Path) -> Accounts:
+        def work(_: object, folder: Path) -> RowCounts:
             (folder / "model").mkdir()
             (folder / "model" / "config.json").write_text("{}")
             write_table(folder / STEPS, [], TrainStep)
-            num_pairs = job.inputs["pairs"].manifest.accounts.rows_out
-            return Accounts(rows_in=num_pairs, rows_out=num_pairs)
+            num_pairs = job.inputs["pairs"].manifest.row_counts.rows_out
+            return RowCounts(rows_in=num_pairs, rows_out=num_pairs)
 
         yield work
 
@@ -290,7 +290,7 @@ def _content(artifact: Artifact) -> Content:
     manifest = artifact.manifest
     names = dict.fromkeys(file.name for shard in manifest.shards for file in shard.files)
     return Content(
-        manifest.accounts.model_dump(mode="json"),
+        manifest.row_counts.model_dump(mode="json"),
         manifest.model_dump(mode="json")["summary"],
         {name: list(artifact.paths(name)) for name in names},
     )
@@ -438,7 +438,7 @@ def take_up_files(bench: Bench, files: Mapping[str, bytes]) -> Taken:
         "start": decision.start,
         "reasons": list(decision.reasons),
         "batch": batch.number,
-        "files": {file.key: file.accounts.model_dump(mode="json") for file in batch.files},
+        "files": {file.key: file.row_counts.model_dump(mode="json") for file in batch.files},
         "duplicates": [file.key for file in batch.duplicates],
         "quarantined": {file.key: file.reason for file in found.quarantined},
     }

@@ -65,9 +65,9 @@ def test_a_quarter_of_the_prompts_gets_the_rest_and_the_summary_says_what_it_cos
     num_drawn = num_prompts * FIRST + num_again * (ALL - FIRST)
     assert manifest.summary["num_drawn"] == num_drawn
     assert manifest.summary["drawn_share"] == num_drawn / (num_prompts * ALL)
-    assert manifest.accounts.rows_in == num_prompts * ALL
-    assert manifest.accounts.rows_out == num_again * ALL
-    assert manifest.accounts.rejected == {"not_promising": (num_prompts - num_again) * ALL}
+    assert manifest.row_counts.rows_in == num_prompts * ALL
+    assert manifest.row_counts.rows_out == num_again * ALL
+    assert manifest.row_counts.rejected == {"not_promising": (num_prompts - num_again) * ALL}
 
 
 def test_a_good_choice_is_found_for_less_than_half_the_responses(
@@ -135,7 +135,7 @@ def test_a_prompt_that_the_first_round_rejected_is_not_asked_again(tmp_path: Pat
     assert num_long
     assert num_short
     num_again = round(0.9 * num_short)
-    assert flow.artifact("sample").manifest.accounts.rejected == {
+    assert flow.artifact("sample").manifest.row_counts.rejected == {
         "prompt_too_long": num_long * ALL,
         "not_promising": (num_short - num_again) * ALL,
     }

@@ -131,26 +131,26 @@ def first(prefect_server: None, home: Path) -> Finished:
 def test_every_node_is_made_and_accounts_for_its_rows(first: Finished) -> None:
     assert [node.name for node in first.record.nodes] == NODES
     assert first.states() == ["made"] * 10
-    accounts = {name: first.artifact(name).manifest.accounts for name in NODES}
+    row_counts = {name: first.artifact(name).manifest.row_counts for name in NODES}
     summaries = {name: first.artifact(name).manifest.summary for name in NODES}
     train, held_out = (summaries["ingest"][f"num_{split}_prompts"] for split in ("train", "eval"))
     # 32 different prompts and 3 questions in, none rejected; each training prompt is answered 4
     # times, each answer is scored, it may give one pair; every held-out prompt is judged once, and
     # beside them the questions are answered.
-    assert accounts["ingest"].rows_in == accounts["ingest"].rows_out == 35
+    assert row_counts["ingest"].rows_in == row_counts["ingest"].rows_out == 35
     assert (train, held_out) == (21, 11)
-    assert accounts["sample"].rows_in == accounts["sample"].rows_out == 4 * 21
-    assert accounts["score-vader"].rows_in == 4 * 21
-    assert accounts["select"].rows_in == 21
-    assert accounts["pair"].rows_in == accounts["select"].rows_out == 11
-    assert accounts["train"].rows_in == accounts["pair"].rows_out
-    assert accounts["answers-opponent"].rows_in == accounts["answers-challenger"].rows_in == 14
-    assert accounts["evaluate"].rows_in == summaries["evaluate"]["num_wanted"] == 11
-    assert accounts["promote"].rows_in == accounts["promote"].rows_out == 1
+    assert row_counts["sample"].rows_in == row_counts["sample"].rows_out == 4 * 21
+    assert row_counts["score-vader"].rows_in == 4 * 21
+    assert row_counts["select"].rows_in == 21
+    assert row_counts["pair"].rows_in == row_counts["select"].rows_out == 11
+    assert row_counts["train"].rows_in == row_counts["pair"].rows_out
+    assert row_counts["answers-opponent"].rows_in == row_counts["answers-challenger"].rows_in == 14
+    assert row_counts["evaluate"].rows_in == summaries["evaluate"]["num_wanted"] == 11
+    assert row_counts["promote"].rows_in == row_counts["promote"].rows_out == 1
     for name in ("sample", "score-vader"):  # what the shards say adds up to the whole
         shards = first.artifact(name).manifest.shards
         assert len(shards) == 6  # 21 prompts by 4, 84 responses by 16: the last shard is short
-        assert sum(shard.accounts.rows_in for shard in shards) == accounts[name].rows_in
+        assert sum(shard.row_counts.rows_in for shard in shards) == row_counts[name].rows_in
 
 
 def test_high_preference_variance_is_selected_and_the_better_answer_chosen(first: Finished) -> None:
@@ -183,7 +183,7 @@ def test_high_preference_variance_is_selected_and_the_better_answer_chosen(first
         assert scored[pair.chosen] == pair.chosen_reward == max(scored.values())
         assert scored[pair.rejected] == pair.rejected_reward == min(scored.values())
         assert pair.chosen_reward > pair.rejected_reward
-    trained_on = first.artifact("train").manifest.accounts
+    trained_on = first.artifact("train").manifest.row_counts
     assert trained_on.rows_out == len(pairs)
 
 

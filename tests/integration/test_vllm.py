@@ -256,8 +256,8 @@ def test_a_killed_stage_keeps_its_shards_and_leaves_no_engine(
     recorded = {key for key in kept if key.endswith(".json")}
     assert {key: after[key] for key in recorded} == {key: kept[key] for key in recorded}
     responses = again.artifact.rows("responses.parquet", Response)
-    assert len({each.response_id for each in responses}) == manifest.accounts.rows_out
-    assert manifest.accounts.rows_in == manifest.accounts.rows_out == len(responses)
+    assert len({each.response_id for each in responses}) == manifest.row_counts.rows_out
+    assert manifest.row_counts.rows_in == manifest.row_counts.rows_out == len(responses)
 
 
 def test_closing_ends_the_engine_s_processes(sampler: VllmSampler) -> None:

@@ -72,7 +72,7 @@ def test_a_full_store_is_told_and_goes_on_when_there_is_space(
     assert open_artifact(wiring.store, keys.stage, keys.digest, tmp_path / "read").manifest
     ballast.unlink()
     assert execute(config, "ingest", wiring).reused
-    assert execute(config, "sample", wiring).artifact.manifest.accounts.rows_out == 84
+    assert execute(config, "sample", wiring).artifact.manifest.row_counts.rows_out == 84
 
 
 def test_a_full_working_folder_is_told_and_goes_on_when_there_is_space(
@@ -84,7 +84,7 @@ def test_a_full_working_folder_is_told_and_goes_on_when_there_is_space(
     with pytest.raises(StoreError, match=r"No space left"):
         execute(config, "sample", wiring)
     ballast.unlink()
-    assert execute(config, "sample", wiring).artifact.manifest.accounts.rows_out == 84
+    assert execute(config, "sample", wiring).artifact.manifest.row_counts.rows_out == 84
 
 
 @pytest.mark.parametrize("which", ["home", "store"])

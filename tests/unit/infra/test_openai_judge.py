@@ -18,8 +18,8 @@ from pydantic import SecretStr
 
 from infra.judges.access import JudgeAccess
 from infra.judges.openai_judge import OpenAIJudge, Prices
-from infra.judges.patience import Patience
 from infra.judges.questions import AlpacaEval, ArenaHard, Questions
+from infra.judges.retry_policy import RetryPolicy
 from pvar.digest import canonical_json
 from pvar.errors import ConfigError, JudgeError
 from pvar.evaluation.arena_hard_judge import JudgeTemplate
@@ -52,7 +52,7 @@ def judge_at(
         questions or AlpacaEval(),
         server.access(KEY),
         max_in_flight,
-        Patience(timeout_seconds, max_attempts, back_off_seconds=0.001),
+        RetryPolicy(timeout_seconds, max_attempts, back_off_seconds=0.001),
         prices,
     )
 
@@ -198,7 +198,7 @@ def test_everything_that_decides_a_verdict_changes_the_identity_and_nothing_else
         questions=replace(ARENA_V01, temperature=0),
         access=JudgeAccess(base_url=SecretStr("http://elsewhere/v1"), api_key=SecretStr("k")),
         max_in_flight=9,
-        patience=Patience(1, 1, 1),
+        retry_policy=RetryPolicy(1, 1, 1),
         prices=Prices(1, 1),
     )
     assert canonical_json(same.identity) == canonical_json(judge.identity)
@@ -418,9 +418,9 @@ def test_a_comparison_is_taken_only_when_a_call_can_begin() -> None:
 
 def test_a_consumer_that_leaves_ends_the_calls_that_wait_to_try_again() -> None:
     rows = [comparison(n) for n in range(9)]
-    patient = Patience(timeout_seconds=NEVER_SECONDS, max_attempts=9, back_off_seconds=1000)
+    patient = RetryPolicy(timeout_seconds=NEVER_SECONDS, max_attempts=9, back_off_seconds=1000)
     with serving(lambda a: M_WINS_3_TO_1 if "n 0?" in a.prompt else fails(500)) as server:
-        answers = replace(judge_at(server), patience=patient).judge_each(rows)
+        answers = replace(judge_at(server), retry_policy=patient).judge_each(rows)
         next(answers)
         answers.close()  # type: ignore[attr-defined] # would take hours if pauses were sat out
 
@@ -513,7 +513,7 @@ def test_an_unusable_address_or_key_is_refused_without_repeating_it(
     base_url: str, key: str | None
 ) -> None:
     access = JudgeAccess(base_url=SecretStr(base_url), api_key=SecretStr(key) if key else None)
-    judge = OpenAIJudge("m", AlpacaEval(), access, 1, Patience(1, 1, 0.001))
+    judge = OpenAIJudge("m", AlpacaEval(), access, 1, RetryPolicy(1, 1, 0.001))
 
     with pytest.raises(ConfigError, match="PVAR_JUDGE_") as refused:
         judge.judge([comparison()])

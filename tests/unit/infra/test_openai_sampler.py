@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from transformers import AutoTokenizer
 
 from infra.engines.openai_sampler import OpenAISampler, SamplerAccess, open_openai_sampler
-from infra.judges.patience import Patience
+from infra.judges.retry_policy import RetryPolicy
 from pvar.chat import prompt_token_ids
 from pvar.config import SamplerSettings
 from pvar.errors import ConfigError, ModelError
@@ -48,8 +48,10 @@ def sampler_at(
         access = SamplerAccess(
             base_url=SecretStr(server.base_url), api_key=SecretStr(KEY), seeds=seeds
         )
-        patience = Patience(timeout_seconds=NEVER_SECONDS, max_attempts=3, back_off_seconds=0.001)
-        sampler = open_openai_sampler(folder, POLICY, SETTINGS, max_in_flight, access, patience)
+        retry_policy = RetryPolicy(
+            timeout_seconds=NEVER_SECONDS, max_attempts=3, back_off_seconds=0.001
+        )
+        sampler = open_openai_sampler(folder, POLICY, SETTINGS, max_in_flight, access, retry_policy)
         try:
             yield sampler, server
         finally:

@@ -1,11 +1,11 @@
-"""The artifact contract: identity, shard plans, and accounts that add up."""
+"""The artifact contract: identity, shard plans, and row counts that add up."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvar.accounts import Accounts
-from pvar.artifacts import Manifest, Recipe, ShardRecord, ShardSpec, plan_shards, total_accounts
+from pvar.artifacts import Manifest, Recipe, ShardRecord, ShardSpec, plan_shards, total_row_counts
+from pvar.row_counts import RowCounts
 
 RECIPE = Recipe(stage="sample", version=1, identity={"seed": 0}, inputs={"prompts": "ab"})
 
@@ -56,15 +56,15 @@ def test_the_plan_and_the_content_of_inputs_are_not_identity(change: dict[str, o
 
 def test_the_total_is_the_sum_of_the_shards() -> None:
     records = {
-        index: ShardRecord(index=index, folder="", files=(), accounts=accounts)
-        for index, accounts in enumerate(
+        index: ShardRecord(index=index, folder="", files=(), row_counts=row_counts)
+        for index, row_counts in enumerate(
             [
-                Accounts(rows_in=4, rows_out=3, rejected={"too_long": 1}),
-                Accounts(rows_in=2, rows_out=0, rejected={"too_long": 1, "empty": 1}),
+                RowCounts(rows_in=4, rows_out=3, rejected={"too_long": 1}),
+                RowCounts(rows_in=2, rows_out=0, rejected={"too_long": 1, "empty": 1}),
             ]
         )
     }
-    assert total_accounts(records) == Accounts(
+    assert total_row_counts(records) == RowCounts(
         rows_in=6, rows_out=3, rejected={"empty": 1, "too_long": 2}
     )
 
@@ -76,7 +76,7 @@ def test_the_bytes_of_a_manifest_do_not_depend_on_when_it_is_written() -> None:
         digest="ab",
         inputs={},
         shards=(),
-        accounts=Accounts(rows_in=0, rows_out=0),
+        row_counts=RowCounts(rows_in=0, rows_out=0),
         summary={"mean": 0.1, "none": None, "text": "ä"},
     )
     assert manifest.to_json() == manifest.model_copy().to_json()

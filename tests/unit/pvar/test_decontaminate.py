@@ -1,9 +1,9 @@
 import pytest
 
-from pvar.accounts import Accounts
 from pvar.decontaminate import EvaluationPrompt, decontaminate
 from pvar.digest import prompt_id
 from pvar.records import Message, Prompt
+from pvar.row_counts import RowCounts
 
 TWENTY = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
 EVALUATION = [EvaluationPrompt("bench/1", TWENTY), EvaluationPrompt("bench/2", "Tell me a joke!")]
@@ -24,7 +24,7 @@ def test_thirteen_shared_words_contaminate_and_twelve_do_not():
     result = decontaminate([contaminated, clean], EVALUATION)
     assert result.prompts == [clean]
     assert result.removed == [(contaminated.prompt_id, "bench/1", words(1, 14))]
-    assert result.accounts == Accounts(rows_in=2, rows_out=1, rejected={"contaminated": 1})
+    assert result.row_counts == RowCounts(rows_in=2, rows_out=1, rejected={"contaminated": 1})
 
 
 def test_case_punctuation_and_line_breaks_do_not_hide_an_overlap():

@@ -2,10 +2,10 @@ import random
 
 import pytest
 
-from pvar.accounts import Accounts
 from pvar.dedup import deduplicate, normalise
 from pvar.digest import prompt_id
 from pvar.records import Message, Prompt
+from pvar.row_counts import RowCounts
 
 
 def prompt(text, *, system=None, split="train") -> Prompt:
@@ -56,7 +56,7 @@ def test_exact_duplicates_after_normalisation_go_and_say_for_whom():
     kept, gone = sorted([first, second], key=lambda each: each.prompt_id)
     assert {each.prompt_id for each in result.prompts} == {kept.prompt_id, other.prompt_id}
     assert result.removed == [(gone.prompt_id, kept.prompt_id, "duplicate", 1.0)]
-    assert result.accounts == Accounts(rows_in=3, rows_out=2, rejected={"duplicate": 1})
+    assert result.row_counts == RowCounts(rows_in=3, rows_out=2, rejected={"duplicate": 1})
 
 
 def test_near_duplicates_go_with_their_exact_similarity():
@@ -130,4 +130,4 @@ def test_any_similarity_in_range_is_possible(min_similarity):
 
 
 def test_nothing_in_nothing_out():
-    assert deduplicate([]).accounts == Accounts()
+    assert deduplicate([]).row_counts == RowCounts()

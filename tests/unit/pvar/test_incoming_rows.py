@@ -1,8 +1,8 @@
 """Which incoming files are good enough, and that a row survives being written again."""
 
-from pvar.accounts import Accounts
 from pvar.incoming_rows import inspect_rows, parse_row, to_fields
 from pvar.records import BadRow, Prompt, Row
+from pvar.row_counts import RowCounts
 
 GOOD = {"prompt": "Say hello"}
 
@@ -14,7 +14,7 @@ def rows(num_good: int, *bad: Row | BadRow) -> list[Row | BadRow]:
 def test_a_tenth_of_bad_rows_is_accepted_and_accounted_for() -> None:
     report = inspect_rows(rows(9, BadRow(10, "not JSON")), "a.jsonl")
     assert report.refusal is None
-    assert report.accounts == Accounts(rows_in=10, rows_out=9, rejected={"unreadable_line": 1})
+    assert report.row_counts == RowCounts(rows_in=10, rows_out=9, rejected={"unreadable_line": 1})
 
 
 def test_more_than_a_tenth_of_bad_rows_turns_the_file_away_with_the_first_reason() -> None:

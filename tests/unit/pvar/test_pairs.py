@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
 from pvar.pairs import RULES, Annotation, make_pairs
 from pvar.records import Message, Prompt, Response, Score
+from pvar.row_counts import RowCounts
 
 QUESTION = (Message("user", "How are you?"),)
 
@@ -46,7 +46,7 @@ def test_several_best_worst_pairs_go_inwards_and_use_no_answer_twice():
         [prompt()], *scored([0, 1, 2, 3, 4]), "best_worst", seed=0, pairs_per_prompt=3
     )
     assert texts(pairing) == [("answer 4", "answer 0"), ("answer 3", "answer 1")]
-    assert pairing.accounts == Accounts(rows_in=3, rows_out=2, rejected={"too_few_answers": 1})
+    assert pairing.row_counts == RowCounts(rows_in=3, rows_out=2, rejected={"too_few_answers": 1})
 
 
 def test_best_random_draws_every_other_answer_and_never_the_best():
@@ -102,14 +102,14 @@ def test_a_pair_of_equal_rewards_is_a_tie_not_a_pair():
     for rule in RULES:
         pairing = make_pairs([prompt()], *scored([1.0, 1.0, 1.0]), rule, seed=0)
         assert pairing.pairs == []
-        assert pairing.accounts == Accounts(rows_in=1, rows_out=0, rejected={"tie": 1})
+        assert pairing.row_counts == RowCounts(rows_in=1, rows_out=0, rejected={"tie": 1})
 
 
 def test_the_margin_is_the_least_difference_that_stays():
     pairing = make_pairs([prompt()], *scored([0.0, 0.5]), "best_worst", seed=0, min_margin=0.5)
     assert len(pairing.pairs) == 1
     pairing = make_pairs([prompt()], *scored([0.0, 0.49]), "best_worst", seed=0, min_margin=0.5)
-    assert pairing.accounts.rejected == {"margin": 1}
+    assert pairing.row_counts.rejected == {"margin": 1}
 
 
 def test_every_unusable_response_is_left_out_by_a_named_rule():
@@ -134,7 +134,7 @@ def test_every_unusable_response_is_left_out_by_a_named_rule():
     ]
     pairing = make_pairs([prompt()], responses, scores, "best_worst", seed=0)
     assert texts(pairing) == [("good", "bad")]
-    assert pairing.responses == Accounts(
+    assert pairing.responses == RowCounts(
         rows_in=11,
         rows_out=2,
         rejected={
@@ -169,11 +169,11 @@ def test_truncated_answers_can_be_kept():
 
 def test_a_prompt_without_two_answers_is_accounted_for():
     pairing = make_pairs([prompt("p"), prompt("q")], *scored([1.0]), "best_worst", seed=0)
-    assert pairing.accounts == Accounts(rows_in=2, rows_out=0, rejected={"too_few_answers": 2})
+    assert pairing.row_counts == RowCounts(rows_in=2, rows_out=0, rejected={"too_few_answers": 2})
 
 
 def test_no_prompts_make_no_pairs():
-    assert make_pairs([], [], [], "best_worst", seed=0).accounts == Accounts()
+    assert make_pairs([], [], [], "best_worst", seed=0).row_counts == RowCounts()
 
 
 def test_scores_are_joined_by_id_not_by_position():
@@ -217,8 +217,8 @@ def test_any_order_of_rows_makes_the_same_pairs_and_none_is_degenerate(
     assert made() == first
     assert all(pair.chosen != pair.rejected for pair in first.pairs)
     assert all(pair.chosen_reward > pair.rejected_reward for pair in first.pairs)
-    assert first.accounts.rows_in == len(prompts) * pairs_per_prompt
-    assert first.accounts.rows_out == len(first.pairs)
+    assert first.row_counts.rows_in == len(prompts) * pairs_per_prompt
+    assert first.row_counts.rows_out == len(first.pairs)
     assert first.responses.rows_in == len(responses)
 
 
@@ -252,7 +252,7 @@ def test_original_pairs_that_cannot_be_trained_on_are_left_out_by_name():
         ]
     )
     assert [pair.prompt_id for pair in pairing.pairs] == ["d"]
-    assert pairing.accounts == Accounts(
+    assert pairing.row_counts == RowCounts(
         rows_in=4, rows_out=1, rejected={"tie": 1, "no_annotation": 1, "empty": 1}
     )
 
@@ -269,7 +269,7 @@ def test_the_worst_answers_that_ultrafeedback_scored_ten_are_not_chosen():
     ]
     pairing = original(prompts, annotations=annotations)
     assert [pair.prompt_id for pair in pairing.pairs] == ["c", "e"]
-    assert pairing.accounts.rejected == {"overall_score_bug": 2, "overall_score_unchecked": 1}
+    assert pairing.row_counts.rejected == {"overall_score_bug": 2, "overall_score_unchecked": 1}
 
 
 def test_annotated_scores_make_ties_and_margins():
@@ -281,7 +281,7 @@ def test_annotated_scores_make_ties_and_margins():
     ]
     pairing = original(prompts, annotations=annotations, min_margin=1.0)
     assert [pair.prompt_id for pair in pairing.pairs] == ["c"]
-    assert pairing.accounts.rejected == {"tie": 1, "margin": 1, "missing_reward": 1}
+    assert pairing.row_counts.rejected == {"tie": 1, "margin": 1, "missing_reward": 1}
 
 
 def test_a_prompt_has_one_original_pair():

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from pvar.accounts import Accounts
 from pvar.retrain_decision import IncomingFile, RetrainConfig, decide_retraining
+from pvar.row_counts import RowCounts
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 CONFIG = RetrainConfig(min_new_pairs=100, max_days_between_runs=7)
@@ -18,7 +18,7 @@ def waiting(num_rows: int, *, days_ago: float = 0) -> IncomingFile:
         num_bytes=1,
         modified=NOW - timedelta(days=days_ago),
         sha256=f"{num_rows}",
-        accounts=Accounts(rows_in=num_rows + 2, rows_out=num_rows, rejected={"no_prompt": 2}),
+        row_counts=RowCounts(rows_in=num_rows + 2, rows_out=num_rows, rejected={"no_prompt": 2}),
     )
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pvar.accounts import Accounts
 from pvar.errors import ConfigError, InputError
 from pvar.method_comparison import CompareConfig
+from pvar.row_counts import RowCounts
 from pvar.selection import (
     CONTROL,
     MEASURES,
@@ -79,7 +79,7 @@ def test_a_prompt_without_pvar_is_never_selected_and_is_counted():
     selection = select(FIVE, "bottom", Budget(fraction=1.0), seed=0)
     assert selection.prompt_ids.tolist() == ["p002", "p000", "p003", "p001"]
     assert selection.num_without_measure == 1
-    assert selection.accounts == Accounts(rows_in=5, rows_out=4, rejected={"no_measure": 1})
+    assert selection.row_counts == RowCounts(rows_in=5, rows_out=4, rejected={"no_measure": 1})
 
 
 def test_infinite_measures_are_missing_not_the_best():
@@ -92,7 +92,7 @@ def test_the_full_data_set_includes_prompts_without_pvar_and_says_how_many():
     selection = select(FIVE, "all", Budget(fraction=0.1), seed=0)
     assert len(selection) == 5
     assert selection.num_without_measure == 1
-    assert selection.accounts == Accounts(rows_in=5, rows_out=5)
+    assert selection.row_counts == RowCounts(rows_in=5, rows_out=5)
 
 
 def test_ties_are_broken_by_prompt_id_and_counted():
@@ -128,7 +128,7 @@ def test_a_token_budget_ends_before_the_first_prompt_beyond_it():
 def test_the_threshold_is_inclusive_and_the_budget_limits_it():
     selection = select(FIVE, "threshold", Budget(fraction=1.0), seed=0, threshold=0.1)
     assert selection.prompt_ids.tolist() == ["p001", "p003", "p000"]
-    assert selection.accounts.rejected == {"no_measure": 1, "below_threshold": 1}
+    assert selection.row_counts.rejected == {"no_measure": 1, "below_threshold": 1}
     limited = select(FIVE, "threshold", Budget(count=2), seed=0, threshold=0.1)
     assert limited.prompt_ids.tolist() == ["p001", "p003"]
 
@@ -216,9 +216,9 @@ def test_row_order_never_changes_a_selection(pool, strategy, number, in_tokens):
 
     straight, shuffled = chosen(np.arange(len(pvar))), chosen(np.array(permutation))
     assert straight.prompt_ids.tolist() == shuffled.prompt_ids.tolist()
-    assert straight.accounts == shuffled.accounts
+    assert straight.row_counts == shuffled.row_counts
     assert straight.num_tied_left_out == shuffled.num_tied_left_out
-    assert straight.accounts.rows_out == len(straight)
+    assert straight.row_counts.rows_out == len(straight)
 
 
 def test_the_seed_decides_something_for_exactly_the_strategies_that_say_so():

@@ -161,7 +161,7 @@ def test_an_input_made_again_with_other_content_makes_the_rest_stale(flow: Workf
     scored = flow.make("score-vader")
     # Planned anew as well: as many shards of 16 responses as there are now.
     assert scored.shards_made == -(-len(responses) // 16) < 6
-    assert scored.artifact.manifest.accounts.rows_in == len(responses)
+    assert scored.artifact.manifest.row_counts.rows_in == len(responses)
     scores = scored.artifact.rows("scores.parquet", Score)
     assert [each.response_id for each in scores] == [each.response_id for each in responses]
     assert flow.make("select").artifact.manifest.inputs != before["select"].inputs

@@ -103,7 +103,7 @@ def test_it_goes_on_when_it_may_and_the_record_of_its_waiting_is_gone(flow: Work
     run(flow, wait_for_labels)
     outcome = flow.make("sample")
     assert (outcome.state, outcome.shards_made) == ("made", 6)
-    assert outcome.artifact.manifest.accounts.rows_out == 84
+    assert outcome.artifact.manifest.row_counts.rows_out == 84
     assert "waiting.json" not in flow.objects("sample")
     assert flow.make("sample").state == "reused"
 
@@ -145,7 +145,7 @@ def test_a_run_that_is_killed_around_its_wait_leaves_nothing_wrong(
     with pytest.raises(Killed):
         run(flow, wait_for_labels if key == "waiting.json" else lambda: None, deadly)
     assert all(lease.is_released for lease in leases(flow))
-    assert flow.make("sample").artifact.manifest.accounts.rows_out == 84
+    assert flow.make("sample").artifact.manifest.row_counts.rows_out == 84
     assert waiting_of(flow.store, keys) is None
 
 

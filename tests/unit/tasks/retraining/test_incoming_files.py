@@ -38,7 +38,7 @@ def test_new_files_are_found_in_key_order_with_their_rows(store: Store, tmp_path
     put(store, "elsewhere/c.jsonl", "No")
     good = looked(store, tmp_path).good
     assert [each.file.key for each in good] == ["incoming/2026/a.jsonl", "incoming/b.jsonl"]
-    assert [each.file.accounts.rows_out for each in good] == [1, 2]
+    assert [each.file.row_counts.rows_out for each in good] == [1, 2]
     assert good[1].path.read_bytes() == store.read("incoming/b.jsonl")
 
 

@@ -1,4 +1,4 @@
-"""The second round of sampling over a first one written by hand: who is asked, and the accounts."""
+"""The second round of sampling over a first one written by hand: what is asked and counted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pvar.accounts import Accounts
 from pvar.combine import CombinationRule
 from pvar.config import SamplerSettings
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message, Prompt, Response, Score
+from pvar.row_counts import RowCounts
 from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import RejectedRow, write_table
@@ -131,7 +131,7 @@ def test_a_prompt_that_only_the_second_round_rejects_keeps_its_first_answers_in_
         RejectedRow("d", "http_400", ""),
     ]
     # a is never answered and b is left out: 8 each. d has 4 of its 8.
-    assert artifact.manifest.accounts == Accounts(
+    assert artifact.manifest.row_counts == RowCounts(
         rows_in=32,
         rows_out=12,
         rejected={"http_400": 4, "not_promising": 8, "prompt_too_long": 8},
@@ -140,4 +140,6 @@ def test_a_prompt_that_only_the_second_round_rejects_keeps_its_first_answers_in_
 
 def test_a_shard_whose_only_promising_prompt_is_rejected_still_adds_up(tmp_path: Path) -> None:
     artifact = second_round(tmp_path, {"a": [WIDE]}, share=0.5, refused=["a"])
-    assert artifact.manifest.accounts == Accounts(rows_in=8, rows_out=4, rejected={"http_400": 4})
+    assert artifact.manifest.row_counts == RowCounts(
+        rows_in=8, rows_out=4, rejected={"http_400": 4}
+    )

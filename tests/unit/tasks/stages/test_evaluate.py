@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pvar.accounts import Accounts
 from pvar.errors import JudgeError
 from pvar.judge_config import AfinnJudge, FakeJudge, JudgeConfig
 from pvar.records import Message, Prompt, Response, Verdict
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact, ArtifactKeys
 from tasks.engine.tables import JudgedShowing
 from tasks.stages.evaluate import EVALUATE, SHOWINGS, VERDICTS, EvaluateSpec
@@ -113,7 +113,7 @@ def test_missing_verdicts_are_no_result_below_the_required_coverage(tmp_path: Pa
     assert 0 < len(judged) < 8
     assert artifact.manifest.summary["win_rate"] == pytest.approx(sum(judged) / len(judged))
     assert artifact.manifest.summary["coverage"] == len(judged) / 8
-    assert artifact.manifest.accounts == Accounts(
+    assert artifact.manifest.row_counts == RowCounts(
         rows_in=8, rows_out=len(judged), rejected={"no_verdict": 8 - len(judged)}
     )
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from flows.pinning import pin
-from pvar.accounts import Accounts
 from pvar.config import PipelineConfig
 from pvar.errors import InputError
 from pvar.records import Prompt
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import RejectedRow
 from tasks.stages.ingest import PROMPTS, REJECTED
@@ -56,7 +56,7 @@ def test_a_bad_row_is_rejected_with_its_reason_and_costs_no_other(tmp_path: Path
 
     kept = {text.capitalize() for text in splits(artifact)}
     assert kept == {f"Describe {text}.".capitalize() for text in TOPICS[:10]}
-    assert artifact.manifest.accounts == Accounts(
+    assert artifact.manifest.row_counts == RowCounts(
         rows_in=17,
         rows_out=10,
         rejected={
@@ -104,7 +104,7 @@ def test_questions_are_held_out_whatever_their_ids_and_keep_their_answers(tmp_pa
         (text, side) for text, side in splits(before).items() if text in asked
     }
     assert {(text, each.split) for text, each in kept.items() if text not in asked} == others
-    assert artifact.manifest.accounts.rejected == {"accepted_answer_not_text": 1}
+    assert artifact.manifest.row_counts.rejected == {"accepted_answer_not_text": 1}
     assert artifact.manifest.summary["num_ability_questions"] == 16
     assert artifact.manifest.summary["num_eval_prompts"] == sum(
         side == "eval" for _, side in others
@@ -119,7 +119,7 @@ def test_of_a_prompt_and_the_same_question_the_question_stays(tmp_path: Path) ->
         kept = artifact.rows(PROMPTS, Prompt)
         assert len(kept) == len(TOPICS)
         assert sum(each.is_question for each in kept) == 8
-        assert artifact.manifest.accounts.rejected == {"duplicate": 8}
+        assert artifact.manifest.row_counts.rejected == {"duplicate": 8}
 
 
 def test_questions_alone_leave_nothing_to_judge(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_no_training_prompt_is_a_held_out_one_in_other_letters(tmp_path: Path) -
     )
     assert train.isdisjoint(held_out)
     assert len(train | held_out) == len(TOPICS)
-    assert artifact.manifest.accounts.rejected == {"duplicate": len(TOPICS)}
+    assert artifact.manifest.row_counts.rejected == {"duplicate": len(TOPICS)}
 
 
 def test_prompts_of_a_benchmark_are_not_trained_on_but_may_be_evaluated_on(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_prompts_of_a_benchmark_are_not_trained_on_but_may_be_evaluated_on(tmp_p
 
     assert texts(after, "train") == texts(before, "train")[2:]
     assert texts(after, "eval") == texts(before, "eval")
-    assert after.manifest.accounts.rejected == {"contaminated": 2}
+    assert after.manifest.row_counts.rejected == {"contaminated": 2}
     details = [row.detail for row in after.rows(REJECTED, RejectedRow)]
     assert sorted(detail.partition(" ")[0] for detail in details) == [
         "benchmark.jsonl:1:",

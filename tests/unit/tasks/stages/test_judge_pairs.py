@@ -15,8 +15,8 @@ import pytest
 
 from infra.judges.fake_judge import FakePairJudge
 from infra.judges.openai_judge import OpenAIJudge, Prices
-from infra.judges.patience import Patience
 from infra.judges.questions import ArenaHard
+from infra.judges.retry_policy import RetryPolicy
 from pvar.errors import BudgetError, JudgeError
 from pvar.judging import Identity, JudgeBudget
 from pvar.judging_result import JudgingResult
@@ -232,7 +232,7 @@ def llm_judge(
         ArenaHard("v2.0", max_tokens=10, temperature=0.0),
         server.access(),
         max_in_flight,
-        Patience(timeout_seconds=NEVER_SECONDS, max_attempts=1, back_off_seconds=0.001),
+        RetryPolicy(timeout_seconds=NEVER_SECONDS, max_attempts=1, back_off_seconds=0.001),
         prices,
     )
 

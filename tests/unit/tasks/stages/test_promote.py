@@ -324,7 +324,7 @@ def test_the_stage_keeps_its_decision(bench: Bench, tmp_path: Path) -> None:
     job = bench.job(bench.model(1))
     with PROMOTE.open_worker(job) as work:
         (tmp_path / "shard").mkdir()
-        accounts = work(PROMOTE.plan(job)[0], tmp_path / "shard")
-    assert (accounts.rows_in, accounts.rows_out) == (1, 1)
+        row_counts = work(PROMOTE.plan(job)[0], tmp_path / "shard")
+    assert (row_counts.rows_in, row_counts.rows_out) == (1, 1)
     kept = PromotionRecord.model_validate_json((tmp_path / "shard/decision.json").read_text())
     assert kept == promote(job)

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pytest
 
-from pvar.accounts import Accounts
 from pvar.config import SamplerSettings
 from pvar.errors import InputError
 from pvar.ports import Rejection, Sampler, SampleRequest
 from pvar.records import Message, Prompt, Response
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES, SAMPLE, SampleSpec
@@ -98,7 +98,7 @@ def test_every_prompt_is_answered_as_often_as_asked_by_a_model_that_is_loaded_on
     assert {call.num_responses for call in sampler.calls} == {2}
     rows = artifact.rows(RESPONSES, Response)
     assert rows == [answered(name, index) for name in NAMES for index in range(2)]
-    assert artifact.manifest.accounts == Accounts(rows_in=18, rows_out=18)
+    assert artifact.manifest.row_counts == RowCounts(rows_in=18, rows_out=18)
 
 
 def test_each_shard_of_each_run_has_a_seed_of_its_own(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_what_is_not_answered_or_badly_is_counted_and_moves_nothing(tmp_path: Pa
     wanted = [(name, index) for name in NAMES if name != "p1" for index in range(2)]
     rows = artifact.rows(RESPONSES, Response)
     assert rows == [odd.get(each) or answered(*each) for each in wanted if each != ("p5", 0)]
-    assert artifact.manifest.accounts == Accounts(
+    assert artifact.manifest.row_counts == RowCounts(
         rows_in=18, rows_out=15, rejected={"not_answered": 1, "prompt_too_long": 2}
     )
     summary = artifact.manifest.summary
@@ -160,7 +160,7 @@ def test_the_advice_is_for_the_most_frequent_reason(tmp_path: Path) -> None:
 def test_where_nothing_was_answered_the_next_run_asks_again(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         sample(tmp_path, RuleSampler(answered, frozenset(NAMES), "http_400"))
-    assert sample(tmp_path, RuleSampler(answered)).manifest.accounts == Accounts(
+    assert sample(tmp_path, RuleSampler(answered)).manifest.row_counts == RowCounts(
         rows_in=18, rows_out=18
     )
 
@@ -168,4 +168,6 @@ def test_where_nothing_was_answered_the_next_run_asks_again(tmp_path: Path) -> N
 def test_a_shard_that_was_answered_is_kept_whatever_became_of_the_others(tmp_path: Path) -> None:
     # Shards of 4, 4 and 1: the server refuses all prompts from the second one on.
     artifact = sample(tmp_path, RuleSampler(answered, frozenset(NAMES[4:]), "http_400"))
-    assert artifact.manifest.accounts == Accounts(rows_in=18, rows_out=8, rejected={"http_400": 10})
+    assert artifact.manifest.row_counts == RowCounts(
+        rows_in=18, rows_out=8, rejected={"http_400": 10}
+    )

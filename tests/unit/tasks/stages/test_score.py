@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pvar.accounts import Accounts
 from pvar.errors import ScoringError
 from pvar.ports import ScoreRequest
 from pvar.records import Message, Prompt, Response, Score
 from pvar.reward_config import FakeReward
+from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
@@ -72,7 +72,7 @@ def test_what_has_no_reward_or_no_finite_one_is_missing_and_counted(tmp_path: Pa
     artifact = score(tmp_path, RuleScorer(lambda each: given.get(each.response_id, 1.5)))
     rewards = {row.response_id: row.reward for row in artifact.rows(SCORES, Score)}
     assert {name for name, reward in rewards.items() if reward is None} == set(given)
-    assert artifact.manifest.accounts == Accounts(
+    assert artifact.manifest.row_counts == RowCounts(
         rows_in=9, rows_out=6, rejected={"missing": 1, "not_finite": 2}
     )
     # Zeros in their place would make the mean 6 · 1.5 / 9.
@@ -94,4 +94,4 @@ def test_the_advice_is_for_the_reason_that_took_the_rewards(tmp_path: Path) -> N
 def test_where_nothing_was_rewarded_the_next_run_scores_again(tmp_path: Path) -> None:
     with pytest.raises(ScoringError):
         score(tmp_path, RuleScorer(lambda _: None))
-    assert score(tmp_path, RuleScorer(lambda _: 1.5)).manifest.accounts.rows_out == 9
+    assert score(tmp_path, RuleScorer(lambda _: 1.5)).manifest.row_counts.rows_out == 9

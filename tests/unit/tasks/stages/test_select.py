@@ -243,11 +243,11 @@ def test_both_stages_account_for_their_own_rows(tmp_path: Path) -> None:
         tmp_path, answers, budget={"count": 2}, pair={"pairs_per_prompt": 2, "min_margin": 0.2}
     )
     # Of four prompts one has no PVar and one is over the budget.
-    selection = made.selection.manifest.accounts
+    selection = made.selection.manifest.row_counts
     assert (selection.rows_in, selection.rows_out) == (4, 2)
     assert selection.rejected == {"no_measure": 1, "over_budget": 1}
     # Two pairs are wanted of each selected prompt; of two answers there is one.
-    pairs = made.pairs.manifest.accounts
+    pairs = made.pairs.manifest.row_counts
     assert (pairs.rows_in, pairs.rows_out) == (4, 1)
     assert pairs.rejected == {"margin": 1, "too_few_answers": 2}
     assert made.pairs.manifest.summary == {

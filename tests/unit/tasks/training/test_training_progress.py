@@ -36,7 +36,7 @@ def test_steps_are_counted_from_the_first_one_of_this_process(
         runtime={"pairs_per_device": 2, "lease_seconds": 60},
     )
     flow.make("ingest", "sample", "score-vader", "select", "pair")
-    num_pairs = flow.artifact("pair").manifest.accounts.rows_out
+    num_pairs = flow.artifact("pair").manifest.row_counts.rows_out
     num_steps = -(-num_pairs // 2)
     node = flow.nodes["train"]
 

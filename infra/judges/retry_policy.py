@@ -27,7 +27,7 @@ LONGEST_PAUSE_SECONDS = 120.0
 """Maximum Retry-After. A call is not retried if the server asks for a longer pause."""
 
 
-class Patience(NamedTuple):
+class RetryPolicy(NamedTuple):
     """The retry policy: timeout, attempts and pauses."""
 
     timeout_seconds: float
@@ -38,20 +38,20 @@ class Patience(NamedTuple):
     """Maximum of the first pause. It doubles with every attempt, up to a minute."""
 
 
-def patiently(send: Callable[[], Result], patience: Patience, over: Event) -> Result:
+def with_retries(send: Callable[[], Result], retry_policy: RetryPolicy, over: Event) -> Result:
     """Call `send` until it succeeds or the attempts are used up; `over` ends any pause."""
     return Retrying(
         retry=retry_if_exception_type(TransientError),
-        wait=_pause(patience),
-        stop=_stop(patience),
+        wait=_pause(retry_policy),
+        stop=_stop(retry_policy),
         sleep=_sleep(over),
         before_sleep=_report,
         reraise=True,
     )(send)
 
 
-def _pause(patience: Patience) -> Callable[[RetryCallState], float]:
-    back_off = wait_random_exponential(multiplier=patience.back_off_seconds, max=60)
+def _pause(retry_policy: RetryPolicy) -> Callable[[RetryCallState], float]:
+    back_off = wait_random_exponential(multiplier=retry_policy.back_off_seconds, max=60)
 
     def seconds(state: RetryCallState) -> float:
         told = _error(state).pause_seconds
@@ -60,8 +60,8 @@ def _pause(patience: Patience) -> Callable[[RetryCallState], float]:
     return seconds
 
 
-def _stop(patience: Patience) -> Callable[[RetryCallState], bool]:
-    is_last = stop_after_attempt(patience.max_attempts)
+def _stop(retry_policy: RetryPolicy) -> Callable[[RetryCallState], bool]:
+    is_last = stop_after_attempt(retry_policy.max_attempts)
 
     def stop(state: RetryCallState) -> bool:
         return is_last(state) or (_error(state).pause_seconds or 0) > LONGEST_PAUSE_SECONDS

@@ -1,6 +1,6 @@
 """Row accounting: rows in = rows out + rejected, by reason, at every stage.
 
-Accounts can be added: a stage sums the accounts of its shards, files or runs, and the invariant
+Row counts can be added: a stage sums the row counts of its shards, files or runs, and the invariant
 holds for the sum. Every row that is missing at the end has a recorded reason.
 """
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 Reason = Annotated[str, Field(min_length=1)]
 
 
-class Accounts(BaseModel):
+class RowCounts(BaseModel):
     """Row counts of a stage or of a part of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,9 +34,9 @@ class Accounts(BaseModel):
             )
         return self
 
-    def __add__(self, other: "Accounts") -> "Accounts":
-        """The sum of both accounts."""
-        return Accounts(
+    def __add__(self, other: "RowCounts") -> "RowCounts":
+        """The sum of both row counts."""
+        return RowCounts(
             rows_in=self.rows_in + other.rows_in,
             rows_out=self.rows_out + other.rows_out,
             rejected=dict(sorted((Counter(self.rejected) + Counter(other.rejected)).items())),
