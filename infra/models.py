@@ -120,7 +120,7 @@ def _cached(folder: Path, fill: Callable[[Path], None], activity: str) -> Path:
             _refuse_without_safetensors(partial)
             partial.rename(folder)
         except OSError as error:
-            if not folder.exists():  # else somebody else was faster
+            if not folder.exists():  # else another process was faster
                 raise ModelError(
                     f"cannot store a model in {folder.parent}: {error}; free space or set PVAR_HOME"
                 ) from error

@@ -142,7 +142,7 @@ class MlflowRegistry:
             token = page.token
             if not token:
                 break
-        facts = [VersionFacts(registered_version(each), dict(each.tags)) for each in found]
+        facts = [VersionFacts(registered_version(version), dict(version.tags)) for version in found]
         return sorted(facts, key=lambda each: (each.version.model_name, each.version.version))
 
     @_explained
@@ -340,12 +340,12 @@ class MlflowRegistry:
         except MlflowException as error:
             if not _is_missing(error):
                 raise
-            names = [each.name for each in client.search_registered_models(max_results=NUM_NAMED)]
+            names = [model.name for model in client.search_registered_models(max_results=NUM_NAMED)]
             there_are = f"there are {', '.join(names)}" if names else "none is: pvar run does it"
             raise ModelError(f"MLflow has no model {model_name!r}; {there_are}") from error
 
     def _numbers(self, model_name: str) -> list[int]:
-        return [each.version.version for each in self.versions(model_name)]
+        return [facts.version.version for facts in self.versions(model_name)]
 
     def _ensure_model(self, model_name: str) -> None:
         from mlflow.exceptions import MlflowException

@@ -155,9 +155,9 @@ class Tracking:
         from mlflow.entities import Metric
 
         metrics = [
-            Metric(name, value, int(each.made_at * 1000), each.step)
-            for each in steps
-            for name, value in each.figures.items()
+            Metric(name, value, int(step.made_at * 1000), step.step)
+            for step in steps
+            for name, value in step.figures.items()
         ]
         for start in range(0, len(metrics), MAX_METRICS_PER_CALL):
             batch = metrics[start : start + MAX_METRICS_PER_CALL]

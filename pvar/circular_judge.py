@@ -40,8 +40,10 @@ def refuse_circular_judge(
 
 
 def _names(settings: BaseModel) -> frozenset[str]:
-    """Names of what decides: of its models, wherever they stand, the locations and the digests."""
-    references = [each.text for each in find_references(settings) if each.kind == "model"]
+    """Locations and digests of all models that the settings refer to."""
+    references = [
+        reference.text for reference in find_references(settings) if reference.kind == "model"
+    ]
     if references and all(map(is_pinned, references)):
         pinned = [Pinned.parse(reference) for reference in references]
         locations, digests = zip(*pinned, strict=True)

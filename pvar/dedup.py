@@ -125,17 +125,21 @@ def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
 
 def _ngrams(prompt: Prompt) -> frozenset[str]:
     """Character n-grams of the conversation, without the system message, which many share."""
-    text = normalise("\n".join(each.content for each in prompt.messages if each.role != "system"))
+    text = normalise(
+        "\n".join(message.content for message in prompt.messages if message.role != "system")
+    )
     last = max(len(text) - NGRAM_CHARACTERS, 0)
     return frozenset(text[start : start + NGRAM_CHARACTERS] for start in range(last + 1))
 
 
 def _system(prompt: Prompt) -> tuple[str, ...]:
-    return tuple(normalise(each.content) for each in prompt.messages if each.role == "system")
+    return tuple(
+        normalise(message.content) for message in prompt.messages if message.role == "system"
+    )
 
 
 def _normalised(prompt: Prompt) -> tuple[Message, ...]:
-    return tuple(Message(each.role, normalise(each.content)) for each in prompt.messages)
+    return tuple(Message(message.role, normalise(message.content)) for message in prompt.messages)
 
 
 def _precedence(prompt: Prompt) -> tuple[bool, str, str, str, str]:

@@ -100,7 +100,7 @@ def _accepted_answers(answer: object) -> tuple[str, ...] | str:
     accepted = [answer] if isinstance(answer, str) else answer
     if not isinstance(accepted, Sequence) or not accepted:
         return "accepted_answer_not_text"
-    if not all(isinstance(each, str) for each in accepted):
+    if not all(isinstance(text, str) for text in accepted):
         return "accepted_answer_not_text"
     # What normalises to nothing would be found in every answer.
     return tuple(accepted) if all(map(words, accepted)) else "accepted_answer_without_words"

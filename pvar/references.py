@@ -98,7 +98,7 @@ def replace_references(settings: Settings, change: Callable[[Reference], str]) -
 
 def without_locations(settings: Settings) -> Settings:
     """The configuration with each pinned reference reduced to its digest."""
-    return replace_references(settings, lambda each: Pinned.parse(each.text).digest)
+    return replace_references(settings, lambda reference: Pinned.parse(reference.text).digest)
 
 
 def kind_of_field(model: type[BaseModel], name: str) -> ReferenceKind | None:
@@ -108,14 +108,14 @@ def kind_of_field(model: type[BaseModel], name: str) -> ReferenceKind | None:
 
 
 def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> ReferenceKind | None:
-    for each in metadata:
-        if isinstance(each, ReferenceMark):
-            return each.kind
+    for mark in metadata:
+        if isinstance(mark, ReferenceMark):
+            return mark.kind
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _kind(arguments[0], arguments[1:])
     if origin in (Union, types.UnionType, tuple):
-        kinds = (_kind(each) for each in arguments if each is not Ellipsis)
+        kinds = (_kind(argument) for argument in arguments if argument is not Ellipsis)
         return next((kind for kind in kinds if kind is not None), None)
     return None
 

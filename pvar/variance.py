@@ -7,7 +7,7 @@ j, and (arXiv 2510.13022)
 
 It is the U-statistic of the kernel h(a, b) = (σ((a − b)/τ) − ½)²: unbiased for every n ≥ 2, so that
 prompts with different numbers of responses are comparable, and independent of the order of the
-responses. p_ii = ½ is no pair of responses and stays out.
+responses. p_ii = ½ is not a pair of responses and is left out.
 
 Standard error: the jackknife, that is the spread of PVar when one response is left out (Arvesen
 1969). With s_i = Σ_{j≠i} h(r_i, r_j),
@@ -17,7 +17,7 @@ Standard error: the jackknife, that is the spread of PVar when one response is l
 Its expectation is not below the true variance (Efron & Stein 1981), but for few responses it is
 noisy: for normal rewards with standard deviation τ, PVar ± t · stderr with Student's 97.5 %
 quantile for n − 1 degrees of freedom covers the truth in 90 % of the cases at n = 5, 92 % at n = 8,
-93 % at n = 16 and 95 % at n = 64 (1.96 instead of t: 85, 89, 91 and 94 %). n = 2 says nothing.
+93 % at n = 16 and 95 % at n = 64 (1.96 instead of t: 85, 89, 91 and 94 %). There is none for n = 2.
 
 Missing rewards (masked, NaN, infinite) are left out, never zero. Axes: P prompts, N responses.
 """

@@ -106,7 +106,9 @@ class OpenAISampler:
                 ) from None  # the client's words may hold the address
             except CallError as error:
                 return _Answered([], Rejection(item.prompt_id, error.reason))
-            return _Answered([self._response(item.prompt_id, each) for each in body.choices], None)
+            return _Answered(
+                [self._response(item.prompt_id, choice) for choice in body.choices], None
+            )
 
         responses: list[Response] = []
         with ThreadPoolExecutor(self.max_in_flight) as pool:

@@ -54,8 +54,8 @@ def _pause(retry_policy: RetryPolicy) -> Callable[[RetryCallState], float]:
     back_off = wait_random_exponential(multiplier=retry_policy.back_off_seconds, max=60)
 
     def seconds(state: RetryCallState) -> float:
-        told = _error(state).pause_seconds
-        return back_off(state) if told is None else told + min(back_off(state), 1.0)
+        pause = _error(state).pause_seconds
+        return back_off(state) if pause is None else pause + min(back_off(state), 1.0)
 
     return seconds
 
@@ -79,7 +79,7 @@ def _sleep(over: Event) -> Callable[[float], None]:
 
 def _report(state: RetryCallState) -> None:
     pause = state.next_action.sleep if state.next_action else 0
-    _log.info("server: %s; asking again in %.1f s", _error(state).reason, pause)
+    _log.info("server: %s; retrying in %.1f s", _error(state).reason, pause)
 
 
 def _error(state: RetryCallState) -> TransientError:

@@ -81,13 +81,13 @@ FAMILIES = (
         "*RewardModel",
         "InternLM2-Reward, Qwen2.5-Math-RM, UltraRM, Eurus-RM",
         None,
-        refusal="has a head in code of its own, which is not run",
+        refusal="has a head in custom code, which is not run",
     ),
     Family(
         "*ForScore",
         "PKU-Alignment's beaver models",
         None,
-        refusal="has a head in code of its own, which is not run",
+        refusal="has a head in custom code, which is not run",
     ),
 )
 

@@ -122,7 +122,7 @@ def load_implicit_scorer(
             "token ids: their tokenizers or chat templates differ, so they cannot be compared; "
             "set the reference to the model from which the policy was trained"
         )
-    models = [_language_model(each, tokens_per_batch) for each in (policy, reference)]
+    models = [_language_model(checkpoint, tokens_per_batch) for checkpoint in (policy, reference)]
     for checkpoint, model in zip((policy, reference), models, strict=True):
         check_scores(probes, model.evaluate, "float32")
         _check_output_layer(checkpoint, model, scorable(probes)[0])

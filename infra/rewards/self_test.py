@@ -47,7 +47,7 @@ def check_scores(
     dtype: NumberFormat,
 ) -> None:
     """Score the test texts alone and in a batch; raises ScoringError unless both agree."""
-    if reasons := sorted({each.reason for each in encoded if isinstance(each, Unscorable)}):
+    if reasons := sorted({row.reason for row in encoded if isinstance(row, Unscorable)}):
         raise ScoringError(
             f"plain question-and-answer conversations cannot be scored ({', '.join(reasons)}): the "
             "tokenizer's chat template does not fit this kind of model"

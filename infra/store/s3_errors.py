@@ -55,7 +55,7 @@ def _refusal(error: ClientError, uri: str, endpoint: str) -> str:
         case "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "ExpiredToken":
             return f"{endpoint} does not accept the credentials ({code(error)}); check {_KEYS}"
         case "AccessDenied" | "403":
-            return f"{endpoint} forbids it; check {_KEYS} and the rights of their owner"
+            return f"{endpoint} denies access; check {_KEYS} and their permissions"
         case other:
             return f"{endpoint} answers {other}: {error.response['Error'].get('Message')}"
 

@@ -143,7 +143,7 @@ class S3Store:
             if not self._honours_put_if_absent:
                 _log.warning(
                     "%s ignores put-if-absent (If-None-Match): creating an object waits %.0f s "
-                    "and looks again instead; two runs that start at once may both do the work",
+                    "and checks again instead; two concurrent runs may both do the work",
                     self._client.meta.endpoint_url,
                     SETTLE_SECONDS,
                 )
@@ -210,7 +210,7 @@ def _put_if_absent(client: "S3Client", bucket: str, name: str, data: bytes) -> b
                     # botocore repeats a put whose answer got lost; then the object may be ours.
                     is_repeated = error.response["ResponseMetadata"]["RetryAttempts"] > 0
                     return is_repeated and _writer(client, bucket, name) == writer
-                case 409:  # somebody writes or deletes it at this moment
+                case 409:  # another client writes or deletes it at this moment
                     time.sleep(random.uniform(0.05, 0.2))  # noqa: S311
                 case _:
                     raise

@@ -144,7 +144,7 @@ def _training_rows(
 
 
 def _over_spread(delta_lengths: Floats) -> Floats:
-    """Δ / std Δ; zero where all differences are the same, which says nothing about length."""
+    """Δ / std Δ; zero if all differences are equal."""
     spread = float(delta_lengths.std(ddof=1)) if delta_lengths.size > 1 else 0.0
     return delta_lengths / spread if spread > 0 else np.zeros_like(delta_lengths)
 

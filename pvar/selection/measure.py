@@ -36,7 +36,7 @@ def measure_by_prompt(
     num_rows = np.bincount(prompt_index)
     by_prompt = array[np.argsort(prompt_index, kind="stable")]
     first_row = np.cumsum(num_rows) - num_rows
-    computed = [(each.name, each.compute) for each in measures if each.min_models == 1]
+    computed = [(measure.name, measure.compute) for measure in measures if measure.min_models == 1]
     found: dict[str, FloatArray] = {
         name: np.full(len(num_rows), np.nan) for name, compute in computed if compute is not None
     }

@@ -68,7 +68,7 @@ def plan_gc(
         for root in objects
         if root.partition("/")[0] in caches
         and (made_from := _inputs(root, lineage))
-        and all(each in needed for each in made_from if each in objects)
+        and all(source in needed for source in made_from if source in objects)
     }
     return Plan(
         artifacts=tuple(
@@ -120,7 +120,7 @@ def _leases(infos: Sequence[ObjectInfo]) -> list[list[ObjectInfo]]:
 
 
 def _is_leased(store: Store, infos: Sequence[ObjectInfo], now: datetime) -> bool:
-    return any(_is_live(store, each[-1].key, now) for each in _leases(infos))
+    return any(_is_live(store, leases[-1].key, now) for leases in _leases(infos))
 
 
 def _is_live(store: Store, key: str, now: datetime) -> bool:
@@ -136,7 +136,7 @@ def _is_live(store: Store, key: str, now: datetime) -> bool:
 
 def _stale(infos: Sequence[ObjectInfo], *, is_complete: bool) -> list[ObjectInfo]:
     """Leases of past holders; of a complete artifact also the last one (its number may recur)."""
-    return [info for each in _leases(infos) for info in (each if is_complete else each[:-1])]
+    return [info for leases in _leases(infos) for info in (leases if is_complete else leases[:-1])]
 
 
 def _is_complete(root: str, lineage: Lineage) -> bool:
@@ -158,7 +158,8 @@ def _with_inputs(roots: Set[str], lineage: Lineage) -> set[str]:
 
 def _dependents_first(roots: Set[str], lineage: Lineage) -> list[str]:
     graph: Mapping[str, list[str]] = {
-        root: [each for each in _inputs(root, lineage) if each in roots] for root in sorted(roots)
+        root: [source for source in _inputs(root, lineage) if source in roots]
+        for root in sorted(roots)
     }
     return list(TopologicalSorter(graph).static_order())[::-1]
 

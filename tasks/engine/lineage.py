@@ -89,7 +89,7 @@ class Lineage:
         branches: tuple[Step, ...] = ()
         if link.ref not in seen:
             seen.add(link.ref)
-            branches = tuple(self._step(each, links, seen) for each in links[link.ref])
+            branches = tuple(self._step(branch, links, seen) for branch in links[link.ref])
         return Step(
             role=link.role,
             ref=link.ref,

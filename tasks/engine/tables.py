@@ -136,7 +136,8 @@ def _column(annotation: Any, where: str) -> pa.DataType:
         return _COLUMNS[annotation]
     known = ", ".join(kind.__name__ for kind in _COLUMNS)
     raise TypeError(
-        f"{where} is of type {annotation}, which has no column; use {known}, or a tuple of one of them"
+        f"{where} is of type {annotation}, which has no column; use {known}, or a tuple of one "
+        "of them"
     )
 
 

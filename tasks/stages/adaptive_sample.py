@@ -97,8 +97,8 @@ def _open_worker(job: Job[AdaptiveSampleSpec]) -> Iterator[Work]:
             again = [prompt for prompt in here if prompt.prompt_id in promising]
             seed = shard_seed(spec.seed, shard.index, SECOND_ROUND)
             more, rejected_again = draw_responses(sampler, again, num_more, seed)
-            responses = [each for prompt in again for each in first[prompt.prompt_id]]
-            responses += (_numbered_after(each, spec.first_responses) for each in more)
+            responses = [response for prompt in again for response in first[prompt.prompt_id]]
+            responses += (_numbered_after(response, spec.first_responses) for response in more)
             responses.sort(key=response_order(here))
             write_table(folder / RESPONSES, responses, Response)
             ids = {prompt.prompt_id for prompt in here}
@@ -154,7 +154,9 @@ def _summarise(job: Job[AdaptiveSampleSpec], artifact: Artifact) -> Summary:
     summary = summarise_responses(job, artifact)
     first = job.inputs["responses"].manifest.row_counts
     responses = artifact.rows(RESPONSES, Response)
-    in_second_round = sum(each.sample_index >= job.spec.first_responses for each in responses)
+    in_second_round = sum(
+        response.sample_index >= job.spec.first_responses for response in responses
+    )
     num_drawn = first.rows_out + in_second_round
     num_answerable = first.rows_out / job.spec.first_responses
     return {

@@ -174,14 +174,14 @@ def _answers(role: str, job: Job[EvaluateSpec], prompts: Sequence[Prompt]) -> Su
     """Lengths and truncation of the judged answers."""
     judged = {prompt.prompt_id for prompt in _judged(prompts)}
     answers = job.inputs[role].rows(RESPONSES, Response)
-    responses = [each for each in answers if each.prompt_id in judged]
+    responses = [answer for answer in answers if answer.prompt_id in judged]
     if not responses:
         return {f"{role}_mean_length_characters": None, f"{role}_ended_share": None}
     return {
-        f"{role}_mean_length_characters": fmean(len(each.text) for each in responses),
-        f"{role}_mean_length_tokens": fmean(each.num_tokens for each in responses),
-        f"{role}_ended_share": fmean(each.finish_reason == "stop" for each in responses),
-        f"{role}_repetition": fmean(repetition(each.text) for each in responses),
+        f"{role}_mean_length_characters": fmean(len(response.text) for response in responses),
+        f"{role}_mean_length_tokens": fmean(response.num_tokens for response in responses),
+        f"{role}_ended_share": fmean(response.finish_reason == "stop" for response in responses),
+        f"{role}_repetition": fmean(repetition(response.text) for response in responses),
     }
 
 
@@ -203,7 +203,8 @@ def _shares_right(job: Job[EvaluateSpec], role: str, questions: Sequence[Prompt]
     answers = by_prompt(job.inputs[role].rows(RESPONSES, Response))
     return [
         share_right(
-            [each.text for each in answers.get(question.prompt_id, ())], question.accepted_answers
+            [answer.text for answer in answers.get(question.prompt_id, ())],
+            question.accepted_answers,
         )
         for question in questions
     ]
@@ -218,8 +219,8 @@ def repetition(text: str) -> float:
 
 def position_consistency(showings: list[JudgedShowing]) -> float | None:
     """Fraction of the pairs judged in both orders whose two verdicts name the same side."""
-    straight = [each for each in showings if not each.is_swapped]
-    swapped = [each for each in showings if each.is_swapped]
+    straight = [showing for showing in showings if not showing.is_swapped]
+    swapped = [showing for showing in showings if showing.is_swapped]
     if len(straight) != len(swapped) or not straight:
         return None
     both = [

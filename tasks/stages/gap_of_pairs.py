@@ -22,7 +22,8 @@ def implicit_gap(
     """(P,) mean gap over a prompt's pairs, in rewards; NaN if no pair has both rewards."""
     by_id = {score.response_id: score.reward for score in implicit}
     by_text = {
-        (each.prompt_id, each.text): by_id.get(each.response_id) for each in rewards.responses
+        (response.prompt_id, response.text): by_id.get(response.response_id)
+        for response in rewards.responses
     }
     gaps: dict[str, list[float]] = defaultdict(list)
     for pair in pairs:

@@ -58,7 +58,7 @@ def split_of(prompt_id: str, eval_fraction: float) -> Split:
 def _ingest(job: Job[IngestSpec]) -> _Ingested:
     source = Pinned.parse(job.spec.source).location
     prompts, rejected = _read(job)
-    num_rows, unusable = len(prompts) + len(rejected), _told(rejected)
+    num_rows, unusable = len(prompts) + len(rejected), _rejections_text(rejected)
     if not prompts:
         raise InputError(
             f"{source}: none of its {num_rows} rows is a prompt{unusable}; "
@@ -67,8 +67,8 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     job.progress.begin(f"looking for duplicates among {len(prompts)} prompts")
     deduplicated = deduplicate(prompts, min_similarity=job.spec.near_duplicate_similarity)
     rejected += [
-        RejectedRow(each.prompt_id, each.reason, f"like {each.kept_prompt_id}")
-        for each in deduplicated.removed
+        RejectedRow(duplicate.prompt_id, duplicate.reason, f"like {duplicate.kept_prompt_id}")
+        for duplicate in deduplicated.removed
     ]
     job.progress.begin("reading the prompts of benchmarks", unit="rows")
     evaluation = list(_evaluation_prompts(job))
@@ -76,8 +76,10 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     training = [prompt for prompt in deduplicated.prompts if prompt.split == "train"]
     clean = decontaminate(training, evaluation, ngram_words=job.spec.decontaminate_ngram_words)
     rejected += [
-        RejectedRow(each.prompt_id, "contaminated", f"{each.evaluation_prompt}: {each.shared}")
-        for each in clean.removed
+        RejectedRow(
+            removal.prompt_id, "contaminated", f"{removal.evaluation_prompt}: {removal.shared}"
+        )
+        for removal in clean.removed
     ]
     held_out = [prompt for prompt in deduplicated.prompts if prompt.split == "eval"]
     num_questions = sum(prompt.is_question for prompt in held_out)
@@ -91,7 +93,7 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     return _Ingested(sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id), rejected)
 
 
-def _told(rejected: list[RejectedRow]) -> str:
+def _rejections_text(rejected: list[RejectedRow]) -> str:
     """The number of rejected rows by rule, and the first of them; empty if there are none."""
     if not rejected:
         return ""

@@ -59,9 +59,9 @@ def read_rewards(
     prompts = training_prompts(inputs["prompts"])
     responses = inputs["responses"].rows(RESPONSES, Response)
     penalties = {
-        each.response_id: settings.missing_eos_penalty
-        for each in responses
-        if each.finish_reason == "length"
+        response.response_id: settings.missing_eos_penalty
+        for response in responses
+        if response.finish_reason == "length"
     }
     scores = [
         _finite_rewards(inputs[f"scores-{name}"].rows(SCORES, Score), penalties)
@@ -94,9 +94,9 @@ def read_rewards(
 
 def _finite_rewards(scores: list[Score], penalties: Mapping[str, float]) -> dict[str, float]:
     return {
-        each.response_id: each.reward - penalties.get(each.response_id, 0.0)
-        for each in scores
-        if each.reward is not None
+        score.response_id: score.reward - penalties.get(score.response_id, 0.0)
+        for score in scores
+        if score.reward is not None
     }
 
 
@@ -109,9 +109,9 @@ def _usable_answers(
 ) -> Answers:
     """The usable responses that every model has scored. Their rewards here have no meaning."""
     common = [
-        Score(each.prompt_id, each.response_id, 0.0)
-        for each in responses
-        if all(each.response_id in rewards for rewards in scores)
+        Score(response.prompt_id, response.response_id, 0.0)
+        for response in responses
+        if all(response.response_id in rewards for rewards in scores)
     ]
     return usable_answers(
         responses,
@@ -125,16 +125,16 @@ def _combine(
     responses: list[Response], scores: list[dict[str, float]], scales: tuple[float, ...]
 ) -> list[Score]:
     combined = []
-    for each in responses:
-        rewards = [model.get(each.response_id) for model in scores]
+    for response in responses:
+        rewards = [model.get(response.response_id) for model in scores]
         present = [reward for reward in rewards if reward is not None]
         if len(present) < len(scores):
-            combined.append(Score(each.prompt_id, each.response_id, None, "missing_reward"))
+            combined.append(Score(response.prompt_id, response.response_id, None, "missing_reward"))
         elif len(scores) == 1:
-            combined.append(Score(each.prompt_id, each.response_id, present[0]))
+            combined.append(Score(response.prompt_id, response.response_id, present[0]))
         else:
             scaled = float(np.mean(np.array(present) / np.array(scales)))
-            combined.append(Score(each.prompt_id, each.response_id, scaled))
+            combined.append(Score(response.prompt_id, response.response_id, scaled))
     return combined
 
 
@@ -151,9 +151,9 @@ def _mean_tokens(rewards: Rewards) -> NDArray[np.int64]:
     """Number of tokens of a prompt's pair: twice the mean length of its responses."""
     totals: Counter[str] = Counter()
     counts: Counter[str] = Counter()
-    for each in rewards.responses:
-        totals[each.prompt_id] += each.num_tokens
-        counts[each.prompt_id] += 1
+    for response in rewards.responses:
+        totals[response.prompt_id] += response.num_tokens
+        counts[response.prompt_id] += 1
     return np.array(
         [
             round(2 * totals[prompt.prompt_id] / max(counts[prompt.prompt_id], 1))

@@ -98,7 +98,9 @@ def draw_responses(
         num_responses=num_responses,
         seed=seed,
     )
-    return responses, [RejectedRow(each.row_id, each.reason, "") for each in rejections]
+    return responses, [
+        RejectedRow(rejection.row_id, rejection.reason, "") for rejection in rejections
+    ]
 
 
 def response_order(prompts: Sequence[Prompt]) -> Callable[[Response], tuple[int, int]]:
@@ -149,14 +151,14 @@ def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
             f"{job.keys.root}: none of {row_counts.rows_in // job.spec.num_responses} prompts was "
             f"answered ({row_counts.rejected}): {_what_to_do(job.spec.settings, row_counts)}"
         )
-    texts = Counter((each.prompt_id, each.text) for each in responses)
+    texts = Counter((response.prompt_id, response.text) for response in responses)
     return {
         "num_responses": len(responses),
-        "num_tokens": sum(each.num_tokens for each in responses),
-        "mean_length_tokens": fmean(each.num_tokens for each in responses),
-        "mean_length_characters": fmean(len(each.text) for each in responses),
-        "ended_share": fmean(each.finish_reason == "stop" for each in responses),
-        "empty_share": fmean(not each.text.strip() for each in responses),
+        "num_tokens": sum(response.num_tokens for response in responses),
+        "mean_length_tokens": fmean(response.num_tokens for response in responses),
+        "mean_length_characters": fmean(len(response.text) for response in responses),
+        "ended_share": fmean(response.finish_reason == "stop" for response in responses),
+        "empty_share": fmean(not response.text.strip() for response in responses),
         "duplicate_share": 1 - len(texts) / len(responses),
     }
 

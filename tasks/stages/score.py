@@ -62,9 +62,9 @@ def _number_format(job: Job[ScoreSpec]) -> NumberFormat | None:
 def model_folders(settings: BaseModel, ports: Ports) -> dict[str, Path]:
     """The local folder of each model that the settings refer to, by its field."""
     return {
-        each.path: ports.model_folder(each.text)
-        for each in find_references(settings)
-        if each.kind == "model"
+        reference.path: ports.model_folder(reference.text)
+        for reference in find_references(settings)
+        if reference.kind == "model"
     }
 
 
@@ -75,20 +75,25 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
         prompt.prompt_id: prompt.messages for prompt in job.inputs["prompts"].rows(PROMPTS, Prompt)
     }
     earlier = job.inputs["scored"].rows(SCORES, Score) if "scored" in job.inputs else []
-    known = {each.response_id: each for each in earlier}
+    known = {row.response_id: row for row in earlier}
     reward_model = in_format(job.spec.reward_model, job.number_format)
     scorer = job.ports.scorer(reward_model, model_folders(reward_model, job.ports), job.runtime)
 
     def score(shard: ShardSpec, folder: Path) -> RowCounts:
         requests = [
-            ScoreRequest(each.prompt_id, each.response_id, messages[each.prompt_id], each.text)
-            for each in responses[shard.start : shard.stop]
+            ScoreRequest(
+                response.prompt_id,
+                response.response_id,
+                messages[response.prompt_id],
+                response.text,
+            )
+            for response in responses[shard.start : shard.stop]
         ]
-        new = [each for each in requests if each.response_id not in known]
-        made = {each.response_id: finite_or_missing(each) for each in scorer.score(new)}
-        scores = [(known | made)[each.response_id] for each in requests]
+        new = [request for request in requests if request.response_id not in known]
+        made = {row.response_id: finite_or_missing(row) for row in scorer.score(new)}
+        scores = [(known | made)[request.response_id] for request in requests]
         write_table(folder / SCORES, scores, Score)
-        missing = Counter(each.reason or "missing" for each in scores if each.reward is None)
+        missing = Counter(row.reason or "missing" for row in scores if row.reward is None)
         return RowCounts(
             rows_in=len(requests),
             rows_out=len(requests) - missing.total(),

@@ -48,7 +48,7 @@ class VerdictCache:
         except NotFoundError:
             return None
         except ValidationError:
-            _log.warning("%s/%s is damaged: judging anew", self.store.uri, key)
+            _log.warning("%s/%s is damaged: judging again", self.store.uri, key)
             self.store.delete(key)
             return None
 

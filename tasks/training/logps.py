@@ -55,7 +55,7 @@ def batch_logps(model: Any, batch: Sequence[PromptAnswer]) -> "torch.Tensor":
             for row, n in _sized(batch)
         ]
     )
-    ids, attended, answered = (each.to(model.device) for each in (ids, attended, answered))
+    ids, attended, answered = (tensor.to(model.device) for tensor in (ids, attended, answered))
     logits = model(
         input_ids=ids, attention_mask=attended, use_cache=False, logits_to_keep=width - start
     ).logits[:, :-1]

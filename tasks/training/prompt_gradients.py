@@ -126,9 +126,9 @@ def draw_gradients(gradients: Sequence[PromptGradient], path: Path) -> None:
 
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    pvar = [each.pvar for each in gradients]
+    pvar = [gradient.pvar for gradient in gradients]
     norms, bounds = (
-        [getattr(each, name) for each in gradients] for name in ("gradient_norm", "bound")
+        [getattr(gradient, name) for gradient in gradients] for name in ("gradient_norm", "bound")
     )
     axes.vlines(pvar, norms, bounds, color="0.85", zorder=1)
     axes.scatter(pvar, bounds, marker="_", color="0.45", label="bound √PVar · β√E‖g‖²")

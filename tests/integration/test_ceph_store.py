@@ -65,7 +65,7 @@ def test_a_bucket_of_somebody_else_is_forbidden(ceph_s3: S3Server) -> None:
     nobody_may = '{"Statement": [{"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", '
     nobody_may += f'"Resource": "arn:aws:s3:::{bucket}/*"}}]}}'
     ceph_s3.client().put_bucket_policy(Bucket=bucket, Policy=nobody_may)
-    with pytest.raises(StoreError, match=r"cannot write 'a': .* forbids it; check AWS_ACCESS"):
+    with pytest.raises(StoreError, match=r"cannot write 'a': .* denies access; check AWS_ACCESS"):
         open_store(f"s3://{bucket}", access=ceph_s3.access()).write("a", b"")
 
 

@@ -31,10 +31,10 @@ def test_supported_architectures_have_their_head(architecture: str, head: str) -
         ("Qwen2ForProcessRewardModel", "process reward model"),  # Qwen2.5-Math-PRM
         ("Qwen2ForTokenClassification", "labels every token"),
         ("T5ForConditionalGeneration", "generates its verdict"),  # SteamSHP
-        ("InternLM2ForRewardModel", "code of its own"),  # internlm2-*-reward
-        ("Qwen2ForRewardModel", "code of its own"),  # Qwen2.5-Math-RM
-        ("LlamaForScore", "code of its own"),  # beaver
-        ("INFORMForSequenceClassification", "code of its own"),  # INF-ORM
+        ("InternLM2ForRewardModel", "custom code"),  # internlm2-*-reward
+        ("Qwen2ForRewardModel", "custom code"),  # Qwen2.5-Math-RM
+        ("LlamaForScore", "custom code"),  # beaver
+        ("INFORMForSequenceClassification", "custom code"),  # INF-ORM
         ("BertForSequenceClassification", "encoder"),
         ("SomethingElse", "not a supported reward model"),
     ],
