@@ -204,6 +204,6 @@ def test_a_reference_in_another_format_is_not_subtracted(
     job, node = job_on(flow, "train", GPU), flow.nodes["train"]
     spec = reference.reference_spec(job.spec.policy, job.spec.settings)
     assert reference.reference_format(job, spec) == "bfloat16"
-    with pytest.raises(StageError, match=r"is in bfloat16 and .* was begun in float32"):
+    with pytest.raises(StageError, match=r"number format bfloat16, but .* was begun in float32"):
         run_stage(node.stage, node.recipe, job)
     assert trained_in == ["float32"]  # the second was refused before it began
