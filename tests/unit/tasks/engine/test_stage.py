@@ -112,7 +112,9 @@ def test_a_flipped_byte_is_found_when_it_is_read_and_its_shard_made_anew(flow: W
 def test_documents_that_cannot_be_read_say_what_to_delete(flow: Workflow) -> None:
     flow.make("sample")
     flow.store.write(flow.nodes["sample"].keys.manifest, b'{"stage": "sam')
-    with pytest.raises(DamagedError, match=r"manifest\.json is not a valid manifest.*delete that object"):
+    with pytest.raises(
+        DamagedError, match=r"manifest\.json is not a valid manifest.*delete that object"
+    ):
         flow.make("sample")
 
 
