@@ -29,7 +29,7 @@ def parquet_schema(path: Path) -> "pa.Schema":
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a sound Parquet file ({error}); copy it again") from error
+        raise InputError(f"{path}: not a valid Parquet file ({error}); copy it again") from error
     if "prompt_id" not in schema.names:
         raise InputError(NO_PROMPT_ID.format(path))
     return schema
@@ -56,7 +56,7 @@ def read_parquet_columns(path: Path, number_columns: Collection[str]) -> Columns
         codes = table["prompt_id"].combine_chunks().dictionary_encode()
         numbers = {name: table[name].cast(pa.float64(), safe=False).to_numpy() for name in names}
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a sound Parquet file ({error}); copy it again") from error
+        raise InputError(f"{path}: not a valid Parquet file ({error}); copy it again") from error
     without_id = num_rows - table.num_rows
     if not table.num_rows:
         raise InputError(f"{path}: none of {num_rows} rows has a prompt_id")

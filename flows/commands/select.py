@@ -50,7 +50,7 @@ def select(
     threshold
         Minimum PVar, for the strategy threshold.
     seed
-        Seed of the strategies random and stratified.
+        Seed of the strategies that draw at random.
     scale
         Reward scale τ, in units of the rewards (default: 1).
     out
@@ -101,12 +101,14 @@ def _figures(table: CandidateTable, selection: Selection) -> list[Figure]:
         Figure("left_out", "Left out", selection.row_counts.rejected),
         Figure("measure", "Measure", selection.measure),
         Figure("cut_value", "Measure of the last one selected", selection.cut_value),
-        Figure(
-            "ties_at_cut",
-            "Prompts with exactly that measure",
-            {"selected": selection.num_tied_selected, "left_out": selection.num_tied_left_out},
-        ),
+        Figure("ties_at_cut", "Prompts with exactly that measure", _ties(selection)),
     ]
+
+
+def _ties(selection: Selection) -> dict[str, int] | None:
+    if selection.cut_value is None:
+        return None
+    return {"selected": selection.num_tied_selected, "left_out": selection.num_tied_left_out}
 
 
 def _rows(selection: Selection) -> Iterator[dict[str, object]]:

@@ -24,7 +24,10 @@ def show(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
 
     config = load_config(preset, set_)
     wiring = connect()
-    table = Table("node", "stage", "artifact", "state", "rows", box=None)
+    table = Table("node", "stage", box=None)
+    table.add_column("artifact", overflow="fold")  # digests are there to be copied
+    for name in ("state", "rows"):
+        table.add_column(name)
     to_do = []
     for node in plan_nodes(pin(config, wiring)).values():
         progress = progress_of(wiring.store, node.keys)

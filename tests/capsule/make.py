@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import yaml
@@ -111,6 +112,13 @@ def _write_settings(folder: Path) -> None:
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree))
 
 
+def _tidy(database: Path) -> None:
+    """One file, without what was deleted from it."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("VACUUM")
+
+
 def make(target: Path) -> None:
     """Run everything and pack what it left."""
     with tempfile.TemporaryDirectory(prefix="capsule-") as temporary:
@@ -125,12 +133,12 @@ def make(target: Path) -> None:
         print(pvar(folder, "approve", "capsule", "2", "--note", "for the capsule"))
         print(pvar(folder, "run", "--preset", "second.yaml"))
         for database in folder.rglob("*.db"):
-            sqlite3.connect(database).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            _tidy(database)
         packed = Path(temporary) / "packed"
         shutil.copytree(folder, packed, ignore=shutil.ignore_patterns(*LEFT_OUT))
         relocate(packed, str(folder), PLACE)
         for database in packed.rglob("*.db"):
-            sqlite3.connect(database, isolation_level=None).execute("VACUUM")
+            _tidy(database)
         with tarfile.open(target, "w:xz") as archive:
             archive.add(packed, arcname=".")
 

@@ -41,7 +41,7 @@ def model(tmp_path: Path) -> Path:
 def test_a_copy_of_the_selections_reward_model_may_not_judge(tmp_path: Path, model: Path) -> None:
     copy = shutil.copytree(model, tmp_path / "copy")
     wiring = open_wiring(tmp_path)
-    with pytest.raises(ConfigError, match=r"also a reward model of the selection.*circular"):
+    with pytest.raises(ConfigError, match=r"also in score\.reward_models.*circular"):
         pin(config(tmp_path, selects=model, judges=copy), wiring)
 
     allowed = {"evaluate.allow_circular_judge": True}

@@ -128,7 +128,11 @@ GOLDEN: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_digests_are_what_they_always_were(name: str) -> None:
-    assert {node.name: node.keys.digest for node in nodes_of(name).values()} == GOLDEN[name]
+    found = {node.name: node.keys.digest for node in nodes_of(name).values()}
+    assert found == GOLDEN[name], (
+        "give a new node its row; where the digest of an earlier node differs, its settings or "
+        "its inputs do: is that meant, and is the stage's version raised?"
+    )
 
 
 def specs() -> Iterator[BaseModel]:
