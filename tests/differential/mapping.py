@@ -30,7 +30,7 @@ class Changes(NamedTuple):
     """Pattern of today's path → why both sides are left out."""
 
 
-_SELECT, _PAIR = "**/nodes/select", "**/nodes/pair"
+_SELECT, _PAIR, _PROMOTE = (f"**/nodes/{name}" for name in ("select", "pair", "promote"))
 _MEASURES = ("reward_gap", "reward_variance", "disagreement")
 
 RENAMED: Mapping[str, str] = {
@@ -58,6 +58,11 @@ IGNORED: Mapping[str, str] = {
     "**/tables/measures/* implicit_gap/value": "new: recorded as the other measures are",
     "**/report/correlations/implicit gap": "new, as every measure that is recorded",
     "runs/2/nodes/select/state": "another rule of pairs shares the selection of the first run",
+    f"{_PROMOTE}/*/awaiting_approval": "a promotion that a person decides waits, and is then made",
+    f"{_PROMOTE}/documents/decision.json/awaiting_approval": "as above",
+    f"{_PROMOTE}/*/decision": "new: what a person decided",
+    f"{_PROMOTE}/documents/decision.json/decision": "new: what a person decided",
+    "**/report/evaluation/circularity": "another wording",
 }
 
 MAPPING = Changes(RENAMED, VALUES, IGNORED)
