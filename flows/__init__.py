@@ -1,25 +1,26 @@
-"""Prefect flows, the command line, and where everything is put together."""
+"""Prefect flows, the command line, and the wiring of all parts."""
 
 import atexit
 import gc
 import logging
 import os
 
-# A worker's process shows in Prefect's UI what our loggers say (PREFECT_LOGGING_EXTRA_LOGGERS in
-# infra/work_pools), but leaves their level to the root logger's, which is WARNING.
+# Prefect's UI shows the records of these loggers (PREFECT_LOGGING_EXTRA_LOGGERS in
+# infra/work_pools). In a worker's process they would inherit the root logger's level, WARNING.
 for _name in ("flows", "tasks", "infra", "pvar"):
     logging.getLogger(_name).setLevel(logging.INFO)
 
-# MLflow and Prefect would tell their makers how they are used, each in its own way.
+# Telemetry of MLflow and Prefect is off by default.
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
-# PyTorch's threads wait for each other thousands of times a second. By default they spin for long
-# before they sleep, which beside other work takes the processor from the very thread that is waited
-# for; to sleep at once is slower where there is no other work (decision 0013).
+# PyTorch's OpenMP threads wait for each other thousands of times a second. By default they spin for
+# a long time before they sleep. On a busy machine, spinning takes the CPU from the thread that they
+# wait for. On an idle machine, sleeping at once is slower. This count is the compromise
+# (decision 0013).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-# Imports make a million objects that stay. To look for garbage among them again and again, and once
-# more at the end, takes a fifth of the time that a process needs to start and to end.
+# Imports create about a million permanent objects. Collecting garbage among them repeatedly, and
+# again at exit, takes a fifth of a process's startup and exit time.
 gc.set_threshold(100_000, 20, 10)
 atexit.register(gc.freeze)

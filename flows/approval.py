@@ -1,10 +1,10 @@
-"""The approval of a promotion by a form in the Prefect UI.
+"""Approval of a promotion with a form in the Prefect UI.
 
-Stage promote waits for a person (`promote.mode: approval`). A pipeline that Prefect can start again
-(a run of its deployment that no other run started) is suspended, which frees its process. Filling
-in the form starts it again from the top; what is complete is reused, and the answer is kept as
-`pvar approve` keeps it. Any other run ends with its waiting on record, and goes on when it is
-started again after `pvar approve`.
+With `promote.mode: approval`, stage promote waits for a person's decision. If Prefect can restart
+the pipeline run (a run of its deployment that no other run started), the run is suspended, which
+frees its process. Submitting the form restarts the run from the beginning. Complete artifacts are
+reused, and the decision is stored as `pvar approve` stores it. Any other run ends in the state
+Waiting. Starting it again after `pvar approve` completes it.
 """
 
 import logging
@@ -29,21 +29,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ANSWER_WITHIN_SECONDS = 7 * 24 * 3600
-"""After a week without an answer the suspended run fails; the version can still be approved."""
+"""The suspended run fails after a week without an answer. The version can still be approved."""
 
 
 class Approval(RunInput):
-    """The form."""
+    """The fields of the form."""
 
-    approver: str = Field(min_length=1, max_length=100, description="Your name, for the history.")
-    decision: Literal["approve", "decline"] = Field(
-        description="approve makes the version the champion at once."
+    approver: str = Field(
+        min_length=1, max_length=100, description="Your name, recorded in the history."
     )
-    note: str = Field(min_length=1, max_length=2000, description="Why: kept in the history.")
+    decision: Literal["approve", "decline"] = Field(
+        description="`approve` makes the version the champion immediately."
+    )
+    note: str = Field(
+        min_length=1, max_length=2000, description="The reason, recorded in the history."
+    )
 
 
 def suspendable_run() -> "FlowRun | None":
-    """The run that this is part of, if Prefect can suspend it and start it again."""
+    """The current flow run, if Prefect can suspend and restart it."""
     context = FlowRunContext.get()
     run = None if context is None else context.flow_run
     if run is None or run.deployment_id is None or run.parent_task_run_id is not None:
@@ -52,9 +56,10 @@ def suspendable_run() -> "FlowRun | None":
 
 
 def ask_for_approval(config: PipelineConfig, wiring: Wiring) -> None:
-    """Suspend this run until its form is filled in, and keep the answer; not if it is decided.
+    """Suspend this run until its form is submitted, and store the decision.
 
-    Prefect ends the process by `Pause`. In the process that goes on, the same call returns.
+    Returns at once if there is a decision already. Prefect raises `Pause` to end the process. In
+    the process of the restarted run, the same call returns.
     """
     asked = _asked(config, wiring)
     if asked is None or _is_decided(asked, config, wiring):
@@ -64,7 +69,7 @@ def ask_for_approval(config: PipelineConfig, wiring: Wiring) -> None:
         description=(
             f"**{model_name} version {version}** passed the gate: win rate "
             f"{results_of(asked.tags)} against `{asked.version.opponent}`.\n\n"
-            "May it become the champion?"
+            "Promote it to champion?"
         )
     )
     key = f"{PROMOTE.name}-{plan_nodes(config)[PROMOTE.name].keys.digest}"
@@ -78,17 +83,19 @@ def ask_for_approval(config: PipelineConfig, wiring: Wiring) -> None:
         by=answer.approver,
     )
     if not is_new:
-        logger.warning("the form came too late: version %d was already %s", version, kept.sentence)
+        logger.warning(
+            "the form was submitted too late: version %d was already %s", version, kept.sentence
+        )
 
 
 def is_approval_decided(config: PipelineConfig, wiring: Wiring) -> bool:
-    """Whether a person has decided what this pinned configuration's promotion waits for."""
+    """Whether a person has decided on the promotion that this pinned configuration waits for."""
     asked = _asked(config, wiring)
     return asked is None or _is_decided(asked, config, wiring)
 
 
 def _asked(config: PipelineConfig, wiring: Wiring) -> VersionFacts | None:
-    """The version that the configuration's model was registered as."""
+    """The registered version of the configuration's model."""
     model = plan_nodes(config)[PROMOTE.name].inputs["model"].root
     versions = wiring.registry.versions(config.promote.model_name)
     return next((facts for facts in versions if facts.version.artifact == model), None)

@@ -1,4 +1,4 @@
-"""The event `preference-data.arrived`: data was put into the store, a retraining may start."""
+"""The event `preference-data.arrived`: new data is in the store, and a retraining may start."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,12 +12,12 @@ EVENT = "preference-data.arrived"
 
 
 def announce(store: Store, keys: Sequence[str]) -> None:
-    """Emit the event; InputError for a key that the store does not have."""
+    """Emit the event. Raises InputError for a key that the store does not have."""
     missing = [key for key in keys if all(info.key != key for info in store.list(key))]
     if missing:
         raise InputError(
-            f"{store.uri} has no {', '.join(missing)}; put the file there first, and announce it "
-            "by its key below the store, such as incoming/monday.jsonl"
+            f"{store.uri} has no {', '.join(missing)}; upload the file first, and give its key "
+            "in the store, such as incoming/monday.jsonl"
         )
     event = {
         "id": str(uuid4()),

@@ -1,6 +1,6 @@
-"""The command line. Each command's module is imported when it is called, so `--help` is quick.
+"""The command line. A command's module is imported when the command is called, so `--help` is fast.
 
-A `PvarError` ends the process with its message and exit code 1; a traceback is a defect of ours.
+A `PvarError` ends the process with its message and exit code 1. A traceback indicates a bug.
 """
 
 import ast
@@ -19,16 +19,17 @@ COMMANDS = (
     "lineage", "deploy", "serve", "notify", "retrain", "compare", "gc", "doctor", "variance",
     "select",
 )  # fmt: skip
-"""Each is a function of its name, in a module of its name."""
+"""Each command is a function in a module of the same name."""
 
 GROUPS = ("winrate", "judge-parse")
-"""Commands with commands of their own: each is an `app` in a module of its name."""
+"""Commands with subcommands. Each is an `app` in a module of the same name."""
 
 
 def make_app(*, with_summaries: bool) -> App:
-    """The command line; `with_summaries` is for the list of all commands, which imports none.
+    """The command line.
 
-    A command by itself shows its whole docstring.
+    `with_summaries` is for the list of all commands: it takes the summaries from the source
+    without importing the modules. The help of a single command is its whole docstring.
     """
     app = App(
         name="pvar",
@@ -47,7 +48,7 @@ def make_app(*, with_summaries: bool) -> App:
 
 
 def _summary(module: str) -> str:
-    """First paragraph of a command's docstring, or the `help` of its app; read, not imported."""
+    """First paragraph of a command's docstring, or the `help` of its app, read from the source."""
     tree = ast.parse((Path(__file__).parent / "commands" / f"{module}.py").read_text("utf-8"))
     for node in ast.walk(tree):
         match node:
@@ -55,7 +56,7 @@ def _summary(module: str) -> str:
                 return (ast.get_docstring(node) or "").partition("\n\n")[0].replace("\n", " ")
             case ast.keyword(arg="help", value=ast.Constant(value=str(text))):
                 return text
-    raise AssertionError(f"flows/commands/{module}.py describes no command")
+    raise AssertionError(f"flows/commands/{module}.py has no description of its command")
 
 
 app = make_app(with_summaries=False)
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)  # noqa: T201
+        print("interrupted; run the same command again to continue", file=sys.stderr)  # noqa: T201
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

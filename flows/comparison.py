@@ -1,8 +1,9 @@
-"""Comparison: does a selection beat random prompts? Several strategies and seeds, one table.
+"""Comparison of selection strategies with random selection, over several seeds, in one table.
 
-Every model is made by the pipeline's own stages up to `evaluate`; nothing is registered. The table
-is a Prefect artifact, a file of the MLflow run, and `comparisons/<run>.md` in the store. Beside it,
-`comparisons/<run>.json` names from the start all artifacts of all variants: `pvar gc` keeps them.
+The pipeline's stages up to `evaluate` train and judge every model. No model is registered. The
+table is a Prefect artifact, a file of the MLflow run, and `comparisons/<run>.md` in the store.
+`comparisons/<run>.json` is written at the start and names all artifacts of all variants, so that
+`pvar gc` keeps them.
 """
 
 import logging
@@ -54,27 +55,27 @@ class ComparedNode(BaseModel):
 
 
 class ComparisonRecord(BaseModel):
-    """What a comparison compares, whether or not it comes to its end."""
+    """What a comparison compares. It is written before the work starts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: str
     started_at: datetime
     config: CompareConfig
-    """Pinned: exactly what was compared."""
+    """The pinned configuration of what is compared."""
     nodes: tuple[ComparedNode, ...]
 
 
 @flow(
     name="compare",
-    description="Train on several selections of the same answers, beside random prompts.",
+    description="Train on several selections of the same responses and on random prompts.",
     persist_result=False,
 )
 def compare(config: CompareConfig) -> str:
-    """Return the table, as Markdown.
+    """Run the comparison and return its table as Markdown.
 
     Args:
-        config: What is compared.
+        config: The pipeline, the strategies and the seeds to compare.
     """
     wiring = connect()
     strategies = (CONTROL, *config.strategies)
@@ -104,7 +105,7 @@ def compare(config: CompareConfig) -> str:
 def _begin(
     pinned: CompareConfig, strategies: Sequence[StrategyName], wiring: Wiring
 ) -> ComparisonRecord:
-    """Record what will be made, before anything is."""
+    """Record the artifacts of all variants before any of them is made."""
     now = datetime.now(UTC)
     record = ComparisonRecord(
         run=f"compare-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
@@ -129,7 +130,7 @@ def _nodes(config: PipelineConfig) -> dict[str, Node]:
 
 
 def _outcome(config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> ArmResults:
-    """Make one model and judge its answers; what another variant made already is reused."""
+    """Train one model and judge its answers. Artifacts of other variants are reused."""
     logger.info("strategy %s, seed %d", config.select.strategy, config.select.seed)
     nodes = _nodes(config)
     for node in nodes.values():
@@ -154,7 +155,7 @@ def _outcome(config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> ArmResu
 
 
 def to_markdown(rows: Sequence[ComparisonRow]) -> str:
-    """The table for people."""
+    """The table as Markdown."""
     lines = [
         "| selection | win rate | minus random | by seed | pairs | length (characters) |",
         "|---|---|---|---|---|---|",

@@ -1,7 +1,7 @@
-"""What a person sees while a run goes on: log lines, and on a terminal a bar for what is running.
+"""Console output during a run: log lines, and progress bars on a terminal.
 
-Prefect's own console handlers are replaced, so that an error the user can mend shows as one message
-and not as a traceback; the full log with tracebacks is in Prefect's UI.
+Prefect's console handlers are replaced, so that an error that the user can fix is shown as one
+message without a traceback. The full log with tracebacks is in Prefect's UI.
 """
 
 import logging
@@ -27,7 +27,7 @@ def console() -> "Console":
 
 
 class _NoTraceback(logging.Filter):
-    """Drops the tracebacks of errors that are messages for the user, printed at the end."""
+    """Drops records of errors that are printed as one message at the end."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -39,12 +39,12 @@ class _NoTraceback(logging.Filter):
 
 @contextmanager
 def show_progress(err: "Console | None" = None) -> Iterator[None]:
-    """Log to `err`, or else to standard error, for as long as the body runs."""
+    """Log to `err` (default: standard error) while the body runs."""
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", ",".join(OUR_LOGGERS))
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "600")
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    # What is logged before a flow begins is for the terminal alone.
+    # Records from before the flow starts have no flow run in Prefect.
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -53,7 +53,7 @@ def show_progress(err: "Console | None" = None) -> Iterator[None]:
 
     err = err or Console(stderr=True)
     with _bars_on(err) if err.is_terminal else _logging_to(_plain_handler(err)):
-        with ProgressLog("Prefect", "loading"):  # ten seconds on a machine that never did
+        with ProgressLog("Prefect", "loading"):  # the first time on a machine takes ten seconds
             import prefect.logging.configuration
 
             prefect.logging.configuration.setup_logging()

@@ -1,8 +1,8 @@
-"""Register what runs where at a Prefect server: work pools, deployments, automations.
+"""Register work pools, deployments and automations at a Prefect server.
 
-Everything is read from one folder (`prefect.yaml`, `work_pools/`, `automations/`), by default the
-one that ships with the project. Registering again changes what differs and adds nothing twice:
-pools, deployments and automations are known by their names.
+All definitions are read from one folder (`prefect.yaml`, `work_pools/`, `automations/`), by default
+the one that ships with the project. Pools, deployments and automations are identified by their
+names, so registering them again updates them and creates no duplicates.
 """
 
 import json
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 PoolType = Literal["process", "docker", "kubernetes"]
 
 INSTALLED = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
-"""Steps before a run that fetch no code: without any, a process worker copies the folder in which
-it was registered, environment and all, before each run."""
+"""Pull steps that fetch no code. Without any pull step, a process worker copies the folder from
+which the deployment was registered, including the virtual environment, before each run."""
 
 
 STAGE_FLOWS = "flows.stages."
-"""How entry points of stages begin."""
+"""Prefix of the entry points of stages."""
 
 
 class _Spec(BaseModel):
@@ -42,21 +42,21 @@ class _Spec(BaseModel):
 
 
 class WorkPoolSpec(_Spec):
-    """On which pool a deployment runs."""
+    """The work pool of a deployment."""
 
     name: str
     job_variables: dict[str, JsonValue] = {}
 
 
 class ScheduleSpec(_Spec):
-    """When it runs by itself."""
+    """The cron schedule of a deployment."""
 
     cron: str
     timezone: str = "UTC"
 
 
 class LimitSpec(_Spec):
-    """How many runs of it at once, and what becomes of one too many."""
+    """Maximum number of concurrent runs, and what happens to further runs."""
 
     limit: int = Field(ge=1)
     collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"]
@@ -67,9 +67,9 @@ class DeploymentSpec(_Spec):
 
     name: str
     entrypoint: str
-    """Module path of the flow: the package is installed wherever it runs."""
+    """Module path of the flow. The package is installed wherever the flow runs."""
     work_pool: WorkPoolSpec | None = None
-    """None: the first pool that is deployed on."""
+    """None means the first of the chosen pools."""
     tags: list[str] = []
     schedules: list[ScheduleSpec] = []
     concurrency_limit: LimitSpec | None = None
@@ -81,7 +81,7 @@ class DeploymentSpec(_Spec):
 
     @property
     def is_stage(self) -> bool:
-        """Whether it runs one stage, for a pipeline that places it there."""
+        """Whether it runs one stage, for pipelines that place the stage on its pool."""
         return self.entrypoint.startswith(STAGE_FLOWS)
 
 
@@ -89,14 +89,14 @@ class StagePoolSpec(_Spec):
     """A pool on which every stage has a deployment."""
 
     name: str
-    """Name of the deployments, as `runtime.placement` knows the pool."""
+    """Name of the deployments, and of the pool in `runtime.placement`."""
     work_pool: WorkPoolSpec
-    """In its job variables `{image}` stands for the image that a stage needs."""
+    """`{image}` in its job variables is replaced by the image of the stage."""
     with_gpu: dict[str, JsonValue] = {}
-    """Job variables of stages that want a GPU."""
+    """Job variables of stages that use a GPU."""
 
     def of_image(self, image: Image, *, wants_gpu: bool) -> WorkPoolSpec:
-        """The pool with the job variables for such a container."""
+        """The pool with the job variables for a container of this image."""
         given = {
             name: value.replace("{image}", image) if isinstance(value, str) else value
             for name, value in self.work_pool.job_variables.items()
@@ -111,10 +111,10 @@ class Project(_Spec):
     name: str
     stages: list[StagePoolSpec]
     deployments: list[DeploymentSpec]
-    """The other flows, and stages that are deployed in a way of their own."""
+    """The other flows, and stages with a deployment that differs from the derived one."""
 
     def stage_deployments(self) -> list[DeploymentSpec]:
-        """Every stage on every pool; an entry of its own comes instead."""
+        """One deployment per stage and pool. An explicit entry replaces the derived one."""
         own = {(each.flow, each.name): each for each in self.deployments if each.is_stage}
         derived = {
             (stage.name, pool.name): DeploymentSpec(
@@ -150,12 +150,12 @@ def deploy(
     preset: str | None = None,
     notify: str | None = None,
 ) -> Deployed:
-    """Register pools, the stages' deployments on each, pipeline and retraining on the first one.
+    """Register the pools, the stages' deployments on each pool, and the other flows on the first.
 
-    `config`, placed for the first pool (`placed_for`), becomes the default of the runs (the form's
-    values). `notify` is `block-type/name` of a notification block; without one, no message is sent
-    on failures. Raises ConfigError for a server that cannot be reached and files that cannot be
-    read.
+    `config`, placed for the first pool (`placed_for`), becomes the default parameters of the runs
+    (the values of the form). `notify` is the `block-type/name` of a notification block. Without
+    one, no message is sent about failures. Raises ConfigError if the server cannot be reached or a
+    file cannot be read.
     """
     project = read_project(folder)
     config = placed_for(pools[0], config)
@@ -171,10 +171,10 @@ def deploy(
 
 
 def placed_for(pool: PoolType, config: RetrainConfig) -> RetrainConfig:
-    """The configuration with every stage that is still inline on a pool of containers.
+    """The configuration with every inline stage moved to `pool`, if that is a pool of containers.
 
-    There the pipeline's own container (`pvar:cpu`) has no packages that load models, and each
-    stage's deployment names the image that has them. On a pool of processes nothing changes.
+    The pipeline's container (`pvar:cpu`) has no packages that load models. Each stage's deployment
+    names the image that has them. On a pool of processes the configuration stays the same.
     """
     if pool == "process":
         return config
@@ -189,7 +189,7 @@ def placed_for(pool: PoolType, config: RetrainConfig) -> RetrainConfig:
 
 
 def read_project(folder: Path) -> Project:
-    """prefect.yaml of the folder; ConfigError for one that cannot be used."""
+    """Read the folder's prefect.yaml. Raises ConfigError if it is invalid."""
     path = folder / "prefect.yaml"
     try:
         return Project.model_validate(_read_yaml(path))
@@ -200,7 +200,7 @@ def read_project(folder: Path) -> Project:
 
 
 def _on(project: Project, pools: Sequence[PoolType]) -> list[DeploymentSpec]:
-    """Entries of stages on the chosen pools; of what else has no pool, on the first one."""
+    """Deployments of stages on the chosen pools; other flows without a pool get the first one."""
     by_name = {pool.name: pool for pool in project.stages}
     for pool in pools:
         if pool not in by_name:
@@ -219,7 +219,7 @@ def _on(project: Project, pools: Sequence[PoolType]) -> list[DeploymentSpec]:
 
 
 def _register_pool(client: "SyncPrefectClient", folder: Path, pool: PoolType) -> str:
-    """Make the pool, or change its template alone: the rest of it is a person's, made in the UI."""
+    """Create the pool, or update only its job template: other changes were made in the UI."""
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists
 
@@ -227,7 +227,7 @@ def _register_pool(client: "SyncPrefectClient", folder: Path, pool: PoolType) ->
     try:
         template = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is not a job template: {error}") from error
+        raise ConfigError(f"{path} is not a valid job template: {error}") from error
     name = f"pvar-{pool}"
     try:
         client.create_work_pool(WorkPoolCreate(name=name, type=pool, base_job_template=template))
@@ -239,7 +239,7 @@ def _register_pool(client: "SyncPrefectClient", folder: Path, pool: PoolType) ->
 def register_deployment(
     client: "SyncPrefectClient", spec: DeploymentSpec, parameters: Mapping[str, JsonValue]
 ) -> str:
-    """Make or change a deployment; returns its name as flow/deployment."""
+    """Create or update a deployment, and return its name as flow/deployment."""
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
     from prefect.client.schemas.schedules import CronSchedule
@@ -280,14 +280,14 @@ def register_deployment(
 
 
 class _Paused(NamedTuple):
-    """What a person stopped in the UI."""
+    """What a person paused in the UI."""
 
     deployment: bool
     crons: frozenset[str]
 
 
 def _paused(client: "SyncPrefectClient", full_name: str) -> _Paused:
-    """Registering a deployment again would start it again."""
+    """What is paused now: registering the deployment again would otherwise resume it."""
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.exceptions import ObjectNotFound
 
@@ -376,7 +376,7 @@ def _block_id(client: "SyncPrefectClient", reference: str) -> str:
         return str(client.read_block_document_by_name(name, kind).id)
     except ObjectNotFound as error:
         raise ConfigError(
-            f"there is no block {reference!r}; make a notification block in the Prefect UI "
+            f"there is no block {reference!r}; create a notification block in the Prefect UI "
             "(Blocks) and give it as type/name, such as slack-webhook/ops"
         ) from error
 
@@ -387,5 +387,5 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds a {type(tree).__name__}; it must hold keys and values")
+        raise ConfigError(f"{path} contains a {type(tree).__name__}; it must be a YAML mapping")
     return tree

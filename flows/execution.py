@@ -1,4 +1,4 @@
-"""Run one node of a pinned configuration: open its inputs, make its artifact, track it."""
+"""Run one node of a pinned configuration: open its inputs, make its artifact, log it to MLflow."""
 
 import errno
 from collections.abc import Mapping
@@ -19,23 +19,23 @@ from tasks.graph import Node, plan_nodes
 DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
 )  # fmt: skip
-"""What the user can mend; other errors of the system keep their traceback."""
+"""Errors that the user can fix. Other operating system errors keep their traceback."""
 
 
 def find_node(config: PipelineConfig, name: str) -> Node:
-    """The node of that name; ConfigError names the ones there are."""
+    """The node of that name. Raises ConfigError with the known names if there is none."""
     nodes = plan_nodes(config)
     if name not in nodes:
-        raise ConfigError(f"no node is called {name!r}; this configuration has {', '.join(nodes)}")
+        raise ConfigError(f"there is no node {name!r}; this configuration has {', '.join(nodes)}")
     return nodes[name]
 
 
 def execute(
     config: PipelineConfig, name: str, wiring: Wiring, *, parent_run: str | None = None
 ) -> StageOutcome:
-    """Bring a node's artifact to completion, within an MLflow run of its own.
+    """Complete a node's artifact in its own MLflow run.
 
-    The run of a stage that waits is finished, with a tag that says what it waits for.
+    If the stage waits, its MLflow run is finished, with a tag that says what it waits for.
     """
     node = find_node(config, name)
     tracking = wiring.tracking
@@ -58,7 +58,7 @@ def execute(
 
 
 def _figures(outcome: StageOutcome) -> Summary:
-    """What MLflow shows of a stage."""
+    """The metrics of a stage in MLflow."""
     work: Summary = {"seconds": outcome.seconds, "shards_made": outcome.shards_made}
     if outcome.waiting is not None:
         return work
@@ -81,7 +81,7 @@ def _run(node: Node, config: PipelineConfig, wiring: Wiring, run: str) -> StageO
         if error.errno not in DISK_ERRORS:
             raise
         why = cause(error, home, "move the folder with PVAR_HOME")
-        raise StoreError(f"{home}: cannot work there: {why}") from error
+        raise StoreError(f"cannot use the work folder {home}: {why}") from error
 
 
 def _run_in(
@@ -108,7 +108,7 @@ def _run_in(
 
 
 def flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested mappings as `a.b.c` → value; lists stay values."""
+    """Nested mappings as `a.b.c` → value. Lists stay values."""
     flat: dict[str, object] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Retention: which artifacts somebody names, and deleting the others; local copies of models."""
+"""Retention: delete artifacts that nothing refers to, and unused local copies of models."""
 
 import logging
 import shutil
@@ -26,30 +26,30 @@ class _NamedNode(BaseModel):
 
 
 class _NamedArtifacts(BaseModel):
-    """As much of a record as counts here: it may be of an older version of this project."""
+    """The part of a record that matters here. An older version may have written the record."""
 
     nodes: tuple[_NamedNode, ...]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What may go, and the runs that were looked at."""
+    """What can be deleted, and the runs that were considered."""
 
     plan: Plan
     folders: tuple[LocalFolder, ...]
-    """Local work folders of processes that are gone."""
+    """Local work folders of processes that no longer run."""
     copies: tuple[LocalFolder, ...]
-    """Local copies of models that no process uses; none while one of them is in use."""
+    """Local copies of models, or none while any process uses one of them."""
     runs: frozenset[str]
     """Keys of all records of runs and comparisons."""
 
 
 def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
-    """Look at everything; nothing is changed.
+    """Determine what can be deleted, without deleting anything.
 
-    `keep_runs` newest records of runs and comparisons count (all for None). Raises TrackingError if
-    MLflow cannot be asked, and DamagedError for a record that cannot be read: what is not known is
-    not garbage.
+    The artifacts of the newest `keep_runs` records of runs and comparisons are kept (None: of all
+    records). Raises TrackingError if MLflow cannot be reached, and DamagedError if a record cannot
+    be read, because its artifacts would then be unknown.
     """
     runs = _runs(wiring.store)
     counting = runs if keep_runs is None else runs[len(runs) - min(keep_runs, len(runs)) :]
@@ -68,14 +68,14 @@ def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
 
 
 def carry_out(sweep: Sweep, wiring: Wiring) -> int:
-    """Delete what was planned, but for what is in use by now; returns how many artifacts went."""
+    """Delete what was planned and is still unused. Returns the number of deleted artifacts."""
     store = wiring.store
     num_deleted = 0
     for garbage in sweep.plan.artifacts:
         since = [run for run in _runs(store) if run not in sweep.runs]
         is_named = garbage.root in _named_by_runs(store, since)
         if is_named or not delete_artifact(store, garbage.root, datetime.now(UTC)):
-            logger.info("%s is in use by now: it stays", garbage.root)
+            logger.info("%s is now in use and is kept", garbage.root)
             continue
         num_deleted += 1
     for lease in sweep.plan.stale_leases:
@@ -90,7 +90,7 @@ def carry_out(sweep: Sweep, wiring: Wiring) -> int:
 
 
 def _runs(store: Store) -> list[str]:
-    """Keys of the records of runs and comparisons, oldest first: their names hold the time."""
+    """Keys of the records of runs and comparisons, oldest first, by the time in their names."""
     infos = [*store.list("runs/"), *store.list("comparisons/")]
     return sorted(
         (info.key for info in infos if info.key.endswith(".json")),
@@ -107,14 +107,14 @@ def _nodes(store: Store, run: str) -> list[str]:
         record = _NamedArtifacts.model_validate_json(store.read(run))
     except ValidationError as error:
         raise DamagedError(
-            f"{store.uri}/{run} is not the record of a run, so it is not known what it needs; "
-            "delete or mend that object first"
+            f"{store.uri}/{run} is not a valid run record, so the artifacts that it needs are "
+            "unknown; delete or fix that object first"
         ) from error
     return [node.artifact for node in record.nodes]
 
 
 def _named_by(versions: Iterable[VersionFacts]) -> set[str]:
-    """Models, results, and the models that they were compared with."""
+    """The versions' models and results, and the models that they were compared with."""
     named = {link.ref for facts in versions for link in links_of(facts)}
     opponents = {(facts.version.opponent or "").rpartition("#")[2] for facts in versions}
     return named | opponents

@@ -1,4 +1,4 @@
-"""The prompts of a configuration for `pvar gradients`: read from its artifacts, nothing is made."""
+"""The prompts of a configuration for `pvar gradients`, read from its existing artifacts."""
 
 import tempfile
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ from tasks.training.token_rows import cut_off_answers
 def gradients_of(config: PipelineConfig, wiring: Wiring, num_prompts: int) -> list[PromptGradient]:
     """Gradients of the policy on `num_prompts` training prompts, spread evenly over ranks of PVar.
 
-    Raises IncompleteError if the answers are not sampled and scored, InputError if fewer than three
-    prompts have two usable responses.
+    Raises IncompleteError if the responses are not sampled and scored yet, and InputError if fewer
+    than three prompts have two usable responses.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -63,8 +63,8 @@ def _existing(folder: Path) -> Path:
 def _scored(
     rewards: Rewards, tokenizer: ChatTokenizer, config: PipelineConfig
 ) -> list[ScoredAnswers]:
-    """Every prompt with two usable responses or more; rewards in units of the reward scale."""
-    scale = rewards.scales[0] if len(rewards.scales) == 1 else 1.0  # several are scaled already
+    """Every prompt with at least two usable responses. Rewards are in units of the reward scale."""
+    scale = rewards.scales[0] if len(rewards.scales) == 1 else 1.0  # combined ones are scaled
     by_prompt = usable_answers(
         rewards.responses,
         rewards.combined,
@@ -91,11 +91,11 @@ def _scored(
 
 
 def _spread(prompts: Sequence[ScoredAnswers], num: int) -> list[ScoredAnswers]:
-    """Evenly over the ranks of PVar, lowest and highest included."""
+    """Prompts spread evenly over the ranks of PVar, including the lowest and the highest."""
     if min(len(prompts), num) < 3:
         raise InputError(
-            f"{min(len(prompts), num)} prompts to measure ({len(prompts)} have two usable "
-            "responses); a correlation needs three or more"
+            f"only {min(len(prompts), num)} prompts to measure ({len(prompts)} have two usable "
+            "responses); a correlation needs at least three"
         )
     ordered = sorted(
         prompts,

@@ -1,12 +1,12 @@
-"""Everything on one machine, without Docker: Prefect server, MLflow server, a process worker.
+"""All services on one machine, without Docker: Prefect server, MLflow server, a process worker.
 
     {PVAR_HOME}/serve/prefect/    Prefect's home with its database
-    {PVAR_HOME}/serve/logs/       what each process says
+    {PVAR_HOME}/serve/logs/       output of each process
     {PVAR_HOME}/serve/lock        held while it runs
-    {PVAR_HOME}/mlflow.db, store/ as for `pvar run`: its earlier runs are shown, too
+    {PVAR_HOME}/mlflow.db, store/ shared with `pvar run`, so its earlier runs are shown
 
-The servers bind to loopback only: whoever reaches them can run code as this user. Models and files
-go straight into the store, so MLflow's server proxies none.
+The servers bind to loopback only, because access to them allows running code as this user. Clients
+write models and files directly to the store, so the MLflow server does not proxy artifacts.
 """
 
 import os
@@ -36,14 +36,14 @@ POOL = "pvar-process"
 
 
 class Addresses(NamedTuple):
-    """Where the two servers answer."""
+    """Addresses of the two servers."""
 
     prefect: str
     mlflow: str
 
     @property
     def prefect_api(self) -> str:
-        """What PREFECT_API_URL is set to."""
+        """The value of PREFECT_API_URL."""
         return f"{self.prefect}/api"
 
 
@@ -56,18 +56,18 @@ def serve(
     mlflow_port: int,
     on_ready: Callable[[Addresses], None],
 ) -> None:
-    """Start all three, register the deployments, call `on_ready`, and run until interrupted.
+    """Start the services, register the deployments, call `on_ready`, and run until interrupted.
 
-    A port 0 is any free one. KeyboardInterrupt ends it; when it returns or raises, no process is
-    left. ConfigError for a port in use and a home that another serve uses; StageError when a
-    process ends by itself.
+    Port 0 means any free port. KeyboardInterrupt stops the services. No process is left when this
+    function returns or raises. Raises ConfigError if a port is in use or if another `pvar serve`
+    uses the home, and StageError if a process ends unexpectedly.
     """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     backend = settings.mlflow_tracking_uri
     if backend.startswith("http"):
         raise ConfigError(
-            "PVAR_MLFLOW_TRACKING_URI (or MLFLOW_TRACKING_URI) is a server's address already; "
+            "PVAR_MLFLOW_TRACKING_URI (or MLFLOW_TRACKING_URI) is the address of a server; "
             "unset it, or give a database such as sqlite:////folder/mlflow.db"
         )
     settings = settings.model_copy(update={"store_uri": open_store(settings.store_uri).uri})
@@ -89,7 +89,7 @@ def serve(
 
 
 def _environment(settings: Settings, addresses: Addresses, folder: Path) -> dict[str, str]:
-    """Of all processes: runs work elsewhere, so paths are absolute (the store's is already)."""
+    """Environment of all processes. Runs have another working folder, so paths are absolute."""
     return {
         **child_environment(),
         "PREFECT_HOME": str(folder / "prefect"),
@@ -109,7 +109,7 @@ def _start_servers(
 ) -> None:
     host, prefect_port = addresses.prefect.removeprefix("http://").split(":")
     mlflow_port = addresses.mlflow.rpartition(":")[2]
-    services.start(  # it upgrades its database by itself
+    services.start(  # it upgrades its own database
         "Prefect server",
         "prefect",
         *("server", "start", "--host", host, "--port", prefect_port),
@@ -117,7 +117,7 @@ def _start_servers(
     )
     upgrade_database(settings.mlflow_tracking_uri)
     mlflow = {
-        # By environment: the address of a database may hold its password.
+        # Environment variables, because a database address can contain a password.
         "MLFLOW_BACKEND_STORE_URI": settings.mlflow_tracking_uri,
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": f"{settings.store_uri.rstrip('/')}/mlflow",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -134,10 +134,10 @@ def _start_servers(
 
 
 def upgrade_database(backend: str) -> None:
-    """Bring MLflow's SQLite database to the installed version, which its server only demands.
+    """Upgrade MLflow's SQLite database to the installed version. The server requires it.
 
-    Others than SQLite have users beside this machine: theirs are left alone. Raises ConfigError if
-    it cannot be done.
+    Other databases may have other users and are left unchanged. Raises ConfigError if the upgrade
+    fails.
     """
     path = Path(backend.removeprefix("sqlite:///"))
     if not backend.startswith("sqlite:///") or not path.exists():
@@ -172,7 +172,7 @@ def _answers(address: str) -> bool:
 
 
 def _port(wanted: int, server: str, option: str) -> int:
-    """The port, or a free one for 0; ConfigError if somebody has it."""
+    """The port, or a free one for 0. Raises ConfigError if the port is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -188,14 +188,14 @@ def _port(wanted: int, server: str, option: str) -> int:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
-    """Hold the folder; what is given says where it is served, to whoever tries meanwhile."""
+    """Lock the folder. The yielded function records the address for the error message of others."""
     make_folder(folder)
     with (folder / "lock").open("a+", encoding="utf-8") as lock:
         if not lock_descriptor(lock.fileno(), blocking=False):
             lock.seek(0)
             raise ConfigError(
-                f"{folder.parent} is served already, by {lock.read().strip()}; use that, stop it "
-                "with Ctrl-C there, or give this one another PVAR_HOME"
+                f"{folder.parent} is already served by {lock.read().strip()}; use that one, stop "
+                "it with Ctrl-C, or set another PVAR_HOME for this one"
             )
 
         def note(where: str) -> None:
@@ -203,5 +203,5 @@ def _only_one(folder: Path) -> Iterator[Callable[[str], None]]:
             lock.write(f"process {os.getpid()} at {where}\n")
             lock.flush()
 
-        note("an address that is not known yet")
+        note("an address that is not yet known")
         yield note

@@ -1,4 +1,4 @@
-"""Lineage of models: the artifacts' graph, and the registered versions on top of it."""
+"""Lineage of models: the graph of artifacts, with the registered versions added."""
 
 from typing import NamedTuple
 
@@ -9,16 +9,16 @@ from tasks.graph import CACHES, STAGES
 
 
 class Trace(NamedTuple):
-    """Both directions from one thing."""
+    """The lineage of one artifact or version, in both directions."""
 
     made_from: Step
     made_into: Step
 
 
 def trace(reference: str, wiring: Wiring) -> Trace:
-    """From `models:/name/3`, `models:/name@alias` or `stage/digest` (or its beginning).
+    """The lineage of `models:/name/3`, `models:/name@alias` or `stage/digest` (or a prefix of it).
 
-    Raises InputError or ModelError for what does not exist.
+    Raises InputError or ModelError if the reference does not exist.
     """
     versions = wiring.registry.versions()
     if reference.startswith("models:"):
@@ -30,7 +30,7 @@ def trace(reference: str, wiring: Wiring) -> Trace:
 
 
 def whole_lineage(wiring: Wiring, versions: list[VersionFacts]) -> Lineage:
-    """The graph of all artifacts and of these versions."""
+    """The graph of all artifacts and these versions."""
     artifacts = read_lineage(wiring.store, (*STAGES, *CACHES))
     of_versions = {
         _reference(each.version.model_name, each.version.version): Entry("version", links_of(each))
@@ -51,7 +51,7 @@ def whole_lineage(wiring: Wiring, versions: list[VersionFacts]) -> Lineage:
 
 
 def links_of(facts: VersionFacts) -> tuple[Link, ...]:
-    """The artifacts that a version refers to: its model, and the results that it was judged by."""
+    """The artifacts that a version refers to: its model and its evaluation results."""
     results = facts.tags.get("pvar.results")
     links = (("model", facts.version.artifact), ("results", results))
     return tuple(Link(role, ref) for role, ref in links if ref)

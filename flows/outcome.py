@@ -1,4 +1,4 @@
-"""The last lines of `pvar run`: what came out, in a few figures, and where to go on."""
+"""The last lines of `pvar run`: the main results, and the next step."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe(record: RunRecord, wiring: Wiring, console: "Console") -> None:
-    """Print the result of a run, as far as it is there, and what the run waits for."""
+    """Print the available results of a run, and what the run waits for."""
     summaries: dict[str, Summary] = {}
     for node in record.nodes:
         if node.state in ("made", "reused"):
@@ -38,7 +38,7 @@ def _lines(record: RunRecord, summaries: Mapping[str, Summary], store_uri: str) 
         )
         yield (
             f"mean length {result['opponent_mean_length_tokens']:.0f} → "
-            f"{result['challenger_mean_length_tokens']:.0f} tokens, ended by themselves "
+            f"{result['challenger_mean_length_tokens']:.0f} tokens, not truncated "
             f"{_share(result['opponent_ended_share'])} → {_share(result['challenger_ended_share'])}"
         )
         yield _ability(result)

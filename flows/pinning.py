@@ -1,4 +1,4 @@
-"""Pinning: every reference of a configuration to what it names now, before anything runs."""
+"""Pinning: resolve every reference of a configuration to a digest before anything runs."""
 
 from flows.wiring import Wiring
 from infra.models import pin_model
@@ -14,12 +14,12 @@ from tasks.graph import train_keys
 
 
 def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
-    """The configuration with every reference pinned to what it names now (`location#digest`)."""
+    """The configuration with every reference pinned to its current digest (`location#digest`)."""
     sources = wiring.settings.home / "sources"
 
     def pin_one(reference: Reference) -> str:
         if reference.path == "evaluate.opponent":
-            return reference.text  # below
+            return reference.text  # pinned below
         match reference.kind:
             case "data":
                 return pin_source(reference.text, sources)
@@ -27,7 +27,7 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
                 return _pin_model(reference.text, wiring)
 
     pinned = replace_references(config, pin_one)
-    # Once more, now that digests tell whether two references lead to the same model.
+    # Check again: now the digests show whether two references are the same model.
     for model in pinned.score.reward_models:
         if model.kind == "implicit":
             _refuse_equal_models(model)
@@ -36,7 +36,7 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
         pinned.score.reward_models,
         allowed=config.evaluate.allow_circular_judge,
     )
-    # Last: it compares the champion with the model that all of this makes.
+    # Last: this compares the champion with the model that the rest of the configuration makes.
     evaluate = pinned.evaluate.model_copy(update={"opponent": _pin_opponent(pinned, wiring)})
     return pinned.model_copy(update={"evaluate": evaluate})
 
@@ -46,7 +46,7 @@ def _refuse_equal_models(reward: ImplicitReward) -> None:
     if policy.digest == reference.digest:
         raise ConfigError(
             f"policy ({policy.location}) and reference ({reference.location}) of the implicit "
-            "reward are the same model: all its rewards would be 0; give the tuned model as policy"
+            "reward are the same model, so all rewards would be 0; set policy to the tuned model"
         )
 
 
@@ -56,7 +56,7 @@ def _pin_model(reference: str, wiring: Wiring) -> str:
 
 
 def _here_or(location: str, digest: str, wiring: Wiring) -> str:
-    """`artifact:…` where the digest is that of an artifact that this store holds."""
+    """`artifact:…` if this store has the artifact of that digest, else `location`."""
     if digest.startswith("train/"):
         stage, _, artifact = digest.partition("/")
         try:
@@ -68,10 +68,10 @@ def _here_or(location: str, digest: str, wiring: Wiring) -> str:
 
 
 def _pin_opponent(config: PipelineConfig, wiring: Wiring) -> str:
-    """The champion; the policy while there is none; and never the very model of this run.
+    """The champion, or the policy if there is no champion.
 
-    When this run's model is the champion already, the comparison that made it so is repeated:
-    nothing is then computed again.
+    If the model of this run is already the champion, its opponent at that time is used, so that
+    the artifacts of that comparison are reused.
     """
     opponent = config.evaluate.opponent
     if opponent != "champion":

@@ -1,12 +1,13 @@
-"""The pipeline: from prompts to a gated, registered, better-aligned model.
+"""The pipeline: from prompts to a registered model that passed or failed the gate.
 
-Nodes run one after the other, each as the flow of its stage, here or where the stage is placed;
-what is complete is reused. The run record in the store and MLflow's parent run are kept as the work
-goes on, so that a run that failed can be read, reported, and taken up again by the same command.
+Nodes run one after the other. Each runs as the flow of its stage, in this process or on the pool
+where the stage is placed. Complete artifacts are reused. The run record in the store and MLflow's
+parent run are updated during the work, so that a failed run can be inspected and reported. The same
+command resumes it.
 
-A node that waits ends the run, which is then neither a success nor a failure: record, report,
-MLflow and Prefect say that it waits, and the same command goes on from there. Where Prefect can
-suspend the run it does (`flows/approval.py`), and the same run goes on.
+A node that waits ends the run, which has then neither succeeded nor failed. Record, report, MLflow
+and Prefect show what it waits for, and the same command resumes the work. If Prefect can suspend
+the run (`flows/approval.py`), it does, and the same run continues later.
 """
 
 import logging
@@ -47,13 +48,13 @@ logger = logging.getLogger(__name__)
     persist_result=False,
 )
 def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
-    """Run every stage and return the run's id; the report is in the store and in MLflow.
+    """Run every stage and return the run's id. The report is in the store and in MLflow.
 
     Args:
-        config: Everything that the run is made of.
-        preset: Name under which the configuration is known, for report and MLflow.
+        config: The configuration of the run.
+        preset: Name of the preset, shown in the report and in MLflow.
     """
-    with ProgressLog("pipeline", "looking at models and data, connecting to MLflow"):
+    with ProgressLog("pipeline", "resolving models and data, connecting to MLflow"):
         wiring = connect()
         record = _suspended(wiring)
         if record is None:
@@ -81,7 +82,7 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
 
 
 def _suspended(wiring: Wiring) -> RunRecord | None:
-    """The record of this run, if it was suspended and is started again."""
+    """The record of this run, if it was suspended and is now restarted."""
     run = suspendable_run()
     if run is None:
         return None
@@ -90,9 +91,9 @@ def _suspended(wiring: Wiring) -> RunRecord | None:
 
 
 def _make(node: Node, record: RunRecord, wiring: Wiring) -> NodeRecord:
-    """Bring a node to completion, with the answer of a person where the run can be suspended."""
+    """Complete a node's artifact. Asks for a person's decision if the run can be suspended."""
     waits = record.waiting_node
-    if waits is None or waits.name != node.name:  # else it asks again, and is answered
+    if waits is None or waits.name != node.name:  # else the run was suspended at this node
         entry = run_node(node, record.config, wiring, record.mlflow_run)
         if entry.waiting is None or node.stage.name != PROMOTE.name or suspendable_run() is None:
             return entry
@@ -125,7 +126,10 @@ def _begin(config: PipelineConfig, preset: str | None, wiring: Wiring) -> RunRec
 
 
 def _refuse_gate_without_questions(ingest: Node, config: PipelineConfig, wiring: Wiring) -> None:
-    """ConfigError where the gate wants a figure that the source cannot give: it would fail last."""
+    """Raise ConfigError if the gate checks ability but the source has no ability questions.
+
+    Otherwise the run would fail only in its last stage.
+    """
     bound = config.promote.max_ability_loss
     if bound is None or config.promote.mode == "never":
         return
@@ -135,14 +139,14 @@ def _refuse_gate_without_questions(ingest: Node, config: PipelineConfig, wiring:
     if not artifact.manifest.summary["num_ability_questions"]:
         raise ConfigError(
             f"promote.max_ability_loss is {bound:g}, but {config.ingest.source} has no rows with "
-            "an `answer`, by which ability is measured: add some, or leave it out"
+            "an `answer` to measure ability; add such rows, or set promote.max_ability_loss=null"
         )
 
 
 def run_node(node: Node, config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> NodeRecord:
-    """Bring a node's artifact to completion where its stage is placed; here if it is complete.
+    """Complete a node's artifact on the pool of its stage, or reuse it if it is complete.
 
-    A stage may end waiting instead.
+    The stage can also end in the state `waiting`.
     """
     if config.runtime.placement.of(node.stage.name).pool != INLINE:
         began = time.monotonic()
@@ -171,15 +175,15 @@ def _failed(node: Node, error: BaseException) -> NodeRecord:
 
 
 def _end_failed(record: RunRecord, wiring: Wiring) -> None:
-    """Close the run as far as possible: what made it fail may stand in the way of that too."""
+    """Close a failed run as far as possible: the cause of its failure may prevent that, too."""
     try:
         _end(record, wiring, failed=True)
-    except Exception as error:  # noqa: BLE001  the first error is the one to show
-        logger.warning("run %s: its end is not fully recorded: %s", record.run, error)
+    except Exception as error:  # noqa: BLE001  the first error is shown
+        logger.warning("run %s: could not record its end completely: %s", record.run, error)
 
 
 def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:
-    """Close the run, with a report of as much as there is."""
+    """Close the run, with a report of its complete artifacts."""
     waits = record.waiting_node
     finished_at = None if waits else datetime.now(UTC)
     record = record.model_copy(update={"finished_at": finished_at})
@@ -199,6 +203,6 @@ def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:
 
 
 def _log_headline(run: str, stage: str, digest: str, wiring: Wiring) -> None:
-    """The run's result, on the parent run too, where runs are compared."""
+    """Log a node's summary to the parent run, too, so that runs can be compared."""
     artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
     wiring.tracking.log_summary(run, artifact.manifest.summary)

@@ -1,18 +1,18 @@
-"""Stages that run elsewhere: as runs of their own deployments, on the pools of `runtime.placement`.
+"""Stages that run as runs of their own deployments, on the pools of `runtime.placement`.
 
-The pipeline starts the deployment `stage/pool`, as many times at once as there are workers, and
-hands over the configuration and the node's name. The runs share the shards by lease and write to
-the store; what the stage made is read there, not from what Prefect says of its runs.
+The pipeline starts `workers` runs of the deployment `stage/pool` and passes the configuration and
+the node's name. The runs claim shards by lease and write to the store. The result is read from the
+store, independently of the states of the runs in Prefect.
 
-    completed   one run is enough, if the artifact is complete then; the others are not waited for
-    waiting     a run completed, the artifact is not there, and the store says what it waits for
-    not so      every run failed, crashed, was cancelled or deleted: an error with what each said
-    too long    after `timeout_seconds` the runs are cancelled
-    cancelled   whoever ends the pipeline ends its runs, too
+    completed   one run completed and the artifact is complete; the other runs are not awaited
+    waiting     a run completed, and the store has a record of what the artifact waits for
+    failed      every run failed, crashed, was cancelled or deleted: an error with their messages
+    too long    the runs are cancelled after `timeout_seconds`
+    cancelled   ending the pipeline cancels its runs
 
-`run_deployment` alone does none of this: it returns failed runs as if they were results, and leaves
-a run that takes too long to itself. A run whose process died without a word is marked Crashed by
-the automations `heartbeat-lost` and `start-lost`, and so ends here.
+`run_deployment` alone does not do this: it returns failed runs like results, and does not cancel a
+run that takes too long. The automations `heartbeat-lost` and `start-lost` mark a run as Crashed if
+its process died without reporting it.
 """
 
 import logging
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""Pause between two looks at the runs."""
+"""Interval for polling the runs."""
 
 PATIENCE_SECONDS = 60.0
-"""How long nobody may take a run before that is told, and how long the other workers may tidy up
-once the artifact is complete."""
+"""If no worker picks up a run within this time, a warning is logged. Once the artifact is complete,
+the other runs have the same time to finish."""
 
 
 class _Child(NamedTuple):
-    """A run that was started here, and what the server says of it now."""
+    """A run that the pipeline started, and its current state at the server."""
 
     id: UUID
     name: str
@@ -57,14 +57,14 @@ class _Child(NamedTuple):
     """Name of Prefect's state; `deleted` if the server no longer has the run."""
     message: str
     is_taken: bool
-    """By a worker, which may still be fetching the image."""
+    """Whether a worker has picked it up. The worker may still be pulling the image."""
     is_started: bool
     is_over: bool
     is_completed: bool
 
 
 def is_complete(node: Node, wiring: Wiring) -> bool:
-    """Whether the node's artifact is there, in full and made from today's inputs."""
+    """Whether the node's artifact is complete and was made from the current inputs."""
     cache = wiring.settings.home
     try:
         inputs = {
@@ -79,11 +79,12 @@ def is_complete(node: Node, wiring: Wiring) -> bool:
 def run_placed(
     node: Node, config: PipelineConfig, wiring: Wiring, *, parent_run: str | None
 ) -> WaitingRecord | None:
-    """Have the node's artifact made on the pool of its stage's placement; what it waits for if so.
+    """Make the node's artifact on the pool where its stage is placed.
 
-    Raises StageError when no run of the stage completes (or not in time), IncompleteError when one
-    did and the artifact is not there, ConfigError without server or deployment. Its runs are over,
-    or being cancelled, when it returns or raises.
+    Returns what the artifact waits for, or None if it is complete. Raises StageError if no run of
+    the stage completes in time, IncompleteError if a run completed and the artifact is incomplete,
+    and ConfigError if there is no server or deployment. When this function returns or raises, its
+    runs are over or being cancelled.
     """
     placement = config.runtime.placement.of(node.stage.name)
     deployment = f"{node.stage.name}/{placement.pool}"
@@ -102,7 +103,7 @@ def run_placed(
             return waiting
         raise IncompleteError(
             f"{node.name} on {deployment}: its run completed, but {node.keys.root} is not complete "
-            f"in {wiring.store.uri}; check that PVAR_STORE_URI is the same there"
+            f"in {wiring.store.uri}; check that the worker has the same PVAR_STORE_URI"
         )
     if unfinished:
         logger.warning("%s was completed without some workers: %s", node.name, unfinished)
@@ -117,13 +118,13 @@ def _children(
     config: PipelineConfig,
     parent_run: str | None,
 ) -> Iterator[list[UUID]]:
-    """The runs, started; those that are not over at the end of the body are cancelled."""
+    """Start the runs. Those that are not over at the end of the body are cancelled."""
     parameters = {
         "config": config.model_dump(mode="json"),
         "node": node.name,
         "parent_run": parent_run,
     }
-    attempt = uuid4()  # an earlier attempt's key would bring back its runs, failed or waiting
+    attempt = uuid4()  # with the key of an earlier attempt, Prefect would return its runs
     started: list[UUID] = []
     try:
         for worker in range(1, placement.workers + 1):
@@ -151,14 +152,14 @@ def _start(deployment: str, name: str, key: str, parameters: dict[str, Any]) -> 
         stage, _, pool = deployment.partition("/")
         raise ConfigError(
             f"runtime.placement.{stage}.pool is {pool}, but the Prefect server at {api_url()} has "
-            f"no deployment {deployment}; make it: pvar deploy --pool {pool}"
+            f"no deployment {deployment}; create it: pvar deploy --pool {pool}"
         ) from error
     started: UUID = run.id  # type: ignore[union-attr]
     return started
 
 
 def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_Child]:
-    """Until all runs are over, or one completed and the others had time to."""
+    """Wait until all runs are over, or one completed and the others had time to finish."""
     began = time.monotonic()
     completed_at: float | None = None
     is_told = False
@@ -186,7 +187,7 @@ def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_C
 def _too_long(deployment: str, seconds: float, children: list[_Child]) -> str:
     return (
         f"{deployment} took longer than {seconds:g} s ({_states(children)}); its runs are "
-        "cancelled; raise "
+        "cancelled; increase "
         f"runtime.placement.{deployment.partition('/')[0]}.timeout_seconds, or add workers"
     )
 
@@ -197,8 +198,9 @@ def _states(children: list[_Child]) -> str:
 
 def _nobody_took_it(deployment: str) -> str:
     return (
-        f"nobody has taken {deployment} for {PATIENCE_SECONDS:.0f} s: is a worker running on its "
-        "pool? Start one: prefect worker start --pool pvar-" + deployment.partition("/")[2]
+        f"no worker has picked up {deployment} for {PATIENCE_SECONDS:.0f} s; check that a worker "
+        "polls its pool, or start one: prefect worker start --pool pvar-"
+        + deployment.partition("/")[2]
     )
 
 
@@ -213,7 +215,7 @@ def _look(client: "SyncPrefectClient", started: list[UUID]) -> list[_Child]:
 def _child(run_id: UUID, run: "FlowRun | None") -> _Child:
     state = run.state if run is not None else None
     if run is None or state is None:
-        gone = "somebody deleted the run at the server"
+        gone = "the run was deleted at the server"
         return _Child(run_id, str(run_id), "deleted", gone, True, True, True, False)
     return _Child(
         id=run_id,
@@ -228,9 +230,9 @@ def _child(run_id: UUID, run: "FlowRun | None") -> _Child:
 
 
 def _cancel(started: list[UUID]) -> None:
-    """Cancel the runs that are not over, as far as the server can be reached.
+    """Cancel the runs that are not over. A server that cannot be reached is only logged.
 
-    With a client of its own: a signal may have interrupted the other one in the middle of a call.
+    It opens a new client, because a signal may have interrupted a call of the other one.
     """
     from httpx import HTTPError
     from prefect.states import Cancelling

@@ -1,4 +1,4 @@
-"""What people decide about the champion, and what they are shown before and after."""
+"""Decisions of people about the champion, and the results that they are shown."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from tasks.stages.promote import GATE_TAG, RESULTS_TAG, carry_out_approval, refu
 
 
 class Results(NamedTuple):
-    """A version's paired win rate and its interval, in [0, 1]; None where it has none."""
+    """A version's paired win rate and its interval, in [0, 1]; None if it was not evaluated."""
 
     win_rate: float | None
     win_rate_lower: float | None
@@ -28,21 +28,21 @@ class Results(NamedTuple):
 
 
 class MoveWithResults(NamedTuple):
-    """A move of the champion, and how the version that it led to had done."""
+    """A move of the champion alias, and the results of the version that it moved to."""
 
     move: Move
     results: Results
 
 
 class Decided(NamedTuple):
-    """The decision that counts, and whether it is the one that was just made."""
+    """The decision that counts, and whether it was just made."""
 
     decision: PersonDecision
     is_new: bool
 
 
 def read_history(registry: MlflowRegistry, model_name: str) -> list[MoveWithResults]:
-    """All moves, oldest first."""
+    """All moves of the champion alias, oldest first."""
     moves = registry.history(model_name)
     tags = {each.version.version: each.tags for each in registry.versions(model_name)}
     return [MoveWithResults(move, results_of(tags.get(move.to_version or 0, {}))) for move in moves]
@@ -54,7 +54,10 @@ def results_of(tags: Mapping[str, str]) -> Results:
 
 
 def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> VersionFacts:
-    """A version that a person may decide on: it passed the gate."""
+    """The version, if it passed the gate, so that a person may decide on it.
+
+    Raises PromotionError for any other version.
+    """
     found = registry.versions(model_name)
     facts = next((each for each in found if each.version.version == version), None)
     if facts is None:
@@ -64,7 +67,7 @@ def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> V
     if gate != "passed":
         raise PromotionError(
             f"{model_name} version {version} did not pass the gate ({gate or 'never compared'}); "
-            f"in spite of it: pvar rollback {model_name} --to {version} --reason TEXT"
+            f"to promote it anyway: pvar rollback {model_name} --to {version} --reason TEXT"
         )
     return facts
 
@@ -78,18 +81,18 @@ def decide(
     note: str,
     by: str | None = None,
 ) -> Decided:
-    """Keep what a person decides, and make an approved version the champion.
+    """Store a person's decision, and make an approved version the champion.
 
-    The first decision counts: an earlier one is not overridden, but carried out if that was
-    interrupted. PromotionError for a version that did not pass the gate, or that is approved after
-    another one became champion.
+    The first decision counts. It is not overridden, and it is carried out if that was interrupted.
+    Raises PromotionError if the version did not pass the gate, or if it is approved after another
+    version became champion.
     """
     facts = find_candidate(wiring.registry, model_name, version)
     results = facts.tags.get(RESULTS_TAG, "")
     kept = decision_on(wiring.store, facts.version, results)
     is_new = False
     if kept is None:
-        if approved:  # looked at before it is on record for good
+        if approved:  # checked before the decision is stored permanently
             refuse_stale(facts.version, wiring.registry.champion(model_name))
         decision = PersonDecision(
             approved=approved, by=by or whoami(), note=note, at=datetime.now(UTC)

@@ -1,14 +1,14 @@
-"""Retraining: take new data up, decide whether it is enough, and run the pipeline on it.
+"""Retraining: read new data, decide whether there is enough, and run the pipeline on it.
 
-What an earlier run left undone comes first: a batch whose pipeline run failed, or died, is run
-again; stages that it had completed are reused. After `max_attempts` such runs it is set aside, so
-that one bad batch does not stand in the way of all later data. An attempt is recorded before the
-run, for a run that is out of memory is killed without a word. One that is stopped from outside and
-can still say so (Ctrl-C, a cancelled run, a worker that is shut down) does not count: that says
-nothing about the batch.
+Unfinished batches come first. If the pipeline run of a batch failed or died, the batch is run
+again, and complete artifacts are reused. After `max_attempts` such runs the batch is set aside, so
+that one bad batch does not block all later data. An attempt is recorded before its run starts,
+because a run that is killed (out of memory) cannot record it. An attempt does not count if its run
+was stopped from outside and could report that (Ctrl-C, a cancelled run, a worker shutdown): the
+batch did not cause it.
 
-A batch whose run waits for the approval of its model is neither done nor failed. It is not run
-again until a person has decided; then that run's configuration is run, which reuses all there is.
+A batch whose run waits for the approval of its model is neither done nor failed. It is run again
+after the decision, with the configuration of that run, so that complete artifacts are reused.
 """
 
 import logging
@@ -51,20 +51,20 @@ LEASE = "retrain/leases"
 
 
 class RetrainResult(BaseModel):
-    """What a retraining did."""
+    """The result of a retraining."""
 
     model_config = ConfigDict(frozen=True)
 
     runs: tuple[str, ...]
-    """Pipeline runs that succeeded: of batches left undone before, and of the new one."""
+    """Pipeline runs that succeeded, of unfinished earlier batches and of the new batch."""
     batch: int | None
     """Number of the new batch; None if no run was started on new data."""
     reasons: tuple[str, ...]
-    """Why, or why not."""
+    """Why a run was started, or why none was."""
     quarantined: tuple[str, ...]
-    """Keys of the files that were turned away."""
+    """Keys of the files that were moved to quarantine."""
     waiting: tuple[str, ...] = ()
-    """One sentence per batch whose run waits: for what, and how it goes on."""
+    """One sentence per batch whose run waits: what it waits for and how to continue."""
 
 
 class _Ended(NamedTuple):
@@ -72,19 +72,19 @@ class _Ended(NamedTuple):
 
     run: str
     waiting: str | None
-    """A sentence, if it waits."""
+    """A sentence about what it waits for; None if it does not wait."""
 
 
 @flow(
     name="retrain",
-    description="Look at the incoming files and run the pipeline when there is enough new data.",
+    description="Read the incoming files and run the pipeline if there is enough new data.",
     persist_result=False,
 )
 def retrain(config: RetrainConfig) -> RetrainResult:
-    """One retraining; LeaseError if another is going on in the same store.
+    """Run one retraining. Raises LeaseError if another one is running in the same store.
 
     Args:
-        config: What is watched, when that is enough, and what is run then.
+        config: The incoming files, the conditions for retraining, and the pipeline.
     """
     wiring = connect()
     with hold(wiring.store, LEASE):
@@ -100,7 +100,7 @@ def retrain(config: RetrainConfig) -> RetrainResult:
 
 
 def _undone(store: Store, config: RetrainConfig) -> list[Batch]:
-    """Batches that no run succeeded with, without those set aside."""
+    """Batches without a successful run, except those set aside."""
     undone = []
     for batch in read_batches(store):
         if is_done(store, batch):
@@ -110,11 +110,11 @@ def _undone(store: Store, config: RetrainConfig) -> list[Batch]:
             undone.append(batch)
         else:
             logger.error(
-                "batch %d is set aside: %d runs failed, the last with: %s. To try again, delete "
+                "batch %d is set aside: %d runs failed; last error: %s. To try again, delete "
                 "its attempt-*.json in %s/retrain/batches/%06d",
                 batch.number,
                 len(attempts),
-                attempts[-1].error or "nothing, it was killed (out of memory?)",
+                attempts[-1].error or "none, the run was killed (out of memory?)",
                 store.uri,
                 batch.number,
             )
@@ -122,7 +122,7 @@ def _undone(store: Store, config: RetrainConfig) -> list[Batch]:
 
 
 def _take_up(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, RetrainResult]:
-    """Look at new files; when they are enough, make them a batch, which is to be run."""
+    """Read new files. If they are enough, make a batch of them, which the caller runs."""
     store = wiring.store
     row_files = RowFiles(read_rows, write_rows)
     with tempfile.TemporaryDirectory() as folder:
@@ -154,9 +154,9 @@ def _take_up(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Retra
 
 
 def _run(batch: Batch, config: RetrainConfig, wiring: Wiring) -> _Ended:
-    """Run the pipeline on a batch and keep how it ended; whatever it raises is raised.
+    """Run the pipeline on a batch and record how the run ended. Errors of the run are raised.
 
-    A run that waits is left alone until it can go on, which it does with its own configuration.
+    A waiting run is resumed only when it can continue, with its own configuration.
     """
     store = wiring.store
     wanted = with_source(config.pipeline, f"{store.uri}/{batch.data}")

@@ -1,4 +1,4 @@
-"""What happened in a pipeline run, kept in the store as `runs/{run}.json` for report and resume."""
+"""The record of a pipeline run: `runs/{run}.json` in the store, used to report and resume a run."""
 
 from datetime import datetime, timedelta
 from typing import Literal
@@ -11,11 +11,11 @@ from pvar.errors import InputError, NotFoundError
 from pvar.ports import Store
 
 CLOCKS_DIFFER = timedelta(days=1)
-"""Between Prefect's server and whoever began a run, at most."""
+"""Maximum clock difference between Prefect's server and the machine that started a run."""
 
 
 class NodeRecord(BaseModel):
-    """How one node of the run went."""
+    """The state of one node of the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,7 +26,7 @@ class NodeRecord(BaseModel):
     seconds: float | None = None
     error: str | None = None
     waiting: WaitingRecord | None = None
-    """What it waits for; the nodes after it are pending."""
+    """What it waits for. The nodes after it are pending."""
 
 
 class RunRecord(BaseModel):
@@ -37,37 +37,37 @@ class RunRecord(BaseModel):
     run: str
     started_at: datetime
     finished_at: datetime | None = None
-    """None while it runs, and of a run that waits."""
+    """None while the run is running or waiting."""
     preset: str | None
     config: PipelineConfig
-    """Pinned: exactly what was run."""
+    """The pinned configuration of the run."""
     mlflow_run: str
     mlflow_experiment: str
     flow_run: str | None = None
-    """Prefect's run, where that can be suspended and started again."""
+    """Id of the Prefect flow run, if Prefect can suspend and restart it."""
     nodes: tuple[NodeRecord, ...]
 
     @property
     def waiting_node(self) -> NodeRecord | None:
-        """The node that the run waits at; None if it does not wait."""
+        """The node at which the run waits; None if it does not wait."""
         return next((node for node in self.nodes if node.state == "waiting"), None)
 
     def with_node(self, node: NodeRecord) -> "RunRecord":
-        """The record with that node's line replaced."""
+        """The record with the record of that node replaced."""
         nodes = tuple(node if each.name == node.name else each for each in self.nodes)
         return self.model_copy(update={"nodes": nodes})
 
 
 def save_run(store: Store, record: RunRecord) -> None:
-    """Write the record as it is now."""
+    """Write the record in its current state."""
     store.write(f"runs/{record.run}.json", record.model_dump_json(indent=1).encode())
 
 
 def load_run(store: Store, run: str) -> RunRecord:
-    """The record of a run; `latest` is the newest one."""
+    """The record of a run. `latest` is the newest run."""
     runs = _names(store)
     if not runs:
-        raise InputError(f"{store.uri} holds no runs yet; start one: pvar run --preset demo")
+        raise InputError(f"{store.uri} has no runs yet; start one: pvar run --preset demo")
     if run == "latest":
         run = max(runs)
     try:
@@ -79,7 +79,7 @@ def load_run(store: Store, run: str) -> RunRecord:
 
 
 def suspended_run(store: Store, flow_run: str, since: datetime) -> RunRecord | None:
-    """The record of a run that waits as that run of Prefect's, which was made at `since`."""
+    """The record of the waiting run with this Prefect flow run, which was created at `since`."""
     for name in sorted(_names(store), reverse=True):
         record = load_run(store, name)
         if record.flow_run == flow_run:
@@ -90,6 +90,6 @@ def suspended_run(store: Store, flow_run: str, since: datetime) -> RunRecord | N
 
 
 def _names(store: Store) -> list[str]:
-    """Of all runs; beside their records lie the reports."""
+    """Names of all runs. The folder also contains their reports."""
     keys = [info.key for info in store.list("runs/")]
     return [key[len("runs/") : -len(".json")] for key in keys if key.endswith(".json")]

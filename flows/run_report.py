@@ -1,4 +1,4 @@
-"""Collects what the report of a run shows, from the run's record and its artifacts."""
+"""Collects the data of a run's report from the run record and its artifacts."""
 
 import math
 from collections import defaultdict
@@ -59,16 +59,16 @@ CHECKS = {
     "ended_share": "share of answers that ended by themselves, at least",
     "ability_change_lower": "lower end of the change of ability, at least",
 }
-"""Condition of the gate → what must hold of its bound."""
+"""Condition of the gate → its description, which precedes the bound."""
 
 NUM_EXAMPLES = 4
 NUM_SAMPLES = 12
 
 
 def write_report(record: RunRecord, wiring: Wiring, path: Path) -> Path:
-    """Write the report of a run, of as much of it as there is.
+    """Write the report of a run, from the artifacts that are complete.
 
-    Raises InputError for a path that cannot be written.
+    Raises InputError if the path is not writable.
     """
     refuse_target(path)
     with work_folder(wiring.settings.home, "report") as scratch:
@@ -77,7 +77,7 @@ def write_report(record: RunRecord, wiring: Wiring, path: Path) -> Path:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({error.strerror}); give another place with --out"
+            f"{path} is not writable ({error.strerror}); give another path with --out"
         ) from error
     return path
 
@@ -118,7 +118,7 @@ def _open(node: NodeRecord, wiring: Wiring, scratch: Path) -> Artifact:
 
 
 def _settings(config: PipelineConfig) -> tuple[Setting, ...]:
-    """What differs from the defaults."""
+    """The settings that differ from the defaults, without `runtime`."""
     given = flatten(config.model_dump(mode="json"))
     defaults = flatten(PipelineConfig().model_dump(mode="json"))
     return tuple(
@@ -153,7 +153,7 @@ def _distribution(record: RunRecord, select: Artifact) -> PvarDistribution:
     return PvarDistribution(
         pvar=np.array([math.nan if row.pvar is None else row.pvar for row in table]),
         selected=np.array([row.selected for row in table], dtype=bool),
-        # A cut by another measure has another scale.
+        # The cut of another measure is on another scale.
         cut=_number(summary.get("cut_value")) if summary.get("measure") == PVAR.name else None,
         strategy=record.config.select.strategy,
         num_tied_at_cut=_whole(summary.get("num_tied_at_cut")),
@@ -169,7 +169,7 @@ def _distribution(record: RunRecord, select: Artifact) -> PvarDistribution:
 
 
 def _correlations(artifacts: Mapping[str, Artifact]) -> tuple[Correlation, ...]:
-    """PVar beside the other measures of a prompt's responses."""
+    """Correlations of PVar with other measures of a prompt's responses."""
     table = artifacts["select"].rows(VARIANCE, PromptVariance)
     values: dict[str, dict[str, float | None]] = defaultdict(dict)
     for each in artifacts["select"].rows(MEASURED, MeasuredPrompt):
@@ -216,7 +216,7 @@ def _finite(value: float) -> float | None:
 def _examples(
     record: RunRecord, artifacts: Mapping[str, Artifact]
 ) -> tuple[list[PromptExample], list[PromptExample]]:
-    """Prompts of highest and of lowest PVar, with the first reward model's rewards."""
+    """The prompts with the highest and the lowest PVar, with the first reward model's rewards."""
     table = artifacts["select"].rows(VARIANCE, PromptVariance)
     ranked = sorted(
         (row for row in table if row.pvar is not None),
@@ -279,7 +279,7 @@ def _evaluation(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Evaluat
         circularity=refuse_circular_judge(
             record.config.evaluate.judge,
             record.config.score.reward_models,
-            allowed=True,  # the configuration refused it already, unless it was allowed
+            allowed=True,  # the configuration rejected it already, unless it was allowed
         ),
     )
 
@@ -292,7 +292,7 @@ def _answer_figures(summary: Mapping[str, object], role: str) -> AnswerFigures:
 
 
 def _samples(artifacts: Mapping[str, Artifact]) -> tuple[AnswerSample, ...]:
-    """First answers to the first prompts by id: chosen by nothing that favours a model."""
+    """First answers to the first prompts by id, a choice that favours neither model."""
     prompts = {each.prompt_id: each for each in artifacts["ingest"].rows(PROMPTS, Prompt)}
     before = by_prompt(artifacts["answers-opponent"].rows(RESPONSES, Response))
     after = by_prompt(artifacts["answers-challenger"].rows(RESPONSES, Response))
@@ -318,7 +318,7 @@ def _waiting(record: RunRecord) -> WaitingStage | None:
 
 
 def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
-    """The decision, or of a promotion that waits for a person what the gate says so far."""
+    """The decision on promotion, or the gate's result if the promotion waits for a person."""
     if "promote" in artifacts:
         decision = read_decision(artifacts["promote"])
         note = _gate_note(record, decision.decision)

@@ -1,4 +1,4 @@
-"""The Prefect server of PREFECT_API_URL: what has to be done there cannot be done without one."""
+"""The Prefect server of PREFECT_API_URL."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connected_client() -> "Iterator[SyncPrefectClient]":
-    """A client of the server; ConfigError if none is named or it does not answer."""
+    """A client of the server. Raises ConfigError if none is configured or it does not answer."""
     from prefect.client.orchestration import get_client
 
     api = api_url()
@@ -26,13 +26,13 @@ def connected_client() -> "Iterator[SyncPrefectClient]":
 
 
 def api_url() -> str:
-    """Address of the server's API; ConfigError if none is named."""
+    """Address of the server's API. Raises ConfigError if no server is configured."""
     from prefect.settings import get_current_settings
 
     api = get_current_settings().api.url
     if api is None:
         raise ConfigError(
-            "PREFECT_API_URL is not set: there is no Prefect server; start one with `pvar serve`, "
-            "or give the address of yours, such as http://host:4200/api"
+            "PREFECT_API_URL is not set; start a Prefect server with `pvar serve`, or set "
+            "PREFECT_API_URL to the address of yours, such as http://host:4200/api"
         )
     return api

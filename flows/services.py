@@ -1,11 +1,11 @@
-"""Processes that are started together and end together, with nothing left of any of them.
+"""Processes that are started and stopped together.
 
-Each is in a session of its own: Ctrl-C at the terminal reaches only the process that started them,
-which then ends them in the opposite order. What they started themselves (a worker starts runs, a
-server its workers) ends with them, also when the one that started it is gone already.
+Each process runs in its own session, so Ctrl-C at the terminal reaches only the parent, which then
+stops the processes in reverse order. Their child processes (runs of a worker, workers of a server)
+are stopped, too, even if the process that started them has already ended.
 
-Each has one end of a pipe as standard input, and ends itself when the other end closes: also when
-the process that started them is killed with -9.
+The standard input of each process is a pipe from the parent. A process ends itself when the pipe
+closes, which also happens when the parent is killed with SIGKILL.
 """
 
 import os
@@ -26,10 +26,10 @@ from pvar.errors import StageError
 from tasks.engine.progress_log import ProgressLog
 
 START_SECONDS = 600.0
-"""A first start makes a database, on a busy machine."""
+"""Timeout of a start. The first one creates a database, possibly on a busy machine."""
 
 GRACE_SECONDS = 15.0
-"""Between being asked to end and being killed: a run says in it that it was stopped."""
+"""Time between SIGTERM and SIGKILL, in which a run reports that it was stopped."""
 
 POLL_SECONDS = 0.5
 NUM_LOG_LINES = 12
@@ -42,7 +42,7 @@ class _Service(NamedTuple):
 
 
 class Services:
-    """The processes; as a context, all of them are over when the body ends, however it ends."""
+    """The processes. As a context manager, it stops all of them when the body ends."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -52,7 +52,7 @@ class Services:
     def start(
         self, name: str, module: str, *arguments: str, environment: Mapping[str, str]
     ) -> None:
-        """Start `python -m module arguments…`; its output goes to `logs/name.log`."""
+        """Start `python -m module arguments…`, with its output in `logs/name.log`."""
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name.lower().replace(' ', '-')}.log"
         with log.open("wb") as output:
@@ -67,7 +67,7 @@ class Services:
         self._services.append(_Service(name, process, log))
 
     def wait_until(self, is_ready: Callable[[], bool], what: str) -> None:
-        """Wait for a sign of life; StageError if it does not come, or a process ends instead."""
+        """Wait until it is ready. Raises StageError on a timeout or if a process ends."""
         deadline = time.monotonic() + START_SECONDS
         with ProgressLog(what, "starting"):
             while not is_ready():
@@ -80,25 +80,25 @@ class Services:
                 time.sleep(POLL_SECONDS)
 
     def wait(self) -> None:
-        """Wait for the first process to end; StageError says which, and its last words."""
+        """Wait until a process ends, then raise StageError with its name and last log lines."""
         while True:
             self.check()
             time.sleep(POLL_SECONDS)
 
     def check(self) -> None:
-        """StageError if a process has ended."""
+        """Raise StageError if a process has ended."""
         for service in self._services:
             code = service.process.poll()
             if code is not None:
                 raise StageError(
-                    f"{service.name} ended with code {code}, and the others are stopped; the end "
-                    f"of {service.log}:\n{_tail(service.log)}"
+                    f"{service.name} ended with code {code}, so the other services are stopped; "
+                    f"the end of {service.log}:\n{_tail(service.log)}"
                 )
             self._seen |= _tree(service.process.pid)
         self._seen = {process for process in self._seen if process.is_running()}
 
     def stop(self) -> None:
-        """End all, the last one first: runs report their end to servers that still live."""
+        """Stop all processes, the last one first, so that runs can report to running servers."""
         while self._services:
             service = self._services.pop()
             _end(_tree(service.process.pid))
@@ -118,7 +118,7 @@ class Services:
 
 
 def _tree(pid: int) -> set[psutil.Process]:
-    """A process and all that came from it."""
+    """A process and all its descendants."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         return {process, *process.children(recursive=True)}
@@ -142,14 +142,14 @@ def _tail(log: Path) -> str:
 
 
 def _run(module: str, arguments: list[str]) -> None:
-    """Be one of the processes: the module, and a thread that waits for the end of the pipe."""
+    """The body of a process: run the module, and a thread that waits until the pipe closes."""
     threading.Thread(target=_end_with_starter, daemon=True).start()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _end_with_starter() -> None:
-    while os.read(0, 1):  # nobody writes to it
+    while os.read(0, 1):  # the parent writes nothing
         pass
     _end(_tree(os.getpid()) - {psutil.Process()})
     os._exit(1)

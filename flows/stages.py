@@ -1,11 +1,11 @@
-"""One Prefect flow per stage, so that each runs alone and shows under its own name.
+"""One Prefect flow per stage, so that each stage can run alone and has its own name in Prefect.
 
     from flows.stages import sample
     sample(config)                               the stage's own node
     sample(config, node="answers-challenger")    another node of the same stage
 
-A stage flow takes the whole configuration, because the digest of its artifact follows from what
-comes before it; inputs that are not complete are an error that names the stage to run first.
+A stage flow takes the whole configuration, because the digest of its artifact depends on all
+earlier stages. If an input is incomplete, the error message names the stage to run first.
 """
 
 from prefect import Flow, flow
@@ -23,7 +23,7 @@ from tasks.graph import STAGES, Node, plan_nodes
 
 
 class StageResult(BaseModel):
-    """What a stage flow says of its artifact; the artifact itself is in the store."""
+    """What a stage flow returns about an artifact. The artifact itself is in the store."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,13 +33,13 @@ class StageResult(BaseModel):
     state: StageState
     seconds: float
     summary: Summary
-    """Empty while it waits."""
+    """Empty while the stage waits."""
     waiting: WaitingRecord | None = None
-    """What it waits for."""
+    """What the stage waits for."""
 
 
 def nodes_of(config: PipelineConfig, stage: str) -> list[str]:
-    """Names of the nodes of a stage, in a pinned configuration."""
+    """Names of the nodes of a stage in a pinned configuration."""
     return [name for name, node in plan_nodes(config).items() if node.stage.name == stage]
 
 
@@ -48,12 +48,12 @@ def _stage_flow(stage: str) -> Flow[..., list[StageResult]]:
     def run(
         config: PipelineConfig, node: str | None = None, parent_run: str | None = None
     ) -> list[StageResult]:
-        """Bring the stage's artifacts to completion.
+        """Complete the stage's artifacts.
 
         Args:
-            config: The whole configuration; the stage's artifacts follow from it.
-            node: One node of the stage, as `pvar show` lists them; all of them if empty.
-            parent_run: MLflow run under which the stage's own is shown.
+            config: The whole configuration, which determines the stage's artifacts.
+            node: One node of the stage, as listed by `pvar show`. Empty means all of its nodes.
+            parent_run: Parent MLflow run of the stage's run.
         """
         wiring = connect()
         pinned = pin(config, wiring)
@@ -85,7 +85,7 @@ STAGE_FLOWS: dict[str, Flow[..., list[StageResult]]] = {name: _stage_flow(name) 
 
 
 def __getattr__(name: str) -> Flow[..., list[StageResult]]:
-    """`flows.stages.sample`, as deployments name a stage's flow."""
+    """A stage's flow by attribute: `flows.stages.sample` is the entry point of its deployments."""
     if name not in STAGE_FLOWS:
         raise AttributeError(f"there is no stage {name!r}; there are {', '.join(STAGE_FLOWS)}")
     return STAGE_FLOWS[name]

@@ -1,9 +1,9 @@
-"""A Prefect server of a command's own, where PREFECT_API_URL names none.
+"""A temporary Prefect server for one command, used if PREFECT_API_URL is not set.
 
-Prefect starts one by itself, but only once a flow is called; here it starts in a second process
-while this one imports what the run needs, which halves the time to the first stage. Its database
-is the user's (PREFECT_HOME), so that `prefect server start` shows the run later. It ends with the
-command, however that ends: it watches its standard input, which closes when the command dies.
+Prefect can start such a server itself, but only when a flow is called. Here it starts in a second
+process while this process imports the modules of the run, which halves the time to the first stage.
+It uses the user's database (PREFECT_HOME), so that `prefect server start` shows the run later. It
+stops when its standard input closes, which happens however the command ends.
 """
 
 import atexit
@@ -28,8 +28,8 @@ STARTUP_TIMEOUT_SECONDS = 600.0
 SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_ENABLED": "false",
-    # Both would import every integration; without the second, a later server would believe that the
-    # first had been done.
+    # Both settings avoid importing every integration. Without the second one, a later server would
+    # assume that the blocks are registered.
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
     "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
 }
@@ -37,19 +37,19 @@ SERVER_SETTINGS = {
 
 @contextmanager
 def temporary_server() -> Iterator[None]:
-    """A Prefect server for as long as the body runs; if one is configured, it has to answer."""
+    """A Prefect server while the body runs. A configured server is used instead and must answer."""
     if os.environ.get("PREFECT_API_URL"):
         _refuse_silent_server()
         yield
         return
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # a port that nobody else takes
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # reserves a free port
         port = listener.getsockname()[1]
         process = _start(listener)
-    # Not when the body ends: Prefect sends its last logs while the interpreter shuts down.
+    # Stop it at exit, not when the body ends: Prefect sends its last logs during shutdown.
     atexit.register(_stop, process)
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    if PREFECT_API_URL.value():  # by Prefect's profile, which takes a second to read
+    if PREFECT_API_URL.value():  # from Prefect's profile, which takes a second to read
         _stop(process)
         _refuse_silent_server()
         yield
@@ -59,7 +59,7 @@ def temporary_server() -> Iterator[None]:
         _wait_until_healthy(f"http://127.0.0.1:{port}/api/health", process)
     settings = {
         PREFECT_API_URL: f"http://127.0.0.1:{port}/api",
-        # Nobody would miss a heartbeat here, and each stage waits a second for its last one.
+        # No automation checks heartbeats here, and each stage would wait a second for the last one.
         "flows.heartbeat_frequency": None,
     }
     with temporary_settings(settings):
@@ -78,7 +78,7 @@ def _start(listener: socket.socket) -> "subprocess.Popen[bytes]":
         [sys.executable, "-m", "flows.temporary_server", str(listener.fileno())],
         env=child_environment() | SERVER_SETTINGS,
         stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the command, which still has its end to report
+        start_new_session=True,  # Ctrl-C reaches only the command, which then reports its end
         pass_fds=[listener.fileno()],
     )
 
@@ -89,7 +89,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _import_what_runs_need() -> None:
-    """Every run needs these; they take as long as the server takes to start."""
+    """Import the modules that every run needs. It takes about as long as the server's start."""
     for module in ("flows.pipeline", "mlflow", "scipy.stats", "matplotlib.figure"):
         import_module(module)
 
@@ -99,8 +99,8 @@ def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> Non
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise StageError(
-                f"the temporary Prefect server ended with code {process.returncode} (its message "
-                "is above); repair it, or start one with `prefect server start` and set "
+                f"the temporary Prefect server ended with code {process.returncode}; fix the error "
+                "above, or start a server with `prefect server start` and set "
                 "PREFECT_API_URL=http://127.0.0.1:4200/api"
             )
         try:
@@ -115,7 +115,7 @@ def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> Non
 
 
 def _serve(listener: socket.socket) -> None:
-    """The server's process: serve until standard input closes or a signal comes."""
+    """The server's process: serve until standard input closes or a signal arrives."""
     import uvicorn
     from prefect.server.api.server import create_app
 

@@ -1,8 +1,8 @@
-"""What is running, drawn at the bottom of a terminal: a bar, counts, speed and time left for each.
+"""Progress bars at the bottom of a terminal, with counts, speed and remaining time.
 
     sample/ab12…  ━━━━━━━━━━━━━━━          54 of 108 prompts (50 %), 1.4 prompts/s, about 38 s left
 
-The records of `tasks/engine/progress_log.py` carry the progress itself; it is drawn anew several
+The log records of `tasks/engine/progress_log.py` contain the progress object. It is redrawn several
 times a second until it is over, and its log lines are not printed.
 """
 
@@ -25,20 +25,20 @@ def progress_in(record: logging.LogRecord) -> ProgressLog | None:
 
 
 class Bars(logging.Handler):
-    """Learns of what is running from log records, and draws it."""
+    """Collects running progress from log records and draws it."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self._running: tuple[ProgressLog, ...] = ()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Add a bar for a progress that is new."""
+        """Add a bar for a new progress object."""
         progress = progress_in(record)
         if progress is not None and progress not in self._running:
             self._running = (*(each for each in self._running if not each.is_over), progress)
 
     def draw(self) -> "Table":
-        """A line for each that runs now; called from the thread that refreshes the terminal."""
+        """One line per running progress. Called from the thread that refreshes the terminal."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
@@ -52,5 +52,5 @@ class Bars(logging.Handler):
 
 
 def is_line(record: logging.LogRecord) -> bool:
-    """Filter of what is printed above the bars: everything but the progress that they show."""
+    """Filter for the lines above the bars: all records except progress."""
     return progress_in(record) is None

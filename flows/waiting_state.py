@@ -1,8 +1,8 @@
-"""A flow that ended because something is waited for, as Prefect's UI shows it: Waiting.
+"""The Prefect state Waiting, of a flow that ended because it waits for something.
 
-The state's type is Completed, for nothing failed and nothing runs any more; its name and message
-say that the work is not done. Automations on `prefect.flow-run.Completed` or `Failed` do not take
-it for either.
+Its type is Completed, because nothing failed and nothing is running. Its name and message say that
+the work is unfinished. Automations on `prefect.flow-run.Completed` or `prefect.flow-run.Failed` do
+not match it.
 """
 
 from typing import TypeVar, cast
@@ -18,7 +18,7 @@ WAITING = "Waiting"
 
 
 def shown_as_waiting(result: Result, waiting: WaitingRecord) -> Result:
-    """What a flow returns in place of `result`: its caller is given `result`, by Prefect."""
+    """The return value of a waiting flow. Prefect passes `result` on to the flow's caller."""
     return cast(Result, Completed(name=WAITING, message=_sentence(waiting), data=result))
 
 

@@ -1,4 +1,4 @@
-"""Where everything is put together: settings and adapters become the ports that stages know."""
+"""Wiring: creates the adapters of `infra` from the settings and passes them to stages as ports."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from tasks.stages.train import MODEL
 
 @dataclass(frozen=True)
 class Wiring:
-    """The ports of `pvar.ports`, over this machine's settings."""
+    """The ports of `pvar.ports`, implemented with this machine's settings."""
 
     settings: Settings
     store: Store
@@ -39,16 +39,16 @@ class Wiring:
         return source_rows(reference, self.settings.home / "sources")
 
     def number_format(self, choice: NumberFormatChoice, *, learns: bool) -> NumberFormat:
-        """The number format of a choice on this machine."""
+        """The number format that a choice means on this machine."""
         return choice if choice != "auto" else resolve(choice, read_hardware(), learns=learns)
 
     @property
     def models(self) -> Path:
-        """Folder of this machine's copies of models."""
+        """Folder of the local copies of models."""
         return self.settings.home / "models"
 
     def model_folder(self, reference: str) -> Path:
-        """Folder of a pinned model reference; it stays there until this process ends."""
+        """Folder of a pinned model reference. It is kept until this process ends."""
         location, models = Pinned.parse(reference).location, self.models
         hold_copies(models)
         if location.startswith("artifact:"):
@@ -189,7 +189,7 @@ def _server_judge(settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeCo
 
 
 def connect(settings: Settings | None = None) -> Wiring:
-    """Adapters for the settings; nothing is asked of a server yet."""
+    """Create the adapters for the settings, without contacting any server."""
     settings = settings or Settings()
     store = open_store(settings.store_uri)
     tracking = Tracking(settings.mlflow_tracking_uri, store.uri)

@@ -176,7 +176,7 @@ def test_a_child_that_waits_is_neither_failed_nor_incomplete_and_is_asked_anew(
 
 
 def test_a_stage_without_a_deployment_names_the_command_that_makes_it(home: Path) -> None:
-    with pytest.raises(ConfigError, match="make it: pvar deploy --pool mars"):
+    with pytest.raises(ConfigError, match="create it: pvar deploy --pool mars"):
         stage_flows.hand_over(home, "mars")
 
 

@@ -288,7 +288,7 @@ def test_a_port_that_is_none(capsys: pytest.CaptureFixture[str], option: str, po
 
 
 def test_a_store_without_runs_says_how_to_start_one(refused: Pvar) -> None:
-    assert "holds no runs yet; start one: pvar run" in refused("report")
+    assert "has no runs yet; start one: pvar run" in refused("report")
 
 
 def test_a_run_that_never_was(refused: Pvar, home: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_run_that_never_was(refused: Pvar, home: Path) -> None:
     [
         ("nowhere/report.html", "the folder nowhere does not exist; create it first"),
         ("home", "this is a folder; give the path of a file"),
-        ("/proc/report.html", "cannot be written ("),
+        ("/proc/report.html", "is not writable ("),
     ],
 )
 def test_a_report_that_has_no_place(refused: Pvar, home: Path, target: str, message: str) -> None:

@@ -123,7 +123,7 @@ def test_a_run_that_starts_meanwhile_keeps_what_it_names(kept: Kept) -> None:
 
 def test_a_run_record_that_cannot_be_read_stops_everything(kept: Kept) -> None:
     kept.neighbours.store.write("runs/20260301-120000-cc.json", b"{")
-    with pytest.raises(DamagedError, match=r"runs/20260301-120000-cc\.json is not the record"):
+    with pytest.raises(DamagedError, match=r"runs/20260301-120000-cc\.json is not a valid run"):
         gc(delete=True)
     assert kept.garbage.root in kept.there()
 
