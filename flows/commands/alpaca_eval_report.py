@@ -1,4 +1,4 @@
-"""AlpacaEval 2's numbers for one model: the files of `benchmark_files` joined by instruction."""
+"""AlpacaEval 2 scores of one model, from the files of `benchmark_files` joined by instruction."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -24,7 +24,7 @@ LEADERBOARD_BASELINE = "gpt4_1106_preview"
 
 
 class Run(NamedTuple):
-    """What one evaluation left behind."""
+    """The files of one evaluation."""
 
     annotations: Annotations
     outputs: Mapping[str, Output]
@@ -40,9 +40,9 @@ class _Controlled(NamedTuple):
 
 
 def figures(run: Run, *, judge: str, seed: int) -> list[Figure]:
-    """The leaderboard's numbers and what they rest on.
+    """The leaderboard's scores and the numbers behind them.
 
-    Raises InputError for a judged instruction that either file of answers lacks.
+    Raises InputError if either file of answers lacks a judged instruction.
     """
     _refuse_unknown(run.annotations, run.outputs, "outputs")
     _refuse_unknown(run.annotations, run.baseline, "baseline")
@@ -53,8 +53,8 @@ def _refuse_unknown(judged: Annotations, answers: Mapping[str, Output], name: st
     unknown = [text for text in judged.instructions if text not in answers]
     if unknown:
         raise InputError(
-            f"the {name} have no answer to {len(unknown)} of {len(judged.instructions)} judged "
-            f"instructions, such as {unknown[0][:60]!r}; give the files of the same run"
+            f"the {name} file has no answer to {len(unknown)} of {len(judged.instructions)} judged "
+            f"instructions, such as {unknown[0][:60]!r}; give files of the same evaluation"
         )
 
 
@@ -102,7 +102,10 @@ def _controlled_figures(run: Run, judge: str) -> list[Figure]:
 
 
 def _control_length(run: Run) -> _Controlled | None:
-    """Length control over the judged rows, joined by instruction; None where it cannot be."""
+    """Length control over the judged rows, joined by instruction.
+
+    None without calibration tables or judged rows.
+    """
     judged = run.annotations
     preferences = model_preferences(judged.preferences)
     is_judged = ~np.isnan(preferences)
@@ -114,7 +117,7 @@ def _control_length(run: Run) -> _Controlled | None:
     indices = np.array([numbers[text] for text in texts], dtype=np.int64)
     delta_lengths = _lengths(run.baseline, texts) - _lengths(run.outputs, texts)
     if judged.model == judged.baseline:
-        coefficients = Coefficients(0.0, 0.0, 0.0)  # by definition: 50 %
+        coefficients = Coefficients(0.0, 0.0, 0.0)  # 50 % by definition
     else:
         coefficients = fit_length_control(preferences[is_judged], delta_lengths, indices, tables)
     win_rate = length_controlled_win_rate(coefficients, tables.difficulties_of(indices))
@@ -126,13 +129,13 @@ def _lengths(answers: Mapping[str, Output], texts: Sequence[str]) -> NDArray[np.
 
 
 def _instruction_numbers(baseline: Mapping[str, Output]) -> dict[str, int]:
-    """The baseline's own column index, or else the position in its file."""
+    """The baseline's column index, or else the position in its file."""
     own = {text: output.number for text, output in baseline.items() if output.number is not None}
     if not own:
         return {text: position for position, text in enumerate(baseline)}
     if len(own) < len(baseline) or len(set(own.values())) < len(own):
         raise InputError(
-            "the baseline's column index must have a different integer in every row, or be absent "
-            "from a file in the order of the evaluation set"
+            "the baseline's column index must have a different integer in every row; without that "
+            "column, the file must be in the order of the evaluation set"
         )
     return own

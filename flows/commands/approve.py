@@ -1,4 +1,4 @@
-"""`pvar approve`: a person says whether a version may become the champion."""
+"""`pvar approve`: decide whether a version becomes the champion."""
 
 from typing import Annotated
 
@@ -13,21 +13,21 @@ def approve(
     note: str,
     decline: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Make a version the champion that passed the gate and waits for approval, or decline it.
+    """Approve a version that passed the gate and waits for approval, or decline it.
 
-    The first decision on a version counts. The run that waits for it goes on when it is started
-    again.
+    An approved version becomes the champion at once. The first decision on a version counts. Start
+    the waiting run again to complete it.
 
     Parameters
     ----------
     model
         Name of the registered model.
     version
-        The version that `promote.mode: approval` registered.
+        The version that waits for approval (`promote.mode: approval`).
     note
-        Why: kept with the decision, and in the history of an approved version.
+        The reason. It is stored with the decision, and in the history if the version is approved.
     decline
-        Do not make it the champion; it stays registered.
+        Decline the version. It stays registered and does not become the champion.
     """
     from flows.console import console
     from flows.promotions import decide
@@ -38,7 +38,7 @@ def approve(
     if not is_new:
         raise PromotionError(
             f"{model} version {version} was already {kept.sentence} ({kept.at:%Y-%m-%d %H:%M} "
-            "UTC), and the first decision counts; to move the champion all the same: "
+            "UTC), and the first decision counts; to change the champion anyway: "
             f"pvar rollback {model} --to VERSION --reason TEXT"
         )
     done = f"version {version} is declined" if decline else f"champion is version {version}"

@@ -1,4 +1,4 @@
-"""Arena-Hard's leaderboard of the models in a file of verdicts."""
+"""Arena-Hard leaderboard of the models in a file of verdicts."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, get_args
@@ -16,18 +16,18 @@ from pvar.evaluation.style import Control, StyleCounts, Version
 
 
 class Scoring(NamedTuple):
-    """How the verdicts are to be scored."""
+    """How the verdicts are scored."""
 
     version: Version
     controls: tuple[Control, ...]
     styles: Mapping[StyleKey, StyleCounts]
     """Empty without controls."""
     wanted: Mapping[str, str | None] | None
-    """Category of each question that should be judged; None for all of the version."""
+    """Category of each question that should be judged; None means all questions of the version."""
     seed: int
 
     def num_wanted(self, judged: Sequence[JudgedQuestion], category: str | None) -> int:
-        """Questions wanted of one category, or of all."""
+        """Number of wanted questions in one category, or in all (None)."""
         if self.wanted is not None:
             return sum(category in (None, each) for each in self.wanted.values())
         found = {question.category for question in judged if question.category is not None}
@@ -40,22 +40,23 @@ class ModelResult(NamedTuple):
 
     model: str
     baselines: tuple[str, ...]
-    """More than one only where categories have their own."""
+    """Several only if categories have their own baselines."""
     score: ArenaHardScore
     by_category: Mapping[str, ArenaHardScore]
 
 
 def parse_controls(style: str | None) -> tuple[Control, ...]:
-    """The kinds of style control named in a comma-separated list."""
+    """The kinds of style control in a comma-separated list."""
     names = [name.strip() for name in style.split(",")] if style is not None else []
     known_names: tuple[Control, ...] = get_args(Control)
     if unknown := [name for name in names if name not in known_names]:
-        raise InputError(f"--style {style}: {unknown[0]!r} is none of {', '.join(known_names)}")
+        known_list = ", ".join(known_names)
+        raise InputError(f"--style {style}: {unknown[0]!r} is unknown; use {known_list}")
     return tuple(name for name in known_names if name in names)
 
 
 def leaderboard(judged: Sequence[JudgedQuestion], scoring: Scoring) -> list[ModelResult]:
-    """Results of all models, the best first, models without a judged game last."""
+    """Results of all models, best first; models without a judged game are last."""
     categories = sorted({q.category for q in judged if q.category is not None})
     by_category = {
         category: _scores([q for q in judged if q.category == category], scoring, category)
@@ -78,7 +79,7 @@ def leaderboard(judged: Sequence[JudgedQuestion], scoring: Scoring) -> list[Mode
 
 
 def to_json(result: ModelResult, controls: Sequence[Control]) -> dict[str, object]:
-    """The result under its stable names; intervals: ci_* as published, clustered_ci_* for use."""
+    """The result with its stable names. ci_* is the published interval, clustered_ci_* ours."""
     return {
         "model": result.model,
         "baseline": ", ".join(result.baselines),
@@ -92,7 +93,7 @@ def to_json(result: ModelResult, controls: Sequence[Control]) -> dict[str, objec
 
 
 def print_leaderboard(results: Sequence[ModelResult]) -> None:
-    """Print a table, with a line for each category of a model that has several."""
+    """Print a table, with additional lines for the categories of each model."""
     from rich.console import Console
     from rich.table import Table
 

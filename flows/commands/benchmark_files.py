@@ -1,7 +1,7 @@
 """Read the files of AlpacaEval and Arena-Hard into the records of `pvar.evaluation`.
 
-A number must be reproducible from its files, so a bad line or a row without a needed column is an
-error here, not a row that is left out.
+Published scores must be reproducible from their files. An invalid line, or a row without a required
+column, is therefore an error; no row is skipped.
 """
 
 import hashlib
@@ -20,25 +20,25 @@ from pvar.records import BadRow, Row
 
 
 class Annotations(NamedTuple):
-    """A judge's preferences on one model's answers; rows are as in the file."""
+    """A judge's preferences for one model's answers, in the order of the file."""
 
     model: str
     baseline: str
     instructions: tuple[str, ...]
     preferences: tuple[float, ...]
-    """On AlpacaEval's scale, NaN where there is none."""
+    """On AlpacaEval's scale; NaN if missing."""
 
 
 class Output(NamedTuple):
-    """An answer's length and where it stands."""
+    """An answer's length and its instruction's number."""
 
     num_characters: int
     number: int | None
-    """The instruction's number, where the row has a column index."""
+    """The instruction's number from the column index; None if the row has none."""
 
 
 class CalibrationFiles(NamedTuple):
-    """The tables of the length control, and what names them."""
+    """The tables of the length control, and the hashes of their files."""
 
     tables: Calibration
     difficulty_sha256: str
@@ -46,12 +46,12 @@ class CalibrationFiles(NamedTuple):
 
 
 def rows_with(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """The file's rows. Raises InputError for a bad line and for a row that lacks a column."""
+    """The file's rows. Raises InputError for an invalid line and for a row that lacks a column."""
     name = file_name(path)
     is_first = True
     for row in read_rows(path):
         if isinstance(row, BadRow):
-            raise InputError(f"{name}, line {row.number}: {row.reason}; mend or remove it")
+            raise InputError(f"{name}, line {row.number}: {row.reason}; fix or remove it")
         if missing := [column for column in columns if column not in row.fields]:
             where = name if is_first else f"{name}, row {row.number}"
             raise InputError(
@@ -63,14 +63,14 @@ def rows_with(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def file_name(path: Path) -> str:
-    """How messages call the file."""
+    """Name of the file in messages."""
     return "standard input" if path == STDIN else str(path)
 
 
 def read_annotations(path: Path) -> Annotations:
     """Read AlpacaEval annotations of one model: instruction, generator_1, generator_2, preference.
 
-    Raises InputError for several models or baselines, or an instruction judged twice.
+    Raises InputError if there are several models or baselines, or two rows for an instruction.
     """
     preferences: dict[str, float] = {}
     pairs: set[tuple[str, str]] = set()
@@ -79,28 +79,28 @@ def read_annotations(path: Path) -> Annotations:
         if instruction in preferences:
             raise InputError(
                 f"{file_name(path)}, row {row.number}: the instruction {instruction[:60]!r} is "
-                "judged twice; keep one judgment of each"
+                "judged twice; keep one row per instruction"
             )
         preferences[instruction] = _number(path, row, "preference", default=float("nan"))
         pairs.add((_text(path, row, "generator_1"), _text(path, row, "generator_2")))
     if len(pairs) != 1:
         raise InputError(
-            f"{file_name(path)}: {len(pairs)} pairs of generator_1 and generator_2; a file must "
-            "compare one model with one baseline"
+            f"{file_name(path)}: there are {len(pairs)} pairs of generator_1 and generator_2; a "
+            "file must compare one model with one baseline"
         )
     baseline, model = pairs.pop()
     return Annotations(model, baseline, tuple(preferences), tuple(preferences.values()))
 
 
 def read_outputs(path: Path) -> dict[str, Output]:
-    """Read a model's answers (instruction, output, maybe index) by instruction, in file order."""
+    """Read a model's answers by instruction, in file order: instruction, output, optional index."""
     outputs: dict[str, Output] = {}
     for row in rows_with(path, ("instruction", "output")):
         instruction = _text(path, row, "instruction")
         if instruction in outputs:
             raise InputError(
                 f"{file_name(path)}, row {row.number}: a second answer to {instruction[:60]!r}; "
-                "keep one of each"
+                "keep one answer per instruction"
             )
         index = row.fields.get("index")
         outputs[instruction] = Output(
@@ -111,15 +111,15 @@ def read_outputs(path: Path) -> dict[str, Output]:
 
 
 def read_calibration(folder: Path) -> CalibrationFiles:
-    """Read the length control's tables from a folder with both CSV files."""
+    """Read the length control's tables from a folder that contains both CSV files."""
     contents = []
     for name in (DIFFICULTY_FILE, GAMED_FILE):
         try:
             contents.append((folder / name).read_bytes())
         except OSError as error:
             raise InputError(
-                f"{folder / name}: cannot be read ({error.strerror}); the calibration folder holds "
-                f"{DIFFICULTY_FILE} and {GAMED_FILE} (data set tatsu-lab/alpaca_eval)"
+                f"{folder / name}: cannot be read ({error.strerror}); the calibration folder must "
+                f"contain {DIFFICULTY_FILE} and {GAMED_FILE} (data set tatsu-lab/alpaca_eval)"
             ) from error
     difficulty, gamed = contents
     return CalibrationFiles(
@@ -130,10 +130,10 @@ def read_calibration(folder: Path) -> CalibrationFiles:
 
 
 def read_games(path: Path, categories: Mapping[str, str | None] | None) -> list[JudgedQuestion]:
-    """Read Arena-Hard games: question_id, model, baseline, games (two scores), maybe category.
+    """Read Arena-Hard games: question_id, model, baseline, games (two scores), optional category.
 
-    `categories` are those of the wanted questions, where they are known. Raises InputError for a
-    question that is not wanted, or that a model has twice.
+    `categories` are the categories of the wanted questions; None if these are unknown. Raises
+    InputError for a question that is not wanted, and for two rows of a model and a question.
     """
     questions: dict[StyleKey, JudgedQuestion] = {}
     for row in rows_with(path, ("question_id", "model", "baseline", "games")):
@@ -141,12 +141,12 @@ def read_games(path: Path, categories: Mapping[str, str | None] | None) -> list[
         if categories is not None and question_id not in categories:
             raise InputError(
                 f"{file_name(path)}, row {row.number}: question {question_id} is not among the "
-                "wanted questions; are both files of the same version?"
+                "wanted questions; give files of the same version of Arena-Hard"
             )
         if (model, question_id) in questions:
             raise InputError(
-                f"{file_name(path)}, row {row.number}: question {question_id} of {model} is there "
-                "twice; keep one row of each"
+                f"{file_name(path)}, row {row.number}: question {question_id} of {model} occurs "
+                "twice; keep one row per model and question"
             )
         own = row.fields.get("category")
         first, second = _labels(path, row)
@@ -164,7 +164,7 @@ def read_games(path: Path, categories: Mapping[str, str | None] | None) -> list[
 
 
 def read_questions(path: Path) -> dict[str, str | None]:
-    """Read the category of each wanted question: uid or question_id, maybe category."""
+    """Read the category of each wanted question: uid or question_id, optional category."""
     categories: dict[str, str | None] = {}
     for row in rows_with(path, ()):
         category = row.fields.get("category")
@@ -175,9 +175,9 @@ def read_questions(path: Path) -> dict[str, str | None]:
 def read_styles(paths: Sequence[Path]) -> dict[StyleKey, StyleCounts]:
     """Read style counts by (model, question id) from style tables or files of answers.
 
-    A row has model, uid or question_id, and, itself or under `metadata`, token_len with
-    header_count, list_count and bold_count (numbers, or numbers by kind). Without those three they
-    are counted in the answer, `messages[-1].content.answer`.
+    A row has model, and uid or question_id. The row or its `metadata` has token_len, header_count,
+    list_count and bold_count (each a number, or numbers by kind). If the last three are absent,
+    they are counted in the answer, `messages[-1].content.answer`.
     """
     return {
         (_text(path, row, "model"), _question_id(path, row)): _style(path, row)
@@ -191,7 +191,7 @@ def _labels(path: Path, row: Row) -> tuple[str | None, str | None]:
     if not isinstance(games, list) or len(games) != 2:
         raise InputError(
             f"{file_name(path)}, row {row.number}: games must be a list of two, the second with "
-            "the answers swapped; write null for a game that is missing"
+            "the answers swapped; use null for a missing game"
         )
     labels = []
     for game in games:
@@ -222,7 +222,7 @@ def _style(path: Path, row: Row) -> StyleCounts:
         case _:
             raise InputError(
                 f"{file_name(path)}, row {row.number}: there is neither a column header_count nor "
-                "an answer in messages to count in"
+                "an answer in messages in which to count headers"
             )
 
 
@@ -244,7 +244,7 @@ def _text(path: Path, row: Row, column: str) -> str:
     value = row.fields.get(column)
     if not isinstance(value, str):
         raise InputError(
-            f"{file_name(path)}, row {row.number}: {column} is {value!r}, and not a text"
+            f"{file_name(path)}, row {row.number}: {column} is {value!r}; it must be a string"
         )
     return value
 
@@ -255,6 +255,6 @@ def _number(path: Path, row: Row, column: str, *, default: float) -> float:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(
-            f"{file_name(path)}, row {row.number}: {column} is {value!r}, and not a number"
+            f"{file_name(path)}, row {row.number}: {column} is {value!r}; it must be a number"
         )
     return float(value)

@@ -1,4 +1,4 @@
-"""From a user's file, in either of two forms, to the candidates of a selection."""
+"""Read the candidates of a selection from a user's file with either PVar or rewards."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -24,27 +24,27 @@ from pvar.selection.strategy import PVAR
 from pvar.variance import MAX_PVAR
 
 Floats = npt.NDArray[np.float64]
-ROUNDING = 1e-6  # of a PVar computed in float32
+ROUNDING = 1e-6  # rounding error of a PVar computed in float32
 NUMBER_COLUMNS = ("reward", *MEASURES, "num_tokens")
 
 
 class CandidateTable(NamedTuple):
-    """Candidates, and how they came about."""
+    """Candidates, and where they come from."""
 
     candidates: Candidates
     origin: str
-    """Where the PVar comes from, in words."""
+    """Source of the PVar values, as text for the user."""
     row_counts: RowCounts
-    """In rows of the file."""
+    """Counts of rows of the file."""
     first_problem: str | None
-    """What is wrong with the first row that was rejected."""
+    """Description of the first rejected row's problem."""
 
 
 def read_candidates(path: Path, strategy: StrategyName, scale: float | None) -> CandidateTable:
-    """Take PVar from the column pvar where there is one, else compute it from the rewards.
+    """Read PVar from the column pvar if the file has it, else compute it from the rewards.
 
-    `scale` is for the rewards; None is 1. Raises InputError for a file that is neither form,
-    ConfigError for a scale where PVar is given.
+    `scale` is the reward scale; None means 1. Raises InputError if the file has neither column, and
+    ConfigError if a scale is given for a file with PVar.
     """
     measure = STRATEGIES[strategy].measure
     if _is_long_parquet(path):
@@ -57,7 +57,7 @@ def read_candidates(path: Path, strategy: StrategyName, scale: float | None) -> 
 
 
 def _is_long_parquet(path: Path) -> bool:
-    """Whether measures are to be computed from Parquet, which may be larger than memory."""
+    """Whether the file is Parquet with rewards, which can be larger than memory."""
     if not is_parquet(path):
         return False
     names = parquet_schema(path).names
@@ -80,18 +80,18 @@ def _computed(num_rewards: int, scale: float) -> str:
 
 
 def _from_measures(columns: Columns, scale: float | None) -> CandidateTable:
-    """One row per prompt, PVar and the other measures given."""
+    """Candidates from one row per prompt with PVar and other measures."""
     if scale is not None:
         raise ConfigError(
-            f"{columns.file_name} has a column pvar, so no reward is scaled; leave --scale out, "
-            "or remove that column to compute PVar from the rewards"
+            f"{columns.file_name} has a column pvar, so --scale has no effect; omit --scale, or "
+            "remove that column to compute PVar from the rewards"
         )
     num_rows = np.bincount(columns.prompt_index)
     if num_rows.max() > 1:
         raise InputError(
             f"{columns.file_name} has a column pvar, so it must hold one row per prompt, but "
-            f"prompt {columns.prompt_ids[num_rows.argmax()]} has {num_rows.max()}; "
-            "remove the repeats, or the column to compute PVar from the rewards"
+            f"prompt {columns.prompt_ids[num_rows.argmax()]} has {num_rows.max()}; remove the "
+            "duplicates, or remove that column to compute PVar from the rewards"
         )
     order = np.argsort(columns.prompt_index)
     numbers = {name: values[order] for name, values in columns.numbers.items()}
@@ -100,7 +100,7 @@ def _from_measures(columns: Columns, scale: float | None) -> CandidateTable:
     if wrong.any():
         raise InputError(
             f"{columns.file_name}: the pvar of prompt {columns.prompt_ids[wrong.argmax()]} is "
-            f"{pvar[wrong.argmax()]}, but PVar lies between 0 and {MAX_PVAR}"
+            f"{pvar[wrong.argmax()]}, but PVar is between 0 and {MAX_PVAR}"
         )
     candidates = Candidates(
         columns.prompt_ids,
@@ -120,17 +120,17 @@ def _whole(columns: Columns, num_tokens: Floats | None) -> npt.NDArray[np.int64]
         raise InputError(
             f"{columns.file_name}: the num_tokens of prompt "
             f"{columns.prompt_ids[wrong.argmax()]} is {num_tokens[wrong.argmax()]}; "
-            "it must be a whole number, not missing"
+            "it must be an integer and must not be missing"
         )
     return num_tokens.astype(np.int64)
 
 
 def _from_rewards(columns: Columns, measure: Measure, scale: float | None) -> CandidateTable:
-    """One row per response: the measure is computed from the rewards."""
+    """Candidates from one row per response: the measure is computed from the rewards."""
     if "reward" not in columns.numbers:
         raise InputError(
             f"{columns.file_name}: there is neither a column pvar (one row per prompt) nor a "
-            "column reward (one row per response); add one, or rename the one you have"
+            "column reward (one row per response); add one of them, or rename your column"
         )
     rewards = columns.numbers["reward"]
     tau = 1.0 if scale is None else scale

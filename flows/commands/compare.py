@@ -1,4 +1,4 @@
-"""`pvar compare`: several selections beside random prompts, over seeds."""
+"""`pvar compare`: compare selection strategies with random selection, over several seeds."""
 
 from typing import Annotated
 
@@ -15,16 +15,16 @@ def compare(
     preset: PresetOption = None,
     set_: SetOption = (),
 ) -> None:
-    """Train on several selections of the same answers and compare them with random prompts.
+    """Train on several selections of the same responses and compare them with random selection.
 
     Parameters
     ----------
     strategy
-        Strategies of select.strategy. May be repeated; random is always there.
+        A value of select.strategy. May be repeated. `random` is always included.
     seeds
-        Number of trainings per strategy.
+        Number of trainings per strategy, each with its own seed.
     preset
-        Name of a preset or path of a YAML file.
+        Name of a preset or path to a YAML file.
     set_
         Changes to the preset as key=value.
     """
@@ -51,4 +51,4 @@ def compare(
         from flows.comparison import compare as run
 
         table = run(config)
-    print(table)  # noqa: T201  Markdown, for files and programs too
+    print(table)  # noqa: T201  plain Markdown, also for files and programs

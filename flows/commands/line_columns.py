@@ -1,6 +1,6 @@
-"""Columns of JSON lines: every id and number checked, unusable rows counted.
+"""Columns of JSON lines. Every id and number is checked, and unusable rows are counted.
 
-Only ids that differ and a few bytes per number are held; texts in other columns cost no memory.
+Memory holds only the distinct ids and a few bytes per number; other columns are not kept.
 """
 
 import math
@@ -23,10 +23,10 @@ MAX_INTEGER_ID = 2**63 - 1
 
 
 def read_line_columns(path: Path, number_columns: Collection[str]) -> Columns:
-    """Read prompt_id and those of the number columns that any row has.
+    """Read prompt_id and the number columns that occur in any row.
 
-    A number may be null or left out (missing). Raises InputError for a file that cannot be read,
-    one without a column prompt_id or without a usable row, and for ids of both kinds.
+    A number can be null or absent (missing). Raises InputError if the file cannot be read, has no
+    column prompt_id or no usable row, or has both string and integer ids.
     """
     codes: dict[str | int, int] = {}
     index = array("q")
@@ -73,7 +73,7 @@ class _Problem(NamedTuple):
 
 
 def _entry(row: Row | BadRow, number_columns: Collection[str]) -> _Entry | _Problem:
-    """The row's id and numbers, or why it has none."""
+    """The row's id and numbers, or why the row is rejected."""
     if isinstance(row, BadRow):
         return _Problem("unreadable", row.reason)
     if "prompt_id" not in row.fields:
@@ -81,7 +81,7 @@ def _entry(row: Row | BadRow, number_columns: Collection[str]) -> _Entry | _Prob
     prompt_id = _as_id(row.fields["prompt_id"])
     if prompt_id is None:
         found = row.fields["prompt_id"]
-        return _Problem("bad_prompt_id", f"prompt_id is {found!r}, not a text or an integer")
+        return _Problem("bad_prompt_id", f"prompt_id is {found!r}, not a string or an integer")
     values = []
     for name in number_columns:
         value = _as_number(row.fields.get(name))
@@ -100,7 +100,7 @@ def _as_id(value: object) -> str | int | None:
 
 
 def _as_number(value: object) -> float | None:
-    """NaN for what is missing, None for what is no number."""
+    """The number, NaN if it is missing, None if it is not a number."""
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -114,13 +114,13 @@ def _as_number(value: object) -> float | None:
 def _sorted_ids(
     file_name: str, codes: Mapping[str | int, int]
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The ids, ascending, and the place of each code in them."""
+    """The ids in ascending order, and the rank of each code's id."""
     text = next((each for each in codes if isinstance(each, str)), None)
     integer = next((each for each in codes if isinstance(each, int)), None)
     if text is not None and integer is not None:
         raise InputError(
-            f"{file_name}: some prompt ids are texts (such as {text!r}) and some are integers "
-            f"(such as {integer}); ids are joined by equality, so make them all of one kind"
+            f"{file_name}: some prompt ids are strings (such as {text!r}) and some are integers "
+            f"(such as {integer}); they would never match, so use one type for all ids"
         )
     ids = np.array(list(codes), STRINGS if integer is None else np.int64)
     return rank_ids(ids)
@@ -129,4 +129,4 @@ def _sorted_ids(
 def _no_usable_row(file_name: str, rejected: Counter[str], first_problem: str | None) -> str:
     if set(rejected) == {"no_prompt_id"}:
         return NO_PROMPT_ID.format(file_name)
-    return f"{file_name}: none of {rejected.total()} rows can be used; {first_problem}"
+    return f"{file_name}: all {rejected.total()} rows are unusable; {first_problem}"

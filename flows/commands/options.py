@@ -1,11 +1,11 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from typing import Annotated
 
 from cyclopts import Parameter
 
 PresetOption = Annotated[str | None, Parameter(name=["--preset", "-p"])]
-"""Name of a preset that ships with the project, or path of a YAML file."""
+"""Name of a preset that ships with the project, or path to a YAML file."""
 
 SetOption = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
-"""`key=value` changes, such as `sample.num_responses=4`; values are read as YAML."""
+"""Changes as `key=value`, such as `sample.num_responses=4`. Values are parsed as YAML."""

@@ -1,4 +1,4 @@
-"""Columns of Parquet, read without a loop over rows."""
+"""Columns of Parquet files, read without a loop over rows."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether the file's name says Parquet."""
+    """Whether the file's name ends with .parquet."""
     return path.name.endswith(".parquet")
 
 
 def parquet_schema(path: Path) -> "pa.Schema":
-    """The schema of a Parquet file; InputError where it cannot be read or has no prompt_id."""
+    """The schema of a Parquet file. Raises InputError if it is unreadable or has no prompt_id."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -36,10 +36,10 @@ def parquet_schema(path: Path) -> "pa.Schema":
 
 
 def read_parquet_columns(path: Path, number_columns: Collection[str]) -> Columns:
-    """Read prompt_id and those of the number columns that the file has.
+    """Read prompt_id and the number columns that the file has.
 
-    Null is a missing number; a row without prompt_id is left out and counted. Raises InputError for
-    a file that cannot be read, lacks prompt_id or has a column of the wrong type.
+    Null is a missing number. Rows without prompt_id are dropped and counted. Raises InputError if
+    the file cannot be read, lacks prompt_id or has a column of the wrong type.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -59,7 +59,7 @@ def read_parquet_columns(path: Path, number_columns: Collection[str]) -> Columns
         raise InputError(f"{path}: not a valid Parquet file ({error}); copy it again") from error
     without_id = num_rows - table.num_rows
     if not table.num_rows:
-        raise InputError(f"{path}: none of {num_rows} rows has a prompt_id")
+        raise InputError(f"{path}: all {num_rows} rows lack a prompt_id")
     is_integer = pa.types.is_integer(codes.dictionary.type)
     kind = np.int64 if is_integer else STRINGS
     prompt_ids, rank = rank_ids(np.array(codes.dictionary.to_pylist(), kind))
@@ -84,8 +84,8 @@ def _refuse_types(path: Path, schema: "pa.Schema", names: Collection[str]) -> No
     if not (
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
     ):
-        raise InputError(f"{path}: prompt_id is of type {kind}; make it a text or an integer")
+        raise InputError(f"{path}: prompt_id has type {kind}; it must be a string or an integer")
     for name in names:
         kind = schema.field(name).type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
-            raise InputError(f"{path}: the column {name} is of type {kind}; make it numbers")
+            raise InputError(f"{path}: the column {name} has type {kind}; it must be numeric")

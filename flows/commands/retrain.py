@@ -1,20 +1,21 @@
-"""`pvar retrain`: look at the incoming files now, as the schedule does."""
+"""`pvar retrain`: run one retraining now, as the schedule does."""
 
 from flows.commands.options import PresetOption, SetOption
 from flows.commands.rules import RuleOption
 
 
 def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOption = ()) -> None:
-    """Take new incoming files up, and run the pipeline on them if they are enough.
+    """Read new incoming files, and run the pipeline on them if there is enough new data.
 
     Parameters
     ----------
     preset
-        What is run: name of a preset or path of a YAML file.
+        The pipeline to run: name of a preset or path to a YAML file.
     set_
         Changes to the preset as key=value.
     rule
-        When to retrain as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming.
+        Retraining rule as key=value. Keys: min_new_pairs, max_days_between_runs, max_attempts,
+        incoming.
     """
     from flows.commands.rules import retrain_config
     from infra.presets import load_config

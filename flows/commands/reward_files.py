@@ -1,4 +1,4 @@
-"""From a file of rewards in long form to the PVar of each prompt, in memory where it is small."""
+"""Compute the PVar of each prompt from a file with one reward per row (long format)."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,34 +17,34 @@ from pvar.variance import PairCount, variance_by_prompt
 
 
 class Variances(NamedTuple):
-    """PVar by prompt; arrays of shape (num_prompts,)."""
+    """PVar by prompt. Arrays have the shape (num_prompts,)."""
 
     prompt_ids: NDArray[Any]
     """Strings or integers, ascending."""
     num_responses: NDArray[np.int32]
-    """Responses with a reward."""
+    """Number of responses with a reward."""
     pvar: NDArray[np.float64]
-    """NaN for fewer than two."""
+    """NaN for fewer than two responses."""
     stderr: NDArray[np.float64]
-    """NaN for fewer than three."""
+    """NaN for fewer than three responses."""
     pairs: PairCount
-    """Over all prompts."""
+    """Pairs of responses of all prompts."""
     row_counts: RowCounts
-    """In rows of the file."""
+    """Counts of rows of the file."""
     first_problem: str | None
-    """What is wrong with the first row that was rejected."""
+    """Description of the first rejected row's problem."""
 
     @property
     def num_rewards(self) -> int:
-        """Rewards that are not missing."""
+        """Number of rewards that are not missing."""
         return int(self.num_responses.sum())
 
 
 def read_variances(path: Path, *, scale: float) -> Variances:
-    """Compute PVar from the columns prompt_id and reward; Parquet may be larger than memory.
+    """Compute PVar from the columns prompt_id and reward. A Parquet file can be larger than memory.
 
-    Raises InputError for a file that cannot be read or lacks a column, ConfigError for a scale
-    that is not positive.
+    Raises InputError if the file cannot be read or lacks a column, and ConfigError if the scale is
+    not positive.
     """
     return _from_parquet(path, scale) if is_parquet(path) else _from_lines(path, scale)
 
@@ -82,20 +82,20 @@ def _from_parquet(path: Path, scale: float) -> Variances:
 
 
 class MeasuredFile(NamedTuple):
-    """A measure by prompt and nothing else, for selection."""
+    """One measure by prompt, for selection."""
 
     prompt_ids: NDArray[Any]
     """(num_prompts,) strings or integers, in no particular order."""
     measures: dict[str, NDArray[np.floating[Any]]]
-    """The measure's name → (num_prompts,); empty where it does not follow from the rewards."""
+    """The measure's name → (num_prompts,). Empty if rewards do not determine the measure."""
     num_rows: int
     num_rewards: int
 
 
 def read_measure(path: Path, measure: Measure, *, scale: float) -> MeasuredFile:
-    """Compute a measure from Parquet in little memory: about 60 bytes a prompt, whatever the rows.
+    """Compute a measure from Parquet with about 60 bytes of memory per prompt.
 
-    Errors as for `read_variances`.
+    The number of rows does not matter. Raises the same errors as `read_variances`.
     """
     kind = _kind_of_ids(path)
     ids: list[NDArray[Any]] = []
@@ -114,7 +114,7 @@ def read_measure(path: Path, measure: Measure, *, scale: float) -> MeasuredFile:
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
-    """The parts in one array; each is freed once copied, so that there are never two of all."""
+    """The parts in one array. Each part is freed after copying, which limits the peak memory."""
     whole = np.empty(sum(map(len, parts)), parts[0].dtype)
     stop = len(whole)
     while parts:
@@ -125,7 +125,7 @@ def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _kind_of_ids(path: Path) -> np.dtype[Any]:
-    """What the ids, read as texts, are in the file: integers or texts."""
+    """The type of the ids in the file, integers or strings. `iter_rewards` returns strings."""
     import pyarrow as pa
 
     is_integer = pa.types.is_integer(parquet_schema(path).field("prompt_id").type)
@@ -134,4 +134,4 @@ def _kind_of_ids(path: Path) -> np.dtype[Any]:
 
 def _refuse_no_rows(path: Path, num_rows: int) -> None:
     if num_rows == 0:
-        raise InputError(f"{path}: there are no rows; it must hold at least one")
+        raise InputError(f"{path}: the file has no rows; it must have at least one")

@@ -1,4 +1,4 @@
-"""`--rule key=value`: when to retrain, for the commands that retrain or deploy that."""
+"""`--rule key=value`: retraining rules, for the commands that retrain or deploy retraining."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,11 +13,11 @@ from pvar.errors import ConfigError
 from pvar.retrain_decision import RetrainConfig
 
 RuleOption = Annotated[tuple[str, ...], Parameter(name="--rule", negative=())]
-"""Keys of `RetrainConfig` but for the pipeline; values are read as YAML."""
+"""Keys of `RetrainConfig` except `pipeline`. Values are parsed as YAML."""
 
 
 def retrain_config(pipeline: PipelineConfig, rules: Sequence[str]) -> RetrainConfig:
-    """Retraining of that pipeline; ConfigError for a rule that is none."""
+    """The retraining configuration of a pipeline. Raises ConfigError for an invalid rule."""
     tree: dict[str, JsonValue | PipelineConfig] = {}
     for rule in rules:
         key, separator, text = rule.partition("=")
@@ -26,7 +26,7 @@ def retrain_config(pipeline: PipelineConfig, rules: Sequence[str]) -> RetrainCon
         try:
             tree[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--rule {rule!r}: the value is not YAML: {error}") from error
+            raise ConfigError(f"--rule {rule!r}: the value is invalid YAML: {error}") from error
     try:
         return RetrainConfig.model_validate({**tree, "pipeline": pipeline})
     except ValidationError as error:

@@ -1,22 +1,22 @@
-"""`pvar run`: the whole pipeline."""
+"""`pvar run`: run the whole pipeline."""
 
 from flows.commands.options import PresetOption, SetOption
 
 
 def run(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
-    """Run the pipeline: what is complete is reused, what is missing is made.
+    """Run the pipeline. Complete artifacts are reused, and missing ones are made.
 
     Parameters
     ----------
     preset
-        Name of a preset (see `pvar schema --presets`) or path of a YAML file.
+        Name of a preset (see `pvar schema --presets`) or path to a YAML file.
     set_
         Changes to the preset as key=value, for example `--set select.strategy=random`.
     """
     from infra.presets import load_config
     from infra.sources import refuse_missing
 
-    config = load_config(preset, set_)  # before anything slow: a mistake is told at once
+    config = load_config(preset, set_)  # before slow imports, so that errors are reported at once
     refuse_missing(config.ingest.sources())
 
     from flows.console import console, show_progress

@@ -1,15 +1,15 @@
-"""`pvar show`: the plan of a configuration, without running anything."""
+"""`pvar show`: show the plan of a configuration without running it."""
 
 from flows.commands.options import PresetOption, SetOption
 
 
 def show(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
-    """Show each stage, the artifact it makes, and whether that is complete.
+    """Show each node of a configuration, its artifact, and whether the artifact is complete.
 
     Parameters
     ----------
     preset
-        Name of a preset or path of a YAML file.
+        Name of a preset or path to a YAML file.
     set_
         Changes to the preset as key=value.
     """
@@ -25,7 +25,7 @@ def show(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
     config = load_config(preset, set_)
     wiring = connect()
     table = Table("node", "stage", box=None)
-    table.add_column("artifact", overflow="fold")  # digests are there to be copied
+    table.add_column("artifact", overflow="fold")  # show the whole digest, for copying
     for name in ("state", "rows"):
         table.add_column(name)
     to_do = []

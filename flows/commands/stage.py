@@ -1,4 +1,4 @@
-"""`pvar stage`: one stage of a configuration."""
+"""`pvar stage`: run one stage of a configuration."""
 
 from flows.commands.options import PresetOption, SetOption
 from pvar.placement import StageName
@@ -12,16 +12,16 @@ def stage(
     preset: PresetOption = None,
     set_: SetOption = (),
 ) -> None:
-    """Run one stage; the artifacts that it reads must be complete.
+    """Run one stage. Its input artifacts must be complete.
 
     Parameters
     ----------
     name
-        The stage.
+        Name of the stage.
     node
-        One node of the stage, as `pvar show` lists them; all of them if not given.
+        One node of the stage, as listed by `pvar show`. By default, all nodes of the stage run.
     preset
-        Name of a preset or path of a YAML file.
+        Name of a preset or path to a YAML file.
     set_
         Changes to the preset as key=value.
     """

@@ -1,4 +1,4 @@
-"""Print what a command found: a table for people, or one JSON object for programs."""
+"""Print the results of a command, as a table for people or one JSON object for programs."""
 
 import json
 import math
@@ -14,11 +14,11 @@ class Figure(NamedTuple):
     """One line of a summary."""
 
     key: str
-    """Name in JSON; stable."""
+    """Stable name in JSON."""
     label: str
-    """Name on the terminal."""
+    """Name in the table."""
     value: FigureValue
-    """NaN is not known; None or nothing is null in JSON and left out of the table."""
+    """NaN means unknown. None is null in JSON; None and {} are omitted from the table."""
 
 
 def print_summary(title: str, figures: Sequence[Figure], *, as_json: bool) -> None:
@@ -40,7 +40,7 @@ def print_summary(title: str, figures: Sequence[Figure], *, as_json: bool) -> No
 
 
 def known(value: Value) -> Value:
-    """The value; None for a float that is NaN or infinite."""
+    """The value, or None for a float that is NaN or infinite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

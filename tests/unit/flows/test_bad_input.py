@@ -340,7 +340,7 @@ def test_help_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "loaded: []" in done.stdout
-    assert "Run the pipeline: what is complete is reused" in done.stdout
+    assert "Run the pipeline. Complete artifacts are reused" in done.stdout
 
 
 def test_the_list_of_commands_says_what_each_does_and_a_command_says_all(

@@ -162,8 +162,8 @@ def test_files_that_do_not_fit_are_refused_by_what_is_wrong(tmp_path, name, rows
     ("rows", "message"),
     [
         ([{"prompt": "a", "pvar": 0.1}], "no column prompt_id"),
-        ([{"prompt_id": 1.5, "pvar": 0.1}], "prompt_id is of type double"),
-        ([{"prompt_id": "a", "pvar": "high"}], "the column pvar is of type string"),
+        ([{"prompt_id": 1.5, "pvar": 0.1}], "prompt_id has type double"),
+        ([{"prompt_id": "a", "pvar": "high"}], "the column pvar has type string"),
         ([{"prompt_id": None, "pvar": 0.1}], "prompt_id"),
     ],
 )

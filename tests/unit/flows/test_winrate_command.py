@@ -226,7 +226,7 @@ def annotation(instruction: str, **changes: object) -> dict[str, Any]:
             {"annotations": [annotation("two"), annotation("one\u2028line", generator_2="x")]},
             "2 pairs of generator_1 and generator_2",
         ),
-        ({"annotations": [annotation("three")]}, "the outputs have no answer to 1 of 1 judged"),
+        ({"annotations": [annotation("three")]}, "the outputs file has no answer to 1 of 1 judged"),
         ({"annotations": [annotation("two", preference="2")]}, "preference is '2'"),
         ({"annotations": [annotation("two", preference=3)]}, "not on AlpacaEval's scale"),
         ({"outputs": [{"instruction": "two", "output": None}]}, "output is None"),
@@ -443,10 +443,10 @@ def test_games_without_a_needed_column_are_refused_by_naming_it(
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([game("q", "A>B", "B>A")] * 2, "question q of mine is there twice"),
+        ([game("q", "A>B", "B>A")] * 2, "question q of mine occurs twice"),
         ([game("q", "A>B", "B>A", games=[{"score": "A>B"}])], "games must be a list of two"),
         ([game("q", "A>B", "B>A", games=[{}, None])], "a game lacks the column score"),
-        ([game("q", "A>B", "B>A", model=3)], "model is 3, and not a text"),
+        ([game("q", "A>B", "B>A", model=3)], "model is 3; it must be a string"),
     ],
 )
 def test_rows_that_are_no_games_are_refused(tmp_path: Path, rows: Rows, message: str) -> None:
@@ -458,7 +458,7 @@ def test_rows_that_are_no_games_are_refused(tmp_path: Path, rows: Rows, message:
     ("options", "message"),
     [
         (["--style", "length"], "--style and --metadata belong together"),
-        (["--style", "color"], "'color' is none of length, markdown"),
+        (["--style", "color"], "'color' is unknown; use length, markdown"),
     ],
 )
 def test_style_options_that_cannot_work_are_refused(
