@@ -1,15 +1,15 @@
-"""The way of the data: which artifacts a configuration is made of, and from what each is made.
+"""The graph of a configuration: its artifacts, and the inputs of each.
 
     ingest ─┬─ sample ── score-… ── select ── pair ── train
             ├─ answers-challenger (by the trained model) ─┬─ evaluate ── promote
             └─ answers-opponent ──────────────────────────┘
 
-With `sample.adaptive` a first round comes before `sample`, which then holds both rounds' responses:
+With `sample.adaptive` a first round precedes `sample`, which then has the responses of both rounds:
 
     first-sample ── first-score-… ── sample ── score-…
 
-A node is a stage with its slice of the configuration. Its digest follows from that and from the
-digests of its inputs, so the whole plan is known before anything is run.
+A node is a stage with its part of the configuration. Its digest is computed from that part and from
+the digests of its inputs, so the whole plan is known before anything runs.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -50,7 +50,7 @@ STAGES: dict[str, Stage[Any]] = {
 """The stages, in order."""
 
 CACHES = (REFERENCE.name,)
-"""What stages keep beside their artifacts, as artifacts that runs do not name."""
+"""Additional artifacts of stages, which no run record names."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,18 @@ class Node:
 
     @property
     def recipe(self) -> Recipe:
-        """What is hashed."""
+        """The content that is hashed to the digest."""
         inputs = {name: keys.digest for name, keys in self.inputs.items()}
         return Recipe.of(self.stage.name, self.stage.version, self.spec, inputs)
 
     @property
     def keys(self) -> ArtifactKeys:
-        """Where the artifact lies."""
+        """The keys of the artifact in the store."""
         return ArtifactKeys(self.stage.name, self.recipe.digest)
 
 
 def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
-    """All nodes of a pinned configuration by name, in the order in which they run."""
+    """All nodes of a pinned configuration by name, in execution order."""
     ingest = _ingest(config)
     first = [] if config.sample.adaptive is None else _first_round(config, ingest)
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
@@ -115,7 +115,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
 
 
 def train_keys(config: PipelineConfig) -> ArtifactKeys:
-    """The model that a configuration makes, whoever the opponent is."""
+    """The keys of the model that a configuration trains. They do not depend on the opponent."""
     unopposed = config.evaluate.model_copy(update={"opponent": "nobody#nobody"})
     return plan_nodes(config.model_copy(update={"evaluate": unopposed}))["train"].keys
 
@@ -150,7 +150,7 @@ def _sample(config: PipelineConfig, ingest: Node) -> Node:
 
 
 def _first_round(config: PipelineConfig, ingest: Node) -> list[Node]:
-    """A few responses for every prompt, and their scores, one node per reward model."""
+    """The first responses to every prompt, and their scores (one node per reward model)."""
     assert config.sample.adaptive is not None
     few = config.sample.model_copy(
         update={"num_responses": config.sample.adaptive.first_responses, "adaptive": None}
@@ -163,7 +163,7 @@ def _first_round(config: PipelineConfig, ingest: Node) -> list[Node]:
 
 
 def _second_round(config: PipelineConfig, ingest: Node, first: list[Node]) -> Node:
-    """All responses: those of the first round, and the rest of the promising prompts."""
+    """Responses of both rounds: the first round's, and the remaining ones of promising prompts."""
     assert config.sample.adaptive is not None
     plain, select = _sample(config, ingest), config.select
     spec = AdaptiveSampleSpec(
@@ -184,7 +184,7 @@ def _second_round(config: PipelineConfig, ingest: Node, first: list[Node]) -> No
 def _scores(
     config: PipelineConfig, ingest: Node, sample: Node, first: Sequence[Node]
 ) -> list[Node]:
-    """One node per reward model; what `first` has scored is not scored again."""
+    """One node per reward model. Responses that `first` scored are not scored again."""
     nodes = []
     for row, model in enumerate(config.score.reward_models):
         inputs = {"prompts": ingest.keys, "responses": sample.keys}
@@ -195,7 +195,7 @@ def _scores(
 
 
 def _selecting_models(config: PipelineConfig) -> tuple[str, ...]:
-    """Names of the reward models that PVar and pairs are made of."""
+    """Names of the reward models that determine PVar and pairs."""
     names = (model.name for model in config.score.reward_models)
     return tuple(name for name in names if name != config.implicit_model)
 
@@ -216,7 +216,7 @@ def _answers(config: PipelineConfig, name: str, ingest: Node, policy: str) -> No
 
 
 def _sampling_inputs(policy: str, ingest: Node) -> dict[str, ArtifactKeys]:
-    """The prompts, and the artifact that a policy of this store is the model of."""
+    """The prompts, and the train artifact of the policy if it is in this store."""
     inputs = {"prompts": ingest.keys}
     location, artifact = Pinned.parse(policy)
     if location.startswith("artifact:"):
@@ -264,7 +264,7 @@ def _pair(
 def _answer_inputs(
     config: PipelineConfig, sample: Node, scores: list[Node], reward_models: Collection[str]
 ) -> dict[str, ArtifactKeys]:
-    """The responses and their scores by these reward models."""
+    """The responses and the scores of these reward models."""
     by_model = zip(config.score.reward_models, scores, strict=True)
     wanted = {model.name: node for model, node in by_model if model.name in reward_models}
     return {

@@ -1,1 +1,1 @@
-"""The report of a run: what it shows, its figures, its page."""
+"""The report of a run: its data, texts, figures and page."""

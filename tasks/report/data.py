@@ -1,6 +1,6 @@
-"""What the report of a run is made of. Every part may be missing: a run can fail or stop early.
+"""The data of a run's report. Every part can be missing, because a run can fail or stop early.
 
-A missing part is None or empty, a missing number None or NaN; neither is ever shown as zero.
+A missing part is None or empty, and a missing number is None or NaN. Neither is shown as zero.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Setting(NamedTuple):
 
 
 class RewardScale(NamedTuple):
-    """How one reward model's differences became probabilities."""
+    """How differences of one reward model's rewards are scaled to probabilities."""
 
     name: str
     reward_scale: float | None
@@ -39,19 +39,19 @@ class ScoredResponse(NamedTuple):
     text: str
     reward: float | None
     role: Literal["chosen", "rejected"] | None = None
-    """Its part in the training pair, if it has one."""
+    """Its role in the training pair; None if it is in no pair."""
 
 
 class AnswerFigures(NamedTuple):
-    """How one model answered the evaluation prompts."""
+    """Figures of one model's answers to the evaluation prompts."""
 
     mean_tokens: float | None
     ended_share: float | None
-    """Share of answers that the model ended by itself, in [0, 1]."""
+    """Share of answers that are not truncated, in [0, 1]."""
 
 
 class Ability(NamedTuple):
-    """Shares of the ability questions that both models answered right, and their difference."""
+    """Shares of ability questions that each model answered correctly, and their difference."""
 
     after: float | None
     """The new model's, in [0, 1]."""
@@ -66,7 +66,7 @@ class Ability(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Judged comparisons by their end, as seen from the new model."""
+    """Judged comparisons by outcome for the new model."""
 
     won: int
     tied: int
@@ -82,21 +82,21 @@ class AnswerSample(NamedTuple):
     after: str
     """The new model's answer."""
     preference: float | None
-    """Probability in [0, 1] that `after` is better; ½ is a tie; None is not judged."""
+    """Probability in [0, 1] that `after` is better. ½ is a tie; None means not judged."""
 
 
 class GateCheck(NamedTuple):
     """One condition of a promotion; value and bound are shares in [0, 1]."""
 
     check: str
-    """What must hold of the bound: `lower end of the win rate, above`."""
+    """Description that precedes the bound: `lower end of the win rate, above`."""
     value: float | None
     bound: float | None
     passed: bool
 
 
 class NamedLink(NamedTuple):
-    """A place to go on to: made clickable if it is an http, https or file address."""
+    """A link of the report. It is clickable if the target is an http, https or file address."""
 
     label: str
     target: str
@@ -110,7 +110,7 @@ class Failure(NamedTuple):
 
 
 class WaitingStage(NamedTuple):
-    """What the run waits for, neither successful nor failed."""
+    """What a waiting run waits for, and how to resume it."""
 
     what: str
     how_to_go_on: str
@@ -118,54 +118,54 @@ class WaitingStage(NamedTuple):
 
 @dataclass(frozen=True)
 class StageRow:
-    """What became of one stage of the run."""
+    """The outcome of one node of the run."""
 
     node: str
-    """Name in the run, for example `score-vader`; a stage can appear more than once."""
+    """Name in the run, for example `score-vader`. A stage can have several nodes."""
     stage: str
     artifact: str | None
-    """`stage/digest` of what it made; None if the run did not get there."""
+    """`stage/digest` of its artifact; None if the run did not complete it."""
     rows_in: int | None = None
     rows_out: int | None = None
     rejected: Mapping[str, int] = field(default_factory=dict)
-    """Reason → rows that did not go on."""
+    """Reason → number of rejected rows."""
     seconds: float | None = None
     waits_for: str | None = None
-    """What is missing, of a stage that waits."""
+    """What a waiting stage waits for."""
     reused: bool | None = None
-    """The artifact was there before this run."""
+    """Whether the artifact existed before this run."""
     figures: Mapping[str, float | int | str | bool | None] = field(default_factory=dict)
     """The manifest's summary."""
 
 
 @dataclass(frozen=True)
 class PvarDistribution:
-    """PVar of all P training prompts and what was selected by it."""
+    """PVar of all P training prompts, and which prompts were selected."""
 
     pvar: NDArray[np.float64]
-    """(P,), NaN for prompts without one."""
+    """(P,), NaN for prompts without a PVar."""
     selected: NDArray[np.bool_]
     """(P,)."""
     cut: float | None
-    """Least or largest PVar that was taken; None for a strategy that does not cut by PVar."""
+    """Smallest or largest selected PVar; None for a strategy that does not cut by PVar."""
     strategy: str
     num_tied_at_cut: int | None
-    """Prompts with exactly the PVar of the cut; 1 is the last one taken."""
+    """Number of prompts with exactly the PVar of the cut. 1 means that there is no tie."""
     scales: tuple[RewardScale, ...] = ()
 
 
 class Correlation(NamedTuple):
-    """How PVar goes with another measure of the same prompts."""
+    """Correlation of PVar with another measure of the same prompts."""
 
     measure: str
     spearman: float | None
-    """Rank correlation ρ, in [−1, 1]; None where a measure is constant."""
+    """Rank correlation ρ in [−1, 1]; None if a measure is constant."""
     ci_lower: float | None
     ci_upper: float | None
-    """Its 95 % interval."""
+    """The 95 % interval of ρ is [ci_lower, ci_upper]."""
     pearson: float | None
     num_prompts: int
-    """Prompts with both measures."""
+    """Number of prompts with both measures."""
 
 
 @dataclass(frozen=True)
@@ -180,23 +180,23 @@ class PromptExample:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The new model against its opponent on the held-out prompts; rates in [0, 1]."""
+    """Comparison of the new model with its opponent on held-out prompts. Rates are in [0, 1]."""
 
     win_rate: float | None
     ci_lower: float | None
     ci_upper: float | None
     confidence: float
     num_judged: int
-    """Prompts with a verdict."""
+    """Number of prompts with a verdict."""
     num_wanted: int
     judge: str
     opponent: str
-    """As it is called in a sentence: `the model it started from`, `champion version 3`."""
+    """Name in a sentence: `the model it started from`, `champion version 3`."""
     challenger_answers: AnswerFigures
     opponent_answers: AnswerFigures
     counts: Counts | None = None
     circularity: str | None = None
-    """What to say of a judge that is also a reward model of the selection; None where it is not."""
+    """Warning about a judge that is also a reward model of the selection; None if there is none."""
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,13 @@ class Gate:
     promoted: bool
     checks: tuple[GateCheck, ...]
     note: str = ""
-    """What else decided, for example that promotion is switched off."""
+    """Another reason for the decision, for example that promotion is switched off."""
     waits: bool = False
-    """It passed, and a person has not decided yet."""
+    """Whether it passed and waits for a person's decision."""
 
     @property
     def fate(self) -> str:
-        """What became of the model, in a few words."""
+        """The outcome for the model, in a few words."""
         if self.waits:
             return "passed, waiting for approval"
         return "promoted" if self.promoted else "not promoted"
@@ -220,18 +220,18 @@ class Gate:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that a report shows."""
+    """All data of a report."""
 
     run_id: str
     title: str
     date: str
-    """As it is to be shown; nothing here reads a clock."""
+    """The displayed date. Rendering reads no clock."""
     settings: tuple[Setting, ...] = ()
     stages: tuple[StageRow, ...] = ()
-    """In the order of the run, those that were not reached included."""
+    """In the order of the run, including stages that it did not reach."""
     distribution: PvarDistribution | None = None
     correlations: tuple[Correlation, ...] = ()
-    """Of PVar with the other measures."""
+    """Correlations of PVar with other measures."""
     highest: tuple[PromptExample, ...] = ()
     """Prompts with the highest PVar, highest first."""
     lowest: tuple[PromptExample, ...] = ()
@@ -239,7 +239,7 @@ class ReportData:
     steps: tuple[TrainStep, ...] = ()
     evaluation: Evaluation | None = None
     samples: tuple[AnswerSample, ...] = ()
-    """Chosen by the collector; the first few are shown open."""
+    """Chosen by the caller. The first few are shown without unfolding."""
     gate: Gate | None = None
     links: tuple[NamedLink, ...] = ()
     failure: Failure | None = None
@@ -247,7 +247,7 @@ class ReportData:
 
     @property
     def ability(self) -> Ability | None:
-        """From the evaluation's figures; None where the source has no questions."""
+        """Ability from the evaluation's figures; None if the source has no ability questions."""
         figures = next((row.figures for row in self.stages if row.stage == "evaluate"), {})
         num_questions = figures.get("num_ability_questions")
         if not isinstance(num_questions, int):

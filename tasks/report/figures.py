@@ -1,8 +1,9 @@
-"""Figures of the report: inline SVG by matplotlib, drawn in the page's own colours and font.
+"""Figures of the report: inline SVG by matplotlib, in the colours and font of the page.
 
-matplotlib draws with placeholder colours, which are then replaced by the page's CSS variables: the
-same figure serves light mode, dark mode and paper. Text stays text, so it can be selected and read
-aloud. The same data gives the same bytes: no date, a fixed salt for ids, fixed font metrics.
+matplotlib draws with placeholder colours, which are replaced by the page's CSS variables. So the
+same figure works in light mode, dark mode and print. Text stays text, which can be selected and is
+accessible to screen readers. The same data gives the same bytes: the SVG has no date, a fixed salt
+for ids, and fixed font metrics.
 
 Arrays: P prompts, S optimiser steps.
 """
@@ -33,9 +34,9 @@ _CSS_VARIABLES = {
 
 NUM_PVAR_BINS = 25
 MAX_PVAR = 0.25
-"""PVar is at most ¼: a preference probability lies within ½ of its mean."""
+"""PVar is at most ¼, because a preference probability differs from its mean by at most ½."""
 MAX_MARKED_STEPS = 40
-"""Longer curves are drawn without a dot for each step."""
+"""Curves with more steps are drawn without a dot per step."""
 
 _POINTS_PER_INCH = 72
 _STYLE: dict[str, Any] = {
@@ -70,20 +71,20 @@ class Curve(NamedTuple):
     """One quantity over the optimiser steps."""
 
     name: str
-    """Name of the `TrainStep` field; also the id of the line in the SVG."""
+    """Name of the `TrainStep` field, and id of the line in the SVG."""
     values: NDArray[np.float64]
-    """(S,); what is not finite leaves a gap."""
+    """(S,). Values that are not finite leave a gap."""
     colour: str
     label: str = ""
-    """Written at the end of the line; empty for a single line."""
+    """Text at the end of the line. Empty if the figure has a single line."""
 
 
 def win_rate_figure(
     win_rate: float, ci_lower: float, ci_upper: float, counts: Counts | None
 ) -> str:
-    """The win rate and its interval on the way from never to always; rates in [0, 1].
+    """The win rate and its interval on an axis from 0 % to 100 %. Rates are in [0, 1].
 
-    With `counts`, a bar above it shows the shares of won, tied and lost comparisons.
+    With `counts`, a bar above shows the shares of won, tied and lost comparisons.
     """
     label = f"Win rate {win_rate:.0%}, interval {ci_lower:.0%} to {ci_upper:.0%}; even is 50%."
 
@@ -104,15 +105,15 @@ def _paint_counts(axes: "Axes", counts: Counts) -> None:
     for name, number, colour in zip(counts._fields, counts, (ACCENT, QUIET, WARM), strict=True):
         share = number / total if total else 0.0
         axes.barh(1.2, share, left=left, height=0.5, color=colour, gid=f"share-{name}")
-        if share > 0.15:  # narrower than its label: the page's table has the number
+        if share > 0.15:  # a narrower bar has no room for its label; the page's text has the number
             axes.text(left + share / 2, 1.6, f"{number} {name}", ha="center", color=INK)
         left += share
 
 
 def pvar_figure(pvar: NDArray[np.float64], selected: NDArray[np.bool_], cut: float | None) -> str:
-    """Histogram of PVar over prompts, the selected ones below, with the cut.
+    """Stacked histogram of the PVar of selected and other prompts, with the cut.
 
-    `pvar` and `selected` have the shape (P,); prompts without a PVar (NaN) are not drawn.
+    `pvar` and `selected` have the shape (P,). Prompts without a PVar (NaN) are not drawn.
     """
     known = np.isfinite(pvar)
     edges = np.linspace(0, MAX_PVAR, NUM_PVAR_BINS + 1)
@@ -157,7 +158,7 @@ def _write_cut(axes: "Axes", cut: float) -> None:
 
 
 def correlation_figure(correlations: Sequence[Correlation]) -> str:
-    """Spearman's ρ of PVar with each measure, a dot with its interval; "" if none is known."""
+    """Spearman's ρ of PVar with each measure, with its interval. Empty if no ρ is known."""
     known = [each for each in correlations if each.spearman is not None]
     if not known:
         return ""
@@ -186,10 +187,10 @@ def correlation_figure(correlations: Sequence[Correlation]) -> str:
 
 
 def training_figures(steps: Sequence[TrainStep]) -> dict[str, str]:
-    """Loss, margin, accuracy and gradient norm over the steps, by name; SVG of each.
+    """SVG by name, of loss, margin, accuracy and gradient norm over the optimiser steps.
 
-    The margin comes with its two parts, the implicit rewards of chosen and rejected answers. A
-    quantity without a single finite value has no figure.
+    The margin is drawn with its two terms, the implicit rewards of chosen and rejected answers. A
+    quantity without a finite value has no figure.
     """
     columns = np.array(steps, dtype=np.float64).reshape(-1, len(TrainStep._fields))
 
@@ -255,11 +256,11 @@ def _paint_curve(axes: "Axes", steps: NDArray[np.float64], curve: Curve, *, is_m
 def _drawn(
     paint: Callable[["Axes"], None], name: str, label: str, *, width: int, height: int
 ) -> str:
-    """SVG of what `paint` puts on the axes, width × height points, in the page's style."""
+    """SVG of what `paint` draws on the axes, of width × height points, in the page's style."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    with style.context(["default", _STYLE]):  # "default": not what this machine's user prefers
+    with style.context(["default", _STYLE]):  # "default" ignores the user's matplotlibrc
         size = (width / _POINTS_PER_INCH, height / _POINTS_PER_INCH)
         figure = Figure(figsize=size, layout="constrained")
         paint(figure.add_subplot())
@@ -270,7 +271,7 @@ def _drawn(
 
 
 def _for_page(svg: str, name: str, label: str) -> str:
-    """Make matplotlib's document a part of a page: its colours and font, ids that do not clash."""
+    """Adapt matplotlib's SVG to the page: its colours and font, and unique ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r" font-family: [^;\"]*;?", "", svg)

@@ -1,9 +1,9 @@
-"""The report of a run: one self-contained HTML page for people.
+"""The report of a run: one self-contained HTML page.
 
-The page answers a reader's questions in their order: did it work, can it be trusted, what did the
-model learn from, what does it say now, how was it made. It needs no network and no JavaScript, and
-its content security policy forbids both. Prompts and answers are untrusted text: every value is
-escaped, and control characters are replaced.
+The page answers a reader's questions in this order: did it work, can it be trusted, what did the
+model learn from, what does it say now, how was it made. It uses no network and no JavaScript, and
+its content security policy forbids both. Prompts and answers are untrusted text, so every value is
+escaped and control characters are replaced.
 """
 
 import math
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 NUM_OPEN_SAMPLES = 6
-"""Sample answers that are shown without unfolding."""
+"""Number of sample answers that are shown without unfolding."""
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _CLICKABLE = re.compile(r"(https?|file)://", re.IGNORECASE)
@@ -41,24 +41,24 @@ _Value = TypeVar("_Value")
 
 
 class RewardRange(NamedTuple):
-    """Smallest and largest reward of all examples: the common axis of their reward strips."""
+    """Smallest and largest reward of all examples, the common axis of their reward strips."""
 
     lowest: float
     highest: float
 
     def position(self, reward: float) -> float:
-        """Where a reward lies on the strip, in percent of its length."""
+        """Position of a reward on the strip, in percent of its length."""
         width = self.highest - self.lowest
         return round(100 * (reward - self.lowest) / width, 1) if width else 50.0
 
     def write(self, reward: float) -> str:
-        """A reward with as many decimals as it takes to tell a hundredth of the axis apart."""
+        """A reward with enough decimals to distinguish a hundredth of the axis."""
         width = self.highest - self.lowest
         return minus(f"{reward:.{max(0, 2 - math.floor(math.log10(width))) if width else 2}f}")
 
 
 def render_report(data: ReportData) -> str:
-    """The page as text, to be written as UTF-8; the same data gives the same text."""
+    """The page as text, to be written as UTF-8. The same data gives the same text."""
     return (
         _environment()
         .get_template("report.html.j2")
@@ -78,7 +78,7 @@ def render_report(data: ReportData) -> str:
 
 
 def _figures(data: ReportData) -> dict[str, str]:
-    """SVG by name; a figure without data is not there."""
+    """SVG by name. Figures without data are absent."""
     figures = training_figures(data.steps)
     result, pvar = data.evaluation, data.distribution
     if result is not None:
@@ -139,7 +139,7 @@ def _environment() -> "Environment":
 
 
 def _shown(value: object) -> object:
-    """What the page shows for a value: missing is said, unprintable characters are replaced."""
+    """The displayed text of a value. Missing values are labelled; control characters replaced."""
     from markupsafe import Markup
 
     if is_missing(value):
@@ -154,7 +154,7 @@ def _unless_missing(write: Callable[[_Value], str]) -> Callable[[_Value | None],
 
 
 def _figure(value: float | int | str) -> str:
-    """A figure of a stage's summary, whatever its type."""
+    """Text of a figure of a stage's summary, of any type."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -163,7 +163,7 @@ def _figure(value: float | int | str) -> str:
 
 
 def _best_first(responses: tuple[ScoredResponse, ...]) -> list[ScoredResponse]:
-    """By reward, highest first; those without one last."""
+    """Responses by reward, highest first, and responses without a reward last."""
 
     def rank(response: ScoredResponse) -> float:
         reward = response.reward

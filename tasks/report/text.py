@@ -1,4 +1,4 @@
-"""The report's sentences: the headline, and what a careful reader should know about the numbers."""
+"""Sentences of the report: the headline, and remarks on how reliable the numbers are."""
 
 import math
 from typing import Literal, NamedTuple
@@ -12,11 +12,11 @@ Tone = Literal["good", "bad", "neutral"]
 NBSP = "\N{NO-BREAK SPACE}"
 
 NOTABLE_LENGTH_CHANGE = 0.25
-"""Relative change of the mean answer length from which it is pointed out."""
+"""Relative change of the mean answer length from which the report warns about it."""
 NOTABLE_ENDED_CHANGE = 0.05
-"""Loss in the share of answers that end by themselves from which it is pointed out."""
+"""Decrease of the share of answers that are not truncated above which the report warns."""
 NOTABLE_SATURATION = 0.1
-"""Share of saturated response pairs from which it is pointed out."""
+"""Share of saturated response pairs above which the report warns."""
 
 
 class Headline(NamedTuple):
@@ -25,45 +25,45 @@ class Headline(NamedTuple):
     word: str
     tone: Tone
     sentence: str
-    """Begins with the word."""
+    """Begins with `word`."""
 
 
 class Remark(NamedTuple):
-    """Something that makes the result more or less trustworthy."""
+    """A fact that makes the result more or less reliable."""
 
     tone: Tone
     text: str
 
 
 def is_missing(value: object) -> bool:
-    """A number that could not be had: None, NaN or infinite."""
+    """Whether a value is None, NaN or infinite."""
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def percent(share: float, decimals: int = 0) -> str:
-    """A share as text; never rounded to 0 or 100 % unless it is exactly that."""
+    """A share as text. Only exact values are shown as 0 or 100 %; others get a decimal."""
     if decimals == 0 and (0 < share < 0.01 or 0.99 < share < 1):
         decimals = 1
     return f"{minus(f'{100 * share:.{decimals}f}')}{NBSP}%"
 
 
 def exact_percent(share: float) -> str:
-    """A share with up to two decimals, for comparing it with a bound."""
+    """A share with up to two decimals, for comparison with a bound."""
     return f"{minus(f'{100 * share:.2f}'.rstrip('0').rstrip('.'))}{NBSP}%"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number with that many significant digits."""
+    """A number with `digits` significant digits."""
     return minus(f"{value:.{digits}g}")
 
 
 def count(value: int) -> str:
-    """A whole number with its thousands apart."""
+    """An integer with a thousands separator."""
     return f"{value:,}".replace(",", NBSP)
 
 
 def duration(seconds: float) -> str:
-    """A time span as people say it: 0.4 s, 12 s, 2 min 5 s, 1 h 3 min."""
+    """A duration as text: 0.4 s, 12 s, 2 min 5 s, 1 h 3 min."""
     if seconds < 9.95:
         return f"{seconds:.1f}{NBSP}s"
     minutes, rest = divmod(round(seconds), 60)
@@ -74,12 +74,12 @@ def duration(seconds: float) -> str:
 
 
 def minus(text: str) -> str:
-    """The typographic minus sign in place of the hyphen."""
+    """Replace hyphens by the typographic minus sign."""
     return text.replace("-", "−")
 
 
 def headline(data: ReportData) -> Headline:
-    """Did it work? In one sentence."""
+    """The outcome of the run in one sentence."""
     if data.failure is not None:
         reason = data.failure.message.strip().partition("\n")[0]
         return Headline("Failed", "bad", f"Failed in {data.failure.stage}: {reason}")
@@ -101,14 +101,14 @@ def _outcome(data: ReportData) -> tuple[str, Tone]:
 
 
 def lead(data: ReportData) -> str:
-    """What comes after the headline: how to go on, or why the gate did not open."""
+    """The text below the headline: how to resume the run, or why the gate failed."""
     if data.waiting is not None:
         return f"To go on: {data.waiting.how_to_go_on}."
     return "" if data.gate is None else refusal(data.gate)
 
 
 def refusal(gate: Gate) -> str:
-    """Why the gate did not open: the checks that failed and the gate's note; empty if it did."""
+    """Why the model was not promoted: the failed checks and the note. Empty if it was promoted."""
     if gate.promoted:
         return ""
     failed = "; ".join(
@@ -133,7 +133,7 @@ def _comparison(result: Evaluation) -> str:
 
 
 def interval(result: Evaluation) -> str:
-    """` (66–76 %)`, or nothing if an end is missing."""
+    """` (66–76 %)`, or an empty string if an end is missing."""
     ends = _ends(result)
     if ends is None:
         return ""
@@ -148,7 +148,7 @@ def _ends(result: Evaluation) -> Interval | None:
 
 
 def remarks(data: ReportData) -> list[Remark]:
-    """Can it be trusted? What speaks for and against the result."""
+    """Facts for and against the reliability of the result."""
     found: list[Remark | None] = []
     if data.evaluation is not None:
         found += [_on_interval(data.evaluation), _on_coverage(data.evaluation)]
@@ -167,9 +167,9 @@ def _on_interval(result: Evaluation) -> Remark:
         return Remark("bad", "The win rate has no interval.")
     level = f"{percent(result.confidence)} interval"
     if ends.lower > 0.5:
-        return Remark("good", f"The whole {level} lies above even: more than chance.")
+        return Remark("good", f"The whole {level} is above even: more than chance.")
     if ends.upper < 0.5:
-        return Remark("bad", f"The whole {level} lies below even: the new model is worse.")
+        return Remark("bad", f"The whole {level} is below even: the new model is worse.")
     return Remark("bad", f"The {level} includes even: the difference can be chance.")
 
 
@@ -189,7 +189,7 @@ def _on_length(result: Evaluation) -> Remark | None:
         return Remark("good", "The answers are about as long as before.")
     word = "longer" if change > 0 else "shorter"
     return Remark(
-        "bad", f"The new answers are {percent(abs(change))} {word}: length can sway a judge."
+        "bad", f"The new answers are {percent(abs(change))} {word}: length can bias a judge."
     )
 
 
@@ -199,7 +199,7 @@ def _on_endings(result: Evaluation) -> Remark | None:
         return None
     tone: Tone = "bad" if before - after > NOTABLE_ENDED_CHANGE else "good"
     return Remark(
-        tone, f"{percent(after)} of the new answers end by themselves, {percent(before)} before."
+        tone, f"{percent(after)} of the new answers are not truncated, {percent(before)} before."
     )
 
 
@@ -222,7 +222,7 @@ def _on_ability(ability: Ability | None) -> Remark:
 
 
 def ability_change_text(ability: Ability) -> str:
-    """`−3 points (−12 to +6)`, of a hundred; empty where it is missing."""
+    """`−3 points (−12 to +6)`, in percentage points; empty if missing."""
     change, lower, upper = ability.change, ability.ci_lower, ability.ci_upper
     if change is None or lower is None or upper is None:
         return ""
@@ -241,7 +241,7 @@ def _on_saturation(pvar: PvarDistribution) -> Remark | None:
             return Remark(
                 "bad",
                 f"{percent(share)} of the response pairs are saturated under {scale.name}: "
-                "among them PVar cannot tell prompts apart; a larger reward scale would.",
+                "PVar cannot distinguish prompts by them; a larger reward scale could.",
             )
     return None
 
@@ -250,4 +250,4 @@ def _on_ties(pvar: PvarDistribution) -> Remark | None:
     ties = pvar.num_tied_at_cut
     if ties is None or ties < 2:
         return None
-    return Remark("bad", f"{count(ties)} prompts tie at the cut; their ids decided among them.")
+    return Remark("bad", f"{count(ties)} prompts tie at the cut; the selection used their ids.")

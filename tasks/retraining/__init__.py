@@ -1,1 +1,1 @@
-"""New preference data: which files arrived, and the log of batches made of them."""
+"""New preference data: incoming files, and the log of batches made from them."""

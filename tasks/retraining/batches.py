@@ -1,16 +1,16 @@
-"""The log of batches: which files were given to which run, and how that ended.
+"""The log of batches: the files of each batch, its runs, and their outcome.
 
-    retrain/data/{digest}.jsonl.gz             rows of a batch, put before its record
-    retrain/batches/000001/batch.json          put once: from then on its files are used
-    retrain/batches/000001/attempt-1.json      one per run, put before it starts
+    retrain/data/{digest}.jsonl.gz             rows of a batch, written before its record
+    retrain/batches/000001/batch.json          written once; its files are then used
+    retrain/batches/000001/attempt-1.json      one per run, written before the run starts
     retrain/batches/000001/waiting.json        the run that waits, for a person or for data
-    retrain/batches/000001/done.json           put once: the run that succeeded
+    retrain/batches/000001/done.json           written once: the run that succeeded
 
-The numbers make it a log with one winner per entry: who adds a batch has read all earlier ones, and
-puts the next number only if nobody has. Of two runs at the same moment one loses, reads the
-winner's entry, and finds its files used. A run that dies before the entry has used nothing; one
-that dies after it has left a batch that is not done, which the next run takes up. So a file is in
-exactly one batch, without a second record per file that could disagree with this one.
+The numbers make this a log with one winner per entry. A run that adds a batch has read all earlier
+batches and creates the next number only if it does not exist. If two runs add a batch at the same
+time, one fails, reads the other's entry, and finds its files used. A run that dies before the entry
+has used no files. A run that dies after the entry leaves an unfinished batch, which the next run
+continues. So each file is in exactly one batch, and no second record per file can contradict this.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,25 +32,25 @@ _BATCHES = "retrain/batches"
 
 
 class RowFiles(NamedTuple):
-    """How local files of rows are read and written."""
+    """Functions that read and write local files of rows."""
 
     read: RowReader
     write: Callable[[Path, Iterable[Mapping[str, object]]], int]
 
 
 class Attempt(BaseModel):
-    """A run of a batch. That it died need not be recorded: it is recorded that it began."""
+    """A run of a batch. It is recorded before it starts, so a run that dies is recorded, too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
     started_at: AwareDatetime
     error: str | None = None
-    """Why it failed; None while it runs, and for good if it was killed."""
+    """Why it failed. None while it runs, or if it was killed."""
 
 
 class Success(BaseModel):
-    """The run that a batch came to."""
+    """The successful run of a batch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +59,7 @@ class Success(BaseModel):
 
 
 class WaitingRun(BaseModel):
-    """A run of a batch that is neither done nor failed. It goes on; the batch is not run anew."""
+    """A waiting run of a batch. This run is resumed instead of starting a new one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,7 +77,7 @@ def read_batches(store: Store) -> list[Batch]:
 
 
 def attempts_of(store: Store, batch: Batch) -> list[Attempt]:
-    """The runs of a batch, oldest first. Of a batch that is not done, none has succeeded."""
+    """The attempts of a batch, oldest first. If the batch is not done, none has succeeded."""
     keys = [info.key for info in store.list(f"{_folder(batch.number)}/attempt-")]
     return sorted((_read(store, key, Attempt) for key in keys), key=lambda each: each.number)
 
@@ -97,9 +97,9 @@ def add_batch(
     row_files: RowFiles,
     scratch: Path,
 ) -> Batch | None:
-    """Make the next batch after `batches`; None if somebody else added one since they were read.
+    """Make the next batch after `batches`; None if another run added one since they were read.
 
-    `good` holds the files that no batch has; at least one of them must have new content.
+    `good` are the files that are in no batch. At least one of them must have new content.
     """
     fresh, duplicates = split_duplicates(good, batches)
     data = _write_data(store, fresh, row_files, scratch)
@@ -118,7 +118,7 @@ def add_batch(
 def split_duplicates(
     good: Sequence[GoodFile], batches: Sequence[Batch]
 ) -> tuple[list[GoodFile], list[GoodFile]]:
-    """Files with new content, and those whose content another file had first."""
+    """Files with new content, and files whose content is the same as an earlier file's."""
     seen = {file.sha256 for batch in batches for file in batch.files}
     fresh: list[GoodFile] = []
     duplicates: list[GoodFile] = []
@@ -129,7 +129,7 @@ def split_duplicates(
 
 
 def begin_attempt(store: Store, batch: Batch, now: datetime) -> Attempt:
-    """Keep that a run of the batch begins. It counts unless it succeeds or is taken back."""
+    """Record that a run of the batch starts. It counts unless it succeeds or is deleted."""
     earlier = attempts_of(store, batch)
     attempt = Attempt(number=earlier[-1].number + 1 if earlier else 1, started_at=now)
     store.write(_attempt_key(batch, attempt), _to_json(attempt))
@@ -137,40 +137,40 @@ def begin_attempt(store: Store, batch: Batch, now: datetime) -> Attempt:
 
 
 def record_failure(store: Store, batch: Batch, attempt: Attempt, error: str) -> None:
-    """Keep why a run failed."""
+    """Record why a run failed."""
     failed = attempt.model_copy(update={"error": error})
     store.write(_attempt_key(batch, attempt), _to_json(failed))
 
 
 def take_back(store: Store, batch: Batch, attempt: Attempt) -> None:
-    """Count a run as if it had not begun."""
+    """Delete the record of an attempt, so that it does not count."""
     store.delete(_attempt_key(batch, attempt))
 
 
 def record_waiting_run(
     store: Store, batch: Batch, attempt: Attempt, run: str, now: datetime
 ) -> None:
-    """Keep that a run waits. As an attempt it does not count: it has not failed."""
+    """Record that a run waits. It does not count as an attempt, because it has not failed."""
     waiting = WaitingRun(since=now, run=run)
     store.write(_waiting_key(batch), _to_json(waiting))
     take_back(store, batch, attempt)
 
 
 def waiting_run_of(store: Store, batch: Batch) -> WaitingRun | None:
-    """The run of a batch that waits, or waited when it was last looked at."""
+    """The waiting run of a batch. It may have been able to continue since it was recorded."""
     key = _waiting_key(batch)
     return _read(store, key, WaitingRun) if any(store.list(key)) else None
 
 
 def record_success(store: Store, batch: Batch, run: str, now: datetime) -> None:
-    """Keep which run the batch came to; the first one counts."""
+    """Record the successful run of the batch. The first record counts."""
     success = Success(finished_at=now, run=run)
     store.create(f"{_folder(batch.number)}/done.json", _to_json(success))
     store.delete(_waiting_key(batch))
 
 
 def _write_data(store: Store, files: Sequence[GoodFile], row_files: RowFiles, scratch: Path) -> str:
-    """One object with the rows of all files; the same files make the same object."""
+    """Write one object with the rows of all files. The same files give the same object."""
     name = f"{digest([each.file.sha256 for each in files])}.jsonl.gz"
     row_files.write(scratch / name, map(to_fields, _prompts(files, row_files.read)))
     store.upload(scratch / name, f"retrain/data/{name}")
@@ -206,6 +206,7 @@ def _read(store: Store, key: str, kind: type[_Document]) -> _Document:
         return kind.model_validate_json(store.read(key))
     except ValidationError as error:
         raise DamagedError(
-            f"{store.uri}/{key} is not a {kind.__name__.lower()}: {error.errors()[0]['msg']}; "
-            "restore it from a backup: without it, the files of this batch count as new"
+            f"{store.uri}/{key} is not a valid {kind.__name__.lower()}: "
+            f"{error.errors()[0]['msg']}; restore it from a backup, because otherwise the files of "
+            "this batch count as new"
         ) from error

@@ -1,11 +1,11 @@
-"""New files under the incoming prefix: read, judged, the bad ones quarantined.
+"""New files under the incoming prefix. They are validated, and invalid files are quarantined.
 
-    incoming/2026-11-23.jsonl                                    put there by anybody
-    quarantine/{sha256}/2026-11-23.jsonl                         a bad one, moved
-    quarantine/{sha256}/2026-11-23.jsonl.reason.json             and why
+    incoming/2026-11-23.jsonl                                    a new file from the user
+    quarantine/{sha256}/2026-11-23.jsonl                         an invalid file, moved
+    quarantine/{sha256}/2026-11-23.jsonl.reason.json             why it is invalid
 
-Good files stay where they are. Names that begin with a dot are not looked at: an upload in progress
-hides behind one.
+Valid files stay in place. Names that begin with a dot are ignored, because tools use them for
+uploads in progress.
 """
 
 import logging
@@ -29,29 +29,29 @@ logger = logging.getLogger(__name__)
 QUARANTINE = "quarantine"
 
 RowReader = Callable[[Path], Iterator[Row | BadRow]]
-"""Rows of a local file; InputError for one that cannot be read."""
+"""Reads the rows of a local file. Raises InputError if it cannot be read."""
 
 
 class Quarantined(BaseModel):
-    """The reason object beside a file in quarantine."""
+    """The reason why a file is in quarantine, stored beside the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
-    """Where the file was."""
+    """The original key of the file."""
     reason: str
     row_counts: RowCounts
 
 
 class GoodFile(NamedTuple):
-    """A new file that can be trained on, and its local copy."""
+    """A valid new file and its local copy."""
 
     file: IncomingFile
     path: Path
 
 
 class Look(NamedTuple):
-    """What was found under the prefix."""
+    """The new files under the prefix."""
 
     good: tuple[GoodFile, ...]
     quarantined: tuple[Quarantined, ...]
@@ -65,16 +65,16 @@ def look(
     known: Collection[tuple[str, int, datetime]],
     scratch: Path,
 ) -> Look:
-    """Read every file whose version is not `known`, in key order; quarantine the bad ones.
+    """Read every file whose version is not `known`, in key order, and quarantine invalid files.
 
-    A file that changes or vanishes while it is read is left for the next look. Local copies are
-    made in `scratch`.
+    A file that changes or disappears while it is read is skipped until the next retraining. Local
+    copies are made in `scratch`.
     """
     good, quarantined = [], []
     for index, info in enumerate(_new_objects(store, prefix, known)):
         path = scratch / f"{index:06d}" / _name(info.key)
         if not _fetch(store, info, path):
-            logger.info("%s changed while it was read; it is left for the next look", info.key)
+            logger.info("%s changed while it was read; the next retraining reads it", info.key)
             continue
         sha256 = sha256_of(path)
         row_counts, refusal = _inspect(path, read, info.key)
@@ -101,7 +101,7 @@ def _new_objects(
         info
         for info in store.list(f"{prefix.rstrip('/')}/")
         if tuple(info) not in known
-        and _name(info.key)  # S3 consoles make empty objects whose key ends with a slash
+        and _name(info.key)  # S3 consoles create empty objects with keys that end with a slash
         and not _name(info.key).startswith(".")
     ]
 
@@ -111,7 +111,7 @@ def _name(key: str) -> str:
 
 
 def _fetch(store: Store, info: ObjectInfo, path: Path) -> bool:
-    """Download the object; False if it is no longer the one that was listed."""
+    """Download the object. Return False if it differs from the listed object."""
     try:
         store.download(info.key, path)
     except NotFoundError:
@@ -127,7 +127,7 @@ def _inspect(path: Path, read: RowReader, key: str) -> FileReport:
     try:
         return inspect_rows(read(path), key)
     except InputError as error:
-        # The message names the temporary copy; the user knows the object.
+        # The message names the temporary copy, but the user only knows the key.
         reason = str(error).replace(str(path), key)
         return FileReport(RowCounts(), reason)
 
@@ -135,10 +135,13 @@ def _inspect(path: Path, read: RowReader, key: str) -> FileReport:
 def _quarantine(
     store: Store, info: ObjectInfo, path: Path, sha256: str, reason: Quarantined
 ) -> None:
-    """Copy, say why, then remove the original: after a crash in between it is done again."""
+    """Copy the file, write the reason, then delete the original.
+
+    After a crash in between, the next retraining repeats all steps.
+    """
     target = f"{QUARANTINE}/{sha256[:16]}/{_name(info.key)}"
     store.upload(path, target)
     store.write(f"{target}.reason.json", reason.model_dump_json(indent=1).encode() + b"\n")
-    if _is_unchanged(store, info):  # a mended file may have taken its place
+    if _is_unchanged(store, info):  # the user may have replaced it by a fixed file
         store.delete(info.key)
     logger.warning("%s moved to %s: %s", info.key, target, reason.reason)

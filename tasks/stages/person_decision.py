@@ -1,10 +1,11 @@
-"""What a person decided on a version, kept in the store where stage promote finds it.
+"""A person's decision on a version, kept in the store, where stage promote reads it.
 
     approvals/{model}/000003/{digest of the results}.json
 
-A decision is about a version and about the results that the person was shown: a version that was
-compared anew, with another champion, is asked about anew. The record is put only if absent, so of
-two people who decide at once the first counts, and a form that is answered late changes nothing.
+A decision applies to a version and to the results that the person was shown. A version that is
+compared again, with another champion, needs a new decision. The record is created only if it is
+absent. So if two people decide at the same time, the first decision counts, and a form that is
+submitted late has no effect.
 """
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -14,7 +15,7 @@ from pvar.ports import RegisteredVersion, Store
 
 
 class PersonDecision(BaseModel):
-    """Yes or no, by whom, and why."""
+    """Approval or refusal of a version, by whom and why."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +41,7 @@ def decision_on(store: Store, version: RegisteredVersion, results: str) -> Perso
 def keep_decision(
     store: Store, version: RegisteredVersion, results: str, decision: PersonDecision
 ) -> PersonDecision:
-    """Keep a decision unless there is one; returns the one that counts, which is the first."""
+    """Store a decision unless there is one, and return the decision that counts, the first one."""
     data = decision.model_dump_json(indent=1).encode() + b"\n"
     if store.create(_key(version, results), data):
         return decision

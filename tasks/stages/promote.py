@@ -1,13 +1,13 @@
-"""Stage promote: register the trained model, and make it the champion if the gate says so.
+"""Stage promote: register the trained model, and make it the champion if the gate passes.
 
-A version may replace only the champion that it was compared with: where another one was promoted
-(or rolled back to) since, the promotion fails. With `promote.mode: approval` a version that passes
-is registered, and the stage waits for a person, whose decision it finds in the store
-(`person_decision.py`); a run after the decision completes it.
+A version can replace only the champion that it was compared with. If another version was promoted
+(or rolled back to) since, the promotion fails. With `promote.mode: approval`, a version that passes
+the gate is registered, and the stage waits for a person. The decision is read from the store
+(`person_decision.py`), and a run after the decision completes the stage.
 
-Everything here can be done twice: a run that was killed between registering and recording finds
-the version it registered. An approval is carried out once, also where a rollback came after it.
-What was decided, and why, is the artifact.
+All operations are idempotent. A run that was killed between registering and recording finds the
+version that it registered. An approval is carried out only once, even if a rollback followed it.
+The artifact is the record of the decision and its reasons.
 """
 
 import json
@@ -37,15 +37,15 @@ logger = logging.getLogger(__name__)
 
 DECISION = "decision.json"
 GATE_TAG = "pvar.gate"
-"""On the registered version: passed or failed."""
+"""Tag of a registered version: `passed` or `failed`."""
 RESULTS_TAG = "pvar.results"
-"""On the registered version: the artifact of its comparison."""
+"""Tag of a registered version: the artifact of its comparison with the opponent."""
 
 _FIGURES = ("win_rate", "win_rate_lower", "win_rate_upper", "coverage")
 
 
 class PromoteSpec(BaseModel):
-    """What decides the promotion."""
+    """The settings that determine the promotion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,22 +53,22 @@ class PromoteSpec(BaseModel):
     strategy: str
     budget: str
     opponent: ModelReference
-    """The model that was beaten, or not."""
+    """The model that the new model was compared with."""
 
 
 class PromotionRecord(BaseModel):
-    """What was decided, for the report and for `decision.json`."""
+    """The decision on promotion, for the report and for `decision.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     passed: bool
     promoted: bool
     decision: PersonDecision | None
-    """What a person decided, where one was asked."""
+    """The decision of a person; None if none was needed."""
     checks: tuple[tuple[str, float | None, float, bool], ...]
     """Name, value (None if missing), bound, passed."""
     note: str
-    """What was not checked, and why."""
+    """The checks that were not made, and why."""
     model_name: str
     version: int
     previous_version: int | None
@@ -96,7 +96,7 @@ def _number(value: float | int | str | bool | None) -> float:
 
 
 def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
-    """Where the version came from: artifacts, strategy, budget, results."""
+    """Tags of the version: artifacts, strategy, budget and results."""
     results = job.inputs["results"]
     tags = {
         RESULTS_TAG: results.keys.root,
@@ -112,7 +112,10 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
 
 
 def promote(job: Job[PromoteSpec]) -> PromotionRecord:
-    """Decide, register, and move the alias if it passed; Waiting if a person is to decide."""
+    """Apply the gate, register the version, and move the champion alias if the gate passed.
+
+    Raises Waiting if a person must decide.
+    """
     gate, results = job.spec.gate, job.inputs["results"]
     decision = apply_gate(results.manifest.summary, gate)
     registry = job.ports.registry
@@ -137,9 +140,9 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
 def carry_out_approval(
     registry: Registry, version: RegisteredVersion, decision: PersonDecision
 ) -> int | None:
-    """Make an approved version the champion, once; returns the champion that it replaced.
+    """Make an approved version the champion, and return the champion that it replaced.
 
-    Where that was done before, nothing is moved: a rollback that came after it stands.
+    If that was done before, the alias does not move, so that a later rollback stays in effect.
     """
     reason = f"approved: {decision.note}"
     for promotion in registry.promotions(version):
@@ -164,7 +167,7 @@ def _number_of(version: RegisteredVersion | None) -> int | None:
 
 
 def refuse_stale(version: RegisteredVersion, champion: RegisteredVersion | None) -> None:
-    """PromotionError unless the version was compared with the champion that it would replace."""
+    """Raise PromotionError unless the version was compared with the champion it would replace."""
     if champion is None or champion.version == version.version:
         return
     opponent = (version.opponent or "nothing").rpartition("#")[2]
@@ -172,7 +175,7 @@ def refuse_stale(version: RegisteredVersion, champion: RegisteredVersion | None)
         raise PromotionError(
             f"{version.model_name} version {version.version} was compared with {opponent}, but the "
             f"champion is version {champion.version} ({champion.artifact}); run the pipeline again "
-            "with evaluate.opponent=champion to compare with it: the rest is reused"
+            "with evaluate.opponent=champion to compare with it; other artifacts are reused"
         )
 
 
@@ -228,7 +231,7 @@ def _fate(record: PromotionRecord) -> str:
 
 
 def read_decision(artifact: Artifact) -> PromotionRecord:
-    """The decision of a complete promote artifact."""
+    """The record of a complete promote artifact."""
     (path,) = artifact.paths(DECISION)
     return PromotionRecord.model_validate(json.loads(path.read_text()))
 

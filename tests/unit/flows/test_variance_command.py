@@ -137,7 +137,7 @@ def test_dash_reads_standard_input_also_on_the_command_line(monkeypatch, capsys)
     [
         ([{"prompt_id": "a", "score": 1.0}], "there is no column reward"),
         ([{"prompt": "a", "reward": 1.0}], "there is no column prompt_id"),
-        ([{"prompt_id": "a", "reward": 1.0}, {"prompt_id": 1, "reward": 1.0}], "one type for all ids"),
+        ([{"prompt_id": "a", "reward": 1.0}, {"prompt_id": 1, "reward": 1.0}], "use one type"),
         ([{"prompt_id": 1.5, "reward": 1.0}], r"row 1: prompt_id is 1\.5"),
         ([{"prompt_id": 2**63, "reward": 1.0}], "row 1: prompt_id is 9223372036854775808"),
         ([{"prompt_id": "a", "reward": True}], "row 1: reward is True, not a number"),

@@ -257,7 +257,7 @@ def test_times_are_drawn_against_the_longest_stage(full: Page):
 
 def test_the_evaluation_shows_both_models(full: Page):
     assert full.after("Mean answer length")[:2] == ["55.5", "50.2"]
-    assert full.after("Answers ended")[:2] == ["61 %", "64 %"]
+    assert full.after("Answers not truncated")[:2] == ["61 %", "64 %"]
     assert full.after("Prompts with a verdict")[0] == "83 of 83"
     assert "54 won, 10 tied, 19 lost" in plain(full.text)
 
@@ -275,7 +275,8 @@ def test_ability_stands_beside_the_win_rate_or_is_said_to_be_missing(full: Page)
     measured = page(dataclasses.replace(FULL, stages=(evaluated,)))
     change = "−3 points (−12 to +6)"
     assert measured.after("Win rate", "dt")[1:3] == ["Ability", f"62 % {change}"]
-    assert measured.after("Ability")[:4] == ["62 %", "65 %", "Its change over 40 questions", change]
+    row = "Change of ability over 40 questions"
+    assert measured.after("Ability")[:4] == ["62 %", "65 %", row, change]
     assert full.after("Ability")[0] == "not measured"
 
 
@@ -421,7 +422,7 @@ def test_each_part_can_be_missing_alone(part: str):
 def test_missing_numbers_are_never_zero():
     parsed = page(UNKNOWN)
     assert parsed.after("Mean answer length")[:2] == ["missing", "missing"]
-    assert parsed.after("Answers ended")[:2] == ["missing", "missing"]
+    assert parsed.after("Answers not truncated")[:2] == ["missing", "missing"]
     assert parsed.after("win rate")[:3] == ["missing", "missing", "failed"]
     assert parsed.after("ingest")[:2] == ["missing → missing", "missing"]
     text = plain(parsed.text)

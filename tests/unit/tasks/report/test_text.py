@@ -144,7 +144,7 @@ def test_what_weakens_a_result_is_pointed_out():
     against = texts(dataclasses.replace(NOTHING, evaluation=result), "bad")
     assert "Only 80 of 83" in against
     assert "50 % longer" in against  # 75 tokens against 50
-    assert "50 % of the new answers end by themselves, 80 % before" in against
+    assert "50 % of the new answers are not truncated, 80 % before" in against
 
 
 def test_missing_lengths_and_endings_are_not_compared():

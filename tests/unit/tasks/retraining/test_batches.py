@@ -184,5 +184,5 @@ def test_a_damaged_record_stops_instead_of_using_its_files_again(
     put(store, "incoming/a.jsonl", "one")
     take_up(store, tmp_path)
     store.write("retrain/batches/000001/batch.json", b"{}")
-    with pytest.raises(DamagedError, match=r"batches/000001/batch\.json is not a batch"):
+    with pytest.raises(DamagedError, match=r"batches/000001/batch\.json is not a valid batch"):
         read_batches(store)
