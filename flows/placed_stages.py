@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 """Interval for polling the runs."""
 
-PATIENCE_SECONDS = 60.0
+GRACE_SECONDS = 60.0
 """If no worker picks up a run within this time, a warning is logged. Once the artifact is complete,
 the other runs have the same time to finish."""
 
@@ -162,7 +162,7 @@ def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_C
     """Wait until all runs are over, or one completed and the others had time to finish."""
     began = time.monotonic()
     completed_at: float | None = None
-    is_told = False
+    is_warned = False
     with connected_client() as client, ProgressLog(deployment) as progress:
         while True:
             children = _look(client, started)
@@ -173,14 +173,14 @@ def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_C
             if any(child.is_completed for child in children):
                 completed_at = completed_at or now
                 is_busy = any(child.is_started and not child.is_over for child in children)
-                if not is_busy or now - completed_at > PATIENCE_SECONDS:
+                if not is_busy or now - completed_at > GRACE_SECONDS:
                     return children
             elif placement.timeout_seconds is not None and now - began > placement.timeout_seconds:
                 raise StageError(_too_long(deployment, placement.timeout_seconds, children))
-            if not is_told and now - began > PATIENCE_SECONDS:
-                is_told = True
+            if not is_warned and now - began > GRACE_SECONDS:
+                is_warned = True
                 if not any(child.is_taken for child in children):
-                    logger.warning("%s", _nobody_took_it(deployment))
+                    logger.warning("%s", _not_picked_up(deployment))
             time.sleep(POLL_SECONDS)
 
 
@@ -196,9 +196,9 @@ def _states(children: list[_Child]) -> str:
     return ", ".join(f"{child.name} is {child.state}" for child in children)
 
 
-def _nobody_took_it(deployment: str) -> str:
+def _not_picked_up(deployment: str) -> str:
     return (
-        f"no worker has picked up {deployment} for {PATIENCE_SECONDS:.0f} s; check that a worker "
+        f"no worker has picked up {deployment} for {GRACE_SECONDS:.0f} s; check that a worker "
         "polls its pool, or start one: prefect worker start --pool pvar-"
         + deployment.partition("/")[2]
     )

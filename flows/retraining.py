@@ -89,7 +89,7 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     wiring = connect()
     with hold(wiring.store, LEASE):
         earlier = [_run(batch, config, wiring) for batch in _undone(wiring.store, config)]
-        batch, result = _take_up(config, wiring)
+        batch, result = _make_batch(config, wiring)
         ended = [*earlier, *([_run(batch, config, wiring)] if batch else [])]
     return result.model_copy(
         update={
@@ -121,7 +121,7 @@ def _undone(store: Store, config: RetrainConfig) -> list[Batch]:
     return undone
 
 
-def _take_up(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, RetrainResult]:
+def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, RetrainResult]:
     """Read new files. If they are enough, make a batch of them, which the caller runs."""
     store = wiring.store
     row_files = RowFiles(read_rows, write_rows)

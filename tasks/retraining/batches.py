@@ -157,7 +157,7 @@ def record_waiting_run(
 
 
 def waiting_run_of(store: Store, batch: Batch) -> WaitingRun | None:
-    """The waiting run of a batch. It may have been able to continue since it was recorded."""
+    """The waiting run of a batch, as last recorded."""
     key = _waiting_key(batch)
     return _read(store, key, WaitingRun) if any(store.list(key)) else None
 
