@@ -63,7 +63,7 @@ def test_judgments_come_from_standard_input(
     ("line", "message"),
     [
         ('{"text": "[[A>B]]"}', "there is no column judgment"),
-        ('{"judgment": 3}', "judgment is 3; it must be a string"),
+        ('{"judgment": 3}', "judgment is 3, and not a text"),
         ("[[A>B]]", "JSON array|not JSON"),
     ],
 )

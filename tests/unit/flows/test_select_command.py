@@ -122,7 +122,7 @@ def test_all_and_threshold_need_no_budget(table):
             r"^fraction: .*less than or equal to 1 \(given: 1.5\)",
         ),
         ({"strategy": "top", "count": 1, "threshold": 0.1}, "top has no threshold; leave"),
-        ({"strategy": "top", "count": 1, "scale": 2.0}, "leave --scale out"),
+        ({"strategy": "top", "count": 1, "scale": 2.0}, "omit --scale"),
         ({"strategy": "threshold"}, "between 0 and"),
     ],
 )

@@ -94,7 +94,7 @@ def test_a_tracking_server_is_not_served_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
-    with pytest.raises(ConfigError, match="is a server's address already; unset it"):
+    with pytest.raises(ConfigError, match="is the address of a server; unset it"):
         serve_nothing(tmp_path, 0)
 
 
