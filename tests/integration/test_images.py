@@ -132,5 +132,5 @@ def test_a_container_whose_server_does_not_answer_is_unhealthy(
     dead = ("--env", "PREFECT_API_URL=http://127.0.0.1:9/api")
     with pytest.raises(RuntimeError, match=r"server at http://127\.0\.0\.1:9/api does not answer"):
         run(docker_images, image, "healthcheck", options=dead)
-    with pytest.raises(RuntimeError, match="/var/lib/pvar is not writable"):
+    with pytest.raises(RuntimeError, match="/var/lib/pvar cannot be written"):
         run(docker_images, image, "healthcheck", options=("--read-only",))
