@@ -151,7 +151,7 @@ def test_a_child_that_says_completed_without_an_artifact_is_an_error(
         client.set_flow_run_state(run.id, Completed(), force=True)
 
     meanwhile(complete, server)
-    with pytest.raises(IncompleteError, match=r"sample/[0-9a-f]+ is incomplete in file://"):
+    with pytest.raises(IncompleteError, match=r"sample/[0-9a-f]+ is not complete in file://"):
         stage_flows.hand_over(home, "unmanned")
 
 
