@@ -355,7 +355,7 @@ def test_a_failed_run_says_which_node_failed_and_why(first: Finished) -> None:
         pipeline(impossible)
     record = load_run(wiring.store, "latest")
     assert [node.state for node in record.nodes] == ["reused"] * 5 + ["failed"] + ["pending"] * 4
-    assert "max_length_tokens = 12" in (record.nodes[4].error or "")
+    assert "max_length_tokens = 12" in (record.nodes[5].error or "")
     assert wiring.tracking.client.get_run(record.mlflow_run).info.status == "FAILED"
     assert "max_length_tokens = 12" in wiring.store.read(f"runs/{record.run}.html").decode()
 
