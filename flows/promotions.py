@@ -100,7 +100,7 @@ def decide(
         kept = keep_decision(wiring.store, facts.version, results, decision)
         is_new = kept == decision
     if kept.approved:
-        carry_out_approval(wiring.registry, facts.version, kept)
+        carry_out_approval(wiring.registry, facts.version, results, kept)
     return Decided(kept, is_new)
 
 

@@ -127,7 +127,11 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
         answer = decision_on(job.ports.store, version, results.keys.root)
         if answer is None:
             raise _wait_for_approval(version)
-        replaced = carry_out_approval(registry, version, answer) if answer.approved else None
+        replaced = (
+            carry_out_approval(registry, version, results.keys.root, answer)
+            if answer.approved
+            else None
+        )
         return _record(decision, version, replaced, promoted=answer.approved, answer=answer)
     previous = registry.champion(gate.model_name)
     promoted = decision.passed and gate.mode == "automatic"
@@ -138,13 +142,13 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
 
 
 def carry_out_approval(
-    registry: Registry, version: RegisteredVersion, decision: PersonDecision
+    registry: Registry, version: RegisteredVersion, results: str, decision: PersonDecision
 ) -> int | None:
     """Make an approved version the champion, and return the champion that it replaced.
 
     If that was done before, the alias does not move, so that a later rollback stays in effect.
     """
-    reason = f"approved: {decision.note}"
+    reason = f"approved: {decision.note} ({results})"  # one approval for each results
     for promotion in registry.promotions(version):
         if promotion.reason == reason:
             return promotion.replaced

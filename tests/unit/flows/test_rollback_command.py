@@ -81,14 +81,17 @@ def test_a_rollback_to_nothing_names_what_there_is(neighbours: RegistryNeighbour
 
 
 def test_approval_makes_a_champion_and_keeps_the_note(neighbours: RegistryNeighbours) -> None:
-    neighbours.register("train/aa", gate="passed", opponent="bundled:start#start-1")
+    results = "evaluate/00000000000000bb"
+    neighbours.register(
+        "train/aa", gate="passed", opponent="bundled:start#start-1", results=results
+    )
     approve(MODEL, 1, note="read fifty answers")
     assert neighbours.alias("champion") == 1
     (move,) = neighbours.registry().history(MODEL)
     assert (move.kind, move.by, move.reason) == (
         "promotion",
         "ana",
-        "approved: read fifty answers",
+        f"approved: read fifty answers ({results})",
     )
 
 

@@ -250,7 +250,7 @@ def test_an_approval_whose_process_was_killed_before_the_move_is_carried_out(ben
     keep_decision(wiring.store, RegisteredVersion(MODEL, 1, model.root), results, decision)
     assert bench.promote(model, mode="approval").promoted
     (move,) = bench.neighbours.registry().history(MODEL)
-    assert (move.by, move.reason) == ("Bo", "approved: fine")
+    assert (move.by, move.reason) == ("Bo", f"approved: fine ({results})")
 
 
 def test_a_rollback_after_an_approval_stands(bench: Bench) -> None:
@@ -261,6 +261,19 @@ def test_a_rollback_after_an_approval_stands(bench: Bench) -> None:
     bench.neighbours.registry().roll_back(MODEL, reason="rude answers")
     assert bench.promote(second, as_opponent(first), mode="approval").promoted  # it was
     assert bench.neighbours.alias("champion") == 1
+
+
+def test_an_approval_after_new_results_counts_also_with_the_same_note(bench: Bench) -> None:
+    first, second = bench.model(1), bench.model(2)
+    bench.promote(first)
+    decide(asked(bench, second, as_opponent(first)), MODEL, 2, approved=True, note="fine", by="Bo")
+    bench.neighbours.registry().roll_back(MODEL, reason="rude answers")
+    with pytest.raises(Waiting):
+        bench.promote(second, f"elsewhere#{first.root}", mode="approval")  # judged again
+    wiring = bench.job(second).ports
+    assert isinstance(wiring, Wiring)
+    assert decide(wiring, MODEL, 2, approved=True, note="fine", by="Bo").is_new
+    assert bench.neighbours.alias("champion") == 2
 
 
 def test_a_version_that_is_compared_anew_is_asked_about_anew(bench: Bench) -> None:
