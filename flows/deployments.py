@@ -33,7 +33,7 @@ INSTALLED = [{"prefect.deployments.steps.set_working_directory": {"directory": "
 which the deployment was registered, including the virtual environment, before each run."""
 
 
-STAGE_FLOWS = "flows.stages."
+STAGE_ENTRYPOINTS = "flows.stages."
 """Prefix of the entry points of stages."""
 
 
@@ -69,7 +69,7 @@ class DeploymentSpec(_Spec):
     entrypoint: str
     """Module path of the flow. The package is installed wherever the flow runs."""
     work_pool: WorkPoolSpec | None = None
-    """None means the first of the chosen pools."""
+    """None means the first of the chosen pools; for a stage, the pool of the entry's name."""
     tags: list[str] = []
     schedules: list[ScheduleSpec] = []
     concurrency_limit: LimitSpec | None = None
@@ -82,7 +82,7 @@ class DeploymentSpec(_Spec):
     @property
     def is_stage(self) -> bool:
         """Whether it runs one stage, for pipelines that place the stage on its pool."""
-        return self.entrypoint.startswith(STAGE_FLOWS)
+        return self.entrypoint.startswith(STAGE_ENTRYPOINTS)
 
 
 class StagePoolSpec(_Spec):
@@ -119,13 +119,16 @@ class Project(_Spec):
         derived = {
             (stage.name, pool.name): DeploymentSpec(
                 name=pool.name,
-                entrypoint=f"{STAGE_FLOWS}{stage.name}",
+                entrypoint=f"{STAGE_ENTRYPOINTS}{stage.name}",
                 work_pool=pool.of_image(stage.image, wants_gpu=stage.wants_gpu),
                 tags=["pvar"],
             )
             for pool in self.stages
             for stage in STAGES.values()
         }
+        for key, spec in own.items():
+            if spec.work_pool is None and key in derived:
+                own[key] = spec.model_copy(update={"work_pool": derived[key].work_pool})
         return list((derived | own).values())
 
 

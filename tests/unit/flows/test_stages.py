@@ -39,3 +39,9 @@ def test_a_stage_may_be_deployed_in_a_way_of_its_own() -> None:
     before, after = project.stage_deployments(), changed.stage_deployments()
     assert len(after) == len(before)
     assert [each for each in after if each not in before] == [own]
+
+    tagged = own.model_copy(update={"work_pool": None, "tags": ["mine"]})
+    changed = project.model_copy(update={"deployments": [tagged]})
+    (sample,) = (each for each in changed.stage_deployments() if each.tags == ["mine"])
+    assert sample.work_pool is not None
+    assert sample.work_pool.job_variables == {"image": "pvar:sample"}
