@@ -22,7 +22,7 @@ quantile for n − 1 degrees of freedom covers the truth in 90 % of the cases at
 Missing rewards (masked, NaN, infinite) are left out, never zero. Axes: P prompts, N responses.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -167,20 +167,11 @@ def variance_by_prompt(
     prompt_index: (R,) number of each row's prompt, 0 … P − 1. rewards: (R,), NaN where missing.
     Returns arrays of length P = max(prompt_index) + 1. Raises as `preference_variance`.
     """
-    array = as_rewards(rewards, ndim=1)
-    if prompt_index.shape != array.shape:
-        raise InputError(
-            f"{len(prompt_index)} prompt numbers for {len(array)} rewards; give one per reward"
-        )
-    num_rows = np.bincount(prompt_index)
-    by_prompt = array[np.argsort(prompt_index, kind="stable")]
-    first_row = np.cumsum(num_rows) - num_rows
-    pvar, stderr = np.full((2, len(num_rows)), np.nan)
-    num_responses = np.zeros(len(num_rows), np.int32)
+    num_prompts = int(prompt_index.max(initial=-1)) + 1
+    pvar, stderr = np.full((2, num_prompts), np.nan)
+    num_responses = np.zeros(num_prompts, np.int32)
     num_pairs = num_saturated = 0
-    for size in np.unique(num_rows[num_rows > 0]):
-        prompts = np.flatnonzero(num_rows == size)
-        matrix = by_prompt[first_row[prompts, None] + np.arange(size)]
+    for prompts, matrix in matrices_by_size(prompt_index, rewards):
         pvar[prompts] = preference_variance(matrix, scale=scale)
         stderr[prompts] = preference_variance_stderr(matrix, scale=scale)
         num_responses[prompts] = np.isfinite(matrix).sum(axis=1)
@@ -188,6 +179,25 @@ def variance_by_prompt(
         num_pairs += count.num_pairs
         num_saturated += count.num_saturated
     return PromptVariances(num_responses, pvar, stderr, PairCount(num_pairs, num_saturated))
+
+
+def matrices_by_size(
+    prompt_index: npt.NDArray[np.integer], rewards: npt.ArrayLike
+) -> Iterator[tuple[npt.NDArray[np.intp], Floats]]:
+    """The long form as matrices: one for all prompts with the same number of rows.
+
+    prompt_index: (R,) number of each row's prompt. rewards: (R,). Yields the prompts (P,) and their
+    rewards (P, N), each prompt's in the order of its rows. Raises InputError for other shapes.
+    """
+    array = as_rewards(rewards, ndim=1)
+    if prompt_index.shape != array.shape:
+        raise InputError(f"{len(prompt_index)} prompt numbers for {len(array)} rewards")
+    num_rows = np.bincount(prompt_index)
+    by_prompt = array[np.argsort(prompt_index, kind="stable")]
+    first_row = np.cumsum(num_rows) - num_rows
+    for size in np.unique(num_rows[num_rows > 0]):
+        prompts = np.flatnonzero(num_rows == size)
+        yield prompts, by_prompt[first_row[prompts, None] + np.arange(size)]
 
 
 def _sum_squares(block: Block, scale: float) -> Floats:

@@ -68,9 +68,9 @@ def _from_long_parquet(path: Path, measure: Measure, scale: float | None) -> Can
     tau = 1.0 if scale is None else scale
     measured = read_measure(path, measure, scale=tau)
     return CandidateTable(
-        Candidates(measured.prompt_ids, measured.measures),
+        Candidates(measured.prompt_ids, {measure.name: measured.values}),
         _computed(measured.num_rewards, tau),
-        RowCounts(rows_in=measured.num_rows, rows_out=measured.num_rows),
+        measured.row_counts,
         None,
     )
 
@@ -134,11 +134,9 @@ def _from_rewards(columns: Columns, measure: Measure, scale: float | None) -> Ca
         )
     rewards = columns.numbers["reward"]
     tau = 1.0 if scale is None else scale
+    values = measure_by_prompt(columns.prompt_index, rewards, measure, scale=tau)
     return CandidateTable(
-        Candidates(
-            columns.prompt_ids,
-            measure_by_prompt(columns.prompt_index, rewards, (PVAR, measure), scale=tau),
-        ),
+        Candidates(columns.prompt_ids, {measure.name: values}),
         _computed(len(rewards), tau),
         columns.row_counts,
         columns.first_problem,

@@ -76,7 +76,7 @@ def _from_parquet(path: Path, scale: float) -> Variances:
         table.pvar[order],
         table.stderr[order],
         PairCount(table.num_pairs, table.num_saturated),
-        RowCounts(rows_in=table.num_rows, rows_out=table.num_rows),
+        _row_counts(table.num_rows, table.num_without_id),
         None,
     )
 
@@ -86,10 +86,11 @@ class MeasuredFile(NamedTuple):
 
     prompt_ids: NDArray[Any]
     """(num_prompts,) strings or integers, in no particular order."""
-    measures: dict[str, NDArray[np.floating[Any]]]
-    """The measure's name → (num_prompts,). Empty if rewards do not determine the measure."""
-    num_rows: int
+    values: NDArray[np.floating[Any]]
+    """(num_prompts,)"""
     num_rewards: int
+    row_counts: RowCounts
+    """In rows of the file."""
 
 
 def read_measure(path: Path, measure: Measure, *, scale: float) -> MeasuredFile:
@@ -99,18 +100,24 @@ def read_measure(path: Path, measure: Measure, *, scale: float) -> MeasuredFile:
     """
     kind = _kind_of_ids(path)
     ids: list[NDArray[Any]] = []
-    values: dict[str, list[NDArray[Any]]] = {}
-    num_rows = num_rewards = 0
+    values: list[NDArray[Any]] = []
+    num_rows = num_without_id = num_missing = 0
     for part in iter_rewards(path):
         ids.append(part.prompt_ids.astype(kind, copy=False))
-        measured = measure_by_prompt(part.prompt_index, part.rewards, (measure,), scale=scale)
-        for name, of_part in measured.items():
-            values.setdefault(name, []).append(of_part)
+        values.append(measure_by_prompt(part.prompt_index, part.rewards, measure, scale=scale))
         num_rows += part.num_rows
-        num_rewards += part.num_rows - part.num_without_id - part.num_missing
+        num_without_id += part.num_without_id
+        num_missing += part.num_missing
     _refuse_no_rows(path, num_rows)
-    measures = {name: _joined(parts) for name, parts in values.items()}
-    return MeasuredFile(_joined(ids), measures, num_rows, num_rewards)
+    row_counts = _row_counts(num_rows, num_without_id)
+    return MeasuredFile(
+        _joined(ids), _joined(values), row_counts.rows_out - num_missing, row_counts
+    )
+
+
+def _row_counts(num_rows: int, num_without_id: int) -> RowCounts:
+    rejected = {"no_prompt_id": num_without_id} if num_without_id else {}
+    return RowCounts(rows_in=num_rows, rows_out=num_rows - num_without_id, rejected=rejected)
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from pvar.selection.strategy import FloatArray, Measure, RewardMatrix, Strategy,
 
 def _measure(rewards: RewardMatrix) -> FloatArray:
     """(P,) in units of the reward scale; NaN for fewer than two rewards."""
-    enough = np.isfinite(rewards.scaled).sum(axis=1) >= 2
+    enough = rewards.num_rewards >= 2
     gap = np.full(len(enough), np.nan)
     some = rewards.scaled[enough]
     gap[enough] = np.nanmax(some, axis=1) - np.nanmin(some, axis=1)

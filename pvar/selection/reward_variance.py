@@ -7,7 +7,7 @@ from pvar.selection.strategy import FloatArray, Measure, RewardMatrix, Strategy,
 
 def _measure(rewards: RewardMatrix) -> FloatArray:
     """(P,) unbiased, in squared units of the reward scale; NaN for fewer than two rewards."""
-    enough = np.isfinite(rewards.scaled).sum(axis=1) >= 2
+    enough = rewards.num_rewards >= 2
     variance = np.full(len(enough), np.nan)
     variance[enough] = np.nanvar(rewards.scaled[enough], axis=1, ddof=1)
     return variance

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,27 @@ def test_rows_without_a_prompt_id_are_left_out_and_counted(tmp_path, capsys, nam
     write_rows(tmp_path / "table.parquet", rows)
     assert selected(tmp_path / name, count=5, as_json=True) == ["a"]
     assert json.loads(capsys.readouterr().out)["rows_rejected"] == {"no_prompt_id": 1}
+
+
+@pytest.mark.parametrize("name", ["rewards.jsonl", "rewards.parquet"])
+def test_rewards_without_a_prompt_id_are_left_out_and_counted(tmp_path, capsys, name):
+    write_rows(tmp_path / name, [*REWARDS, {"prompt_id": None, "reward": 50.0}])
+    if name.endswith("jsonl"):  # there a missing key is no id, and null one of a wrong type
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(re.sub(r'"prompt_id": ?null, ?', "", text))
+    assert selected(tmp_path / name, strategy="top", count=9, as_json=True) == ["c", "b", "d", "a"]
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["rows_rejected"] == {"no_prompt_id": 1}
+    assert summary["pvar_origin"] == "computed from 8 rewards with scale τ = 1"
+    variance(tmp_path / name, as_json=True)
+    assert json.loads(capsys.readouterr().out)["rewards_missing"] == 0
+
+
+@pytest.mark.parametrize("name", ["rewards.jsonl", "rewards.parquet"])
+def test_a_measure_that_rewards_do_not_determine_is_asked_for(tmp_path, name):
+    write_rows(tmp_path / name, REWARDS)
+    with pytest.raises(InputError, match=r"disagreement cannot be computed .* pvar and disagree"):
+        select(tmp_path / name, strategy="disagreement", count=1)
 
 
 def test_a_damaged_parquet_file_is_refused(tmp_path):

@@ -304,13 +304,16 @@ def test_long_and_matrix_form_have_the_same_measures(scale):
     rewards[4] = [NAN, NAN, 1.0, NAN, NAN]
     order = rng.permutation(rewards.size)
     index = np.repeat(np.arange(20), 5)[order]
-    long = measure_by_prompt(index, rewards.ravel()[order], tuple(MEASURES.values()), scale=scale)
     matrix = measure_rewards(RewardMatrix(rewards[None], (scale,)))
-    assert set(long) == set(matrix) >= {"pvar", "reward_gap", "reward_variance"}
-    assert "disagreement" not in matrix  # of two models or more
+    assert set(matrix) >= {"pvar", "reward_gap", "reward_variance"}
     for name, values in matrix.items():
-        np.testing.assert_allclose(long[name], values, rtol=1e-12)
+        long = measure_by_prompt(index, rewards.ravel()[order], MEASURES[name], scale=scale)
+        np.testing.assert_allclose(long, values, rtol=1e-12)
         assert np.isnan(values[3])
+    for name in ("disagreement", "implicit_gap"):  # of two models, and of other rewards
+        assert name not in matrix
+        with pytest.raises(InputError, match=rf"{name} cannot be computed .* pvar and {name}"):
+            measure_by_prompt(index, rewards.ravel()[order], MEASURES[name])
     for name in ("pvar", "reward_gap", "reward_variance"):  # one reward has none of them
         assert np.isnan(matrix[name][4])
 
