@@ -56,7 +56,7 @@ from tasks.stages.train import STEPS
 CHECKS = {
     "win_rate_lower": "lower end of the win rate, above",
     "coverage": "share of prompts judged, at least",
-    "ended_share": "share of answers that ended by themselves, at least",
+    "ended_share": "share of answers that are not truncated, at least",
     "ability_change_lower": "lower end of the change of ability, at least",
 }
 """Condition of the gate → its description, which precedes the bound."""

@@ -56,4 +56,7 @@ def deploy(
     for kind, names in deployed._asdict().items():
         console().print(f"{kind}: {', '.join(names)}", highlight=False, soft_wrap=True)
     if notify is None:
-        console().print("nobody is told of failures: give --notify type/name", highlight=False)
+        console().print(
+            "no notification is sent about failures; to send one, give --notify type/name",
+            highlight=False,
+        )

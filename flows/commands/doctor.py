@@ -48,7 +48,7 @@ def doctor() -> None:
 
     from flows.console import console
 
-    table = Table("", "what", "found", "to mend it", box=None, pad_edge=False)
+    table = Table("", "what", "found", "to fix it", box=None, pad_edge=False)
     findings = []
     with console().status("looking"):
         for finding in _look():

@@ -24,5 +24,5 @@ def notify(*keys: str) -> None:
     from flows.wiring import connect
 
     announce(connect().store, keys)
-    told = ", ".join(keys) or "new data"
-    console().print(f"announced {told}", highlight=False, markup=False, soft_wrap=True)
+    announced = ", ".join(keys) or "new data"
+    console().print(f"announced {announced}", highlight=False, markup=False, soft_wrap=True)

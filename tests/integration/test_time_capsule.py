@@ -33,7 +33,8 @@ def test_there_is_a_capsule() -> None:
 @pytest.mark.parametrize("capsule", CAPSULES, ids=IDS)
 def test_commands_open_what_an_earlier_version_made(capsule: Path, tmp_path: Path) -> None:
     folder = unpack(capsule, tmp_path)
-    assert "train/" in pvar(folder, "show", "--preset", "second.yaml")
+    shown = pvar(folder, "show", "--preset", "second.yaml")
+    assert shown.count(" complete") == 10
     pvar(folder, "report", "latest", "--out", str(folder / "report.html"))
     assert "The selection" in (folder / "report.html").read_text()
     history = pvar(folder, "history", "capsule")
@@ -47,7 +48,9 @@ def test_commands_open_what_an_earlier_version_made(capsule: Path, tmp_path: Pat
     pvar(folder, "gc", "--delete")
     assert len(list((folder / "home/store").rglob("manifest.json"))) == num_artifacts
 
-    assert "1" in pvar(folder, "rollback", "capsule", "--reason", "as a test")
+    assert "champion is version 1, it was version 2" in pvar(
+        folder, "rollback", "capsule", "--reason", "as a test"
+    )
     assert REUSED.search(pvar(folder, "run", "--preset", "first.yaml"))
 
 

@@ -64,8 +64,8 @@ def test_another_judge_passes_without_a_word(other: JudgeConfig, allowed: bool) 
     assert refuse_circular_judge(other, models, allowed=allowed) is None
 
 
-def test_a_reward_of_two_models_is_known_by_both() -> None:
-    """Whatever the fields are called that hold them: a field `model` is not needed."""
+def test_a_judge_that_shares_one_of_two_models_is_another_one() -> None:
+    """A reward of two models is compared by both, whatever the fields that hold them are called."""
     by_its_policy = by_reward(kind="classifier", name="p", model=IMPLICIT.policy)
     assert refuse_circular_judge(by_its_policy, [IMPLICIT], allowed=False) is None
     assert refuse_circular_judge(by_its_policy, [FakeReward()], allowed=False) is None
