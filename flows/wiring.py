@@ -10,16 +10,17 @@ from infra.hardware import read_hardware
 from infra.models import fetch_model
 from infra.registry import MlflowRegistry
 from infra.settings import Settings
-from infra.sources import source_rows
+from infra.sources import source_file, source_rows
 from infra.store import open_store
 from infra.tracking import Tracking
-from pvar.config import RuntimeConfig, SamplerSettings
+from pvar.config import RuntimeConfig
 from pvar.judge_config import AlpacaEvalJudge, ArenaHardJudge, JudgeConfig
 from pvar.number_format import NumberFormat, NumberFormatChoice, resolve
 from pvar.ports import Judge, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
 from pvar.references import Pinned, without_locations
 from pvar.reward_config import ClassifierReward, RewardModelConfig
+from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import open_artifact
 from tasks.engine.local_copies import hold_copies
 from tasks.stages.train import MODEL
@@ -37,6 +38,10 @@ class Wiring:
     def source_rows(self, reference: str) -> Iterator[Row | BadRow]:
         """Rows of a pinned data reference."""
         return source_rows(reference, self.settings.home / "sources")
+
+    def source_file(self, reference: str) -> Path:
+        """Local copy of a pinned reference to a file."""
+        return source_file(reference, self.settings.home / "sources")
 
     def number_format(self, choice: NumberFormatChoice, *, learns: bool) -> NumberFormat:
         """The number format that a choice means on this machine."""

@@ -1,8 +1,9 @@
-"""Reader and writer of all user files: JSON lines (also .gz) and Parquet.
+"""Reader and writer of all user files: JSON lines (also .gz), JSON arrays and Parquet.
 
-Rows are read one at a time. Lines end at "\\n" only, because texts may contain U+2028 and other
-characters at which `str.splitlines` splits. An invalid line is a `BadRow` with a reason, so that
-the caller can count it. A file that cannot be read is an `InputError` that says what to do.
+Rows are read one at a time, except those of a JSON array, which is read as a whole. Lines end at
+"\\n" only, because texts may contain U+2028 and other characters at which `str.splitlines` splits.
+An invalid line is a `BadRow` with a reason, so that the caller can count it. A file that cannot be
+read is an `InputError` that says what to do.
 
 Writing is atomic: rows go to a temporary file beside the target, which replaces it when complete.
 An earlier file survives a full disk, a crash and a row that cannot be written.
@@ -43,16 +44,14 @@ def read_rows(path: Path) -> Iterator[Row | BadRow]:
     return _read_parquet(path) if path.name.endswith(PARQUET) else _read_json_lines(path)
 
 
-def refuse_unreadable(path: Path) -> None:
-    """Raise InputError unless this is a readable file of a known type."""
+def refuse_unreadable(path: Path, kinds: tuple[str, ...] = JSON_LINES + PARQUET) -> None:
+    """Raise InputError unless this is a readable file of one of these types."""
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")
     if not path.is_file():
-        raise InputError(f"{path}: not a file; give one {_kinds(JSON_LINES + PARQUET)} file")
-    if not path.name.endswith(JSON_LINES + PARQUET):
-        raise InputError(
-            f"{path}: unknown file type; its name must end with {_kinds(JSON_LINES + PARQUET)}"
-        )
+        raise InputError(f"{path}: not a file; give one {_kinds(kinds)} file")
+    if not path.name.endswith(kinds):
+        raise InputError(f"{path}: unknown file type; its name must end with {_kinds(kinds)}")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: no permission to read it; try `chmod u+r {path}`")
     if path.stat().st_size == 0:
@@ -102,18 +101,33 @@ def _read_json_lines(path: Path) -> Iterator[Row | BadRow]:
 
 def _parse_lines(file: Iterable[bytes], name: str) -> Iterator[Row | BadRow]:
     is_empty = True
-    for number, line in enumerate(file, start=1):
+    lines = iter(file)
+    for number, line in enumerate(lines, start=1):
         text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
         if not text.strip():
             continue
         if is_empty and text.lstrip().startswith(b"["):
-            raise InputError(
-                f"{name}: this is a JSON array; give one object per line (`jq -c '.[]'` does it)"
-            )
+            yield from _parse_array(b"".join([text, *lines]), name)
+            return
         is_empty = False
         yield _parse_line(number, text)
     if is_empty:
         raise InputError(f"{name}: the file has no rows; it must have at least one")
+
+
+def _parse_array(text: bytes, name: str) -> Iterator[Row | BadRow]:
+    """The elements of a JSON array, numbered from 1."""
+    try:
+        values = json.loads(text.decode())
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{name}: begins as a JSON array, but is not one ({error}); write the array again, or "
+            "one object per line"
+        ) from error
+    if not values:
+        raise InputError(f"{name}: the JSON array is empty; it must have at least one row")
+    for number, value in enumerate(values, start=1):
+        yield _row(number, value)
 
 
 def _parse_line(number: int, line: bytes) -> Row | BadRow:
@@ -125,6 +139,10 @@ def _parse_line(number: int, line: bytes) -> Row | BadRow:
         return BadRow(number, f"not UTF-8: {error.reason}")
     except (ValueError, RecursionError) as error:
         return BadRow(number, f"not JSON: {error}")
+    return _row(number, value)
+
+
+def _row(number: int, value: object) -> Row | BadRow:
     if not isinstance(value, dict):
         return BadRow(number, f"not a JSON object but {type(value).__name__}")
     return Row(number, value)

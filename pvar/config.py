@@ -17,10 +17,10 @@ from pydantic import Field, field_validator, model_validator
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config_model import ConfigModel, Name
 from pvar.judge_config import AfinnJudge, JudgeConfig
-from pvar.number_format import NumberFormatChoice
 from pvar.placement import PlacementConfig
 from pvar.references import DataReference, ModelReference
 from pvar.reward_config import RewardModelConfig, VaderReward
+from pvar.sampler_config import SamplerSettings
 from pvar.selection import STRATEGIES
 from pvar.selection.implicit_gap import IMPLICIT_GAP
 from pvar.selection_config import PairConfig, SelectConfig
@@ -49,26 +49,6 @@ class IngestConfig(ConfigModel):
     def sources(self) -> tuple[str, ...]:
         """All data references that the stage reads."""
         return (self.source, *self.decontaminate_against)
-
-
-class SamplerSettings(ConfigModel):
-    """How responses are generated."""
-
-    engine: Literal["transformers", "vllm", "openai", "fake"] = "transformers"
-    """Generation engine: in process (`transformers`, `vllm`), an OpenAI-compatible server
-    (`openai`), or `fake` for trying out the workflow."""
-    max_new_tokens: int = Field(default=512, ge=2, le=32768)
-    """Maximum length of a response, in tokens. Longer responses are cut off and counted as
-    truncated."""
-    max_prompt_tokens: int = Field(default=2048, ge=1, le=131072)
-    """Maximum length of a prompt, in tokens. Longer prompts are rejected, not truncated."""
-    temperature: float = Field(default=1.0, gt=0, le=5)
-    """Sampling temperature."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus sampling: sample from the smallest set of tokens with this total probability."""
-    dtype: NumberFormatChoice = "auto"
-    """Number format of the weights. `auto` uses bfloat16 if the hardware supports it natively.
-    Ignored by the engines `openai` and `fake`."""
 
 
 class AdaptiveConfig(ConfigModel):

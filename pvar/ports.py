@@ -10,11 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pvar.config import RuntimeConfig, SamplerSettings
+from pvar.config import RuntimeConfig
 from pvar.judge_config import JudgeConfig
 from pvar.number_format import NumberFormat, NumberFormatChoice
 from pvar.records import BadRow, Comparison, Message, Response, Row, Score, Verdict
 from pvar.reward_config import RewardModelConfig
+from pvar.sampler_config import SamplerSettings
 
 
 class ObjectInfo(NamedTuple):
@@ -205,6 +206,10 @@ class Ports(Protocol):
 
     def source_rows(self, reference: str) -> Iterator[Row | BadRow]:
         """Rows of a pinned data reference."""
+        ...
+
+    def source_file(self, reference: str) -> Path:
+        """Local copy of a pinned reference to a file that is not a file of rows."""
         ...
 
     def number_format(self, choice: NumberFormatChoice, *, learns: bool) -> NumberFormat:

@@ -1,56 +1,82 @@
-"""AlpacaEval 2 scores of one model, from the files of `benchmark_files` joined by instruction."""
+"""AlpacaEval 2 scores of one model, from its files joined by instruction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from flows.commands.benchmark_files import Annotations, CalibrationFiles, Output
+from flows.commands.benchmark_files import CalibrationFiles
 from flows.commands.summary import Figure
 from pvar.errors import InputError
-from pvar.evaluation.alpaca_eval import alpaca_eval_win_rate, model_preferences
-from pvar.evaluation.calibration import is_published
-from pvar.evaluation.length_control import (
-    Coefficients,
-    LengthControlledWinRate,
-    fit_length_control,
-    length_controlled_win_rate,
+from pvar.evaluation.alpaca_eval_files import AlpacaEvalOutput, Annotations, generator_of
+from pvar.evaluation.alpaca_eval_score import (
+    AlpacaEvalScore,
+    JudgedOutput,
+    is_comparable,
+    score_alpaca_eval,
 )
-from pvar.evaluation.paired import paired_win_rate
-
-LEADERBOARD_JUDGE = "weighted_alpaca_eval_gpt4_turbo"
-LEADERBOARD_BASELINE = "gpt4_1106_preview"
+from pvar.evaluation.calibration import is_published
 
 
 class Run(NamedTuple):
     """The files of one evaluation."""
 
     annotations: Annotations
-    outputs: Mapping[str, Output]
+    outputs: Mapping[str, AlpacaEvalOutput]
     """The model's answers, by instruction."""
-    baseline: Mapping[str, Output]
+    baseline: Mapping[str, AlpacaEvalOutput]
     """The baseline's answers to all instructions."""
     calibration: CalibrationFiles | None
-
-
-class _Controlled(NamedTuple):
-    win_rate: LengthControlledWinRate
-    coefficients: Coefficients
 
 
 def figures(run: Run, *, judge: str, seed: int) -> list[Figure]:
     """The leaderboard's scores and the numbers behind them.
 
-    Raises InputError if either file of answers lacks a judged instruction.
+    Raises InputError if a file of answers lacks a judged instruction or is another model's. An
+    empty answer that was judged may be absent from the model's answers.
     """
-    _refuse_unknown(run.annotations, run.outputs, "outputs")
-    _refuse_unknown(run.annotations, run.baseline, "baseline")
-    return [*_raw_figures(run, seed), *_controlled_figures(run, judge)]
+    judged = run.annotations
+    _refuse_other_model(run.outputs, judged.model, "outputs")
+    _refuse_other_model(run.baseline, judged.baseline, "baseline")
+    _refuse_unknown(judged, {*run.outputs, *judged.empty_answers}, "outputs")
+    _refuse_unknown(judged, set(run.baseline), "baseline")
+    score = score_alpaca_eval(
+        _judged_outputs(run),
+        answer_lengths=[
+            len(run.outputs[text].text) for text in run.baseline if text in run.outputs
+        ],
+        num_wanted=len(run.baseline),
+        calibration=None if run.calibration is None else run.calibration.tables,
+        is_baseline=judged.model == judged.baseline,
+        seed=seed,
+    )
+    return [*_raw_figures(judged, score), *_controlled_figures(run, score, judge)]
 
 
-def _refuse_unknown(judged: Annotations, answers: Mapping[str, Output], name: str) -> None:
-    unknown = [text for text in judged.instructions if text not in answers]
+def _judged_outputs(run: Run) -> list[JudgedOutput]:
+    numbers = _instruction_numbers(run.baseline)
+    judged = run.annotations
+    return [
+        JudgedOutput(
+            preference=preference,
+            num_characters=len(run.outputs[text].text) if text in run.outputs else 0,
+            baseline_num_characters=len(run.baseline[text].text),
+            number=numbers[text],
+        )
+        for text, preference in zip(judged.instructions, judged.preferences, strict=True)
+    ]
+
+
+def _refuse_other_model(answers: Mapping[str, AlpacaEvalOutput], model: str, name: str) -> None:
+    """Raise InputError if the answers name another model than the annotations."""
+    generator = generator_of(answers, name)
+    if generator is not None and generator != model:
+        raise InputError(
+            f"the {name} file has answers of {generator!r} (column generator), but the annotations "
+            f"judge {model!r}; give the answers that were judged"
+        )
+
+
+def _refuse_unknown(judged: Annotations, answered: set[str], name: str) -> None:
+    unknown = [text for text in judged.instructions if text not in answered]
     if unknown:
         raise InputError(
             f"the {name} file has no answer to {len(unknown)} of {len(judged.instructions)} judged "
@@ -58,12 +84,8 @@ def _refuse_unknown(judged: Annotations, answers: Mapping[str, Output], name: st
         )
 
 
-def _raw_figures(run: Run, seed: int) -> list[Figure]:
-    judged = run.annotations
-    raw = alpaca_eval_win_rate(judged.preferences)
-    interval = paired_win_rate(model_preferences(judged.preferences), seed=seed)
-    # A missing answer counts as length 0, as on the leaderboard.
-    lengths = [run.outputs[text].num_characters for text in run.baseline if text in run.outputs]
+def _raw_figures(judged: Annotations, score: AlpacaEvalScore) -> list[Figure]:
+    raw, interval = score.raw, score.over_prompts
     return [
         Figure("model", "Model", judged.model),
         Figure("baseline", "Baseline", judged.baseline),
@@ -76,19 +98,23 @@ def _raw_figures(run: Run, seed: int) -> list[Figure]:
         Figure("n_wins", "Wins", raw.num_wins),
         Figure("n_wins_base", "Losses", raw.num_losses),
         Figure("n_draws", "Draws", raw.num_draws),
-        Figure("coverage", "Judged / wanted", raw.num_judged / len(run.baseline)),
-        Figure("avg_length", "Mean length, characters", sum(lengths) // len(run.baseline)),
+        Figure("coverage", "Judged / wanted", score.coverage),
+        Figure("avg_length", "Mean length, characters", score.mean_length),
     ]
 
 
-def _controlled_figures(run: Run, judge: str) -> list[Figure]:
-    controlled = _control_length(run)
-    if controlled is None or run.calibration is None:
+def _controlled_figures(run: Run, score: AlpacaEvalScore, judge: str) -> list[Figure]:
+    if score.length_control is None or run.calibration is None:
         names = ("length_controlled_winrate", "lc_standard_error")
         return [Figure(name, f"{name} (not computed)", None) for name in names]
-    comparable = judge == LEADERBOARD_JUDGE and run.annotations.baseline == LEADERBOARD_BASELINE
-    win_rate, coefficients = controlled
+    win_rate, coefficients = score.length_control
     digests = run.calibration.difficulty_sha256, run.calibration.gamed_sha256
+    comparable = is_comparable(
+        judge,
+        run.annotations.baseline,
+        num_judged=score.raw.num_judged,
+        num_wanted=len(run.baseline),
+    )
     return [
         Figure("length_controlled_winrate", "Length-controlled win rate, %", win_rate.win_rate),
         Figure("lc_standard_error", "Spread over instructions / √n", win_rate.standard_error),
@@ -101,34 +127,7 @@ def _controlled_figures(run: Run, judge: str) -> list[Figure]:
     ]
 
 
-def _control_length(run: Run) -> _Controlled | None:
-    """Length control over the judged rows, joined by instruction.
-
-    None without calibration tables or judged rows.
-    """
-    judged = run.annotations
-    preferences = model_preferences(judged.preferences)
-    is_judged = ~np.isnan(preferences)
-    if run.calibration is None or not is_judged.any():
-        return None
-    tables = run.calibration.tables
-    texts = [text for text, keep in zip(judged.instructions, is_judged, strict=True) if keep]
-    numbers = _instruction_numbers(run.baseline)
-    indices = np.array([numbers[text] for text in texts], dtype=np.int64)
-    delta_lengths = _lengths(run.baseline, texts) - _lengths(run.outputs, texts)
-    if judged.model == judged.baseline:
-        coefficients = Coefficients(0.0, 0.0, 0.0)  # 50 % by definition
-    else:
-        coefficients = fit_length_control(preferences[is_judged], delta_lengths, indices, tables)
-    win_rate = length_controlled_win_rate(coefficients, tables.difficulties_of(indices))
-    return _Controlled(win_rate, coefficients)
-
-
-def _lengths(answers: Mapping[str, Output], texts: Sequence[str]) -> NDArray[np.float64]:
-    return np.array([answers[text].num_characters for text in texts], dtype=np.float64)
-
-
-def _instruction_numbers(baseline: Mapping[str, Output]) -> dict[str, int]:
+def _instruction_numbers(baseline: Mapping[str, AlpacaEvalOutput]) -> dict[str, int]:
     """The baseline's column index, or else the position in its file."""
     own = {text: output.number for text, output in baseline.items() if output.number is not None}
     if not own:

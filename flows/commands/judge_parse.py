@@ -7,9 +7,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.commands.benchmark_files import file_name, rows_with
+from flows.commands.benchmark_files import row_file
 from pvar.errors import InputError
 from pvar.evaluation.arena_hard_judge import parse_verdict
+from pvar.evaluation.file_rows import rows_with
 from pvar.evaluation.style import Version
 
 app = App(
@@ -32,11 +33,12 @@ def arena_hard(
     version
         Rules of v0.1 (2024) or v2.0.
     """
-    for row in rows_with(file, ("judgment",)):
+    table = row_file(file)
+    for row in rows_with(table, ("judgment",)):
         judgment = row.fields["judgment"]
         if judgment is not None and not isinstance(judgment, str):
             raise InputError(
-                f"{file_name(file)}, row {row.number}: judgment is {judgment!r}, and not a text"
+                f"{table.name}, row {row.number}: judgment is {judgment!r}, and not a text"
             )
         score = parse_verdict(judgment or "", version)
         sys.stdout.write(json.dumps({"score": score}) + "\n")

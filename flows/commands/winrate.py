@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from flows.commands.alpaca_eval_report import LEADERBOARD_JUDGE, Run, figures
+from flows.commands.alpaca_eval_report import Run, figures
 from flows.commands.arena_hard_report import (
     Scoring,
     leaderboard,
@@ -15,16 +15,12 @@ from flows.commands.arena_hard_report import (
     print_leaderboard,
     to_json,
 )
-from flows.commands.benchmark_files import (
-    read_annotations,
-    read_calibration,
-    read_games,
-    read_outputs,
-    read_questions,
-    read_styles,
-)
+from flows.commands.benchmark_files import read_calibration, row_file
 from flows.commands.summary import print_summary
 from pvar.errors import InputError
+from pvar.evaluation.alpaca_eval_files import read_annotations, read_outputs
+from pvar.evaluation.alpaca_eval_score import LEADERBOARD_JUDGE
+from pvar.evaluation.arena_hard_files import read_categories, read_games, read_styles
 from pvar.evaluation.style import Version
 
 app = App(
@@ -53,11 +49,11 @@ def alpaca_eval(
     Parameters
     ----------
     annotations
-        The judge's preferences: JSONL or Parquet with instruction, generator_1 (the baseline),
-        generator_2 (the model) and preference (1 baseline, 2 model, null not judged); `-` reads
-        JSON lines from standard input.
+        The judge's preferences: JSON, JSONL or Parquet with instruction, generator_1 (the
+        baseline), generator_2 (the model) and preference (1 baseline, 2 model, null not judged);
+        `-` reads JSON lines from standard input.
     outputs
-        The model's answers: instruction, output.
+        The model's answers: instruction, output, and generator, which must name the judged model.
     baseline
         The baseline's answers to all instructions: instruction, output, and index if the file is
         not in the order of the evaluation set.
@@ -73,9 +69,9 @@ def alpaca_eval(
         Print one JSON object.
     """
     run = Run(
-        annotations=read_annotations(annotations),
-        outputs=read_outputs(outputs),
-        baseline=read_outputs(baseline),
+        annotations=read_annotations(row_file(annotations)),
+        outputs=read_outputs(row_file(outputs)),
+        baseline=read_outputs(row_file(baseline)),
         calibration=None if calibration is None else read_calibration(calibration),
     )
     title = f"AlpacaEval 2: {run.annotations.model}"
@@ -98,8 +94,9 @@ def arena_hard(
     Parameters
     ----------
     games
-        Verdicts: JSONL or Parquet with question_id, model, baseline and games, a list of two
-        objects with a score (A>>B, A>B, A=B, B>A, B>>A or null); `-` reads standard input.
+        Arena-Hard's model_judgment files, or rows with question_id or uid, model, baseline (v0.1:
+        gpt-4-0314 if absent) and games, a list of two objects with a score (A>>B, A>B, A=B, B>A,
+        B>>A or null); `-` reads standard input.
     version
         Rules of v0.1 (2024) or v2.0.
     style
@@ -115,15 +112,17 @@ def arena_hard(
     as_json
         Print a JSON list.
     """
-    wanted = read_questions(questions) if questions is not None else None
-    judged = read_games(games, wanted)
+    wanted = read_categories(row_file(questions)) if questions is not None else None
+    judged = read_games(row_file(games), wanted)
     controls = parse_controls(style)
     if bool(controls) != bool(metadata):
         raise InputError(
             "--style and --metadata belong together: the control needs the counts, and the counts "
             "are for nothing else"
         )
-    scoring = Scoring(version, controls, read_styles(metadata), wanted, seed)
+    scoring = Scoring(
+        version, controls, read_styles([row_file(path) for path in metadata]), wanted, seed
+    )
     results = leaderboard(judged, scoring)
     if as_json:
         objects = [to_json(result, controls) for result in results]

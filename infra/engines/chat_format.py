@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pvar.chat import prompt_token_ids
-from pvar.config import SamplerSettings
 from pvar.digest import response_id
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import FinishReason, Response
+from pvar.sampler_config import SamplerSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -26,11 +26,11 @@ from infra.engines.chat_format import ChatFormat, EncodedPrompts, load_chat_form
 from infra.judges.access import ServerAccess, open_judge_client
 from infra.judges.calls import CallError, TransientError, retry_after
 from infra.judges.retry_policy import RetryPolicy, with_retries
-from pvar.config import SamplerSettings
 from pvar.digest import digest, response_id
 from pvar.errors import ModelError
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Response
+from pvar.sampler_config import SamplerSettings
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from infra.engines.attention import register_grouped_attention
 from infra.engines.chat_format import ChatFormat, EncodedPrompts, load_chat_format
 from infra.engines.decoding import Sampling, decode
-from pvar.config import SamplerSettings
 from pvar.number_format import resolved
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Response
+from pvar.sampler_config import SamplerSettings
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,6 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary, plan_shards
-from pvar.config import SamplerSettings
 from pvar.digest import digest
 from pvar.errors import InputError
 from pvar.number_format import NumberFormat
@@ -22,6 +21,7 @@ from pvar.ports import Sampler, SampleRequest
 from pvar.records import Prompt, Response, Split
 from pvar.references import ModelReference, Pinned
 from pvar.row_counts import RowCounts
+from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work, discard_shards
 from tasks.engine.tables import RejectedRow, write_table

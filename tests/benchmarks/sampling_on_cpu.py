@@ -29,9 +29,9 @@ from transformers import AutoModelForCausalLM
 from infra.bundled_model import BUNDLED, bundled_weights, convert_bundled_model
 from infra.engines.transformers_sampler import load_transformers_sampler
 from infra.hardware import read_hardware
-from pvar.config import SamplerSettings
 from pvar.number_format import NumberFormat, resolve
 from pvar.ports import SampleRequest
+from pvar.sampler_config import SamplerSettings
 
 NAME = "smollm2-135m-instruct"
 TEMPERATURE = 0.7

@@ -35,8 +35,8 @@ def sample_once(folder: Path, num_prompts: int) -> None:
 
     from infra.engines.transformers_sampler import load_transformers_sampler
     from infra.hardware import read_hardware
-    from pvar.config import SamplerSettings
     from pvar.number_format import resolve
+    from pvar.sampler_config import SamplerSettings
 
     settings = SamplerSettings(
         max_new_tokens=64,

@@ -12,11 +12,11 @@ from pydantic import SecretStr
 
 from infra.engines.openai_sampler import SamplerAccess, open_openai_sampler
 from infra.hardware import read_hardware
-from pvar.config import SamplerSettings
 from pvar.errors import ModelError
 from pvar.number_format import resolve
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message
+from pvar.sampler_config import SamplerSettings
 from tests.services.packages import NEEDS_SMOLLM2, NEEDS_VLLM
 from tests.services.processes import NEVER_SECONDS, free_port, wait_until
 

@@ -429,7 +429,7 @@ def test_style_is_counted_in_answers_that_have_no_counts(
     assert result["ci_lower"] < result["score"] < result["ci_upper"]
 
 
-@pytest.mark.parametrize("column", ["question_id", "model", "baseline", "games"])
+@pytest.mark.parametrize("column", ["question_id", "model", "games"])
 def test_games_without_a_needed_column_are_refused_by_naming_it(
     tmp_path: Path, column: str
 ) -> None:
@@ -486,3 +486,116 @@ def test_the_leaderboard_for_people_has_a_line_for_each_model(
     text = capsys.readouterr().out
 
     assert text.index("mine") < text.index("worse")
+
+
+# --- the projects' own files ---
+
+
+def annotation(number: int, preference: float, **columns: str) -> dict[str, Any]:
+    names = {"generator_1": "base", "generator_2": "mine"}
+    return {"instruction": f"q{number}", **names, "preference": preference, **columns}
+
+
+def answers_of(model: str | None, *numbers: int) -> Rows:
+    names = {} if model is None else {"generator": model}
+    return [{"instruction": f"q{number}", "output": "x" * 10, **names} for number in numbers]
+
+
+def judged_files(tmp_path: Path, annotations: Rows, outputs: Rows, baseline: Rows) -> list[str]:
+    files = {"annotations": annotations, "outputs": outputs, "baseline": baseline}
+    return [
+        part
+        for name, rows in files.items()
+        for part in (f"--{name}", str(write(tmp_path / f"{name}.jsonl", rows)))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("of_outputs", "of_baseline", "message"),
+    [
+        ("somebody-else", "base", "outputs file has answers of 'somebody-else'.*judge 'mine'"),
+        ("mine", "another-base", "baseline file has answers of 'another-base'.*judge 'base'"),
+    ],
+)
+def test_answers_of_another_model_are_refused(
+    tmp_path: Path, of_outputs: str, of_baseline: str, message: str
+) -> None:
+    files = judged_files(
+        tmp_path,
+        [annotation(n, 1.5) for n in range(3)],
+        answers_of(of_outputs, 0, 1, 2),
+        answers_of(of_baseline, 0, 1, 2),
+    )
+    with pytest.raises(InputError, match=message):
+        run("alpaca-eval", *files)
+
+
+def test_an_empty_answer_that_was_judged_has_length_zero(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Published files lack the empty answers: 4 answers of 10 characters over 5 are 8."""
+    files = judged_files(
+        tmp_path,
+        [annotation(0, 1.0, output_2=""), *(annotation(n, 2.0, output_2="x") for n in range(1, 5))],
+        answers_of("mine", 1, 2, 3, 4),
+        answers_of(None, 0, 1, 2, 3, 4),
+    )
+    run("alpaca-eval", *files, "--json")
+    result = printed(capsys)
+    assert (result["avg_length"], result["win_rate"], result["n_total"]) == (8, 80.0, 5)
+
+
+def test_a_judged_answer_that_is_missing_is_refused(tmp_path: Path) -> None:
+    files = judged_files(
+        tmp_path,
+        [annotation(n, 1.5, output_2="x") for n in range(2)],
+        answers_of("mine", 1),
+        answers_of("base", 0, 1),
+    )
+    with pytest.raises(InputError, match="outputs file has no answer to 1 of 2"):
+        run("alpaca-eval", *files)
+
+
+def test_published_files_are_json_arrays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"annotations": [annotation(0, 2.0)], "outputs": answers_of("mine", 0)}
+    names["baseline"] = answers_of("base", 0)
+    files = []
+    for name, rows in names.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows, indent=2))
+        files += [f"--{name}", str(tmp_path / f"{name}.json")]
+    run("alpaca-eval", *files, "--json")
+    assert printed(capsys)["win_rate"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("row", "version", "baseline"),
+    [
+        ({"question_id": "q0", "judge": "j"}, "v0.1", "gpt-4-0314"),
+        ({"uid": "q0", "judge": "j", "category": "hard_prompt", "baseline": "b"}, "v2.0", "b"),
+    ],
+)
+def test_arena_hards_own_judgments_are_read(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    row: dict[str, Any],
+    version: str,
+    baseline: str,
+) -> None:
+    """v2.0 has uid instead of question_id, v0.1 no baseline. Two losses: A wins as baseline."""
+    rows = [{**row, "model": "m", "games": [{"score": "A>B"}, {"score": "B>A"}]}]
+    run("arena-hard", "--games", write(tmp_path / "g.jsonl", rows), "--version", version, "--json")
+    (result,) = printed(capsys)
+    assert (result["score"], result["baseline"], result["n_games"]) == (0.0, baseline, 2)
+
+
+@needs_shared_data
+def test_a_partly_judged_file_is_not_comparable_with_the_leaderboard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read(ALPACA_EVAL / "annotations" / "alpaca-7b.jsonl.gz")[:-1]
+    files = alpaca_eval_files("alpaca-7b", annotations=write(tmp_path / "a.jsonl", rows))
+    run(*files, "--json")
+    result = printed(capsys)
+    assert (result["n_total"], result["lc_comparable"]) == (804, False)

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from infra.engines.attention import GROUPED, register_grouped_attention
 from infra.engines.transformers_sampler import load_transformers_sampler
-from pvar.config import SamplerSettings
+from pvar.sampler_config import SamplerSettings
 from tests.unit.infra.tiny_models import save_language_model
 
 

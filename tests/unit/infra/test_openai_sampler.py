@@ -13,10 +13,10 @@ from transformers import AutoTokenizer
 from infra.engines.openai_sampler import OpenAISampler, SamplerAccess, open_openai_sampler
 from infra.judges.retry_policy import RetryPolicy
 from pvar.chat import prompt_token_ids
-from pvar.config import SamplerSettings
 from pvar.errors import ConfigError, ModelError
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message
+from pvar.sampler_config import SamplerSettings
 from tests.services.completions_server import CompletionsServer, Sent, serving
 from tests.services.processes import NEVER_SECONDS
 from tests.unit.infra.tiny_models import BOS, END, save_language_model

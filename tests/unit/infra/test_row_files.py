@@ -84,6 +84,15 @@ def test_standard_input_is_read_as_json_lines(monkeypatch):
     assert list(read_rows(STDIN)) == [Row(1, {"n": 1})]
 
 
+def test_elements_of_a_json_array_are_rows(tmp_path):
+    written(tmp_path / "a.json", b' [\n{"n": 1},\n 2, {"n": 3}]\n')
+    assert list(read_rows(tmp_path / "a.json")) == [
+        Row(1, {"n": 1}),
+        BadRow(2, "not a JSON object but int"),
+        Row(3, {"n": 3}),
+    ]
+
+
 def test_rows_are_read_lazily(tmp_path):
     path = tmp_path / "rows.jsonl.gz"
     whole = gzip.compress(b'{"n": 1}\n' * 100_000, mtime=0)
@@ -103,7 +112,8 @@ def half_gzip() -> bytes:
         ("blank.jsonl", b"\n \n", "no rows"),
         ("empty.jsonl.gz", gzip.compress(b"", mtime=0), "no rows"),
         ("rows.csv", b"a,b\n", r"must end with \.jsonl"),
-        ("array.json", b' [\n{"n": 1}\n]', "JSON array"),
+        ("array.json", b' [\n{"n": 1}\n', "begins as a JSON array, but is not one"),
+        ("array.json", b"[]", "the JSON array is empty"),
         ("plain.jsonl.gz", b'{"n": 1}\n', "not a gzip file"),
         ("cut.jsonl.gz", half_gzip(), "damaged"),
         ("rows.parquet", b'{"n": 1}\n', "not a valid Parquet file"),

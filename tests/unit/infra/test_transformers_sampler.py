@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from infra.engines.decoding import Sampling, decode, draw, find
 from infra.engines.transformers_sampler import load_transformers_sampler
-from pvar.config import SamplerSettings
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message
+from pvar.sampler_config import SamplerSettings
 from tests.unit.infra.tiny_models import BOS, END, save_language_model
 
 GREEDY = 1e-5

@@ -9,13 +9,13 @@ import pytest
 from infra.judges.fake_judge import FakePairJudge
 from infra.rewards.fake_scorer import FakeScorer
 from pvar.artifacts import Recipe
-from pvar.config import SamplerSettings
 from pvar.errors import StageError
 from pvar.judge_config import JudgeConfig, RewardModelJudge
 from pvar.number_format import Hardware, NumberFormat, NumberFormatChoice, resolve
 from pvar.ports import Ports
 from pvar.records import Prompt, Response
 from pvar.reward_config import ClassifierReward, RewardModelConfig
+from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.stage import Job, run_stage
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec

@@ -11,10 +11,10 @@ import pytest
 
 from infra.engines.fake_sampler import FakeSampler
 from pvar.artifacts import Recipe
-from pvar.config import SamplerSettings
 from pvar.errors import DamagedError, IncompleteError, LeaseError, ModelError, StageError
 from pvar.ports import Ports, Sampler, SampleRequest
 from pvar.records import Response, Score
+from pvar.sampler_config import SamplerSettings
 from tasks.engine.lease import hold
 from tasks.engine.stage import run_stage
 from tests.services.processes import NEVER_SECONDS

@@ -70,7 +70,7 @@ def test_uploads_in_progress_hide_behind_a_dot(store: Store, tmp_path: Path) -> 
     [
         ("a.csv", b"prompt\nHi\n", "unknown file type"),
         ("a.jsonl", b"", "the file is empty"),
-        ("a.jsonl", b"[1, 2]", "JSON array"),
+        ("a.jsonl", b"[1, 2", "JSON array"),
         ("a.parquet", b"PAR1 but no more", "not a valid Parquet file"),
         ("a.jsonl.gz", gzip.compress(b'{"prompt": "Hi"}' * 9, mtime=0)[:-9], "damaged"),
         ("a.jsonl", b'{"prompt": "Hi"}\n{"prompt": \xff}', "1 of its 2 rows are bad"),

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pvar.combine import CombinationRule
-from pvar.config import SamplerSettings
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message, Prompt, Response, Score
 from pvar.row_counts import RowCounts
+from pvar.sampler_config import SamplerSettings
 from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import RejectedRow, write_table

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pytest
 
-from pvar.config import SamplerSettings
 from pvar.errors import InputError
 from pvar.ports import Rejection, Sampler, SampleRequest
 from pvar.records import Message, Prompt, Response
 from pvar.row_counts import RowCounts
+from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import Artifact
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES, SAMPLE, SampleSpec
