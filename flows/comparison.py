@@ -33,8 +33,9 @@ from pvar.method_comparison import (
 from pvar.records import Prompt, Response, Verdict
 from pvar.selection import CONTROL, StrategyName
 from tasks.engine.artifact import Artifact, open_artifact
+from tasks.engine.node import Node
 from tasks.engine.work_folders import work_folder
-from tasks.graph import Node, plan_nodes
+from tasks.graph import plan_nodes
 from tasks.stages.evaluate import VERDICTS, preferences
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES

@@ -11,10 +11,11 @@ from pvar.artifacts import Summary
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, StoreError
 from tasks.engine.artifact import open_artifact
+from tasks.engine.node import Node
 from tasks.engine.stage import Job, run_stage
 from tasks.engine.stage_outcome import StageOutcome
 from tasks.engine.work_folders import work_folder
-from tasks.graph import Node, plan_nodes
+from tasks.graph import plan_nodes
 
 DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,

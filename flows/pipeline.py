@@ -34,9 +34,10 @@ from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.placement import INLINE
 from tasks.engine.artifact import open_artifact
+from tasks.engine.node import Node
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage_outcome import StageState
-from tasks.graph import Node, plan_nodes
+from tasks.graph import plan_nodes
 from tasks.stages.promote import PROMOTE
 
 logger = logging.getLogger(__name__)

@@ -29,10 +29,10 @@ from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, IncompleteError, PvarError, StageError
 from pvar.placement import Placement
 from tasks.engine.artifact import open_artifact
+from tasks.engine.node import Node
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage import verified_manifest
 from tasks.engine.stage_outcome import waiting_of
-from tasks.graph import Node
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -18,8 +18,9 @@ from flows.wiring import connect
 from pvar.artifacts import Summary, WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
+from tasks.engine.node import Node
 from tasks.engine.stage_outcome import StageOutcome, StageState
-from tasks.graph import STAGES, Node, plan_nodes
+from tasks.graph import STAGES, plan_nodes
 
 
 class StageResult(BaseModel):

@@ -12,16 +12,14 @@ A node is a stage with its part of the configuration. Its digest is computed fro
 the digests of its inputs, so the whole plan is known before anything runs.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel
-
-from pvar.artifacts import Recipe
 from pvar.config import PipelineConfig
 from pvar.references import Pinned
 from tasks.engine.artifact import ArtifactKeys
+from tasks.engine.node import Node
 from tasks.engine.stage import Stage
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
@@ -51,27 +49,6 @@ STAGES: dict[str, Stage[Any]] = {
 
 CACHES = (REFERENCE.name,)
 """Additional artifacts of stages, which no run record names."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One artifact of a run."""
-
-    name: str
-    stage: Stage[Any]
-    spec: BaseModel
-    inputs: Mapping[str, ArtifactKeys]
-
-    @property
-    def recipe(self) -> Recipe:
-        """The content that is hashed to the digest."""
-        inputs = {name: keys.digest for name, keys in self.inputs.items()}
-        return Recipe.of(self.stage.name, self.stage.version, self.spec, inputs)
-
-    @property
-    def keys(self) -> ArtifactKeys:
-        """The keys of the artifact in the store."""
-        return ArtifactKeys(self.stage.name, self.recipe.digest)
 
 
 def plan_nodes(config: PipelineConfig) -> dict[str, Node]:

@@ -14,9 +14,9 @@ from pvar.ports import Ports, Store
 from pvar.references import Reference, ReferenceKind
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact, ArtifactKeys, open_artifact
+from tasks.engine.node import Node
 from tasks.engine.stage import Job, Stage, run_stage
 from tasks.engine.tables import write_table
-from tasks.graph import Node
 
 ONE_ROW = RowCounts(rows_in=1, rows_out=1)
 

@@ -17,9 +17,10 @@ from infra.settings import Settings
 from pvar.config import PipelineConfig
 from pvar.ports import Store
 from tasks.engine.artifact import Artifact, open_artifact
+from tasks.engine.node import Node
 from tasks.engine.stage import Job, run_stage
 from tasks.engine.stage_outcome import StageOutcome
-from tasks.graph import Node, plan_nodes
+from tasks.graph import plan_nodes
 
 TOPICS = (
     "a quiet hotel by the sea", "the last train home", "my grandmother's kitchen", "a broken phone",

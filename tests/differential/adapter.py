@@ -33,9 +33,10 @@ from pvar.reward_config import RewardModelConfig
 from pvar.row_counts import RowCounts
 from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import Artifact, open_artifact
+from tasks.engine.node import Node
 from tasks.engine.stage import Job, Stage, Work, run_stage
 from tasks.engine.tables import TrainStep, write_table
-from tasks.graph import CACHES, Node, plan_nodes
+from tasks.graph import CACHES, plan_nodes
 from tasks.report.data import Evaluation, Gate, PromptExample, PvarDistribution, ReportData
 from tasks.retraining.batches import RowFiles, add_batch, read_batches, split_duplicates
 from tasks.retraining.incoming_files import look

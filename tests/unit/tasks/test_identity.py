@@ -14,7 +14,8 @@ from pvar.config_model import ConfigModel
 from pvar.identity import identity, is_tag
 from pvar.references import replace_references
 from pvar.reward_config import FakeReward, VaderReward
-from tasks.graph import Node, plan_nodes
+from tasks.engine.node import Node
+from tasks.graph import plan_nodes
 from tasks.stages.score import ScoreSpec
 from tasks.training.reference import reference_spec
 
