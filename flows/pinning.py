@@ -12,13 +12,16 @@ from pvar.reward_config import ImplicitReward
 from tasks.engine.artifact import open_artifact
 from tasks.graph import train_keys
 
+CHAMPION = "champion"
+"""Reference of the promoted model, or of the starting policy if none is promoted."""
+
 
 def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     """The configuration with every reference pinned to its current digest (`location#digest`)."""
     sources = wiring.settings.home / "sources"
 
     def pin_one(reference: Reference) -> str:
-        if reference.path == "evaluate.opponent":
+        if reference.path == "evaluate.opponent" or reference.text == CHAMPION:
             return reference.text  # pinned below
         match reference.kind:
             case "data":
@@ -31,14 +34,19 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     for model in pinned.score.reward_models:
         if model.kind == "implicit":
             _refuse_equal_models(model)
-    refuse_circular_judge(
-        pinned.evaluate.judge,
-        pinned.score.reward_models,
-        allowed=config.evaluate.allow_circular_judge,
-    )
+    for judge in (pinned.evaluate.judge, *(each.judge for each in pinned.benchmarks)):
+        refuse_circular_judge(
+            judge, pinned.score.reward_models, allowed=config.evaluate.allow_circular_judge
+        )
     # Last: this compares the champion with the model that the rest of the configuration makes.
     evaluate = pinned.evaluate.model_copy(update={"opponent": _pin_opponent(pinned, wiring)})
-    return pinned.model_copy(update={"evaluate": evaluate})
+    models = tuple(
+        each.model_copy(update={"model": _pin_champion(pinned, wiring)})
+        if each.model == CHAMPION
+        else each
+        for each in pinned.benchmark_models
+    )
+    return pinned.model_copy(update={"evaluate": evaluate, "benchmark_models": models})
 
 
 def _refuse_equal_models(reward: ImplicitReward) -> None:
@@ -74,11 +82,21 @@ def _pin_opponent(config: PipelineConfig, wiring: Wiring) -> str:
     the artifacts of that comparison are reused.
     """
     opponent = config.evaluate.opponent
-    if opponent != "champion":
+    if opponent != CHAMPION:
         return _pin_model(opponent, wiring)
     champion: RegisteredVersion | None = wiring.registry.champion(config.promote.model_name)
+    if (
+        champion is not None
+        and champion.artifact == train_keys(config).root
+        and champion.opponent is not None
+    ):
+        return champion.opponent
+    return _pin_champion(config, wiring)
+
+
+def _pin_champion(config: PipelineConfig, wiring: Wiring) -> str:
+    """The champion, or the starting policy if there is none."""
+    champion = wiring.registry.champion(config.promote.model_name)
     if champion is None:
         return config.policy
-    if champion.artifact == train_keys(config).root and champion.opponent is not None:
-        return champion.opponent
     return _pin_model(f"models:/{champion.model_name}/{champion.version}", wiring)

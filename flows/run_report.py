@@ -20,6 +20,7 @@ from pvar.errors import InputError
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from pvar.references import Pinned
 from pvar.selection.strategy import PVAR
+from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import MeasuredPrompt, PromptVariance, TrainStep, by_prompt
 from tasks.engine.work_folders import work_folder
@@ -326,7 +327,12 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
     waits = record.waiting_node
     if waits is None or waits.name != "promote":
         return None
-    so_far = apply_gate(artifacts["evaluate"].manifest.summary, record.config.promote)
+    benchmarks = {
+        each.name: artifacts[score_name(each.name)].manifest.summary
+        for each in record.config.benchmarks
+    }
+    figures = artifacts["evaluate"].manifest.summary
+    so_far = apply_gate(figures, benchmarks, record.config.promote)
     return Gate(False, _gate_checks(so_far.checks), waits=True)
 
 

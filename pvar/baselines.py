@@ -83,6 +83,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "min_ended_share": 0.0,
         "max_ability_loss": None,
         "mode": "automatic",
+        "benchmarks": [],
     },
 }
 """Class of the settings → field → baseline."""

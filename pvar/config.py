@@ -14,6 +14,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pvar.benchmark_config import BenchmarkConfig, BenchmarkedModel, BenchmarkGate
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config_model import ConfigModel, Name
 from pvar.judge_config import AfinnJudge, JudgeConfig
@@ -217,6 +218,8 @@ class PromoteConfig(ConfigModel):
     """Maximum loss of ability (fraction of ability questions answered correctly). The lower bound
     of the change must be at least minus this value. `null` means 0.2 if the source has rows with
     `answer`, and no check otherwise. A number fails the gate if the source has no such rows."""
+    benchmarks: tuple[BenchmarkGate, ...] = ()
+    """What the gate requires of benchmarks."""
     mode: Literal["automatic", "approval", "never"] = "automatic"
     """What follows a passed gate: `automatic` moves the alias, `approval` makes the run wait for a
     person's decision, `never` registers the model and leaves the alias."""
@@ -293,6 +296,10 @@ class PipelineConfig(ConfigModel):
     """Stage evaluate: compare the trained model with its opponent."""
     promote: PromoteConfig = PromoteConfig()
     """Stage promote: check the gate, register the model and move the alias."""
+    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    """Benchmarks that the trained model and its opponent take (docs/benchmarks.md)."""
+    benchmark_models: tuple[BenchmarkedModel, ...] = ()
+    """Further models that take the benchmarks."""
     runtime: RuntimeConfig = RuntimeConfig()
     """How and where the stages run."""
 
@@ -320,6 +327,7 @@ class PipelineConfig(ConfigModel):
             self.score.reward_models,
             allowed=self.evaluate.allow_circular_judge,
         )
+        self._refuse_unknown_benchmarks()
         return self
 
     @property
@@ -328,6 +336,21 @@ class PipelineConfig(ConfigModel):
         if STRATEGIES[self.select.strategy].measure is not IMPLICIT_GAP:
             return None
         return next(model.name for model in self.score.reward_models if model.kind == "implicit")
+
+    def _refuse_unknown_benchmarks(self) -> None:
+        names = [benchmark.name for benchmark in self.benchmarks]
+        models = ["challenger", "opponent", *(model.name for model in self.benchmark_models)]
+        for what, each in (("benchmarks", names), ("benchmark_models", models)):
+            if twice := next((name for name in each if each.count(name) > 1), None):
+                raise ValueError(
+                    f"{what}: the name {twice!r} occurs twice (challenger and opponent are the "
+                    "run's own models); give each a unique `name`"
+                )
+        if unknown := [gate.name for gate in self.promote.benchmarks if gate.name not in names]:
+            raise ValueError(
+                f"promote.benchmarks: there is no benchmark {unknown[0]!r}; benchmarks has "
+                f"{', '.join(names) or 'none'}"
+            )
 
     def _refuse_measure_without_models(self) -> None:
         strategy, kinds = self.select.strategy, [model.kind for model in self.score.reward_models]

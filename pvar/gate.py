@@ -13,6 +13,7 @@ bound of 10 % about 80.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pvar.config import USUAL_MAX_ABILITY_LOSS, PromoteConfig
@@ -32,6 +33,9 @@ class GateFigures(NamedTuple):
     ability_change_lower: float | None
     """Lower bound of the change of ability, in [−1, 1]; NaN if no question was answered, None if
     the source has no questions."""
+    benchmark_differences: Mapping[str, float] = {}
+    """Lower bound of the difference from the opponent on each benchmark that the gate names, in
+    percentage points; NaN if it was not measured."""
 
 
 class Check(NamedTuple):
@@ -73,6 +77,14 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
         checks.append(
             _at_least("ability_change_lower", math.nan if lower is None else lower, bound)
         )
+    checks += [
+        _at_least(
+            f"benchmark_{required.name}",
+            figures.benchmark_differences.get(required.name, math.nan),
+            required.min_difference_lower,
+        )
+        for required in gate.benchmarks
+    ]
     return GateDecision(
         all(check.passed for check in checks),
         tuple(checks),

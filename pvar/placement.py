@@ -43,6 +43,10 @@ class PlacementConfig(ConfigModel):
     pair: Placement = Placement()
     train: Placement = Placement()
     evaluate: Placement = Placement()
+    questions: Placement = Placement()
+    outputs: Placement = Placement()
+    judge: Placement = Placement()
+    benchmark: Placement = Placement()
     promote: Placement = Placement()
 
     def of(self, stage: str) -> Placement:

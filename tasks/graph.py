@@ -18,14 +18,19 @@ from typing import Any
 
 from pvar.config import PipelineConfig
 from pvar.references import Pinned
+from tasks.benchmark_nodes import benchmark_nodes, question_nodes, sampling_inputs, score_name
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
 from tasks.engine.stage import Stage
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
+from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
 from tasks.stages.ingest import INGEST, IngestSpec
+from tasks.stages.judge import JUDGE
+from tasks.stages.outputs import OUTPUTS
 from tasks.stages.pair import PAIR, pair_spec
-from tasks.stages.promote import PROMOTE, PromoteSpec
+from tasks.stages.promote import BENCHMARK_INPUT, PROMOTE, PromoteSpec
+from tasks.stages.questions import QUESTIONS
 from tasks.stages.sample import SAMPLE, SampleSpec
 from tasks.stages.score import SCORE, ScoreSpec
 from tasks.stages.select import SELECT, ImplicitGapSpec, SelectSpec, without_unused_seed
@@ -42,6 +47,10 @@ STAGES: dict[str, Stage[Any]] = {
         PAIR,
         TRAIN,
         EVALUATE,
+        QUESTIONS,
+        OUTPUTS,
+        JUDGE,
+        BENCHMARK,
         PROMOTE,
     )
 }
@@ -54,6 +63,7 @@ CACHES = (REFERENCE.name,)
 def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     """All nodes of a pinned configuration by name, in execution order."""
     ingest = _ingest(config)
+    questions = question_nodes(config)
     first = [] if config.sample.adaptive is None else _first_round(config, ingest)
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
     scores = _scores(config, ingest, sample, first[1:])
@@ -73,20 +83,11 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
             "opponent": opponent_answers.keys,
         },
     )
-    promote = Node(
-        "promote",
-        PROMOTE,
-        PromoteSpec(
-            gate=config.promote,
-            strategy=config.select.strategy,
-            budget=_budget(config),
-            opponent=config.evaluate.opponent,
-        ),
-        {"results": evaluate.keys, "model": train.keys},
-    )
+    benchmarks = benchmark_nodes(config, questions, challenger)
+    promote = _promote(config, train, evaluate, benchmarks)
     nodes = (
-        ingest, *first, sample, *scores, select, pair, train,
-        opponent_answers, challenger_answers, evaluate, promote,
+        ingest, *questions.values(), *first, sample, *scores, select, pair, train,
+        opponent_answers, challenger_answers, evaluate, *benchmarks, promote,
     )  # fmt: skip
     return {node.name: node for node in nodes}
 
@@ -94,7 +95,8 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
 def train_keys(config: PipelineConfig) -> ArtifactKeys:
     """The keys of the model that a configuration trains. They do not depend on the opponent."""
     unopposed = config.evaluate.model_copy(update={"opponent": "nobody#nobody"})
-    return plan_nodes(config.model_copy(update={"evaluate": unopposed}))["train"].keys
+    alone = config.model_copy(update={"evaluate": unopposed, "benchmark_models": ()})
+    return plan_nodes(alone)["train"].keys
 
 
 def _ingest(config: PipelineConfig) -> Node:
@@ -122,7 +124,7 @@ def _sample(config: PipelineConfig, ingest: Node) -> Node:
             seed=settings.seed,
             split="train",
         ),
-        _sampling_inputs(config.policy, ingest),
+        sampling_inputs(config.policy, ingest.keys),
     )
 
 
@@ -188,18 +190,8 @@ def _answers(config: PipelineConfig, name: str, ingest: Node, policy: str) -> No
             seed=config.evaluate.seed,
             split="eval",
         ),
-        _sampling_inputs(policy, ingest),
+        sampling_inputs(policy, ingest.keys),
     )
-
-
-def _sampling_inputs(policy: str, ingest: Node) -> dict[str, ArtifactKeys]:
-    """The prompts, and the train artifact of the policy if it is in this store."""
-    inputs = {"prompts": ingest.keys}
-    location, artifact = Pinned.parse(policy)
-    if location.startswith("artifact:"):
-        stage, _, digest = artifact.partition("/")
-        inputs["policy"] = ArtifactKeys(stage, digest)
-    return inputs
 
 
 def _evaluate_spec(config: PipelineConfig) -> EvaluateSpec:
@@ -253,6 +245,24 @@ def _answer_inputs(
 def _train(config: PipelineConfig, sample: Node, pair: Node) -> Node:
     spec = TrainSpec(policy=config.policy, settings=config.train)
     return Node("train", TRAIN, spec, {"pairs": pair.keys, "responses": sample.keys})
+
+
+def _promote(
+    config: PipelineConfig, train: Node, evaluate: Node, benchmarks: Sequence[Node]
+) -> Node:
+    spec = PromoteSpec(
+        gate=config.promote,
+        strategy=config.select.strategy,
+        budget=_budget(config),
+        opponent=config.evaluate.opponent,
+    )
+    names = {score_name(each.name): each.name for each in config.benchmarks}
+    scores = {
+        f"{BENCHMARK_INPUT}{names[node.name]}": node.keys
+        for node in benchmarks
+        if node.name in names
+    }
+    return Node("promote", PROMOTE, spec, {"results": evaluate.keys, "model": train.keys, **scores})
 
 
 def _budget(config: PipelineConfig) -> str:

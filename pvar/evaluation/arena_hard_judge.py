@@ -29,9 +29,7 @@ CONTINUE = "Please continue, and end with one of the verdict labels."
 
 _SYSTEM = """You are an impartial judge of two assistants' answers to a user's prompt.
 
-First write your own answer to the prompt, before you judge the others.
-
-Compare both answers: find and correct mistakes, and consider whether each is helpful, \
+{own_answer}Compare both answers: find and correct mistakes, and consider whether each is helpful, \
 relevant, concise, and where it matters original, and what it leaves out.
 
 Explain your judgment, then end with exactly one label:
@@ -41,6 +39,8 @@ Explain your judgment, then end with exactly one label:
 [[A=B]] a tie
 [[B>A]] assistant B is slightly better
 [[B>>A]] assistant B is significantly better"""
+
+_OWN_ANSWER = "First write your own answer to the prompt, before you judge the others.\n\n"
 
 _USER = """<|User Prompt|>
 {question}
@@ -65,8 +65,11 @@ class JudgeTemplate(NamedTuple):
         return digest([self.system, _USER])
 
 
-OWN_ANSWER_FIRST = JudgeTemplate(_SYSTEM)
+OWN_ANSWER_FIRST = JudgeTemplate(_SYSTEM.format(own_answer=_OWN_ANSWER))
 """The default wording."""
+
+WITHOUT_OWN_ANSWER = JudgeTemplate(_SYSTEM.format(own_answer=""))
+"""The default wording for v2.0's creative writing."""
 
 
 def game_messages(

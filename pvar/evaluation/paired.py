@@ -113,6 +113,60 @@ def paired_difference(
     )
 
 
+def paired_score_difference(
+    a: tuple[Floats, Floats],
+    b: tuple[Floats, Floats],
+    *,
+    confidence: float = 0.95,
+    num_resamples: int = 10_000,
+    seed: int,
+) -> PairedDifference:
+    """Difference a − b of two weighted means over the same prompts, in [−1, 1].
+
+    Each argument is (values in [0, 1] or NaN, weights), all of shape (num_prompts,), with row i of
+    all belonging to the same prompt. The difference is Σ wₐ vₐ / Σ wₐ − Σ w_b v_b / Σ w_b over the
+    prompts on which both have a value; prompts are resampled (BCa, scipy.stats.bootstrap). With
+    equal weights it is `paired_difference`, which also covers differences that are all the same.
+    """
+    values_a, weights_a = a
+    values_b, weights_b = b
+    both = ~np.isnan(values_a + values_b)
+    columns = [column[both] for column in (values_a, weights_a, values_b, weights_b)]
+    plain = paired_difference(
+        values_a, values_b, confidence=confidence, num_resamples=num_resamples, seed=seed
+    )
+    if plain.num_judged < 2 or all(np.ptp(column) == 0 for column in (columns[1], columns[3])):
+        return plain
+    difference = float(_weighted_difference(columns[0], columns[1], columns[2], columns[3]))
+    if np.ptp(columns[0] - columns[2]) < _SAME:
+        return plain._replace(difference=difference)
+    from scipy.stats import bootstrap
+
+    interval = bootstrap(
+        columns,
+        _weighted_difference,
+        n_resamples=num_resamples,
+        batch=max(1, _MAX_BLOCK_VALUES // plain.num_judged),
+        vectorized=True,
+        paired=True,
+        confidence_level=confidence,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return plain._replace(
+        difference=difference, ci_lower=float(interval.low), ci_upper=float(interval.high)
+    )
+
+
+def _weighted_difference(
+    values_a: Floats, weights_a: Floats, values_b: Floats, weights_b: Floats, axis: int = -1
+) -> Floats:
+    mean_a = (values_a * weights_a).sum(axis=axis) / weights_a.sum(axis=axis)
+    mean_b = (values_b * weights_b).sum(axis=axis) / weights_b.sum(axis=axis)
+    difference: Floats = mean_a - mean_b
+    return difference
+
+
 def _prompt_means(preferences: ArrayLike) -> Floats:
     """Mean over the judgments of each prompt; NaN without judgments."""
     values = np.asarray(preferences, dtype=np.float64)

@@ -13,7 +13,7 @@ The artifact is the record of the decision and its reasons.
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,8 @@ from tasks.stages.train import MODEL
 logger = logging.getLogger(__name__)
 
 DECISION = "decision.json"
+BENCHMARK_INPUT = "benchmark-"
+"""Prefix of the inputs that are the scores of benchmarks; the rest is the benchmark's name."""
 GATE_TAG = "pvar.gate"
 """Tag of a registered version: `passed` or `failed`."""
 RESULTS_TAG = "pvar.results"
@@ -74,8 +76,10 @@ class PromotionRecord(BaseModel):
     previous_version: int | None
 
 
-def apply_gate(summary: Summary, gate: PromoteConfig) -> GateDecision:
-    """The gate's decision on the figures of stage evaluate."""
+def apply_gate(
+    summary: Summary, benchmarks: Mapping[str, Summary], gate: PromoteConfig
+) -> GateDecision:
+    """The decision on the figures of stage evaluate and of the benchmarks, by their names."""
     figures = GateFigures(
         win_rate_lower=_number(summary.get("win_rate_lower")),
         coverage=_number(summary.get("coverage")),
@@ -83,6 +87,9 @@ def apply_gate(summary: Summary, gate: PromoteConfig) -> GateDecision:
         ability_change_lower=(
             _number(summary.get("ability_change_lower")) if _has_questions(summary) else None
         ),
+        benchmark_differences={
+            name: _number(figures.get("difference_lower")) for name, figures in benchmarks.items()
+        },
     )
     return decide_promotion(figures, gate)
 
@@ -108,7 +115,22 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
     }
     summary = results.manifest.summary
     figures = _FIGURES + (ABILITY_FIGURES if _has_questions(summary) else ())
-    return tags | {f"pvar.{name}": f"{_number(summary.get(name)):.4f}" for name in figures}
+    tags |= {f"pvar.{name}": f"{_number(summary.get(name)):.4f}" for name in figures}
+    return tags | {
+        f"pvar.{name}.{figure}": f"{value:.4f}" if isinstance(value, float) else str(value)
+        for name, found in _benchmarks(job).items()
+        for figure, value in found.items()
+        if value is not None
+    }
+
+
+def _benchmarks(job: Job[PromoteSpec]) -> dict[str, Summary]:
+    """The figures of the benchmarks, by their names."""
+    return {
+        name.removeprefix(BENCHMARK_INPUT): artifact.manifest.summary
+        for name, artifact in job.inputs.items()
+        if name.startswith(BENCHMARK_INPUT)
+    }
 
 
 def promote(job: Job[PromoteSpec]) -> PromotionRecord:
@@ -117,7 +139,7 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
     Raises Waiting if a person must decide.
     """
     gate, results = job.spec.gate, job.inputs["results"]
-    decision = apply_gate(results.manifest.summary, gate)
+    decision = apply_gate(results.manifest.summary, _benchmarks(job), gate)
     registry = job.ports.registry
     model = job.inputs["model"]
     version = registry.register(

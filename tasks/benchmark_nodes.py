@@ -1,0 +1,216 @@
+"""The nodes of the benchmarks: questions, answers, judgments and scores.
+
+    questions-NAME ─┬─ answers-NAME-ROLE ── judge-NAME-ROLE ─┬─ benchmark-NAME
+                    └─ (one pair of nodes per model) ────────┘
+
+Challenger and opponent are scored together, so that their difference is in the artifact. Each
+further model has a node of its own, `benchmark-NAME-MODEL`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pvar.benchmark_config import (
+    AlpacaEvalBenchmark,
+    ArenaHardBenchmark,
+    BenchmarkedModel,
+    JudgedBenchmark,
+)
+from pvar.config import PipelineConfig
+from pvar.judge_config import JudgeConfig
+from pvar.references import Pinned
+from tasks.engine.artifact import ArtifactKeys
+from tasks.engine.node import Node
+from tasks.stages.benchmark import BENCHMARK, CHALLENGER, OPPONENT, BenchmarkSpec
+from tasks.stages.benchmark_alpaca_eval import AlpacaEvalScoring
+from tasks.stages.benchmark_arena_hard import ArenaHardScoring
+from tasks.stages.benchmark_inputs import ScoredModel
+from tasks.stages.judge import JUDGE, JudgeSpec
+from tasks.stages.outputs import OUTPUTS, OutputsSpec
+from tasks.stages.questions import (
+    QUESTIONS,
+    AlpacaEvalQuestions,
+    ArenaHardQuestions,
+    QuestionsSpec,
+)
+from tasks.stages.sample import SAMPLE, SampleSpec
+
+
+@dataclass(frozen=True)
+class Taker:
+    """A model that takes the benchmarks."""
+
+    role: str
+    name: str
+    policy: str | None
+    """Pinned reference of the model; None if its answers were made elsewhere."""
+    outputs: str | None = None
+    """Pinned reference of a file of answers."""
+
+
+def question_nodes(config: PipelineConfig) -> dict[str, Node]:
+    """The node of each benchmark's questions, by the benchmark's name."""
+    return {
+        benchmark.name: Node(
+            f"questions-{benchmark.name}",
+            QUESTIONS,
+            QuestionsSpec(benchmark=_questions_of(benchmark)),
+            {},
+        )
+        for benchmark in config.benchmarks
+    }
+
+
+def benchmark_nodes(
+    config: PipelineConfig, questions: Mapping[str, Node], challenger: str
+) -> list[Node]:
+    """The nodes that follow the questions, in execution order."""
+    both = [
+        Taker(CHALLENGER, model_name(challenger, config), challenger),
+        Taker(OPPONENT, model_name(config.evaluate.opponent, config), config.evaluate.opponent),
+    ]
+    nodes: list[Node] = []
+    for benchmark in config.benchmarks:
+        asked = questions[benchmark.name]
+        nodes += _taken(benchmark, asked, both, config, score_name(benchmark.name))
+        for model in config.benchmark_models:
+            name = score_name(benchmark.name, model.name)
+            nodes += _taken(benchmark, asked, [_taker(model)], config, name)
+    return nodes
+
+
+def score_name(benchmark: str, model: str | None = None) -> str:
+    """Name of the node that scores challenger and opponent, or a further model."""
+    return f"benchmark-{benchmark}" if model is None else f"benchmark-{benchmark}-{model}"
+
+
+def model_name(policy: str, config: PipelineConfig) -> str:
+    """A readable name of a pinned model, for results and exported files."""
+    location, digest = Pinned.parse(policy)
+    if digest.startswith("train/"):
+        return f"{config.promote.model_name}-{digest.removeprefix('train/')[:8]}"
+    name = location.removeprefix("bundled:").rstrip("/").rpartition("/")[2]
+    return name.partition("@")[0] or "model"
+
+
+def sampling_inputs(policy: str, prompts: ArtifactKeys) -> dict[str, ArtifactKeys]:
+    """The prompts, and the train artifact of the policy if it is in this store."""
+    inputs = {"prompts": prompts}
+    location, artifact = Pinned.parse(policy)
+    if location.startswith("artifact:"):
+        stage, _, digest = artifact.partition("/")
+        inputs["policy"] = ArtifactKeys(stage, digest)
+    return inputs
+
+
+def _taker(model: BenchmarkedModel) -> Taker:
+    return Taker(model.name, model.name, model.model, model.outputs)
+
+
+def _questions_of(benchmark: JudgedBenchmark) -> AlpacaEvalQuestions | ArenaHardQuestions:
+    match benchmark:
+        case AlpacaEvalBenchmark():
+            return AlpacaEvalQuestions(
+                kind=benchmark.kind,
+                questions=benchmark.questions,
+                baseline_outputs=benchmark.baseline_outputs,
+            )
+        case ArenaHardBenchmark():
+            return ArenaHardQuestions(
+                kind=benchmark.kind,
+                version=benchmark.version,
+                questions=benchmark.questions,
+                baseline_answers=benchmark.baseline_answers,
+                categories=benchmark.categories,
+            )
+
+
+def _taken(
+    benchmark: JudgedBenchmark,
+    questions: Node,
+    takers: list[Taker],
+    config: PipelineConfig,
+    name: str,
+) -> list[Node]:
+    """Answers and judgments of these models, and the node that scores them."""
+    nodes: list[Node] = []
+    inputs = {"questions": questions.keys}
+    for taker in takers:
+        answers = _answers(benchmark, questions, taker)
+        judgments = Node(
+            f"judge-{benchmark.name}-{taker.role}",
+            JUDGE,
+            _judge_spec(benchmark, config),
+            {"questions": questions.keys, "answers": answers.keys},
+        )
+        inputs[f"answers-{taker.role}"] = answers.keys
+        inputs[f"judgments-{taker.role}"] = judgments.keys
+        nodes += [answers, judgments]
+    models = tuple(ScoredModel(role=taker.role, name=taker.name) for taker in takers)
+    spec = BenchmarkSpec(scoring=_scoring_of(benchmark), models=models)
+    return [*nodes, Node(name, BENCHMARK, spec, inputs)]
+
+
+def _answers(benchmark: JudgedBenchmark, questions: Node, taker: Taker) -> Node:
+    name = f"answers-{benchmark.name}-{taker.role}"
+    if taker.policy is None:
+        assert taker.outputs is not None
+        outputs = OutputsSpec(kind=benchmark.kind, outputs=taker.outputs, name=taker.name)
+        return Node(name, OUTPUTS, outputs, {"prompts": questions.keys})
+    spec = SampleSpec(
+        policy=taker.policy,
+        settings=benchmark.answers,
+        num_responses=1,
+        seed=benchmark.seed,
+        split="eval",
+    )
+    return Node(name, SAMPLE, spec, sampling_inputs(taker.policy, questions.keys))
+
+
+def _judge_spec(benchmark: JudgedBenchmark, config: PipelineConfig) -> JudgeSpec:
+    required = config.promote.min_coverage
+    match benchmark:
+        case AlpacaEvalBenchmark():
+            return JudgeSpec(
+                judge=benchmark.judge,
+                orders="seeded",
+                creative_instructions=None,
+                required_coverage=required,
+            )
+        case ArenaHardBenchmark():
+            return JudgeSpec(
+                judge=benchmark.judge,
+                orders="both",
+                creative_instructions=benchmark.creative_instructions,
+                required_coverage=required,
+            )
+
+
+def _scoring_of(benchmark: JudgedBenchmark) -> AlpacaEvalScoring | ArenaHardScoring:
+    judge = judge_name(benchmark.judge)
+    match benchmark:
+        case AlpacaEvalBenchmark():
+            return AlpacaEvalScoring(
+                kind=benchmark.kind,
+                calibration=benchmark.calibration,
+                judge=judge,
+                seed=benchmark.seed,
+            )
+        case ArenaHardBenchmark():
+            return ArenaHardScoring(
+                kind=benchmark.kind,
+                version=benchmark.version,
+                style_control=benchmark.style_control,
+                judge=judge,
+                reads_labels=benchmark.judge.kind == "arena_hard",
+                seed=benchmark.seed,
+            )
+
+
+def judge_name(judge: JudgeConfig) -> str:
+    """Name of a judge in results and exported files: its model on the server, or its kind."""
+    match judge.kind:
+        case "alpaca_eval" | "arena_hard":
+            return judge.model
+        case _:
+            return judge.kind

@@ -1,0 +1,118 @@
+"""Stage questions: freeze a benchmark's questions and its baseline's answers.
+
+The artifact has the table PROMPTS of stage ingest, so that stage sample answers the questions.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pvar.artifacts import ShardSpec, Summary
+from pvar.evaluation.benchmark_questions import (
+    BenchmarkQuestion,
+    BenchmarkQuestions,
+    join_alpaca_eval,
+    join_arena_hard,
+)
+from pvar.evaluation.file_rows import RowFile
+from pvar.evaluation.style import Version
+from pvar.ports import Ports
+from pvar.records import Prompt
+from pvar.references import DataReference, Pinned
+from pvar.row_counts import RowCounts
+from tasks.engine.artifact import Artifact
+from tasks.engine.stage import Job, Stage, Work
+from tasks.engine.tables import write_table
+from tasks.stages.ingest import PROMPTS
+
+BASELINE = "questions.parquet"
+
+
+class AlpacaEvalQuestions(BaseModel):
+    """AlpacaEval's evaluation set and the outputs of its baseline."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["alpaca_eval"]
+    questions: DataReference
+    baseline_outputs: DataReference
+
+
+class ArenaHardQuestions(BaseModel):
+    """Arena-Hard's questions and the answers of its baselines."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["arena_hard"]
+    version: Version
+    questions: DataReference
+    baseline_answers: tuple[DataReference, ...]
+    categories: tuple[str, ...]
+
+
+class QuestionsSpec(BaseModel):
+    """The settings that determine the questions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    benchmark: AlpacaEvalQuestions | ArenaHardQuestions
+
+
+def row_file(ports: Ports, reference: str) -> RowFile:
+    """The rows of a pinned data reference."""
+    return RowFile(Pinned.parse(reference).location, ports.source_rows(reference))
+
+
+@contextmanager
+def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
+    def freeze(_: ShardSpec, folder: Path) -> RowCounts:
+        joined = _join(job)
+        write_table(folder / PROMPTS, joined.prompts, Prompt)
+        write_table(folder / BASELINE, joined.questions, BenchmarkQuestion)
+        rejected = {f"no_baseline_{category}": n for category, n in joined.ungraded.items()}
+        if joined.num_not_wanted:
+            rejected["category_not_wanted"] = joined.num_not_wanted
+        num_out = len(joined.prompts)
+        return RowCounts(
+            rows_in=num_out + sum(rejected.values()), rows_out=num_out, rejected=rejected
+        )
+
+    yield freeze
+
+
+def _join(job: Job[QuestionsSpec]) -> BenchmarkQuestions:
+    benchmark = job.spec.benchmark
+    questions = row_file(job.ports, benchmark.questions)
+    match benchmark:
+        case AlpacaEvalQuestions():
+            return join_alpaca_eval(questions, row_file(job.ports, benchmark.baseline_outputs))
+        case ArenaHardQuestions():
+            baselines = [row_file(job.ports, each) for each in benchmark.baseline_answers]
+            return join_arena_hard(questions, baselines, benchmark.version, benchmark.categories)
+
+
+def _summarise(_: Job[QuestionsSpec], artifact: Artifact) -> Summary:
+    rows = artifact.rows(BASELINE, BenchmarkQuestion)
+    rejected = artifact.manifest.row_counts.rejected
+    ungraded = [
+        rule.removeprefix("no_baseline_") for rule in rejected if rule.startswith("no_baseline_")
+    ]
+    return {
+        "num_questions": len(rows),
+        "baseline": ", ".join(sorted({row.baseline for row in rows})),
+        "categories": ", ".join(sorted({row.category for row in rows if row.category})) or None,
+        "ungraded_categories": ", ".join(ungraded) or None,
+    }
+
+
+QUESTIONS = Stage(
+    name="questions",
+    description="Freeze a benchmark's questions and its baseline's answers.",
+    version=1,
+    plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
+    open_worker=_open_worker,
+    summarise=_summarise,
+)
