@@ -30,6 +30,7 @@ from tasks.report.data import (
     Correlation,
     Counts,
     Evaluation,
+    ExamExclusions,
     Failure,
     Gate,
     GateCheck,
@@ -45,6 +46,7 @@ from tasks.report.data import (
 )
 from tasks.report.page import render_report
 from tasks.stages.evaluate import VERDICTS
+from tasks.stages.exclude import excluded_by_exam
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.pair import PAIRS
 from tasks.stages.person_decision import PersonDecision
@@ -99,7 +101,7 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         date=f"{record.started_at:%Y-%m-%d %H:%M} UTC",
         settings=_settings(record.config),
         stages=tuple(_stage_row(node, artifacts.get(node.name)) for node in record.nodes),
-        distribution=_distribution(record, select) if select else None,
+        distribution=_distribution(record, select, artifacts.get("exclude")) if select else None,
         correlations=_correlations(artifacts) if select else (),
         highest=tuple(examples[0]),
         lowest=tuple(examples[1]),
@@ -148,7 +150,9 @@ def _stage_row(node: NodeRecord, artifact: Artifact | None) -> StageRow:
     )
 
 
-def _distribution(record: RunRecord, select: Artifact) -> PvarDistribution:
+def _distribution(
+    record: RunRecord, select: Artifact, exclude: Artifact | None
+) -> PvarDistribution:
     table = select.rows(VARIANCE, PromptVariance)
     summary = select.manifest.summary
     return PvarDistribution(
@@ -166,6 +170,9 @@ def _distribution(record: RunRecord, select: Artifact) -> PvarDistribution:
             )
             for model in record.config.score.reward_models
         ),
+        exams=tuple(ExamExclusions(exam, num) for exam, num in excluded_by_exam(exclude).items())
+        if exclude
+        else (),
     )
 
 

@@ -6,18 +6,12 @@ evaluation prompt shorter than n words matches only an equal prompt, because "Te
 part of too many others. Paraphrases and translations are not found.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pvar.dedup import normalise
 from pvar.records import Prompt
 from pvar.row_counts import RowCounts
-
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-_WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
-
-Words = tuple[str, ...]
+from pvar.word_ngrams import Words, word_ngrams, words_of
 
 
 class EvaluationPrompt(NamedTuple):
@@ -71,7 +65,7 @@ def _index(evaluation: Iterable[EvaluationPrompt], size: int) -> dict[Words, str
     """N-gram (or whole short prompt) → name of the first evaluation prompt that has it."""
     index: dict[Words, str] = {}
     for prompt in evaluation:
-        for gram in _grams(_words(prompt.text), size):
+        for gram in _grams(words_of(prompt.text), size):
             index.setdefault(gram, prompt.name)
     return index
 
@@ -80,7 +74,7 @@ def _overlap(prompt: Prompt, index: dict[Words, str], size: int) -> Contaminated
     for message in prompt.messages:
         if message.role != "user":
             continue
-        for gram in _grams(_words(message.content), size):
+        for gram in _grams(words_of(message.content), size):
             if gram in index:
                 return Contaminated(prompt.prompt_id, index[gram], " ".join(gram))
     return None
@@ -90,9 +84,4 @@ def _grams(words: Words, size: int) -> Iterable[Words]:
     """All n-grams of `size` words, or the whole text if it is shorter (and has words)."""
     if not words:
         return ()
-    starts = range(max(len(words) - size, 0) + 1)
-    return (words[start : start + size] for start in starts)
-
-
-def _words(text: str) -> Words:
-    return tuple(_WORD.findall(normalise(text)))
+    return word_ngrams(words, min(size, len(words)))

@@ -1,9 +1,9 @@
 """Deduplication of prompts: exact after normalisation, and near-duplicates by MinHash.
 
 Two prompts are exact duplicates if their messages are equal after `normalise`, and near-duplicates
-if the Jaccard similarity of their sets of character 5-grams is at least a threshold. MinHash with
-locality-sensitive hashing (datasketch; Broder 1997) proposes candidates, and their similarity is
-then computed exactly. So hashing can miss a near-duplicate, but never removes another prompt.
+if the Jaccard similarity of their sets of character 5-grams is at least a threshold. MinHash
+proposes candidates, and their similarity is then computed exactly (`pvar/minhash.py`). So hashing
+can miss a near-duplicate, but never removes another prompt.
 
 One of several duplicates is kept, independent of the row order: evaluation prompts before training
 prompts, then the smallest prompt id. Paraphrases are not detected.
@@ -15,12 +15,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from pvar.minhash import jaccard, new_index, new_sketcher
 from pvar.records import Message, Prompt
 from pvar.row_counts import RowCounts
 
 NGRAM_CHARACTERS = 5
-NUM_PERMUTATIONS = 128
-MAX_INDEX_THRESHOLD = 0.95  # above it the index would be left with too few bands
 _WHITE_SPACE = re.compile(r"\s+")
 
 
@@ -83,19 +82,10 @@ def _remove_exact(
 def _remove_near(
     prompts: Sequence[Prompt], order: Sequence[int], min_similarity: float
 ) -> tuple[list[int], list[Duplicate]]:
-    from datasketch import MinHash, MinHashLSH
-
-    # Each proposal is checked, so bands are chosen for few misses (13 % at a similarity of 0.8
-    # exactly, 3 % at 0.85) and not, as by default, for few false proposals as well (60 % missed).
-    index = MinHashLSH(
-        threshold=min(min_similarity, MAX_INDEX_THRESHOLD),
-        num_perm=NUM_PERMUTATIONS,
-        weights=(0.1, 0.9),
-    )
-    grams = ([gram.encode() for gram in _ngrams(prompts[row])] for row in order)
-    sketches = MinHash.generator(grams, num_perm=NUM_PERMUTATIONS, seed=1)
+    index, sketch_of = new_index(min_similarity), new_sketcher()
     kept, removed = [], []
-    for row, sketch in zip(order, sketches, strict=True):
+    for row in order:
+        sketch = sketch_of(_ngrams(prompts[row]))
         found = _nearest(prompts, row, index.query(sketch))
         if found is None or found.similarity < min_similarity:
             index.insert(row, sketch)
@@ -112,15 +102,11 @@ def _nearest(prompts: Sequence[Prompt], row: int, others: Iterable[int]) -> Dupl
     comparable = [prompts[other] for other in others if _system(prompts[other]) == _system(prompt)]
     found = [
         Duplicate(
-            prompt.prompt_id, other.prompt_id, "near_duplicate", _jaccard(grams, _ngrams(other))
+            prompt.prompt_id, other.prompt_id, "near_duplicate", jaccard(grams, _ngrams(other))
         )
         for other in comparable
     ]
     return max(found, key=lambda each: (each.similarity, each.kept_prompt_id), default=None)
-
-
-def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
-    return len(first & second) / len(first | second)
 
 
 def _ngrams(prompt: Prompt) -> frozenset[str]:

@@ -37,6 +37,7 @@ class PlacementConfig(ConfigModel):
     """Where the stages run. These settings do not change the stages' results."""
 
     ingest: Placement = Placement()
+    exclude: Placement = Placement()
     sample: Placement = Placement()
     score: Placement = Placement()
     select: Placement = Placement()

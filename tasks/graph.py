@@ -4,6 +4,8 @@
             ├─ answers-challenger (by the trained model) ─┬─ evaluate ── promote
             └─ answers-opponent ──────────────────────────┘
 
+If there are exams, `exclude` follows them and `ingest`, and `select` leaves out what it names.
+
 With `sample.adaptive` a first round precedes `sample`, which then has the responses of both rounds:
 
     first-sample ── first-score-… ── sample ── score-…
@@ -12,11 +14,12 @@ A node is a stage with its part of the configuration. Its digest is computed fro
 the digests of its inputs, so the whole plan is known before anything runs.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pvar.config import PipelineConfig
+from pvar.exclusion import MIN_SIMILARITY
 from pvar.references import Pinned
 from tasks.benchmark_nodes import benchmark_nodes, question_nodes, sampling_inputs, score_name
 from tasks.engine.artifact import ArtifactKeys
@@ -25,6 +28,7 @@ from tasks.engine.stage import Stage
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
+from tasks.stages.exclude import EXAM, EXCLUDE, ExcludeSpec
 from tasks.stages.ingest import INGEST, IngestSpec
 from tasks.stages.judge import JUDGE
 from tasks.stages.outputs import OUTPUTS
@@ -41,6 +45,7 @@ STAGES: dict[str, Stage[Any]] = {
     stage.name: stage
     for stage in (
         INGEST,
+        EXCLUDE,
         SAMPLE,
         SCORE,
         SELECT,
@@ -64,11 +69,12 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     """All nodes of a pinned configuration by name, in execution order."""
     ingest = _ingest(config)
     questions = question_nodes(config)
+    exclude = _exclude(config, ingest, {name: node.keys for name, node in questions.items()})
     first = [] if config.sample.adaptive is None else _first_round(config, ingest)
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
     scores = _scores(config, ingest, sample, first[1:])
-    select = _select(config, ingest, sample, scores)
-    pair = _pair(config, ingest, sample, scores, select)
+    select = _select(config, ingest, sample, scores, exclude)
+    pair = _pair(config, ingest, sample, scores, select, exclude)
     train = _train(config, sample, pair)
     challenger = f"artifact:{train.keys.root}#{train.keys.root}"
     challenger_answers = _answers(config, "answers-challenger", ingest, challenger)
@@ -86,7 +92,8 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     benchmarks = benchmark_nodes(config, questions, challenger)
     promote = _promote(config, train, evaluate, benchmarks)
     nodes = (
-        ingest, *questions.values(), *first, sample, *scores, select, pair, train,
+        ingest, *questions.values(), *([exclude] if exclude else []),
+        *first, sample, *scores, select, pair, train,
         opponent_answers, challenger_answers, evaluate, *benchmarks, promote,
     )  # fmt: skip
     return {node.name: node for node in nodes}
@@ -110,6 +117,23 @@ def _ingest(config: PipelineConfig) -> Node:
         decontaminate_ngram_words=config.ingest.decontaminate_ngram_words,
     )
     return Node("ingest", INGEST, spec, {})
+
+
+def _exclude(
+    config: PipelineConfig, ingest: Node, exams: Mapping[str, ArtifactKeys]
+) -> Node | None:
+    """The training prompts that are an exam's; None without exams."""
+    if not exams:
+        return None
+    spec = ExcludeSpec(
+        ngram_words=config.ingest.decontaminate_ngram_words, min_similarity=MIN_SIMILARITY
+    )
+    inputs = {f"{EXAM}{name}": keys for name, keys in exams.items()}
+    return Node("exclude", EXCLUDE, spec, {"prompts": ingest.keys, **inputs})
+
+
+def _exclusions(exclude: Node | None) -> dict[str, ArtifactKeys]:
+    return {} if exclude is None else {"exclusions": exclude.keys}
 
 
 def _sample(config: PipelineConfig, ingest: Node) -> Node:
@@ -204,7 +228,9 @@ def _evaluate_spec(config: PipelineConfig) -> EvaluateSpec:
     )
 
 
-def _select(config: PipelineConfig, ingest: Node, sample: Node, scores: list[Node]) -> Node:
+def _select(
+    config: PipelineConfig, ingest: Node, sample: Node, scores: list[Node], exclude: Node | None
+) -> Node:
     gap = None
     if config.implicit_model is not None:
         models = _selecting_models(config)
@@ -217,16 +243,22 @@ def _select(config: PipelineConfig, ingest: Node, sample: Node, scores: list[Nod
     )
     names = [model.name for model in config.score.reward_models]
     inputs = {"prompts": ingest.keys, **_answer_inputs(config, sample, scores, names)}
-    return Node("select", SELECT, spec, inputs)
+    return Node("select", SELECT, spec, inputs | _exclusions(exclude))
 
 
 def _pair(
-    config: PipelineConfig, ingest: Node, sample: Node, scores: list[Node], select: Node
+    config: PipelineConfig,
+    ingest: Node,
+    sample: Node,
+    scores: list[Node],
+    select: Node,
+    exclude: Node | None,
 ) -> Node:
     spec = pair_spec(config.pair, config.select.reward_settings, _selecting_models(config))
     inputs = {"prompts": ingest.keys, "selection": select.keys}
     if spec.rewards is not None:
         inputs |= _answer_inputs(config, sample, scores, spec.reward_models)
+        inputs |= _exclusions(exclude)  # so that reward scales are those of the selection
     return Node("pair", PAIR, spec, inputs)
 
 

@@ -33,6 +33,13 @@ class RewardScale(NamedTuple):
     """Share of response pairs with |p − ½| > 0.49."""
 
 
+class ExamExclusions(NamedTuple):
+    """How many training prompts one exam excludes from the selection."""
+
+    exam: str
+    num_prompts: int
+
+
 class ScoredResponse(NamedTuple):
     """A sampled answer and its reward."""
 
@@ -140,7 +147,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class PvarDistribution:
-    """PVar of all P training prompts, and which prompts were selected."""
+    """PVar of all P candidate prompts, and which of them were selected."""
 
     pvar: NDArray[np.float64]
     """(P,), NaN for prompts without a PVar."""
@@ -152,6 +159,8 @@ class PvarDistribution:
     num_tied_at_cut: int | None
     """Number of prompts with exactly the PVar of the cut. 1 means that there is no tie."""
     scales: tuple[RewardScale, ...] = ()
+    exams: tuple[ExamExclusions, ...] = ()
+    """Every exam of the run; a prompt can be excluded by several."""
 
 
 class Correlation(NamedTuple):

@@ -49,6 +49,11 @@ class _Ingested(NamedTuple):
     rejected: list[RejectedRow]
 
 
+def training_prompts(ingested: Artifact) -> list[Prompt]:
+    """The candidate prompts, in the order of their ids."""
+    return [row for row in ingested.rows(PROMPTS, Prompt) if row.split == "train"]
+
+
 def split_of(prompt_id: str, eval_fraction: float) -> Split:
     """Split of a prompt: `eval` with probability `eval_fraction` over prompt ids."""
     position = int(digest(["split", prompt_id], length=8), 16) / 16**8

@@ -15,7 +15,8 @@ from pvar.selection_config import PairConfig, RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import PromptVariance, write_table
-from tasks.stages.reward_matrix import read_rewards, training_prompts
+from tasks.stages.ingest import training_prompts
+from tasks.stages.reward_matrix import read_rewards
 from tasks.stages.reward_pairs import pair_by_reward
 from tasks.stages.select import VARIANCE
 

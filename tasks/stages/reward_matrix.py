@@ -19,7 +19,8 @@ from pvar.scale import scale_from_spread
 from pvar.selection import Candidates, RewardMatrix, measure_rewards
 from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
-from tasks.stages.ingest import PROMPTS
+from tasks.stages.exclude import excluded_prompts
+from tasks.stages.ingest import training_prompts
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import SCORES
 
@@ -41,23 +42,27 @@ class Rewards:
     """One reward per response: its reward, or over several models the mean of reward / scale."""
     left_out: Mapping[str, int]
     """Number of unusable responses, by the name of the rule."""
+    num_excluded: int | None
+    """Training prompts that are an exam's and left out; None without the input `exclusions`."""
 
     def combined_by(self, rule: CombinationRule) -> RewardMatrix:
         """The rewards from which measures are computed."""
         return RewardMatrix(self.matrix, self.scales, rule)
 
 
-def training_prompts(ingested: Artifact) -> list[Prompt]:
-    """The candidate prompts, in the order of their ids."""
-    return [row for row in ingested.rows(PROMPTS, Prompt) if row.split == "train"]
-
-
 def read_rewards(
     inputs: Mapping[str, Artifact], reward_models: Sequence[str], settings: RewardSettings
 ) -> Rewards:
-    """Join prompts, responses and the scores of every model by id."""
-    prompts = training_prompts(inputs["prompts"])
-    responses = inputs["responses"].rows(RESPONSES, Response)
+    """Join prompts, responses and the scores of every model by id.
+
+    Prompts that the input `exclusions` names are left out, with their responses, if it is given.
+    """
+    exclusions = inputs.get("exclusions")
+    excluded = excluded_prompts(exclusions) if exclusions else frozenset[str]()
+    candidates = training_prompts(inputs["prompts"])
+    prompts = [prompt for prompt in candidates if prompt.prompt_id not in excluded]
+    sampled = inputs["responses"].rows(RESPONSES, Response)
+    responses = [response for response in sampled if response.prompt_id not in excluded]
     penalties = {
         response.response_id: settings.missing_eos_penalty
         for response in responses
@@ -89,6 +94,7 @@ def read_rewards(
         scales,
         _combine(responses, scores, scales),
         answers.row_counts.rejected,
+        len(candidates) - len(prompts) if exclusions else None,
     )
 
 

@@ -1,4 +1,9 @@
-"""Stage select: preference variance of each training prompt, and which prompts to train on."""
+"""Stage select: preference variance of each training prompt, and which prompts to train on.
+
+Prompts that the optional input `exclusions` (stage exclude) names are an exam's: they are left out
+before anything is measured, so they are no candidates, and a budget that is a fraction does not
+count them.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.combine import combine_preference_variance_stderr
+from pvar.errors import InputError
 from pvar.records import Score
 from pvar.row_counts import RowCounts
 from pvar.selection import STRATEGIES, Candidates, RewardMatrix, Selection, select
@@ -69,9 +75,18 @@ class Choice(NamedTuple):
 
 
 def choose(job: Job[SelectSpec]) -> Choice:
-    """Measure every prompt and select. This is cheap and deterministic."""
+    """Measure every prompt and select. This is cheap and deterministic.
+
+    Raises InputError if the exams exclude every training prompt.
+    """
     settings = job.spec.settings
     rewards = read_rewards(job.inputs, job.spec.reward_models, settings)
+    if rewards.num_excluded and not rewards.prompts:
+        raise InputError(
+            f"{job.keys.root}: all {rewards.num_excluded} training prompts are prompts of an exam, "
+            f"as {job.inputs['exclusions'].keys.root} says; give another source, or remove the "
+            "benchmark whose prompts these are"
+        )
     matrix = rewards.combined_by(settings.combination)
     candidates = to_candidates(rewards, matrix)
     if job.spec.implicit_gap is not None:
@@ -102,9 +117,13 @@ def _open_worker(job: Job[SelectSpec]) -> Iterator[Work]:
         choice = choose(job)
         write_table(folder / VARIANCE, _variances(choice, job.spec.settings), PromptVariance)
         write_table(folder / MEASURED, _measured(choice.candidates), MeasuredPrompt)
-        return choice.selection.row_counts
+        return choice.selection.row_counts + _excluded(choice.rewards.num_excluded or 0)
 
     yield make
+
+
+def _excluded(num_prompts: int) -> RowCounts:
+    return RowCounts(rows_in=num_prompts, rejected={"exam": num_prompts} if num_prompts else {})
 
 
 def _variances(choice: Choice, settings: SelectConfig) -> Iterator[PromptVariance]:
@@ -152,6 +171,7 @@ def _summarise(job: Job[SelectSpec], artifact: Artifact) -> Summary:
         "cut_value": selection.cut_value,
         "num_tied_at_cut": selection.num_tied_selected + selection.num_tied_left_out,
         "num_without_measure": selection.num_without_measure,
+        **({} if rewards.num_excluded is None else {"left_out_exam": rewards.num_excluded}),
         **{f"left_out_{rule}": count for rule, count in rewards.left_out.items()},
         **{f"reward_scale_{name}": scale for name, scale in scales.items()},
         **{

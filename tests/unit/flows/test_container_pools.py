@@ -47,7 +47,7 @@ def test_stages_that_may_load_a_model_have_an_image_that_can(pool: PoolType) -> 
         if spec.name == pool
     }
     assert images == {
-        **dict.fromkeys(("ingest", "select", "pair", "promote"), "pvar:cpu"),
+        **dict.fromkeys(("ingest", "exclude", "select", "pair", "promote"), "pvar:cpu"),
         **dict.fromkeys(("score", "train", "evaluate"), "pvar:train"),
         "sample": "pvar:sample",
     }

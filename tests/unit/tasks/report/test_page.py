@@ -13,6 +13,7 @@ from tasks.report.data import (
     AnswerSample,
     Counts,
     Evaluation,
+    ExamExclusions,
     Failure,
     Gate,
     GateCheck,
@@ -63,6 +64,7 @@ FULL = ReportData(
         strategy="top",
         num_tied_at_cut=1,
         scales=(RewardScale("vader", 1.5, 0.07),),
+        exams=(ExamExclusions("alpaca_eval", 12), ExamExclusions("arena_hard", 0)),
     ),
     highest=(
         PromptExample(
@@ -248,6 +250,12 @@ def test_a_stage_shows_its_rows_its_reasons_its_time_and_its_figures(full: Page)
     assert ingest[5] == "30 s reused"
     assert full.after("train")[:2] == ["58 → 58", "1 min 0 s"]
     assert full.after("promote")[0] == "not reached"
+
+
+def test_every_exam_says_how_many_prompts_it_left_out(full: Page):
+    assert full.after("Prompts left out because they are in alpaca_eval")[0] == "12"
+    assert full.after("Prompts left out because they are in arena_hard")[0] == "0"
+    assert "left out" not in page(UNKNOWN).text
 
 
 def test_times_are_drawn_against_the_longest_stage(full: Page):
