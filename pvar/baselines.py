@@ -76,6 +76,12 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
     },
     "RewardModelJudge": {"scale": 1.0},
     "FakeJudge": {"missing_share": 0.0},
+    "LabelAgreementBenchmark": {
+        "name": "label_agreement",
+        "pairs": None,
+        "max_length_tokens": 2048,
+        "dtype": "auto",
+    },
     "PromoteConfig": {
         "model_name": "pvar",
         "min_win_rate": 0.5,

@@ -93,10 +93,30 @@ class ArenaHardBenchmark(ConfigModel):
         return self
 
 
+class LabelAgreementBenchmark(ConfigModel):
+    """How often a model prefers the answer that is labelled as chosen, on held-out pairs."""
+
+    kind: Literal["label_agreement"] = "label_agreement"
+    name: Name = "label_agreement"
+    """Name of the benchmark in artifacts and in the report."""
+    pairs: DataReference | None = None
+    """Labelled pairs that are not trained on: rows with `prompt`, `chosen` and `rejected`. `null`
+    uses those of the held-out prompts of ingest.source."""
+    max_length_tokens: int = Field(default=2048, ge=8)
+    """Maximum length of prompt plus answer, in tokens. Pairs with a longer sequence are left out
+    and counted."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format in which log-probabilities are computed. `auto` uses bfloat16 if the hardware
+    supports it natively."""
+
+
 JudgedBenchmark = AlpacaEvalBenchmark | ArenaHardBenchmark
 """Benchmarks of questions, a baseline's answers and a judge."""
 
-BenchmarkConfig = Annotated[JudgedBenchmark, Field(discriminator="kind")]
+BenchmarkConfig = Annotated[
+    AlpacaEvalBenchmark | ArenaHardBenchmark | LabelAgreementBenchmark,
+    Field(discriminator="kind"),
+]
 
 
 class BenchmarkedModel(ConfigModel):

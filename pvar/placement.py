@@ -44,6 +44,7 @@ class PlacementConfig(ConfigModel):
     pair: Placement = Placement()
     train: Placement = Placement()
     evaluate: Placement = Placement()
+    likelihood: Placement = Placement()
     questions: Placement = Placement()
     outputs: Placement = Placement()
     judge: Placement = Placement()

@@ -31,6 +31,7 @@ from tasks.stages.evaluate import EVALUATE, EvaluateSpec
 from tasks.stages.exclude import EXAM, EXCLUDE, ExcludeSpec
 from tasks.stages.ingest import INGEST, IngestSpec
 from tasks.stages.judge import JUDGE
+from tasks.stages.likelihood import LIKELIHOOD
 from tasks.stages.outputs import OUTPUTS
 from tasks.stages.pair import PAIR, pair_spec
 from tasks.stages.promote import BENCHMARK_INPUT, PROMOTE, PromoteSpec
@@ -52,6 +53,7 @@ STAGES: dict[str, Stage[Any]] = {
         PAIR,
         TRAIN,
         EVALUATE,
+        LIKELIHOOD,
         QUESTIONS,
         OUTPUTS,
         JUDGE,

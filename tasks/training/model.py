@@ -28,6 +28,14 @@ def load_policy(folder: Path, settings: TrainConfig) -> Any:
     )
 
 
+def load_frozen(folder: Path, settings: TrainConfig) -> Any:
+    """The model as training loads it, for log-probabilities; on the GPU if there is one."""
+    import torch
+
+    model = load_policy(folder, settings).eval()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def lora_config(adapter: LoraAdapter) -> "LoraConfig":
     """Adapters on all linear layers."""
     from peft import LoraConfig

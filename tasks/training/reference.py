@@ -31,7 +31,7 @@ from tasks.engine.tables import ReferenceLogps, TokenPair, write_table
 from tasks.stages.pair import PAIRS
 from tasks.stages.sample import RESPONSES
 from tasks.training.logps import PromptAnswer, answer_logps
-from tasks.training.model import load_policy
+from tasks.training.model import load_frozen
 from tasks.training.token_rows import encode_pairs, with_neighbours
 
 LOGPS = "logps.parquet"
@@ -112,7 +112,6 @@ def _reference(job: Job[Any], spec: ReferenceSpec) -> tuple[Recipe, Job[Referenc
 
 @contextmanager
 def _open_worker(job: Job[ReferenceSpec]) -> Iterator[Work]:
-    import torch
     from transformers import AutoTokenizer
 
     spec = job.spec
@@ -124,8 +123,7 @@ def _open_worker(job: Job[ReferenceSpec]) -> Iterator[Work]:
     )
     precision = job.number_format
     settings = spec.settings.model_copy(update={"precision": precision})
-    model = load_policy(folder, settings).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_frozen(folder, settings)
 
     def compute(_: ShardSpec, folder: Path) -> RowCounts:
         rows = _rows(encoded.pairs, with_kl=spec.for_kto)
