@@ -16,8 +16,8 @@ from pvar.errors import PvarError
 
 COMMANDS = (
     "run", "stage", "show", "schema", "report", "gradients", "history", "rollback", "approve",
-    "lineage", "deploy", "serve", "notify", "retrain", "compare", "gc", "doctor", "variance",
-    "select",
+    "lineage", "deploy", "serve", "notify", "retrain", "compare", "benchmark", "gc", "doctor",
+    "variance", "select",
 )  # fmt: skip
 """Each command is a function in a module of the same name."""
 

@@ -1,6 +1,7 @@
 """Retention: delete artifacts that nothing refers to, and unused local copies of models."""
 
 import logging
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ from tasks.engine.work_folders import abandoned_folders
 from tasks.graph import CACHES, STAGES
 
 logger = logging.getLogger(__name__)
+
+RECORDS = ("runs/", "comparisons/", "benchmarks/")
+"""Folders of the records of runs, comparisons and benchmarks."""
+
+_PREFIX = re.compile(r"^[a-z]+-")
 
 
 class _NamedNode(BaseModel):
@@ -90,11 +96,11 @@ def carry_out(sweep: Sweep, wiring: Wiring) -> int:
 
 
 def _runs(store: Store) -> list[str]:
-    """Keys of the records of runs and comparisons, oldest first, by the time in their names."""
-    infos = [*store.list("runs/"), *store.list("comparisons/")]
+    """Keys of the records of all kinds of runs, oldest first, by the time in their names."""
+    infos = [info for folder in RECORDS for info in store.list(folder)]
     return sorted(
         (info.key for info in infos if info.key.endswith(".json")),
-        key=lambda key: key.rpartition("/")[2].removeprefix("compare-"),
+        key=lambda key: _PREFIX.sub("", key.rpartition("/")[2]),
     )
 
 

@@ -34,7 +34,8 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     for model in pinned.score.reward_models:
         if model.kind == "implicit":
             _refuse_equal_models(model)
-    for judge in (pinned.evaluate.judge, *(each.judge for each in pinned.benchmarks)):
+    judged = [each.judge for each in pinned.benchmarks if each.kind != "label_agreement"]
+    for judge in (pinned.evaluate.judge, *judged):
         refuse_circular_judge(
             judge, pinned.score.reward_models, allowed=config.evaluate.allow_circular_judge
         )

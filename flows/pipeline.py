@@ -38,9 +38,14 @@ from tasks.engine.node import Node
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage_outcome import StageState
 from tasks.graph import plan_nodes
+from tasks.stages.benchmark import BENCHMARK
+from tasks.stages.evaluate import EVALUATE
 from tasks.stages.promote import PROMOTE
 
 logger = logging.getLogger(__name__)
+
+_HEADLINES = (EVALUATE.name, BENCHMARK.name, PROMOTE.name)
+"""Stages whose figures are also metrics of the parent run."""
 
 
 @flow(
@@ -194,16 +199,20 @@ def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:
         wiring.store.upload(report, f"runs/{record.run}.html")
         wiring.tracking.log_file(record.mlflow_run, report)
     for node in record.nodes:
-        if node.name in ("evaluate", "promote") and node.state in ("made", "reused"):
-            stage, _, digest = node.artifact.partition("/")
-            _log_headline(record.mlflow_run, stage, digest, wiring)
+        stage, _, digest = node.artifact.partition("/")
+        if stage in _HEADLINES and node.state in ("made", "reused"):
+            _log_headline(record.mlflow_run, node.name, stage, digest, wiring)
     waiting = waits.waiting if waits else None
     wiring.tracking.end_run(
         record.mlflow_run, failed=failed, waiting=waiting.sentence if waiting else None
     )
 
 
-def _log_headline(run: str, stage: str, digest: str, wiring: Wiring) -> None:
+def _log_headline(run: str, node: str, stage: str, digest: str, wiring: Wiring) -> None:
     """Log a node's summary to the parent run, too, so that runs can be compared."""
     artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
-    wiring.tracking.log_summary(run, artifact.manifest.summary)
+    summary = artifact.manifest.summary
+    if stage == BENCHMARK.name:  # there may be several
+        name = node.removeprefix(f"{BENCHMARK.name}-")
+        summary = {f"{name}.{figure}": value for figure, value in summary.items()}
+    wiring.tracking.log_summary(run, summary)

@@ -127,8 +127,13 @@ class BenchmarkedModel(ConfigModel):
     model: ModelReference | None = None
     """The model; `champion` is the promoted one, or the starting policy if none is promoted."""
     outputs: DataReference | None = None
-    """A file of answers in the benchmark's own form. The model takes those judged benchmarks to
-    whose questions the file has answers."""
+    """A file of answers in the benchmark's own form, instead of a model."""
+    benchmarks: tuple[Name, ...] = ()
+    """Names of the benchmarks that the model takes. Empty means all."""
+
+    def takes(self, benchmark: str) -> bool:
+        """Whether the model takes the benchmark of that name."""
+        return not self.benchmarks or benchmark in self.benchmarks
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:

@@ -346,11 +346,14 @@ class PipelineConfig(ConfigModel):
                     f"{what}: the name {twice!r} occurs twice (challenger and opponent are the "
                     "run's own models); give each a unique `name`"
                 )
-        if unknown := [gate.name for gate in self.promote.benchmarks if gate.name not in names]:
-            raise ValueError(
-                f"promote.benchmarks: there is no benchmark {unknown[0]!r}; benchmarks has "
-                f"{', '.join(names) or 'none'}"
-            )
+        required = [gate.name for gate in self.promote.benchmarks]
+        taken = [name for model in self.benchmark_models for name in model.benchmarks]
+        for key, each in (("promote.benchmarks", required), ("benchmark_models", taken)):
+            if unknown := [name for name in each if name not in names]:
+                raise ValueError(
+                    f"{key}: there is no benchmark {unknown[0]!r}; benchmarks has "
+                    f"{', '.join(names) or 'none'}"
+                )
 
     def _refuse_measure_without_models(self) -> None:
         strategy, kinds = self.select.strategy, [model.kind for model in self.score.reward_models]

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pvar.benchmark_config import (
     AlpacaEvalBenchmark,
     ArenaHardBenchmark,
+    BenchmarkConfig,
     BenchmarkedModel,
     JudgedBenchmark,
+    LabelAgreementBenchmark,
 )
 from pvar.config import PipelineConfig
 from pvar.judge_config import JudgeConfig
@@ -25,14 +27,21 @@ from tasks.stages.benchmark import BENCHMARK, CHALLENGER, OPPONENT, BenchmarkSpe
 from tasks.stages.benchmark_alpaca_eval import AlpacaEvalScoring
 from tasks.stages.benchmark_arena_hard import ArenaHardScoring
 from tasks.stages.benchmark_inputs import ScoredModel
-from tasks.stages.judge import JUDGE, JudgeSpec
-from tasks.stages.outputs import OUTPUTS, OutputsSpec
-from tasks.stages.questions import (
+from tasks.stages.benchmark_label_agreement import (
+    LIKELIHOOD_INPUT,
+    REFERENCE_ROLE,
+    LabelAgreementScoring,
+)
+from tasks.stages.exam_questions import (
     QUESTIONS,
     AlpacaEvalQuestions,
     ArenaHardQuestions,
+    LabelledPairsQuestions,
     QuestionsSpec,
 )
+from tasks.stages.judge import JUDGE, JudgeSpec
+from tasks.stages.likelihood import LIKELIHOOD, likelihood_spec
+from tasks.stages.outputs import OUTPUTS, OutputsSpec
 from tasks.stages.sample import SAMPLE, SampleSpec
 
 
@@ -49,20 +58,18 @@ class Taker:
 
 
 def question_nodes(config: PipelineConfig) -> dict[str, Node]:
-    """The node of each benchmark's questions, by the benchmark's name."""
+    """The node of each benchmark's own questions, by the benchmark's name."""
     return {
         benchmark.name: Node(
-            f"questions-{benchmark.name}",
-            QUESTIONS,
-            QuestionsSpec(benchmark=_questions_of(benchmark)),
-            {},
+            f"questions-{benchmark.name}", QUESTIONS, QuestionsSpec(benchmark=questions), {}
         )
         for benchmark in config.benchmarks
+        if (questions := _questions_of(benchmark)) is not None
     }
 
 
 def benchmark_nodes(
-    config: PipelineConfig, questions: Mapping[str, Node], challenger: str
+    config: PipelineConfig, questions: Mapping[str, Node], ingest: Node, challenger: str
 ) -> list[Node]:
     """The nodes that follow the questions, in execution order."""
     both = [
@@ -71,9 +78,14 @@ def benchmark_nodes(
     ]
     nodes: list[Node] = []
     for benchmark in config.benchmarks:
-        asked = questions[benchmark.name]
+        asked = questions.get(benchmark.name, ingest)
+        if isinstance(benchmark, LabelAgreementBenchmark):
+            nodes += _label_agreement(benchmark, asked, both, config)
+            continue
         nodes += _taken(benchmark, asked, both, config, score_name(benchmark.name))
         for model in config.benchmark_models:
+            if not model.takes(benchmark.name):
+                continue
             name = score_name(benchmark.name, model.name)
             nodes += _taken(benchmark, asked, [_taker(model)], config, name)
     return nodes
@@ -107,8 +119,15 @@ def _taker(model: BenchmarkedModel) -> Taker:
     return Taker(model.name, model.name, model.model, model.outputs)
 
 
-def _questions_of(benchmark: JudgedBenchmark) -> AlpacaEvalQuestions | ArenaHardQuestions:
+def _questions_of(
+    benchmark: BenchmarkConfig,
+) -> AlpacaEvalQuestions | ArenaHardQuestions | LabelledPairsQuestions | None:
+    """What the benchmark asks; None if it uses the run's own held-out prompts."""
     match benchmark:
+        case LabelAgreementBenchmark():
+            if benchmark.pairs is None:
+                return None
+            return LabelledPairsQuestions(kind=benchmark.kind, pairs=benchmark.pairs)
         case AlpacaEvalBenchmark():
             return AlpacaEvalQuestions(
                 kind=benchmark.kind,
@@ -123,6 +142,30 @@ def _questions_of(benchmark: JudgedBenchmark) -> AlpacaEvalQuestions | ArenaHard
                 baseline_answers=benchmark.baseline_answers,
                 categories=benchmark.categories,
             )
+
+
+def _label_agreement(
+    benchmark: LabelAgreementBenchmark, prompts: Node, takers: list[Taker], config: PipelineConfig
+) -> list[Node]:
+    """Likelihoods under both models and the starting policy, and the node that compares them."""
+    policies = {taker.role: taker.policy or "" for taker in takers}
+    nodes = [
+        Node(
+            f"likelihood-{benchmark.name}-{role}",
+            LIKELIHOOD,
+            likelihood_spec(benchmark, policy),
+            sampling_inputs(policy, prompts.keys),
+        )
+        for role, policy in {**policies, REFERENCE_ROLE: config.policy}.items()
+    ]
+    inputs = {f"{LIKELIHOOD_INPUT}{node.name.rpartition('-')[2]}": node.keys for node in nodes}
+    spec = BenchmarkSpec(
+        scoring=LabelAgreementScoring(
+            kind=benchmark.kind, beta=config.train.beta, seed=config.evaluate.seed
+        ),
+        models=tuple(ScoredModel(role=taker.role, name=taker.name) for taker in takers),
+    )
+    return [*nodes, Node(score_name(benchmark.name), BENCHMARK, spec, inputs)]
 
 
 def _taken(

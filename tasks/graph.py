@@ -28,6 +28,7 @@ from tasks.engine.stage import Stage
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
+from tasks.stages.exam_questions import QUESTIONS
 from tasks.stages.exclude import EXAM, EXCLUDE, ExcludeSpec
 from tasks.stages.ingest import INGEST, IngestSpec
 from tasks.stages.judge import JUDGE
@@ -35,7 +36,6 @@ from tasks.stages.likelihood import LIKELIHOOD
 from tasks.stages.outputs import OUTPUTS
 from tasks.stages.pair import PAIR, pair_spec
 from tasks.stages.promote import BENCHMARK_INPUT, PROMOTE, PromoteSpec
-from tasks.stages.questions import QUESTIONS
 from tasks.stages.sample import SAMPLE, SampleSpec
 from tasks.stages.score import SCORE, ScoreSpec
 from tasks.stages.select import SELECT, ImplicitGapSpec, SelectSpec, without_unused_seed
@@ -91,7 +91,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
             "opponent": opponent_answers.keys,
         },
     )
-    benchmarks = benchmark_nodes(config, questions, challenger)
+    benchmarks = benchmark_nodes(config, questions, ingest, challenger)
     promote = _promote(config, train, evaluate, benchmarks)
     nodes = (
         ingest, *questions.values(), *([exclude] if exclude else []),

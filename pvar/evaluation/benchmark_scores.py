@@ -38,6 +38,42 @@ class BenchmarkScore(NamedTuple):
     coverage: float
 
 
+def unjudged_score(
+    *,
+    role: str,
+    model: str,
+    category: str | None,
+    score: float | None,
+    num_questions: int,
+    num_judged: int,
+    interval: tuple[float, float] | None = None,
+    standard_error: float | None = None,
+) -> BenchmarkScore:
+    """The score of a benchmark without judge, answers and lengths."""
+    lower, upper = interval or (None, None)
+    return BenchmarkScore(
+        role=role,
+        model=model,
+        category=category,
+        score=score,
+        standard_error=standard_error,
+        ci_lower=lower,
+        ci_upper=upper,
+        clustered_ci_lower=lower,
+        clustered_ci_upper=upper,
+        discrete_win_rate=None,
+        length_controlled_win_rate=None,
+        length_controlled_standard_error=None,
+        style_controlled_score=None,
+        style_ci_lower=None,
+        style_ci_upper=None,
+        mean_length_characters=None,
+        num_questions=num_questions,
+        num_judged=num_judged,
+        coverage=num_judged / num_questions if num_questions else 0.0,
+    )
+
+
 class QuestionResult(NamedTuple):
     """One model's result on one question."""
 

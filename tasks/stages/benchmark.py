@@ -4,6 +4,7 @@ The artifact has the scores of each model (over all questions, and by category),
 on each question, the paired difference of challenger and opponent, and the projects' own files.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from pvar.evaluation.benchmark_scores import (
     QuestionResult,
     benchmark_difference,
 )
+from pvar.evaluation.preference_accuracy import PreferenceAccuracy
+from pvar.ports import Ports
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
@@ -35,15 +38,21 @@ from tasks.stages.benchmark_arena_hard import (
     export_arena_hard,
     score_models_on_arena_hard,
 )
-from tasks.stages.benchmark_inputs import JudgedBenchmark, JudgedModel, ScoredModel, read_judged
+from tasks.stages.benchmark_inputs import JudgedInputs, JudgedModel, ScoredModel, read_judged
+from tasks.stages.benchmark_label_agreement import LabelAgreementScoring, score_label_agreement
+from tasks.stages.label_agreement_result import LABEL_AGREEMENT
 
 RESULTS = "results.parquet"
 BY_QUESTION = "by_question.parquet"
 DIFFERENCES = "differences.parquet"
+FIGURES = "figures.json"
 EXPORTED = "exported"
 """Folder of the projects' own files: `exported/ROLE/…`."""
 
 CHALLENGER, OPPONENT = "challenger", "opponent"
+
+JudgedScoring = AlpacaEvalScoring | ArenaHardScoring
+Scoring = JudgedScoring | LabelAgreementScoring
 
 
 class BenchmarkSpec(BaseModel):
@@ -51,7 +60,7 @@ class BenchmarkSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scoring: AlpacaEvalScoring | ArenaHardScoring
+    scoring: Scoring
     models: tuple[ScoredModel, ...]
 
 
@@ -59,24 +68,26 @@ class Scored(NamedTuple):
     """The result of a benchmark."""
 
     scores: list[BenchmarkScore]
-    by_question: list[QuestionResult]
+    differences: list[BenchmarkDifference]
+    by_question: Sequence[QuestionResult] = ()
+    figures: Summary | None = None
+    """Further figures of the summary."""
 
 
 @contextmanager
 def _open_worker(job: Job[BenchmarkSpec]) -> Iterator[Work]:
     def score(_: ShardSpec, folder: Path) -> RowCounts:
-        scored = _score_and_export(job, folder / EXPORTED)
+        scored = _score_and_export(job, folder)
         write_table(folder / RESULTS, scored.scores, BenchmarkScore)
         write_table(folder / BY_QUESTION, scored.by_question, QuestionResult)
-        write_table(
-            folder / DIFFERENCES,
-            _differences(scored.by_question, seed=job.spec.scoring.seed),
-            BenchmarkDifference,
-        )
-        num_judged = sum(row.value is not None for row in scored.by_question)
-        missing = len(scored.by_question) - num_judged
+        write_table(folder / DIFFERENCES, scored.differences, BenchmarkDifference)
+        (folder / FIGURES).write_text(json.dumps(scored.figures or {}), encoding="utf-8")
+        overall = [score for score in scored.scores if score.category is None]
+        num_questions = sum(score.num_questions for score in overall)
+        num_judged = sum(score.num_judged for score in overall)
+        missing = num_questions - num_judged
         return RowCounts(
-            rows_in=len(scored.by_question),
+            rows_in=num_questions,
             rows_out=num_judged,
             rejected={"not_judged": missing} if missing else {},
         )
@@ -86,10 +97,24 @@ def _open_worker(job: Job[BenchmarkSpec]) -> Iterator[Work]:
 
 def _score_and_export(job: Job[BenchmarkSpec], folder: Path) -> Scored:
     scoring = job.spec.scoring
-    benchmark = read_judged(job.inputs, job.spec.models)
+    match scoring:
+        case LabelAgreementScoring():
+            found = score_label_agreement(job.inputs, job.spec.models, scoring)
+            write_table(folder / LABEL_AGREEMENT, found.accuracies, PreferenceAccuracy)
+            return Scored(found.scores, found.differences, figures=found.figures)
+        case AlpacaEvalScoring() | ArenaHardScoring():
+            benchmark = read_judged(job.inputs, job.spec.models)
+            return _score_judged(benchmark, scoring, job.ports, folder / EXPORTED)
+        case unknown:
+            assert_never(unknown)
+
+
+def _score_judged(
+    benchmark: JudgedInputs, scoring: JudgedScoring, ports: Ports, folder: Path
+) -> Scored:
     match scoring:
         case AlpacaEvalScoring():
-            tables = read_tables(scoring.calibration, job.ports)
+            tables = read_tables(scoring.calibration, ports)
             scores = [
                 score
                 for model in benchmark.models
@@ -101,16 +126,14 @@ def _score_and_export(job: Job[BenchmarkSpec], folder: Path) -> Scored:
             scores = score_models_on_arena_hard(benchmark, scoring)
             for model in benchmark.models:
                 export_arena_hard(benchmark, model, scoring, folder / model.role)
-        case unknown:
-            assert_never(unknown)
     by_question = [
         row for model in benchmark.models for row in _by_question(benchmark, model, scoring)
     ]
-    return Scored(scores, by_question)
+    return Scored(scores, _differences(by_question, seed=scoring.seed), by_question)
 
 
 def _by_question(
-    benchmark: JudgedBenchmark, model: JudgedModel, scoring: AlpacaEvalScoring | ArenaHardScoring
+    benchmark: JudgedInputs, model: JudgedModel, scoring: JudgedScoring
 ) -> list[QuestionResult]:
     match scoring:
         case AlpacaEvalScoring():
@@ -139,7 +162,10 @@ def _differences(rows: Sequence[QuestionResult], *, seed: int) -> list[Benchmark
 
 
 def _summarise(_: Job[BenchmarkSpec], artifact: Artifact) -> Summary:
-    summary: dict[str, float | int | str | bool | None] = {}
+    (figures,) = artifact.paths(FIGURES)
+    summary: dict[str, float | int | str | bool | None] = json.loads(
+        figures.read_text(encoding="utf-8")
+    )
     for score in artifact.rows(RESULTS, BenchmarkScore):
         if score.category is None:
             summary |= _figures(score)

@@ -17,7 +17,7 @@ from pvar.evaluation.calibration import is_published, parse_calibration
 from pvar.evaluation.length_control import Calibration
 from pvar.ports import Ports
 from tasks.engine.tables import JudgedShowing
-from tasks.stages.benchmark_inputs import JudgedBenchmark, JudgedModel
+from tasks.stages.benchmark_inputs import JudgedInputs, JudgedModel
 
 _ONE_SHOWING = 1
 
@@ -58,7 +58,7 @@ def read_tables(calibration: LengthCalibration | None, ports: Ports) -> Calibrat
 
 
 def score_model_on_alpaca_eval(
-    benchmark: JudgedBenchmark,
+    benchmark: JudgedInputs,
     model: JudgedModel,
     calibration: CalibrationTables | None,
     *,
@@ -137,7 +137,7 @@ def _preference(showings: Sequence[JudgedShowing]) -> float | None:
     return showings[0].preference if len(showings) == _ONE_SHOWING else None
 
 
-def alpaca_eval_questions(benchmark: JudgedBenchmark, model: JudgedModel) -> list[QuestionResult]:
+def alpaca_eval_questions(benchmark: JudgedInputs, model: JudgedModel) -> list[QuestionResult]:
     """The model's result on each question."""
     return [
         QuestionResult(
@@ -158,7 +158,7 @@ def _length(model: JudgedModel, prompt_id: str) -> int | None:
 
 
 def is_on_the_leaderboards_scale(
-    benchmark: JudgedBenchmark, judge: str, score: BenchmarkScore
+    benchmark: JudgedInputs, judge: str, score: BenchmarkScore
 ) -> bool:
     """Whether the length-controlled win rate is comparable with the leaderboard."""
     (baseline,) = {row.baseline for row in benchmark.questions}
@@ -168,7 +168,7 @@ def is_on_the_leaderboards_scale(
 
 
 def export_alpaca_eval(
-    benchmark: JudgedBenchmark, model: JudgedModel, judge: str, folder: Path
+    benchmark: JudgedInputs, model: JudgedModel, judge: str, folder: Path
 ) -> None:
     """Write model_outputs.json and annotations.json, as alpaca_eval writes them."""
     answered = [row for row in benchmark.questions if row.prompt_id in model.answers]
@@ -190,7 +190,7 @@ def export_alpaca_eval(
 
 
 def _annotation(
-    benchmark: JudgedBenchmark, model: JudgedModel, judge: str, row: BenchmarkQuestion
+    benchmark: JudgedInputs, model: JudgedModel, judge: str, row: BenchmarkQuestion
 ) -> Mapping[str, object]:
     showings = model.showings.get(row.prompt_id, ())
     preference = _preference(showings)

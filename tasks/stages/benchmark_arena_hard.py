@@ -14,7 +14,7 @@ from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.benchmark_scores import BenchmarkScore, QuestionResult, known_number
 from pvar.evaluation.style import Control, StyleCounts, Version, count_style
 from tasks.engine.tables import JudgedShowing
-from tasks.stages.benchmark_inputs import JudgedBenchmark, JudgedModel
+from tasks.stages.benchmark_inputs import JudgedInputs, JudgedModel
 
 
 class ArenaHardScoring(BaseModel):
@@ -33,7 +33,7 @@ class ArenaHardScoring(BaseModel):
 
 
 def score_models_on_arena_hard(
-    benchmark: JudgedBenchmark, scoring: ArenaHardScoring
+    benchmark: JudgedInputs, scoring: ArenaHardScoring
 ) -> list[BenchmarkScore]:
     """For each model the score over all questions, then of each category."""
     categories = sorted({row.category for row in benchmark.questions if row.category is not None})
@@ -93,7 +93,7 @@ def label_of(showing: JudgedShowing, scoring: ArenaHardScoring) -> str | None:
 
 
 def _style_controlled(
-    benchmark: JudgedBenchmark, questions: Sequence[BenchmarkQuestion], scoring: ArenaHardScoring
+    benchmark: JudgedInputs, questions: Sequence[BenchmarkQuestion], scoring: ArenaHardScoring
 ) -> dict[str, ArenaHardScore]:
     """Style-controlled scores by role; empty if no control is asked for.
 
@@ -115,7 +115,7 @@ def _style_controlled(
     )
 
 
-def has_published_tokens(benchmark: JudgedBenchmark) -> bool:
+def has_published_tokens(benchmark: JudgedInputs) -> bool:
     """Whether all answers, of the models and the baseline, have their published token counts."""
     return all(row.baseline_tokens is not None for row in benchmark.questions) and all(
         model.num_tokens.keys() >= model.answers.keys() for model in benchmark.models
@@ -123,7 +123,7 @@ def has_published_tokens(benchmark: JudgedBenchmark) -> bool:
 
 
 def _styles(
-    benchmark: JudgedBenchmark, questions: Sequence[BenchmarkQuestion]
+    benchmark: JudgedInputs, questions: Sequence[BenchmarkQuestion]
 ) -> dict[StyleKey, StyleCounts]:
     is_published = has_published_tokens(benchmark)
 
@@ -179,7 +179,7 @@ def _score(
 
 
 def arena_hard_questions(
-    benchmark: JudgedBenchmark, model: JudgedModel, scoring: ArenaHardScoring
+    benchmark: JudgedInputs, model: JudgedModel, scoring: ArenaHardScoring
 ) -> list[QuestionResult]:
     """The model's result on each question: the weighted mean of its games that count."""
     by_id = {row.question_id: row for row in judged_questions(benchmark.questions, model, scoring)}
@@ -206,7 +206,7 @@ def _question(
 
 
 def export_arena_hard(
-    benchmark: JudgedBenchmark, model: JudgedModel, scoring: ArenaHardScoring, folder: Path
+    benchmark: JudgedInputs, model: JudgedModel, scoring: ArenaHardScoring, folder: Path
 ) -> None:
     """Write model_answer/NAME.jsonl and model_judgment/JUDGE/NAME.jsonl as arena-hard-auto does."""
     answered = [row for row in benchmark.questions if row.prompt_id in model.answers]
@@ -221,7 +221,7 @@ def export_arena_hard(
 
 
 def _exported_answer(
-    benchmark: JudgedBenchmark, model: JudgedModel, row: BenchmarkQuestion
+    benchmark: JudgedInputs, model: JudgedModel, row: BenchmarkQuestion
 ) -> Mapping[str, object]:
     answer = model.answers[row.prompt_id]
     style = count_style(answer, num_tokens=model.num_tokens.get(row.prompt_id, 0))

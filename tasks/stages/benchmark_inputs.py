@@ -10,10 +10,10 @@ from pvar.records import Prompt, Response
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import JudgedShowing, by_prompt
 from tasks.stages.evaluate import SHOWINGS
+from tasks.stages.exam_questions import BASELINE
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judge import answer_texts
 from tasks.stages.outputs import OUTPUTS, read_about
-from tasks.stages.questions import BASELINE
 from tasks.stages.sample import RESPONSES
 
 
@@ -39,7 +39,7 @@ class JudgedModel(NamedTuple):
     showings: Mapping[str, list[JudgedShowing]]
 
 
-class JudgedBenchmark(NamedTuple):
+class JudgedInputs(NamedTuple):
     """The inputs of a judged benchmark's scores."""
 
     questions: list[BenchmarkQuestion]
@@ -48,11 +48,11 @@ class JudgedBenchmark(NamedTuple):
     models: list[JudgedModel]
 
 
-def read_judged(inputs: Mapping[str, Artifact], models: tuple[ScoredModel, ...]) -> JudgedBenchmark:
+def read_judged(inputs: Mapping[str, Artifact], models: tuple[ScoredModel, ...]) -> JudgedInputs:
     """Read the inputs `questions`, `answers-ROLE` and `judgments-ROLE` of these models."""
     questions = inputs["questions"]
     prompts = questions.rows(PROMPTS, Prompt)
-    return JudgedBenchmark(
+    return JudgedInputs(
         questions.rows(BASELINE, BenchmarkQuestion),
         {prompt.prompt_id: prompt.messages[0].content for prompt in prompts},
         [_read_model(inputs, model) for model in models],

@@ -30,9 +30,9 @@ from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import JudgedShowing, by_prompt, write_table
 from tasks.stages.evaluate import SHOWINGS, VERDICTS, position_consistency
+from tasks.stages.exam_questions import BASELINE
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judge_pairs import judge_pairs
-from tasks.stages.questions import BASELINE
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import model_folders
 from tasks.stages.verdict_cache import VerdictCache

@@ -20,8 +20,8 @@ from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import write_table
+from tasks.stages.exam_questions import BASELINE, row_file
 from tasks.stages.ingest import PROMPTS
-from tasks.stages.questions import BASELINE, row_file
 from tasks.stages.sample import RESPONSES
 
 ABOUT = "about.json"

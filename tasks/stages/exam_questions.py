@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
+from pvar.errors import InputError
 from pvar.evaluation.benchmark_questions import (
     BenchmarkQuestion,
     BenchmarkQuestions,
@@ -19,6 +20,7 @@ from pvar.evaluation.benchmark_questions import (
 )
 from pvar.evaluation.file_rows import RowFile
 from pvar.evaluation.style import Version
+from pvar.labelled_pairs import read_held_out_pairs
 from pvar.ports import Ports
 from pvar.records import Prompt
 from pvar.references import DataReference, Pinned
@@ -53,12 +55,21 @@ class ArenaHardQuestions(BaseModel):
     categories: tuple[str, ...]
 
 
+class LabelledPairsQuestions(BaseModel):
+    """Labelled pairs that are not trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["label_agreement"]
+    pairs: DataReference
+
+
 class QuestionsSpec(BaseModel):
     """The settings that determine the questions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    benchmark: AlpacaEvalQuestions | ArenaHardQuestions
+    benchmark: AlpacaEvalQuestions | ArenaHardQuestions | LabelledPairsQuestions
 
 
 def row_file(ports: Ports, reference: str) -> RowFile:
@@ -69,7 +80,10 @@ def row_file(ports: Ports, reference: str) -> RowFile:
 @contextmanager
 def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
     def freeze(_: ShardSpec, folder: Path) -> RowCounts:
-        joined = _join(job)
+        benchmark = job.spec.benchmark
+        if isinstance(benchmark, LabelledPairsQuestions):
+            return _freeze_pairs(row_file(job.ports, benchmark.pairs), folder)
+        joined = _join(job, benchmark)
         write_table(folder / PROMPTS, joined.prompts, Prompt)
         write_table(folder / BASELINE, joined.questions, BenchmarkQuestion)
         rejected = {f"no_baseline_{category}": n for category, n in joined.ungraded.items()}
@@ -83,8 +97,24 @@ def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
     yield freeze
 
 
-def _join(job: Job[QuestionsSpec]) -> BenchmarkQuestions:
-    benchmark = job.spec.benchmark
+def _freeze_pairs(file: RowFile, folder: Path) -> RowCounts:
+    pairs = read_held_out_pairs(file.rows, file.name.rpartition("/")[2])
+    if not pairs.prompts:
+        raise InputError(
+            f"{file.name}: no row is a labelled pair ({pairs.rejected}); give rows with prompt, "
+            "chosen and rejected"
+        )
+    write_table(folder / PROMPTS, pairs.prompts, Prompt)
+    write_table(folder / BASELINE, [], BenchmarkQuestion)
+    num_out = len(pairs.prompts)
+    return RowCounts(
+        rows_in=num_out + sum(pairs.rejected.values()), rows_out=num_out, rejected=pairs.rejected
+    )
+
+
+def _join(
+    job: Job[QuestionsSpec], benchmark: AlpacaEvalQuestions | ArenaHardQuestions
+) -> BenchmarkQuestions:
     questions = row_file(job.ports, benchmark.questions)
     match benchmark:
         case AlpacaEvalQuestions():
@@ -101,8 +131,8 @@ def _summarise(_: Job[QuestionsSpec], artifact: Artifact) -> Summary:
         rule.removeprefix("no_baseline_") for rule in rejected if rule.startswith("no_baseline_")
     ]
     return {
-        "num_questions": len(rows),
-        "baseline": ", ".join(sorted({row.baseline for row in rows})),
+        "num_questions": artifact.manifest.row_counts.rows_out,
+        "baseline": ", ".join(sorted({row.baseline for row in rows})) or None,
         "categories": ", ".join(sorted({row.category for row in rows if row.category})) or None,
         "ungraded_categories": ", ".join(ungraded) or None,
     }

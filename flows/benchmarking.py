@@ -1,0 +1,281 @@
+"""Benchmarks without training: any models answer, a judge judges, one table.
+
+The artifacts are those of the pipeline: a model that took a benchmark in a run is not asked again.
+`benchmarks/RUN.json` in the store names them, so that `pvar gc` keeps them.
+"""
+
+import logging
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
+
+from flows.pinning import CHAMPION, pin
+from flows.pipeline import run_node
+from flows.wiring import Wiring, connect
+from pvar.artifacts import Summary
+from pvar.benchmark_config import BenchmarkedModel
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
+from pvar.evaluation.benchmark_scores import BenchmarkScore
+from tasks.benchmark_nodes import judge_name, score_name
+from tasks.engine.artifact import Artifact, open_artifact
+from tasks.engine.node import Node
+from tasks.graph import plan_nodes
+from tasks.stages.benchmark import EXPORTED, RESULTS
+from tasks.stages.judge import read_cost
+from tasks.stages.train import TRAIN
+
+logger = logging.getLogger(__name__)
+
+OUTPUTS_PREFIX = "outputs:"
+
+_INVALID = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class BenchmarkNode(BaseModel):
+    """An artifact of the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    artifact: str
+    """`stage/digest`."""
+
+
+class BenchmarkRecord(BaseModel):
+    """What a run of benchmarks makes. It is written before the work starts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    started_at: datetime
+    config: PipelineConfig
+    """The pinned configuration."""
+    nodes: tuple[BenchmarkNode, ...]
+
+
+class BenchmarkRow(BaseModel):
+    """One model on one benchmark, over all questions. Rates in percent; None is missing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    benchmark: str
+    kind: str
+    model: str
+    judge: str | None
+    score: BenchmarkScore
+    usd: float | None
+    """Cost of the judgments when they were made."""
+    artifact: str
+    """`benchmark/digest`: its folder `exported` has the projects' own files."""
+
+
+class BenchmarkTable(BaseModel):
+    """The result of a run of benchmarks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    rows: tuple[BenchmarkRow, ...]
+
+
+@flow(
+    name="benchmark",
+    description="Answer and judge the benchmarks by models, without training.",
+    persist_result=False,
+)
+def benchmark(
+    config: PipelineConfig, models: list[str] | None = None, benchmarks: list[str] | None = None
+) -> BenchmarkTable:
+    """Run the benchmarks of the configuration for these models.
+
+    Args:
+        config: The configuration. Its `benchmarks` are run; nothing is trained.
+        models: Model references, or `outputs:FILE` for answers that were made elsewhere. Empty
+            means `champion` (the starting policy if no model is promoted), or the configuration's
+            `benchmark_models` if it has any.
+        benchmarks: Names of the benchmarks to run. Empty means all.
+    """
+    wiring = connect()
+    pinned = pin(with_models(config, models or [], benchmarks or []), wiring)
+    nodes = nodes_of_models(pinned)
+    record = _begin(pinned, nodes, wiring)
+    mlflow_run = wiring.tracking.start_run(record.run, {"pvar.run": record.run})
+    try:
+        for node in nodes:
+            run_node(node, pinned, wiring, mlflow_run)
+        rows = _rows(pinned, wiring)
+        for row in rows:
+            wiring.tracking.log_summary(mlflow_run, _figures(row))
+        create_markdown_artifact(benchmark_markdown(rows), key="benchmark", description=record.run)
+    except BaseException:
+        wiring.tracking.end_failed_run(mlflow_run)
+        raise
+    wiring.tracking.end_run(mlflow_run, failed=False)
+    return BenchmarkTable(run=record.run, rows=tuple(rows))
+
+
+def with_models(
+    config: PipelineConfig, models: Sequence[str], benchmarks: Sequence[str]
+) -> PipelineConfig:
+    """The configuration in which these models take these benchmarks.
+
+    Raises ConfigError without benchmarks, and for a name that the configuration does not have.
+    """
+    known = [each.name for each in config.benchmarks]
+    if not known:
+        raise ConfigError(
+            "the configuration has no benchmarks; add some under `benchmarks` (docs/benchmarks.md)"
+        )
+    if unknown := [name for name in benchmarks if name not in known]:
+        raise ConfigError(
+            f"there is no benchmark {unknown[0]!r}; the configuration has {', '.join(known)}"
+        )
+    kept = tuple(each for each in config.benchmarks if not benchmarks or each.name in benchmarks)
+    takers = tuple(_taker(text, number) for number, text in enumerate(models, start=1))
+    takers = takers or config.benchmark_models or (_taker(CHAMPION, 1),)
+    tree = config.model_dump()
+    tree["benchmarks"] = [each.model_dump() for each in kept]
+    tree["benchmark_models"] = [taker.model_dump() for taker in takers]
+    tree["promote"]["benchmarks"] = ()
+    return PipelineConfig.model_validate(tree)
+
+
+def _taker(text: str, number: int) -> BenchmarkedModel:
+    """The model of an argument; its name is the last part of the reference."""
+    location = text.removeprefix(OUTPUTS_PREFIX)
+    last = re.split("[/:]", location.rstrip("/"))[-1].partition("@")[0].partition(".json")[0]
+    name = f"{_INVALID.sub('-', last).strip('-.')[:50] or 'model'}-{number}"
+    if text.startswith(OUTPUTS_PREFIX):
+        return BenchmarkedModel(name=name, outputs=location)
+    return BenchmarkedModel(name=CHAMPION if text == CHAMPION else name, model=text)
+
+
+def nodes_of_models(config: PipelineConfig) -> list[Node]:
+    """The nodes that `benchmark_models` need, in execution order."""
+    nodes = plan_nodes(config)
+    wanted: set[str] = set()
+    for benchmark in config.benchmarks:
+        for model in config.benchmark_models:
+            _add_with_inputs(score_name(benchmark.name, model.name), nodes, wanted)
+    if not wanted:
+        raise ConfigError(
+            "no model takes any of the benchmarks; label_agreement compares the challenger with "
+            "its opponent in `pvar run` only"
+        )
+    return [node for name, node in nodes.items() if name in wanted]
+
+
+def _add_with_inputs(name: str, nodes: Mapping[str, Node], wanted: set[str]) -> None:
+    """Add a node and the nodes of its inputs; a trained model is taken as it is."""
+    if name not in nodes or name in wanted:
+        return
+    wanted.add(name)
+    for keys in nodes[name].inputs.values():
+        if keys.stage != TRAIN.name:
+            made_by = next(other for other, node in nodes.items() if node.keys == keys)
+            _add_with_inputs(made_by, nodes, wanted)
+
+
+def _begin(config: PipelineConfig, nodes: Sequence[Node], wiring: Wiring) -> BenchmarkRecord:
+    now = datetime.now(UTC)
+    record = BenchmarkRecord(
+        run=f"benchmark-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        started_at=now,
+        config=config,
+        nodes=tuple(BenchmarkNode(name=node.name, artifact=node.keys.root) for node in nodes),
+    )
+    wiring.store.write(
+        f"benchmarks/{record.run}.json", record.model_dump_json(indent=1).encode() + b"\n"
+    )
+    return record
+
+
+def _rows(config: PipelineConfig, wiring: Wiring) -> list[BenchmarkRow]:
+    """The scores of all models on all benchmarks, over all questions."""
+    nodes = plan_nodes(config)
+    rows = []
+    for benchmark in config.benchmarks:
+        for model in config.benchmark_models:
+            node = nodes.get(score_name(benchmark.name, model.name))
+            if node is None:
+                continue
+            artifact = _open(node, wiring)
+            judge = None if benchmark.kind == "label_agreement" else judge_name(benchmark.judge)
+            judged = nodes.get(f"judge-{benchmark.name}-{model.name}")
+            rows += [
+                BenchmarkRow(
+                    benchmark=benchmark.name,
+                    kind=benchmark.kind,
+                    model=score.model,
+                    judge=judge,
+                    score=score,
+                    usd=read_cost(_open(judged, wiring)).usd if judged else None,
+                    artifact=node.keys.root,
+                )
+                for score in artifact.rows(RESULTS, BenchmarkScore)
+                if score.category is None
+            ]
+    return rows
+
+
+def _open(node: Node, wiring: Wiring) -> Artifact:
+    cache = wiring.settings.home / "benchmarks"
+    return open_artifact(wiring.store, node.keys.stage, node.keys.digest, cache)
+
+
+def exported_files(row: BenchmarkRow, wiring: Wiring, folder: Path) -> list[Path]:
+    """Copy the projects' own files of a row into `folder`; their paths."""
+    stage, _, digest = row.artifact.partition("/")
+    cache = wiring.settings.home / "benchmarks"
+    artifact = open_artifact(wiring.store, stage, digest, cache)
+    source = artifact.folder(EXPORTED) / row.score.role
+    copied = []
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        target = folder / row.benchmark / row.score.role / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+        copied.append(target)
+    return copied
+
+
+def _figures(row: BenchmarkRow) -> Summary:
+    """The metrics of one row in MLflow."""
+    score = row.score
+    figures = {
+        "score": score.score,
+        "length_controlled_win_rate": score.length_controlled_win_rate,
+        "style_controlled_score": score.style_controlled_score,
+        "coverage": score.coverage,
+    }
+    return {f"{row.benchmark}.{row.score.role}.{name}": each for name, each in figures.items()}
+
+
+def benchmark_markdown(rows: Sequence[BenchmarkRow]) -> str:
+    """The table as Markdown."""
+    lines = [
+        "| benchmark | model | score, % | 95 % interval | length-controlled | length "
+        "(characters) | coverage | judge | cost, USD |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        score = row.score
+        lines.append(
+            f"| {row.benchmark} | {row.model} | {_shown(score.score)} | "
+            f"{_shown(score.clustered_ci_lower)} to {_shown(score.clustered_ci_upper)} | "
+            f"{_shown(score.length_controlled_win_rate)} | "
+            f"{_shown(score.mean_length_characters, 0)} | {score.coverage:.1%} | "
+            f"{row.judge or '–'} | {_shown(row.usd)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: float | None, decimals: int = 2) -> str:
+    return "–" if value is None else f"{value:.{decimals}f}"

@@ -1,0 +1,144 @@
+"""`pvar benchmark`: answer and judge the benchmarks by any models, without training."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from flows.commands.options import PresetOption, SetOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from flows.benchmarking import BenchmarkRow
+
+
+def benchmark(
+    *,
+    preset: PresetOption = None,
+    set_: SetOption = (),
+    model: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    name: Annotated[tuple[str, ...], Parameter(name="--benchmark", negative=())] = (),
+    out: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Run the benchmarks of a configuration for any models, and print one table.
+
+    Answers and verdicts are kept: a model that took a benchmark before, in a run or here, is
+    neither asked nor judged again.
+
+    Parameters
+    ----------
+    preset
+        Name of a preset or path to a YAML file, with `benchmarks`.
+    set_
+        Changes to the preset as key=value.
+    model
+        A model reference (Hub id, path, s3://, models:/name@alias), `champion`, or `outputs:FILE`
+        for answers in the benchmark's own form that were made elsewhere. May be repeated. By
+        default, the preset's `benchmark_models`, or else the champion (the starting policy if no
+        model is promoted).
+    name
+        Name of a benchmark of the preset. May be repeated. By default, all of them.
+    out
+        Folder for the projects' own files of answers and judgments. By default, a folder of the
+        run in PVAR_HOME.
+    as_json
+        Print a JSON list with one object per benchmark and model. Rates are in percent.
+    """
+    from infra.presets import load_config
+
+    config = load_config(preset, set_)
+
+    from flows.console import console, show_progress
+    from flows.temporary_server import temporary_server
+
+    with show_progress(), temporary_server():
+        from flows.benchmarking import benchmark as run
+        from flows.benchmarking import exported_files
+        from flows.wiring import connect
+
+        table = run(config, models=list(model), benchmarks=list(name))
+        wiring = connect()
+    folder = out or wiring.settings.home / "benchmarks" / table.run
+    files = [exported_files(row, wiring, folder.absolute()) for row in table.rows]
+    if as_json:
+        objects = [row_to_json(row, paths) for row, paths in zip(table.rows, files, strict=True)]
+        sys.stdout.write(json.dumps(objects, ensure_ascii=False, allow_nan=False) + "\n")
+        return
+    print_rows(table.rows, console())
+    console().print(f"files: {folder.absolute()}", highlight=False, soft_wrap=True)
+
+
+def print_rows(rows: "Sequence[BenchmarkRow]", console: "Console") -> None:
+    """Print a table for people."""
+    from rich.table import Table
+
+    table = Table(
+        *("Benchmark", "Model", "Score, %", "95 % interval", "Length-controlled"),
+        *("Length", "Coverage", "Judge", "USD"),
+    )
+    for row in rows:
+        score = row.score
+        table.add_row(
+            row.benchmark,
+            row.model,
+            _shown(score.score),
+            f"{_shown(score.clustered_ci_lower)} – {_shown(score.clustered_ci_upper)}",
+            _shown(score.length_controlled_win_rate),
+            _shown(score.mean_length_characters, 0),
+            f"{score.coverage:.1%}",
+            row.judge or "–",
+            _shown(row.usd),
+        )
+    console.print(table)
+
+
+def _shown(value: float | None, decimals: int = 2) -> str:
+    return "–" if value is None else f"{value:.{decimals}f}"
+
+
+def row_to_json(row: "BenchmarkRow", files: list[Path]) -> dict[str, object]:
+    """The row with its stable names."""
+    score = row.score
+    shared = {
+        "benchmark": row.benchmark,
+        "kind": row.kind,
+        "model": row.model,
+    }
+    counts = {
+        "clustered_ci_lower": score.clustered_ci_lower,
+        "clustered_ci_upper": score.clustered_ci_upper,
+        "avg_length": score.mean_length_characters,
+        "num_questions": score.num_questions,
+        "num_judged": score.num_judged,
+        "coverage": score.coverage,
+        "judge": row.judge,
+        "usd": row.usd,
+        "files": [str(path) for path in files],
+    }
+    match row.kind:
+        case "alpaca_eval":
+            own = {
+                "win_rate": score.score,
+                "standard_error": score.standard_error,
+                "discrete_win_rate": score.discrete_win_rate,
+                "length_controlled_winrate": score.length_controlled_win_rate,
+                "lc_standard_error": score.length_controlled_standard_error,
+            }
+        case "arena_hard":
+            own = {
+                "score": score.score,
+                "ci_lower": score.ci_lower,
+                "ci_upper": score.ci_upper,
+                "style_controlled_score": score.style_controlled_score,
+                "style_ci_lower": score.style_ci_lower,
+                "style_ci_upper": score.style_ci_upper,
+            }
+        case _:
+            own = {"score": score.score, "standard_error": score.standard_error}
+    return {**shared, **own, **counts}
