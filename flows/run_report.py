@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from flows.execution import flatten
+from flows.report_benchmarks import benchmark_reports
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
 from infra.row_files import refuse_target
@@ -17,6 +18,7 @@ from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
 from pvar.correlation import correlation_table
 from pvar.errors import InputError
+from pvar.gate import BENCHMARK_CHECK
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from pvar.references import Pinned
 from pvar.selection.strategy import PVAR
@@ -107,6 +109,7 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         lowest=tuple(examples[1]),
         steps=tuple(artifacts["train"].rows(STEPS, TrainStep)) if "train" in artifacts else (),
         evaluation=_evaluation(record, artifacts) if "evaluate" in artifacts else None,
+        benchmarks=benchmark_reports(record, artifacts),
         samples=_samples(artifacts) if "evaluate" in artifacts else (),
         gate=_gate(record, artifacts),
         links=_links(record, wiring),
@@ -346,10 +349,15 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
 def _gate_checks(
     checks: Iterable[tuple[str, float | None, float, bool]],
 ) -> tuple[GateCheck, ...]:
-    return tuple(
-        GateCheck(CHECKS.get(name, name), value, bound, passed)
-        for name, value, bound, passed in checks
-    )
+    return tuple(_gate_check(*check) for check in checks)
+
+
+def _gate_check(name: str, value: float | None, bound: float, passed: bool) -> GateCheck:
+    if not name.startswith(BENCHMARK_CHECK):
+        return GateCheck(CHECKS.get(name, name), value, bound, passed)
+    check = f"lower end of the difference on {name.removeprefix(BENCHMARK_CHECK)}, at least"
+    # Points of a percentage are shown as shares, as all values of the gate.
+    return GateCheck(check, None if value is None else value / 100, bound / 100, passed)
 
 
 def _gate_note(record: RunRecord, decision: PersonDecision | None) -> str:

@@ -18,6 +18,9 @@ from typing import NamedTuple
 
 from pvar.config import USUAL_MAX_ABILITY_LOSS, PromoteConfig
 
+BENCHMARK_CHECK = "benchmark-"
+"""Prefix of the checks of benchmarks; the rest is the benchmark's name."""
+
 ABILITY_NOT_MEASURED = "ability not measured: no rows with an answer"
 
 
@@ -79,7 +82,7 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
         )
     checks += [
         _at_least(
-            f"benchmark_{required.name}",
+            f"{BENCHMARK_CHECK}{required.name}",
             figures.benchmark_differences.get(required.name, math.nan),
             required.min_difference_lower,
         )
