@@ -175,8 +175,7 @@ def _server_judge(settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeCo
             settings.temperature,
             template or OWN_ANSWER_FIRST,
         )
-    prompt_price = runtime.judge_usd_per_million_prompt_tokens
-    completion_price = runtime.judge_usd_per_million_completion_tokens
+    price = runtime.price_of_judge(settings.model)
     return OpenAIJudge(
         settings.model,
         questions,
@@ -186,8 +185,8 @@ def _server_judge(settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeCo
             runtime.judge_timeout_seconds, runtime.judge_max_attempts, back_off_seconds=1.0
         ),
         prices=(
-            Prices(prompt_price, completion_price)
-            if prompt_price is not None and completion_price is not None
+            Prices(price.usd_per_million_prompt_tokens, price.usd_per_million_completion_tokens)
+            if price
             else None
         ),
     )

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from pvar.benchmark_config import BenchmarkConfig, BenchmarkedModel, BenchmarkGate
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config_model import ConfigModel, Name
-from pvar.judge_config import AfinnJudge, JudgeConfig
+from pvar.judge_config import AfinnJudge, JudgeConfig, JudgePrice
 from pvar.placement import PlacementConfig
 from pvar.references import DataReference, ModelReference
 from pvar.reward_config import RewardModelConfig, VaderReward
@@ -262,17 +262,45 @@ class RuntimeConfig(ConfigModel):
     """Maximum judge calls per run; `null` sets no limit. The next run continues where this one
     stopped."""
     judge_max_usd: float | None = Field(default=None, ge=0)
-    """Maximum cost of judge calls per run, in USD; `null` sets no limit. Requires both prices
-    below."""
+    """Maximum cost of judge calls per run, in USD; `null` sets no limit. Requires the prices of
+    the judge's model."""
+    judge_prices: tuple[JudgePrice, ...] = ()
+    """Prices of judges' models, one entry per model."""
     judge_usd_per_million_prompt_tokens: float | None = Field(default=None, ge=0)
-    """Price of the judge's prompt tokens, in USD per million."""
+    """Price of prompt tokens of judges that judge_prices does not list, in USD per million."""
     judge_usd_per_million_completion_tokens: float | None = Field(default=None, ge=0)
-    """Price of the judge's completion tokens, in USD per million."""
+    """Price of completion tokens of judges that judge_prices does not list, in USD per million."""
     lease_seconds: float = Field(default=60, ge=5)
     """A worker is presumed dead after this long without a heartbeat. Another worker then takes over
     its shard."""
     placement: PlacementConfig = PlacementConfig()
     """Which stages run as separate flow runs, and on which work pool."""
+
+    @field_validator("judge_prices")
+    @classmethod
+    def _models_differ(cls, prices: tuple[JudgePrice, ...]) -> tuple[JudgePrice, ...]:
+        models = [price.model for price in prices]
+        if len(set(models)) < len(models):
+            raise ValueError(
+                f"runtime.judge_prices names a model twice: {', '.join(models)}; give each model "
+                "one entry"
+            )
+        return prices
+
+    def price_of_judge(self, model: str) -> JudgePrice | None:
+        """Prices of a model on a judge's server; None if they are unknown."""
+        for price in self.judge_prices:
+            if price.model == model:
+                return price
+        prompt = self.judge_usd_per_million_prompt_tokens
+        completion = self.judge_usd_per_million_completion_tokens
+        if prompt is None or completion is None:
+            return None
+        return JudgePrice(
+            model=model,
+            usd_per_million_prompt_tokens=prompt,
+            usd_per_million_completion_tokens=completion,
+        )
 
 
 class PipelineConfig(ConfigModel):

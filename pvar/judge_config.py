@@ -61,6 +61,17 @@ class FakeJudge(ConfigModel):
     """Fraction of comparisons without a verdict."""
 
 
+class JudgePrice(ConfigModel):
+    """Prices of one model on a judge's server."""
+
+    model: str = Field(min_length=1, max_length=200)
+    """Model name on the server, as in the judge's `model`."""
+    usd_per_million_prompt_tokens: float = Field(ge=0)
+    """Price of prompt tokens, in USD per million."""
+    usd_per_million_completion_tokens: float = Field(ge=0)
+    """Price of completion tokens, in USD per million."""
+
+
 JudgeConfig = Annotated[
     AfinnJudge | AlpacaEvalJudge | ArenaHardJudge | RewardModelJudge | FakeJudge,
     Field(discriminator="kind"),

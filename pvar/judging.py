@@ -1,6 +1,6 @@
 """Judge-independent types: the result of a comparison and the budget of a run."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -29,6 +29,28 @@ class Answer(NamedTuple):
     """The judge's reply from which the verdict was parsed (Arena-Hard: the whole text)."""
     usd: float | None
     """Cost in USD; None if the price is unknown."""
+    served_model: str | None = None
+    """Name of the model that answered, in the server's words."""
+    system_fingerprint: str | None = None
+    """Version of the model and its server, in the server's words."""
+    prompt_tokens: int | None = None
+    """None if the server does not report it."""
+    completion_tokens: int | None = None
+
+
+class Estimate(NamedTuple):
+    """What judging will cost, roughly."""
+
+    prompt_tokens: int
+    """A token is taken for `CHARACTERS_PER_TOKEN` characters."""
+    usd_of_prompts: float | None
+    """None if the price is unknown."""
+    most_usd: float | None
+    """With completions of the greatest length."""
+
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text."""
 
 
 @runtime_checkable
@@ -41,6 +63,35 @@ class MeteredJudge(Protocol):
         A comparison is taken from the iterable only when a call can start. So the caller can stop
         by ending the iterable, and has stored every answer except those in flight.
         """
+        ...
+
+
+@runtime_checkable
+class ConcurrentJudge(MeteredJudge, Protocol):
+    """A `MeteredJudge` that waits for several verdicts at once, and stores each in its own time."""
+
+    def judge_and_keep(
+        self,
+        comparisons: Iterable[Comparison],
+        keep: Callable[[Answer], None],
+        *,
+        is_proven: bool = False,
+    ) -> Iterator[Answer]:
+        """As `judge_each`, but `keep` is called with each answer before it is yielded.
+
+        It is called by the thread that waited for the answer, so that a slow store does not delay
+        the other calls. `is_proven` says that this judge has given verdicts before, so that an
+        answer without a verdict is about its comparison rather than about the judge.
+        """
+        ...
+
+
+@runtime_checkable
+class EstimatingJudge(Protocol):
+    """A judge that knows roughly what its verdicts will cost."""
+
+    def estimate(self, comparisons: Sequence[Comparison]) -> Estimate:
+        """The cost of a verdict on each comparison."""
         ...
 
 

@@ -8,11 +8,14 @@ A showing is one pair judged in one order. If one of two showings is missing, th
 preference, because the other showing alone would bring the position bias back.
 """
 
+import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pvar.errors import BudgetError, JudgeError
+from pvar.evaluation.alpaca_eval_judge import JudgeForm, form_of
 from pvar.records import Verdict
 
 BUDGET_SPENT = "budget_spent"
@@ -30,6 +33,9 @@ class Showing(NamedTuple):
     """The judge's reply, if there is a preference."""
     reason: str | None
     """Why the preference is missing."""
+    served_model: str | None = None
+    """Name of the model that answered, in the server's words; None if there was no server."""
+    system_fingerprint: str | None = None
 
 
 class JudgedPair(NamedTuple):
@@ -60,6 +66,9 @@ class JudgingResult:
     """Comparisons with a cached verdict."""
     usd: float | None
     """Cost in USD; None if the price is unknown."""
+    prompt_tokens: int | None = None
+    """Tokens of this run's calls; None if the server does not report them."""
+    completion_tokens: int | None = None
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -88,6 +97,20 @@ class JudgingResult:
         return dict(Counter(str(s.reason) for s in showings if s.preference is None))
 
     @property
+    def served(self) -> dict[str, int]:
+        """What the servers said that they are, with the number of showings, most first."""
+        return served_counts(
+            served_name(showing.served_model, showing.system_fingerprint)
+            for pair in self.pairs
+            for showing in pair.showings
+        )
+
+    @property
+    def judge_form(self) -> JudgeForm | None:
+        """How verdicts of AlpacaEval's judge were read; None for other judges."""
+        return form_of(showing.evidence for pair in self.pairs for showing in pair.showings)
+
+    @property
     def position_consistency(self) -> float | None:
         """Share of the pairs whose two showings name the same side (a tie is a side), or None."""
         sides = [
@@ -110,7 +133,61 @@ class JudgingResult:
                 f"{stand}; {self.num_calls} calls spent the judge's budget. Verdicts are kept: run "
                 "again to continue, or raise runtime.judge_max_calls or runtime.judge_max_usd"
             )
-        raise JudgeError(f"{stand}; run again to judge the missing pairs")
+        raise JudgeError(f"{stand}; {_advice(self.missing)}")
+
+
+_PASSING = re.compile(
+    r"rate_limited|timeout|no_connection|unreadable_reply|abandoned|http_(408|409|5\d\d)"
+)
+"""Reasons of missing verdicts that a later run may not meet."""
+
+_LASTING: Mapping[str, str] = {
+    "truncated": "raise the judge's `max_tokens`",
+    "only_thought": "raise the judge's `max_tokens`, or use a model that thinks less",
+    "no_verdict": "use another `model` or wording, whose replies have a verdict",
+}
+"""Reason → what to change."""
+
+
+def _advice(missing: Mapping[str, int]) -> str:
+    """What to do about missing verdicts. Whatever would fail again is not to be run again as is."""
+    lasting = [reason for reason in missing if not _PASSING.fullmatch(reason)]
+    if not lasting:
+        return "run again to judge the missing pairs"
+    changes = [_LASTING[reason] for reason in lasting if reason in _LASTING]
+    if any(reason.startswith("http_") for reason in lasting):
+        changes.append("read in the log why the server refuses them")
+    again = "" if len(lasting) == len(missing) else "a second run judges only the other ones; "
+    return (
+        f"{again}{' and '.join(lasting)} will be missing again: "
+        f"{'; '.join(changes) or 'look at these comparisons'}; or accept a lower coverage"
+    )
+
+
+def served_name(model: str | None, fingerprint: str | None) -> str | None:
+    """The model and its fingerprint as one text: gpt-4.1-2025-04-14 (fp_abc)."""
+    if fingerprint is None:
+        return model
+    return f"{model or 'unnamed'} ({fingerprint})"
+
+
+def served_counts(names: Iterable[str | None]) -> dict[str, int]:
+    """How often each name occurs, most first."""
+    counts = Counter(name for name in names if name is not None)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+_MOST_NAMES = 10
+"""Names in a text; a server with many replicas may have a fingerprint for each."""
+
+
+def served_text(counts: Mapping[str, int]) -> str | None:
+    """The names with their counts as one text; None without any."""
+    shown = [f"{name}: {count}" for name, count in list(counts.items())[:_MOST_NAMES]]
+    rest = list(counts.values())[_MOST_NAMES:]
+    if rest:
+        shown.append(f"{len(rest)} others: {sum(rest)}")
+    return "; ".join(shown) or None
 
 
 def _side(preference: float) -> int:

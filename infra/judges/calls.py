@@ -1,22 +1,41 @@
 """Send one request to an OpenAI-compatible server, without retry, and classify its failure.
 
     TransientError   a retry may succeed: 408, 409, 429, 5xx, a timeout, no connection, no JSON
-    CallError        this request is rejected, others may succeed (too long, moderated)
+    RefusalError     the server refuses this request; whether it refuses all, the caller finds out
     JudgeError       no later request can succeed: the key, the model, the credit
 
-Reasons and errors never contain the server's message, and no exception of the client is chained,
-because they may quote the key, the address or the texts.
+The server's words are repeated without the key, the address and the texts
+(`infra/judges/redaction.py`). No exception of the client is chained, because it quotes them.
+
+Of a reply only what is needed must be there: a count or a name that is absent or malformed is None.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
 
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import (
+    BaseModel,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from infra.judges.questions import Reply, Request
+from infra.judges.redaction import redact
+from infra.judges.refusals import (
+    LENGTH,
+    Refusal,
+    is_of_one_call,
+    refusal_message,
+    refused_parameter,
+)
+from infra.judges.thought import spoken
 from pvar.errors import JudgeError
 
 if TYPE_CHECKING:
@@ -26,11 +45,33 @@ if TYPE_CHECKING:
 _AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
-class Usage(BaseModel):
-    """Token counts reported by the server."""
+def _or_none(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except ValidationError:
+        return None
 
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
+
+_Count = Annotated[NonNegativeInt | None, WrapValidator(_or_none)]
+_Text = Annotated[str | None, WrapValidator(_or_none)]
+
+
+class _Details(BaseModel):
+    reasoning_tokens: _Count = None
+
+
+class Usage(BaseModel):
+    """Token counts reported by the server; None is unknown."""
+
+    prompt_tokens: _Count = None
+    completion_tokens: _Count = None
+    completion_tokens_details: Annotated[_Details | None, WrapValidator(_or_none)] = None
+
+    @property
+    def is_thought(self) -> bool:
+        """Whether all that was generated is thought."""
+        tokens = self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens
+        return bool(tokens) and tokens == self.completion_tokens
 
 
 class Completion(NamedTuple):
@@ -56,13 +97,44 @@ class TransientError(CallError):
         self.pause_seconds = pause_seconds
 
 
+class RefusalError(CallError):
+    """A call that the server refuses; a retry of the same request is refused again."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"http_{refusal.status}")
+        self.refusal = refusal
+
+
+class Dialect(NamedTuple):
+    """Which parameters are sent; learned from what the server refuses."""
+
+    length_parameter: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    """Older servers know `max_tokens` only."""
+    sends_logprobs: bool = True
+    """False for a server that refuses `logprobs`."""
+
+    def after(self, refusal: Refusal) -> "Dialect":
+        """How to ask again after a refusal; the same dialect if nothing else can be tried."""
+        match refusal.parameter:
+            case "max_completion_tokens" if not refusal.is_about_the_value:
+                return self._replace(length_parameter="max_tokens")
+            case "logprobs" | "top_logprobs":
+                return self._replace(sends_logprobs=False)
+            case _:
+                return self
+
+
+NEWEST = Dialect()
+"""That of OpenAI and vLLM."""
+
+
 class _Token(BaseModel):
     token: str
     logprob: FiniteFloat
 
 
 class _Position(BaseModel):
-    top_logprobs: list[_Token]
+    top_logprobs: list[_Token] | None = None
 
 
 class _Logprobs(BaseModel):
@@ -70,89 +142,130 @@ class _Logprobs(BaseModel):
 
 
 class _Message(BaseModel):
-    content: str | None = None
+    content: object = None
+    reasoning_content: object = None
+    reasoning: object = None
 
 
 class _Choice(BaseModel):
     message: _Message
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    finish_reason: _Text = None
+    logprobs: Annotated[_Logprobs | None, WrapValidator(_or_none)] = None
 
 
 class _Body(BaseModel):
     """The used parts of a chat completion."""
 
     choices: list[_Choice] = Field(min_length=1)
-    usage: Usage | None = None
+    usage: Annotated[Usage | None, WrapValidator(_or_none)] = None
+    model: _Text = None
+    system_fingerprint: _Text = None
 
 
-def complete(client: "OpenAI", model: str, request: Request) -> Completion:
-    """Send one request without retry. Raises TransientError, CallError or JudgeError."""
+def complete(
+    client: "OpenAI",
+    model: str,
+    request: Request,
+    dialect: Dialect = NEWEST,
+    texts: Iterable[str] = (),
+) -> Completion:
+    """Send one request without retry. Raises TransientError, RefusalError or JudgeError.
+
+    `texts` are parts of the question that the server's words must not repeat, besides the messages.
+    """
     from openai import OpenAIError, omit
 
+    top_logprobs = request.top_logprobs if dialect.sends_logprobs else None
+    limits = {dialect.length_parameter: request.max_tokens}
     try:
         raw = client.chat.completions.with_raw_response.create(
             model=model,
             messages=cast(
                 "list[ChatCompletionMessageParam]", [m._asdict() for m in request.messages]
             ),
-            max_completion_tokens=request.max_tokens,
+            max_completion_tokens=limits.get("max_completion_tokens", omit),
+            max_tokens=limits.get("max_tokens", omit),
             temperature=request.temperature,
-            logprobs=omit if request.top_logprobs is None else True,
-            top_logprobs=omit if request.top_logprobs is None else request.top_logprobs,
+            logprobs=omit if top_logprobs is None else True,
+            top_logprobs=omit if top_logprobs is None else top_logprobs,
         )
-        return _completion(_Body.model_validate_json(raw.content))
+        return read_completion(raw.content)
     except ValidationError:
         failure: Exception = TransientError("unreadable_reply")
     except OpenAIError as error:
-        failure = _failure(error, model)
+        private = (*(message.content for message in request.messages), *texts)
+        failure = _failure(error, model, client, private)
     raise failure  # out here, so that no other exception is its context
 
 
-def _completion(body: _Body) -> Completion:
+def read_completion(content: bytes) -> Completion:
+    """Read the JSON of a chat completion. Raises ValidationError if it has no choice."""
+    body = _Body.model_validate_json(content)
     choice = body.choices[0]
+    text, has_thought = spoken(choice.message.content)
     positions = (choice.logprobs.content if choice.logprobs else None) or []
-    top = positions[0].top_logprobs if positions else []
+    top = (positions[0].top_logprobs if positions else None) or []
     reply = Reply(
-        text=choice.message.content or "",
+        text=text,
         is_truncated=choice.finish_reason == "length",
         top_logprobs={token.token: token.logprob for token in top},
+        has_thought=bool(
+            has_thought
+            or choice.message.reasoning_content
+            or choice.message.reasoning
+            or (body.usage and body.usage.is_thought)
+        ),
+        served_model=body.model or None,
+        system_fingerprint=body.system_fingerprint or None,
     )
     return Completion(reply, body.usage)
 
 
-def _failure(error: "OpenAIError", model: str) -> Exception:
+def _failure(error: "OpenAIError", model: str, client: "OpenAI", texts: Iterable[str]) -> Exception:
     from openai import APIStatusError, APITimeoutError
 
     match error:
         case APITimeoutError():
             return TransientError("timeout")
         case APIStatusError():
-            return _refusal(error, model)
+            return _refusal(error, model, client, texts)
         case _:
             return TransientError("no_connection")
 
 
-def _refusal(error: "APIStatusError", model: str) -> Exception:
+def _refusal(
+    error: "APIStatusError", model: str, client: "OpenAI", texts: Iterable[str]
+) -> Exception:
     status = error.status_code
+    message = refusal_message(error.body)
+    words = redact(
+        message,
+        key=client.api_key,
+        base_url=str(client.base_url),
+        texts=texts,
+        length=LENGTH,
+    )
+    said = f": {words}" if words else ""
     if status == HTTPStatus.UNAUTHORIZED:
         return JudgeError(
-            "the judge's server does not accept the key (401); check PVAR_JUDGE_API_KEY"
+            f"the judge's server does not accept the key (401{said}); check PVAR_JUDGE_API_KEY"
         )
     if status == HTTPStatus.NOT_FOUND:
         return JudgeError(
-            f"the judge's server has no model {model!r}, or is not a chat server (404); check the "
-            "judge's `model` and PVAR_JUDGE_BASE_URL (it ends in /v1)"
+            f"the judge's server has no model {model!r}, or is not a chat server (404{said}); "
+            "check the judge's `model` and PVAR_JUDGE_BASE_URL (it ends in /v1)"
         )
     if status == HTTPStatus.PAYMENT_REQUIRED or error.code == "insufficient_quota":
         return JudgeError(
-            f"the account of PVAR_JUDGE_API_KEY has no credit left ({status}); add credit and run "
-            "again"
+            f"the account of PVAR_JUDGE_API_KEY has no credit left ({status}{said}); add credit "
+            "and run again"
         )
     reason = "rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else f"http_{status}"
     if status in _AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return TransientError(reason, retry_after(error.response.headers))
-    return CallError(reason)
+    parameter = refused_parameter(error.body, message)
+    of_one_call = is_of_one_call(status, error.code, parameter, message)
+    return RefusalError(Refusal(status, words, parameter, of_one_call))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -1,32 +1,43 @@
 """A language model behind an OpenAI-compatible server as judge (OpenAI's own, `vllm serve`, …).
 
 Calls run concurrently, up to a limit. A call that fails after all retries is a missing verdict with
-a reason. If many calls in a row fail, the server is presumed down and judging stops. A model is
-identified by its name on the server: another model with the same name would get the old one's
-cached verdicts, so serve it under another name.
+a reason. If many calls in a row fail, or the first ones all end alike without a verdict, judging
+stops (`infra/judges/health.py`). A model is identified by its name on the server: another model
+with the same name would get the old one's cached verdicts, so serve it under another name. What the
+server says that it is, is recorded with each verdict.
 """
 
+import logging
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from infra.judges import questions
 from infra.judges.access import JudgeAccess, open_judge_client
-from infra.judges.calls import CallError, TransientError, Usage, complete
+from infra.judges.calls import (
+    NEWEST,
+    CallError,
+    Completion,
+    Dialect,
+    RefusalError,
+    TransientError,
+    Usage,
+    complete,
+)
+from infra.judges.health import DeadEnd, Health
 from infra.judges.in_flight import results_in_flight
 from infra.judges.questions import Questions, Reading, Reply, Request
+from infra.judges.refusals import Refusal, what_to_change
 from infra.judges.retry_policy import RetryPolicy, with_retries
-from pvar.errors import JudgeError
-from pvar.judging import Answer
+from pvar.judging import CHARACTERS_PER_TOKEN, Answer, Estimate
 from pvar.records import Comparison, Verdict
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-OUTAGE_ROUNDS = 3
-"""An outage is this many times `max_in_flight` calls that fail in a row, after all retries."""
+_log = logging.getLogger(__name__)
 
 
 class Prices(NamedTuple):
@@ -35,47 +46,65 @@ class Prices(NamedTuple):
     usd_per_million_prompt_tokens: float
     usd_per_million_completion_tokens: float
 
-    def usd(self, usage: Usage) -> float:
-        """Price of one reply."""
+    def usd(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Price of that many tokens."""
         return (
-            usage.prompt_tokens * self.usd_per_million_prompt_tokens
-            + usage.completion_tokens * self.usd_per_million_completion_tokens
+            prompt_tokens * self.usd_per_million_prompt_tokens
+            + completion_tokens * self.usd_per_million_completion_tokens
         ) / 1e6
 
 
 class _Call(NamedTuple):
     answer: Answer
-    outage_reason: str | None
+    outage_reason: str | None = None
     """Set if the server failed, rather than the comparison."""
+    dead_end: DeadEnd | None = None
+    """Set if later calls may end in the same way."""
 
 
 @dataclass
-class _Health:
-    """Whether to send more calls: not after too many failures in a row."""
+class _Server:
+    """The server as it is known in one run, by all its calls."""
 
-    num_tolerated: int
-    failures: list[str] = field(default_factory=list)
+    client: "OpenAI"
+    over: threading.Event = field(default_factory=threading.Event)
+    """No more retries: the run has ended."""
+    dialect: Dialect = NEWEST
+    reported: set[str] = field(default_factory=set)
+    """Refusals that are in the log."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def is_down(self) -> bool:
-        return len(self.failures) >= self.num_tolerated
+    def learn(self, sent: Dialect, refusal: Refusal) -> bool:
+        """Whether to ask again in another way, now that the server refused `sent`."""
+        with self.lock:
+            if sent.after(refusal) == sent:
+                return False
+            if self.dialect == sent:
+                self.dialect = sent.after(refusal)
+                _log.info(
+                    "the judge's server refuses %s (%d: %s); asking without it from now on",
+                    refusal.parameter,
+                    refusal.status,
+                    refusal.words,
+                )
+            return self.dialect != sent
 
-    def note(self, failure: str | None) -> None:
-        if failure is not None:
-            self.failures.append(failure)
-        elif not self.is_down:
-            self.failures.clear()
-
-    def while_well(self, comparisons: Iterable[Comparison]) -> Iterator[Comparison]:
-        for comparison in comparisons:
-            if self.is_down:
-                return
-            yield comparison
+    def report(self, refusal: Refusal) -> None:
+        """Log a refusal, once for all of its kind."""
+        with self.lock:
+            is_new = refusal.kind not in self.reported
+            self.reported.add(refusal.kind)
+        if is_new:
+            _log.warning(
+                "the judge's server refuses a comparison (%d): %s; its verdict is missing",
+                refusal.status,
+                refusal.words,
+            )
 
 
 @dataclass(frozen=True)
 class OpenAIJudge:
-    """A `MeteredJudge`. Its identity and representation contain no address and no key."""
+    """A `ConcurrentJudge`. Its identity and representation contain no address and no key."""
 
     model: str
     questions: Questions
@@ -98,51 +127,164 @@ class OpenAIJudge:
 
     def judge_each(self, comparisons: Iterable[Comparison]) -> Iterator[Answer]:
         """Answers in the order of completion. JudgeError if the server cannot be used."""
-        over = threading.Event()
-        health = _Health(num_tolerated=OUTAGE_ROUNDS * self.max_in_flight)
+        return self.judge_and_keep(comparisons, lambda _: None)
+
+    def judge_and_keep(
+        self,
+        comparisons: Iterable[Comparison],
+        keep: Callable[[Answer], None],
+        *,
+        is_proven: bool = False,
+    ) -> Iterator[Answer]:
+        """As `judge_each`; `keep` is called with each answer in the thread of its call."""
+        waiting = iter(comparisons)
+        health = Health(self.max_in_flight, is_proven)
         with open_judge_client(
             self.access, timeout_seconds=self.retry_policy.timeout_seconds
         ) as client:
-            for call in results_in_flight(
-                partial(self._call, client, over),
-                health.while_well(comparisons),
-                limit=self.max_in_flight,
-                over=over,
-            ):
-                health.note(call.outage_reason)
-                yield call.answer
-        if health.is_down:
-            raise JudgeError(
-                f"the last {len(health.failures)} calls to the judge's server all failed "
-                f"({dict(Counter(health.failures))}), each after {self.retry_policy.max_attempts} "
-                "attempts; earlier verdicts are kept: run again when the server works"
-            )
+            server, is_over = _Server(client), False
+            while not is_over:  # again after a pause in which a call in flight had a verdict
+                server.over, is_over = threading.Event(), True
+                for call in results_in_flight(
+                    partial(self._call, server, keep),
+                    health.while_well(waiting),
+                    limit=self.max_in_flight,
+                    over=server.over,
+                ):
+                    is_over = False
+                    _note(health, call)
+                    yield call.answer
+                health.raise_if_over(self.retry_policy.max_attempts)
 
-    def _call(self, client: "OpenAI", over: threading.Event, comparison: Comparison) -> _Call:
+    def estimate(self, comparisons: Sequence[Comparison]) -> Estimate:
+        """The cost, from the number of characters of the first request about each comparison."""
+        requests = [self.questions.request(comparison) for comparison in comparisons]
+        characters = sum(len(m.content) for request in requests for m in request.messages)
+        num_tokens = characters // CHARACTERS_PER_TOKEN
+        if self.prices is None:
+            return Estimate(num_tokens, None, None)
+        most = sum(request.max_tokens for request in requests)
+        return Estimate(
+            num_tokens, self.prices.usd(num_tokens, 0), self.prices.usd(num_tokens, most)
+        )
+
+    def _call(
+        self, server: _Server, keep: Callable[[Answer], None], comparison: Comparison
+    ) -> _Call:
+        call = self._judged(server, comparison)
+        keep(call.answer)
+        return call
+
+    def _judged(self, server: _Server, comparison: Comparison) -> _Call:
         """Judge one comparison, with retries."""
-        usages: list[Usage | None] = []
+        completions: list[Completion] = []
 
         def ask(request: Request) -> Reply:
-            completion = with_retries(
-                lambda: complete(client, self.model, request), self.retry_policy, over
-            )
-            usages.append(completion.usage)
-            return completion.reply
+            completions.append(self._completion(server, request, comparison))
+            return completions[-1].reply
 
         try:
             reading = self.questions.put(comparison, ask)
+        except TransientError as error:
+            answer = self._answer(comparison, Reading(None, None, error.reason), completions)
+            return _Call(answer, outage_reason=error.reason)
         except CallError as error:
-            verdict = Verdict(comparison.prompt_id, None, error.reason)
-            outage_reason = error.reason if isinstance(error, TransientError) else None
-            return _Call(Answer(comparison, verdict, None, self._usd(usages)), outage_reason)
-        return _Call(_answer(comparison, reading, self._usd(usages)), None)
+            answer = self._answer(comparison, Reading(None, None, error.reason), completions)
+            return _Call(answer, dead_end=self._refused(server, error))
+        return _Call(
+            self._answer(comparison, reading, completions), dead_end=self._unread(reading.reason)
+        )
 
-    def _usd(self, usages: Sequence[Usage | None]) -> float | None:
-        if self.prices is None or None in usages:
+    def _completion(self, server: _Server, request: Request, comparison: Comparison) -> Completion:
+        """The server's reply, to the question as the server takes it."""
+        texts = (comparison.first, comparison.second, *(m.content for m in comparison.messages))
+        while True:
+            sent = server.dialect
+            try:
+                return with_retries(
+                    partial(complete, server.client, self.model, request, sent, texts),
+                    self.retry_policy,
+                    server.over,
+                )
+            except RefusalError as error:
+                if not server.learn(sent, error.refusal):
+                    raise
+
+    def _answer(
+        self, comparison: Comparison, reading: Reading, completions: Sequence[Completion]
+    ) -> Answer:
+        usages = [completion.usage or Usage() for completion in completions]
+        prompt = _total(usage.prompt_tokens for usage in usages)
+        completion = _total(usage.completion_tokens for usage in usages)
+        last = completions[-1].reply if completions else None
+        return Answer(
+            comparison,
+            Verdict(comparison.prompt_id, reading.preference, reading.reason),
+            reading.evidence,
+            self._usd(prompt, completion),
+            last and last.served_model,
+            last and last.system_fingerprint,
+            prompt,
+            completion,
+        )
+
+    def _usd(self, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
+        if self.prices is None or prompt_tokens is None or completion_tokens is None:
             return None
-        return sum(self.prices.usd(usage) for usage in usages if usage is not None)
+        return self.prices.usd(prompt_tokens, completion_tokens)
+
+    def _refused(self, server: _Server, error: CallError) -> DeadEnd | None:
+        if not isinstance(error, RefusalError):
+            return None
+        refusal = error.refusal
+        server.report(refusal)
+        if refusal.is_of_one_call:
+            return None
+        said = f": {refusal.words}" if refusal.words else ""
+        change = what_to_change(refusal.parameter, self.identity)
+        explanation = f"the judge's server refuses the calls ({refusal.status}{said}); {change}"
+        return DeadEnd(refusal.kind, explanation, is_certain=refusal.parameter is not None)
+
+    def _unread(self, reason: str | None) -> DeadEnd | None:
+        """Whether no reply of this judge may ever have a verdict."""
+        is_token = self.identity["kind"] == "alpaca_eval"
+        model = f"the judge's model {self.model!r}"
+        match reason:
+            case questions.ONLY_THOUGHT if is_token:
+                explanation = (
+                    f"{model} thinks before it answers, but kind alpaca_eval reads the first "
+                    "token; change the judge's `kind` to arena_hard, or use a model that answers "
+                    "without thinking"
+                )
+            case questions.ONLY_THOUGHT:
+                explanation = (
+                    f"{model} thinks until the judge's `max_tokens` "
+                    f"({self.identity.get('max_tokens')}) are used up, and gives no verdict; raise "
+                    "`max_tokens`, or use a model that thinks less"
+                )
+            case questions.NO_VERDICT if is_token:
+                explanation = (
+                    f"{model} answers with neither m nor M, the only answers that kind alpaca_eval "
+                    "reads; it may think aloud first: change the judge's `kind` to arena_hard, its "
+                    "`model`, or its `template`"
+                )
+            case _:
+                return None
+        return DeadEnd(reason, explanation, is_certain=False)
 
 
-def _answer(comparison: Comparison, reading: Reading, usd: float | None) -> Answer:
-    verdict = Verdict(comparison.prompt_id, reading.preference, reading.reason)
-    return Answer(comparison, verdict, reading.evidence, usd)
+def _note(health: Health, call: _Call) -> None:
+    if call.outage_reason is not None:
+        health.note_failure(call.outage_reason)
+        return
+    health.note_reply()
+    if call.answer.verdict.preference is not None:
+        health.note_verdict()
+    elif call.dead_end is not None:
+        health.note_dead_end(call.dead_end)
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    """The sum; None if a count is unknown."""
+    known = list(counts)
+    return None if None in known else sum(count for count in known if count is not None)

@@ -1,13 +1,12 @@
 """The questions to a language model as judge, and the parsing of its replies.
 
-    AlpacaEval   one token, "m" or "M", with the log-probabilities of both
+    AlpacaEval   one token, "m" or "M", with the log-probabilities of both; without these, the text
     ArenaHard    a text that ends in [[A>>B]], [[A>B]], [[A=B]], [[B>A]] or [[B>>A]]
 
 Wording and parsing follow the benchmarks (`pvar/evaluation/`). The first answer of a comparison is
-shown first (m, A), so a preference is always for the second.
+shown first (m, A), so a preference is always for the second. A model's thought is never read.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -19,6 +18,9 @@ from pvar.evaluation.alpaca_eval_judge import (
     SECOND_TOKEN,
     judge_messages,
     preference_from_logprobs,
+    preference_from_text,
+    text_evidence,
+    token_evidence,
 )
 from pvar.evaluation.arena_hard import JudgedQuestion, outcomes
 from pvar.evaluation.arena_hard_judge import (
@@ -35,6 +37,8 @@ from pvar.records import Comparison, Message
 
 NO_VERDICT = "no_verdict"
 TRUNCATED = "truncated"
+ONLY_THOUGHT = "only_thought"
+"""The model thought until `max_tokens` and gave no answer."""
 
 
 class Request(NamedTuple):
@@ -51,10 +55,21 @@ class Reply(NamedTuple):
     """The model's reply."""
 
     text: str
+    """The answer, without the model's thought."""
     is_truncated: bool
     """Whether the reply reached `max_tokens`."""
     top_logprobs: Mapping[str, float]
-    """Top log-probabilities of the first token; empty if not requested."""
+    """Top log-probabilities of the first token; empty if not requested or not supported."""
+    has_thought: bool = False
+    """Whether the model thought before it answered. The first token is then one of its thought."""
+    served_model: str | None = None
+    """The model's name in the reply."""
+    system_fingerprint: str | None = None
+
+    @property
+    def is_only_thought(self) -> bool:
+        """Whether there is no answer."""
+        return self.has_thought and not self.text.strip()
 
 
 class Reading(NamedTuple):
@@ -62,7 +77,7 @@ class Reading(NamedTuple):
 
     preference: float | None
     """Probability in [0, 1] that the second answer is better."""
-    evidence: str
+    evidence: str | None
     reason: str | None = None
     """Why the preference is missing."""
 
@@ -76,6 +91,10 @@ class Questions(Protocol):
     @property
     def identity(self) -> Identity:
         """Its kind, the digest of its wording, and its sampling parameters."""
+        ...
+
+    def request(self, comparison: Comparison) -> Request:
+        """The first request about a comparison."""
         ...
 
     def put(self, comparison: Comparison, ask: Ask) -> Reading:
@@ -101,8 +120,8 @@ class AlpacaEval:
             "top_logprobs": 5,
         }
 
-    def put(self, comparison: Comparison, ask: Ask) -> Reading:
-        """Ask for one token."""
+    def request(self, comparison: Comparison) -> Request:
+        """One token."""
         messages = judge_messages(
             prompt_text(comparison.messages),
             comparison.first,
@@ -110,16 +129,26 @@ class AlpacaEval:
             swapped=False,
             template=self.template,
         )
-        reply = ask(Request(messages, max_tokens=1, temperature=1.0, top_logprobs=5))
-        odds = {
-            token: reply.top_logprobs[token]
-            for token in (FIRST_TOKEN, SECOND_TOKEN)
-            if token in reply.top_logprobs
-        }
-        preference = preference_from_logprobs(odds, swapped=False)  # from 1 (first) to 2 (second)
+        return Request(messages, max_tokens=1, temperature=1.0, top_logprobs=5)
+
+    def put(self, comparison: Comparison, ask: Ask) -> Reading:
+        """Ask for one token. Without log-probabilities of it, the reply's text decides."""
+        reply = ask(self.request(comparison))
+        if reply.is_only_thought:
+            return Reading(None, reply.text, ONLY_THOUGHT)
+        if reply.has_thought or not reply.top_logprobs:
+            preference, evidence = preference_from_text(reply.text), text_evidence(reply.text)
+        else:
+            odds = {
+                token: reply.top_logprobs[token]
+                for token in (FIRST_TOKEN, SECOND_TOKEN)
+                if token in reply.top_logprobs
+            }
+            preference = preference_from_logprobs(odds, swapped=False)
+            evidence = token_evidence(odds)
         if preference is None:
             return Reading(None, reply.text, NO_VERDICT)
-        return Reading(preference - 1, json.dumps(odds))
+        return Reading(preference - 1, evidence)  # from 1 (first) to 2 (second)
 
 
 @dataclass(frozen=True)
@@ -145,8 +174,8 @@ class ArenaHard:
             "temperature": float(self.temperature),  # 0 and 0.0 are one judge
         }
 
-    def put(self, comparison: Comparison, ask: Ask) -> Reading:
-        """Ask for a judgment. If the verdict is missing, v0.1 asks for it a second time."""
+    def request(self, comparison: Comparison) -> Request:
+        """A judgment."""
         messages = game_messages(
             prompt_text(comparison.messages),
             comparison.first,
@@ -154,11 +183,18 @@ class ArenaHard:
             game=1,
             template=self.template,
         )
-        reply = ask(Request(messages, self.max_tokens, self.temperature))
+        return Request(messages, self.max_tokens, self.temperature)
+
+    def put(self, comparison: Comparison, ask: Ask) -> Reading:
+        """Ask for a judgment. If the verdict is missing, v0.1 asks for it a second time."""
+        request = self.request(comparison)
+        reply = ask(request)
         judgment = reply.text
+        if reply.is_only_thought:
+            return Reading(None, judgment, ONLY_THOUGHT)
         if self.version == "v0.1" and wants_continuation(judgment):
-            again = (*messages, Message("assistant", judgment), Message("user", CONTINUE))
-            reply = ask(Request(again, self.max_tokens, self.temperature))
+            said = (Message("assistant", judgment), Message("user", CONTINUE))
+            reply = ask(request._replace(messages=(*request.messages, *said)))
             judgment = f"{judgment}\n{reply.text}"
         preference = _preference(judgment, self.version)
         if preference is None:

@@ -9,12 +9,18 @@ Source: tatsu-lab/alpaca_eval 0.6.6, completion_parsers.py and annotators/pairwi
 judge gpt-4-1106-preview, one token, temperature 1, five top log-probabilities. Its prompt is not
 included: pass the text of its file (ChatML with {instruction}, {output_1}, {output_2}) for results
 comparable with the leaderboard. The default prompt asks for the same two tokens.
+
+Some servers give no log-probabilities. Then the reply's text decides, with preference 1 or 2: the
+text form, which the original does not have. A judge that is torn 60 to 40 says so in the token form
+only, so the evidence of a verdict names its form.
 """
 
+import json
 import math
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from pvar.errors import ConfigError
 from pvar.records import Message
@@ -46,6 +52,7 @@ Which answer would people like better? Reply with the model's name alone: m or M
 """
 
 _BLOCK = re.compile(r"<\|im_start\|>(system|user|assistant)\n(.*?)\n?<\|im_end\|>", re.DOTALL)
+_AROUND_A_NAME = re.compile(r"[\s\"'`´‘’“”«»*_.()\[\]]")
 _FIELD = re.compile(r"\{(instruction|output_1|output_2)\}")
 
 
@@ -68,6 +75,47 @@ def preference_from_logprobs(token_logprobs: Mapping[str, float], *, swapped: bo
     odds_first, odds_second = math.exp(first - largest), math.exp(second - largest)
     shown = 2 - odds_first / (odds_first + odds_second)
     return 3 - shown if swapped else shown
+
+
+def preference_from_text(text: str) -> float | None:
+    """1 if the whole text is "m", 2 if it is "M", else None. Quotes, markdown and dots are ignored.
+
+    The preference is for the answer that is shown second.
+    """
+    name = _AROUND_A_NAME.sub("", text)
+    return {FIRST_TOKEN: 1.0, SECOND_TOKEN: 2.0}.get(name)
+
+
+JudgeForm = Literal["tokens", "text", "mixed"]
+"""How verdicts were read: from the odds of two tokens, or from the text."""
+
+
+def token_evidence(token_logprobs: Mapping[str, float]) -> str:
+    """The evidence of a verdict in the token form: the log-probabilities."""
+    return json.dumps(dict(token_logprobs))
+
+
+def text_evidence(text: str) -> str:
+    """The evidence of a verdict in the text form: the form's name and the text."""
+    return json.dumps({"form": "text", "text": text}, ensure_ascii=False)
+
+
+def form_of(evidence: Iterable[str | None]) -> JudgeForm | None:
+    """The form of the verdicts with this evidence; None if none is from this judge."""
+    forms = {form for each in evidence if (form := _form(each))}
+    return "mixed" if len(forms) > 1 else next(iter(forms), None)
+
+
+def _form(evidence: str | None) -> JudgeForm | None:
+    if evidence is None or not evidence.startswith("{"):
+        return None
+    try:
+        read = json.loads(evidence)
+    except ValueError:
+        return None
+    if read.get("form") == "text":
+        return "text"
+    return "tokens" if read and set(read) <= {FIRST_TOKEN, SECOND_TOKEN} else None
 
 
 def judge_messages(

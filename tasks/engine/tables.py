@@ -91,6 +91,9 @@ class JudgedShowing(NamedTuple):
     """The judge's reply."""
     reason: str | None
     """Why the preference is missing."""
+    served_model: str | None = None
+    """Name of the model that answered, in the server's words; None in older files, too."""
+    system_fingerprint: str | None = None
 
 
 class RejectedRow(NamedTuple):
@@ -150,7 +153,7 @@ def write_table(path: Path, rows: Iterable[Record], record: type[Record]) -> int
 
 
 def read_table(path: Path, record: type[Record]) -> list[Record]:
-    """Read the rows of a file that `write_table` wrote."""
+    """Read the rows of a file that `write_table` wrote; a column that it lacks is None."""
     columns = pq.read_table(path, schema=schema_of(record)).to_pylist()
     make: Callable[..., Record] = record
     return [make(**_from_dict(row)) for row in columns]

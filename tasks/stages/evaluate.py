@@ -20,9 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.evaluation.ability import ability_change, share_right
+from pvar.evaluation.alpaca_eval_judge import form_of
 from pvar.evaluation.paired import paired_win_rate
 from pvar.judge_config import JudgeConfig
 from pvar.judging import JudgeBudget, MeteredJudge
+from pvar.judging_result import served_counts, served_name, served_text
 from pvar.number_format import NumberFormat
 from pvar.records import Comparison, Prompt, Response, Verdict
 from pvar.reward_config import in_format, reward_format
@@ -152,6 +154,7 @@ def preferences(
 def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
     prompts = _held_out(job)
     verdicts = artifact.rows(VERDICTS, Verdict)
+    showings = artifact.rows(SHOWINGS, JudgedShowing)
     most = max((len(rows) for rows in by_prompt(verdicts).values()), default=1)
     result = paired_win_rate(
         preferences(prompts, verdicts, most), confidence=job.spec.confidence, seed=job.spec.seed
@@ -163,7 +166,13 @@ def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
         "num_judged": result.num_judged,
         "num_wanted": result.num_wanted,
         "coverage": result.coverage,
-        "position_consistency": position_consistency(artifact.rows(SHOWINGS, JudgedShowing)),
+        "position_consistency": position_consistency(showings),
+        "judge_served": served_text(
+            served_counts(
+                served_name(each.served_model, each.system_fingerprint) for each in showings
+            )
+        ),
+        "judge_form": form_of(showing.evidence for showing in showings),
         **_answers("challenger", job, prompts),
         **_answers("opponent", job, prompts),
         **_ability(job, [prompt for prompt in prompts if prompt.is_question]),

@@ -8,6 +8,8 @@ order of the two texts matters. Only verdicts are stored, not failures.
 """
 
 import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +21,9 @@ from pvar.ports import Store
 from pvar.records import Comparison
 
 _log = logging.getLogger(__name__)
+
+_NUM_READERS = 16
+"""Verdicts that are read at once; a read from S3 takes tens of milliseconds."""
 
 
 class KeptVerdict(BaseModel):
@@ -32,6 +37,9 @@ class KeptVerdict(BaseModel):
     """Probability that the second answer is better."""
     evidence: str | None
     """The reply from which the preference was parsed."""
+    served_model: str | None = None
+    """Name of the model that answered, in the server's words."""
+    system_fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,38 @@ class VerdictCache:
             self.store.delete(key)
             return None
 
+    def find_all(
+        self, judge: Identity, comparisons: Iterable[Comparison]
+    ) -> dict[Comparison, KeptVerdict]:
+        """The judge's verdicts on those comparisons that have one."""
+        wanted = list(comparisons)
+        with ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="verdicts") as pool:
+            found = pool.map(lambda comparison: self.find(judge, comparison), wanted)
+            return {
+                comparison: kept
+                for comparison, kept in zip(wanted, found, strict=True)
+                if kept is not None
+            }
+
     def keep(
-        self, judge: Identity, comparison: Comparison, preference: float, evidence: str | None
+        self,
+        judge: Identity,
+        comparison: Comparison,
+        preference: float,
+        evidence: str | None,
+        served_model: str | None = None,
+        system_fingerprint: str | None = None,
     ) -> None:
         """Store a verdict, unless another process has stored one first."""
-        kept = KeptVerdict(judge=dict(judge), preference=preference, evidence=evidence)
-        self.store.create(verdict_key(judge, comparison), kept.model_dump_json(indent=1).encode())
+        kept = KeptVerdict(
+            judge=dict(judge),
+            preference=preference,
+            evidence=evidence,
+            served_model=served_model,
+            system_fingerprint=system_fingerprint,
+        )
+        content = kept.model_dump_json(indent=1, exclude_defaults=True)
+        self.store.create(verdict_key(judge, comparison), content.encode())
 
 
 def verdict_key(judge: Identity, comparison: Comparison) -> str:
