@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _OPENAI = "https://api.openai.com/v1"
 
+NO_KEY = "none"
+"""Sent as the key if there is none, because the client wants one."""
+
 
 class ServerAccess(BaseSettings):
     """An OpenAI-compatible server. Subclasses define the prefix of their variables.
@@ -77,7 +80,7 @@ def _checked_key(access: ServerAccess) -> str:
         )
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(f"{variable} has characters that are invalid in a key; copy it again")
-    return key or "none"  # the client wants one
+    return key or NO_KEY
 
 
 def _variable(access: ServerAccess, name: str) -> str:

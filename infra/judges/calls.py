@@ -26,6 +26,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from infra.judges.access import NO_KEY
 from infra.judges.questions import Reply, Request
 from infra.judges.redaction import redact
 from infra.judges.refusals import (
@@ -240,7 +241,7 @@ def _refusal(
     message = refusal_message(error.body)
     words = redact(
         message,
-        key=client.api_key,
+        key="" if client.api_key == NO_KEY else client.api_key,
         base_url=str(client.base_url),
         texts=texts,
         length=LENGTH,

@@ -4,8 +4,8 @@
     addresses: every URL, and the host and path of the judge's server
     the texts of the question: every run of letters and digits that the message shares with them
 
-Two texts share a run if it has `RUN` letters or digits in both, whatever stands between these
-(spaces, quotes, escaped line breaks); a shorter text is removed where it stands as a whole.
+What stands between the letters of a run (spaces, quotes, escaped line breaks) is not compared. A
+text that is shorter than a run is removed where it stands as a whole.
 """
 
 import re
@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 REMOVED = "[…]"
 
 RUN = 12
-"""Shared letters and digits in a row that are a quotation. Characters outside of ASCII (Chinese,
-for example) count as three."""
+"""Shared letters and digits in a row that are a quotation."""
+
+SHORT_RUN = 4
+"""The same for letters outside of ASCII, of which some writings (Chinese) need fewer."""
 
 _SHORTEST = 3
 """Letters and digits of the shortest text that is removed."""
@@ -30,6 +32,7 @@ _HIDDEN = re.compile(
     r"|\b(?:sk|pk|key|tok|hf|gsk|xai)[-_][\w*.-]{6,}"
     r"|[\w.-]*\*{3,}[\w*.-]*"
 )
+_REPEATED = re.compile(rf"{re.escape(REMOVED)}\s*(?={re.escape(REMOVED)})")
 _TAG = re.compile(r"<(?:script|style).*?</(?:script|style)>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
@@ -44,51 +47,53 @@ def redact(message: str, *, key: str, base_url: str, texts: Iterable[str], lengt
         if secret and len(secret) > 2:
             plain = re.sub(re.escape(secret), REMOVED, plain, flags=re.IGNORECASE)
     plain = _HIDDEN.sub(REMOVED, plain)
-    plain = _without_texts(plain, texts)
-    if len(message) > _READ:  # the last run may have been cut, and so be too short to be seen
-        plain = plain[: -2 * RUN]
+    plain = _without_texts(plain, texts, is_cut=len(message) > _READ)
     printable = "".join(each if each.isprintable() else " " for each in plain)
-    line = " ".join(re.sub(rf"(?:{re.escape(REMOVED)}\s*)+", f"{REMOVED} ", printable).split())
+    line = " ".join(_REPEATED.sub("", printable).split())
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-def _without_texts(message: str, texts: Iterable[str]) -> str:
+def _without_texts(message: str, texts: Iterable[str], *, is_cut: bool) -> str:
     where = [position for position, each in enumerate(message) if each.isalnum()]
     letters = _letters(message)
     covered = [False] * len(letters)
-    for text in texts:
-        wanted = _letters(text)
-        if len(wanted) < _SHORTEST:
-            continue
-        for start, end in _shared(letters, wanted):
-            if (
-                end - start >= RUN
-                or end - start < len(wanted)
-                or _is_whole(message, where, start, end)
-            ):
-                covered[start:end] = [True] * (end - start)
+    for wanted in map(_letters, texts):
+        runs = list(_shared(letters, wanted))
+        if _SHORTEST <= len(wanted) < RUN:
+            whole = _occurrences(wanted, letters)
+            runs += [run for run in whole if _is_whole(message, where, *run)]
+        for start, end in runs:
+            covered[start:end] = [True] * (end - start)
+    if is_cut:  # the last run may have become too short to be seen
+        covered[-2 * RUN :] = [True] * min(2 * RUN, len(covered))
     return _cut(message, where, covered)
 
 
 def _letters(text: str) -> str:
     """Letters and digits, in lower case where that is one character."""
-    folded = (each.casefold() if len(each.casefold()) == 1 else each for each in text)
-    return "".join(each for each in folded if each.isalnum())
+    letters = (each for each in text if each.isalnum())
+    return "".join(each.casefold() if len(each.casefold()) == 1 else each for each in letters)
+
+
+def _occurrences(wanted: str, letters: str) -> Iterator[tuple[int, int]]:
+    start = letters.find(wanted)
+    while start >= 0:
+        yield start, start + len(wanted)
+        start = letters.find(wanted, start + 1)
 
 
 def _shared(letters: str, wanted: str) -> Iterator[tuple[int, int]]:
-    """Start and end of the runs in `letters` that are also in `wanted`, or are all of it."""
-    start = 0
-    while start < len(letters):
-        end, weight = start, 0
-        while end < len(letters) and letters[start : end + 1] in wanted:
-            weight += 1 if letters[end].isascii() else 3
-            end += 1
-        if weight >= RUN or end - start == len(wanted):
-            yield start, end
-            start = end
-        else:
-            start += 1
+    """Start and end of the runs in `letters` that are also in `wanted`; they may overlap."""
+    for size, is_run in ((RUN, str.isalnum), (SHORT_RUN, _is_foreign)):
+        known = {wanted[start : start + size] for start in range(len(wanted) - size + 1)}
+        for start in range(len(letters) - size + 1):
+            run = letters[start : start + size]
+            if run in known and is_run(run):
+                yield start, start + size
+
+
+def _is_foreign(run: str) -> bool:
+    return not any(each.isascii() for each in run)
 
 
 def _is_whole(message: str, where: Sequence[int], start: int, end: int) -> bool:
