@@ -6,7 +6,14 @@ Preferences are the challenger's; `unseen` is a showing without a verdict.
 import pytest
 
 from pvar.errors import BudgetError, JudgeError
-from pvar.judging_result import BUDGET_SPENT, JudgedPair, JudgingResult, Showing
+from pvar.judging_result import (
+    BUDGET_SPENT,
+    JudgedPair,
+    JudgingResult,
+    Showing,
+    served_name,
+    served_text,
+)
 from pvar.records import Verdict
 
 
@@ -75,3 +82,68 @@ def test_a_spent_budget_is_an_error_of_its_own_and_only_below_the_required_cover
 def test_nothing_judged_is_not_final() -> None:
     assert result().coverage == 0.0
     assert not result(min_coverage=0.01).is_final
+
+
+@pytest.mark.parametrize("reason", ["timeout", "rate_limited", "http_503", "http_408"])
+def test_what_may_pass_is_to_be_run_again(reason: str) -> None:
+    with pytest.raises(JudgeError, match="run again to judge the missing pairs"):
+        result((seen(1.0),), (unseen(reason),)).final_verdicts()
+
+
+@pytest.mark.parametrize(
+    ("reason", "change"),
+    [
+        ("truncated", "raise the judge's `max_tokens`"),
+        ("only_thought", "a model that thinks less"),
+        ("no_verdict", "another `model` or wording"),
+        ("http_400", "read in the log why the server refuses"),
+        ("reward_not_a_number", "look at these comparisons"),
+    ],
+)
+def test_what_would_fail_again_is_not_to_be_run_again(reason: str, change: str) -> None:
+    with pytest.raises(JudgeError) as refused:
+        result((seen(1.0),), (unseen(reason),)).final_verdicts()
+
+    message = str(refused.value)
+    assert f"{reason} will be missing again" in message
+    assert change in message
+    assert "run again" not in message
+
+    with pytest.raises(JudgeError, match=f"a second run judges only the other ones; {reason} will"):
+        result((unseen("timeout"),), (unseen(reason),)).final_verdicts()
+
+
+def test_what_the_servers_called_themselves_is_counted_in_showings() -> None:
+    def by(model: str | None, fingerprint: str | None) -> Showing:
+        return seen(1.0)._replace(served_model=model, system_fingerprint=fingerprint)
+
+    judged = result(
+        (by("m-1", "fp_a"), by("m-1", "fp_b")),
+        (by("m-1", "fp_b"), by("m-2", None)),
+        (by(None, "fp_c"), by(None, None)),
+    )
+
+    counts = {"m-1 (fp_b)": 2, "m-1 (fp_a)": 1, "m-2": 1, "unnamed (fp_c)": 1}
+    assert judged.served == counts
+    assert list(judged.served) == list(counts)
+    assert served_text(judged.served) == "m-1 (fp_b): 2; m-1 (fp_a): 1; m-2: 1; unnamed (fp_c): 1"
+    assert served_text({}) is None
+    assert served_name(None, None) is None
+
+
+def test_many_names_are_a_text_that_ends() -> None:
+    counts = {f"m ({number})": 100 - number for number in range(12)}
+
+    # The last two have 90 and 89.
+    assert str(served_text(counts)).endswith("m (9): 91; 2 others: 179")
+
+
+def test_the_form_of_the_judge_is_that_of_all_its_verdicts() -> None:
+    def by(evidence: str | None) -> Showing:
+        return seen(1.0)._replace(evidence=evidence)
+
+    text, tokens = by('{"form": "text", "text": "M"}'), by('{"m": -1.0}')
+    assert result((text,), (unseen("timeout"),)).judge_form == "text"
+    assert result((tokens,)).judge_form == "tokens"
+    assert result((tokens,), (text,)).judge_form == "mixed"
+    assert result((by(None),), (by("B wins. [[B>A]]"),)).judge_form is None

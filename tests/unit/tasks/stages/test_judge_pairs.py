@@ -4,18 +4,20 @@ That a retrained model is judged anew, and that failures are asked again and low
 held here end to end: a real HTTP server as judge, a real store as cache.
 """
 
+import json
+import logging
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from infra.judges.fake_judge import FakePairJudge
 from infra.judges.openai_judge import OpenAIJudge, Prices
-from infra.judges.questions import ArenaHard
+from infra.judges.questions import AlpacaEval, ArenaHard
 from infra.judges.retry_policy import RetryPolicy
 from pvar.errors import BudgetError, JudgeError
 from pvar.judging import Identity, JudgeBudget
@@ -24,7 +26,7 @@ from pvar.ports import Judge, Store
 from pvar.records import Comparison, Message, Verdict
 from tasks.stages.judge_pairs import Orders, judge_pairs
 from tasks.stages.verdict_cache import VerdictCache
-from tests.services.chat_server import Asked, ChatServer, Sent, fails, says, serving
+from tests.services.chat_server import Asked, ChatServer, Sent, fails, says, says_token, serving
 from tests.services.processes import NEVER_SECONDS, wait_until
 
 NO_LIMIT = JudgeBudget()
@@ -302,6 +304,110 @@ def test_a_judge_that_cannot_be_asked_any_more_leaves_what_it_said(file_store: S
         num_answered = sum("n 5?" not in asked.prompt for asked in server.asked)
 
     assert len(list(file_store.list("verdicts/"))) == num_answered >= 10
+
+
+def test_the_tokens_of_this_run_are_counted_and_an_unknown_count_is_not_zero(
+    file_store: Store,
+) -> None:
+    cache = VerdictCache(file_store)
+    with serving(lambda _: says("[[B>A]]", usage=(100, 7))) as server:
+        first = run(llm_judge(server), pairs(3), cache)
+        again = run(llm_judge(server), pairs(3), cache)
+    with serving(lambda _: says("[[B>A]]", usage=None)) as server:
+        unknown = run(llm_judge(server), pairs(3))
+
+    assert (first.prompt_tokens, first.completion_tokens) == (600, 42)
+    assert (again.prompt_tokens, again.completion_tokens) == (0, 0)
+    assert (unknown.prompt_tokens, unknown.completion_tokens) == (None, None)
+    computed = run(FakePairJudge(), pairs(3))
+    assert (computed.prompt_tokens, computed.completion_tokens) == (0, 0)
+
+
+def test_the_log_estimates_before_what_it_counts_after(
+    file_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="tasks.stages.judge_pairs")
+    cache = VerdictCache(file_store)
+    with serving(lambda _: says("[[B>A]]", usage=(100, 7))) as server:
+        run(llm_judge(server, prices=Prices(2.0, 8.0)), pairs(2), cache)
+        caplog.clear()
+        result = run(llm_judge(server), pairs(9), cache, JudgeBudget(max_calls=5))
+
+    before, after = (record.getMessage() for record in caplog.records)
+    assert before.startswith("judging: 5 calls to send, 4 verdicts from the cache; about ")
+    assert "price unknown" in before
+    assert "500 prompt and 35 completion tokens" in after
+    assert result.num_calls == 5
+
+
+def test_the_estimate_is_in_dollars_where_the_prices_are_known(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="tasks.stages.judge_pairs")
+    with serving(lambda _: says("[[B>A]]")) as server:
+        judge = llm_judge(server, prices=Prices(0, 1e6))
+        run(judge, pairs(2))
+
+    # Prompts are free; four replies of at most ten tokens cost a dollar a token.
+    assert "about 0.00 USD for the prompts, 40.00 USD with the longest" in caplog.text
+
+
+# What judged, and how
+
+
+def served_by(model: str, fingerprint: str) -> Sent:
+    body = json.loads(says("[[B>A]]").body)
+    return Sent(json.dumps(body | {"model": model, "system_fingerprint": fingerprint}).encode())
+
+
+def test_the_model_that_answered_is_recorded_and_kept(file_store: Store) -> None:
+    cache = VerdictCache(file_store)
+    with serving(lambda _: served_by("m-1", "fp_a")) as server:
+        first = run(llm_judge(server), pairs(2), cache)
+    with serving(lambda _: served_by("m-2", "fp_b")) as server:
+        both = run(llm_judge(server), pairs(3), cache)
+
+    assert first.served == {"m-1 (fp_a)": 4}
+    assert both.served == {"m-1 (fp_a)": 4, "m-2 (fp_b)": 2}
+    assert run(FakePairJudge(), pairs(2)).served == {}
+
+
+def test_verdicts_of_two_forms_are_mixed_and_the_log_warns_once(
+    file_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def token_judge(server: ChatServer) -> OpenAIJudge:
+        return replace(llm_judge(server), questions=AlpacaEval())
+
+    cache = VerdictCache(file_store)
+    with serving(lambda _: says_token({"m": -1.0, "M": -0.5})) as server:
+        tokens = run(token_judge(server), pairs(2), cache)
+    assert (tokens.judge_form, caplog.messages) == ("tokens", [])
+
+    with serving(lambda _: says("M")) as server:
+        mixed = run(token_judge(server), pairs(4), cache)
+        assert (mixed.num_cached, mixed.judge_form) == (4, "mixed")
+        assert run(token_judge(server), pairs(4)[2:], cache).judge_form == "text"
+
+    # One warning for each of the two runs, the second of which only read the cache.
+    assert len(server.asked) == 4
+    assert ["so its text decides" in message for message in caplog.messages] == [True, True]
+
+
+def test_comparisons_that_are_refused_again_do_not_stop_a_judge_with_verdicts(
+    file_store: Store,
+) -> None:
+    cache = VerdictCache(file_store)
+
+    def behaviour(asked: Asked) -> Sent:
+        dislikes = any(f"Question {n}?" in asked.prompt for n in range(4))
+        return fails(400, message="I do not like it") if dislikes else says("[[B>A]]")
+
+    with serving(behaviour) as server:
+        run(llm_judge(server), pairs(20)[4:], cache)
+        result = run(llm_judge(server), pairs(24), cache)
+
+    assert result.missing == {"http_400": 8}
+    assert result.num_judged == 20
 
 
 # Kill

@@ -100,3 +100,39 @@ def test_any_text_makes_a_key_of_the_store(cache: VerdictCache) -> None:
     found = cache.find(JUDGE, odd)
     assert found is not None
     assert found.evidence == "\u2028 ✓"
+
+
+def test_a_verdict_keeps_what_the_server_called_itself(cache: VerdictCache) -> None:
+    cache.keep(JUDGE, ASKED, 1.0, None, "m-2026-01-01", "fp_a")
+
+    found = cache.find(JUDGE, ASKED)
+    assert found is not None
+    assert (found.served_model, found.system_fingerprint) == ("m-2026-01-01", "fp_a")
+
+
+def test_a_verdict_of_an_earlier_version_is_read_and_one_without_a_server_is_stored_as_then(
+    cache: VerdictCache,
+) -> None:
+    earlier = (
+        b'{\n "judge": {\n  "kind": "arena_hard",\n  "model": "m",\n  "template": "t1",\n'
+        b'  "temperature": 0.0\n },\n "preference": 1.0,\n "evidence": null\n}'
+    )
+    cache.store.write(verdict_key(JUDGE, ASKED), earlier)
+    found = cache.find(JUDGE, ASKED)
+    assert found is not None
+    assert (found.preference, found.served_model, found.system_fingerprint) == (1.0, None, None)
+
+    other = ASKED._replace(first="another")
+    cache.keep(JUDGE, other, 1.0, None)
+    assert cache.store.read(verdict_key(JUDGE, other)) == earlier
+
+
+def test_all_verdicts_that_there_are_are_found_at_once(cache: VerdictCache) -> None:
+    asked = [ASKED._replace(first=f"opponent {number}") for number in range(40)]
+    for number, comparison in enumerate(asked[::2]):
+        cache.keep(JUDGE, comparison, number / 40, str(number))
+
+    found = cache.find_all(JUDGE, asked)
+    assert {comparison: kept.evidence for comparison, kept in found.items()} == {
+        comparison: str(number) for number, comparison in enumerate(asked[::2])
+    }
