@@ -63,6 +63,8 @@ IGNORED: Mapping[str, str] = {
     f"{_PROMOTE}/*/decision": "new: what a person decided",
     f"{_PROMOTE}/documents/decision.json/decision": "new: what a person decided",
     "**/report/evaluation/circularity": "another wording",
+    "**/nodes/evaluate/summary/judge_served": "new: what the judge's server called itself",
+    "**/nodes/evaluate/summary/judge_form": "new: tokens, text or mixed",
 }
 
 MAPPING = Changes(RENAMED, VALUES, IGNORED)

@@ -1,12 +1,13 @@
 """Stage evaluate on answers written by hand: who wins, over which prompts, and how surely."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from pvar.errors import JudgeError
-from pvar.judge_config import AfinnJudge, FakeJudge, JudgeConfig
+from pvar.judge_config import AfinnJudge, AlpacaEvalJudge, FakeJudge, JudgeConfig
 from pvar.records import Message, Prompt, Response, Verdict
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact, ArtifactKeys
@@ -15,6 +16,7 @@ from tasks.stages.evaluate import EVALUATE, SHOWINGS, VERDICTS, EvaluateSpec
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
 from tests.artifacts import StageBench
+from tests.services.chat_server import Asked, Sent, says, serving
 from tests.workflow import open_wiring
 
 NAMES = [f"p{number}" for number in range(8)]
@@ -116,6 +118,35 @@ def test_missing_verdicts_are_no_result_below_the_required_coverage(tmp_path: Pa
     assert artifact.manifest.row_counts == RowCounts(
         rows_in=8, rows_out=len(judged), rejected={"no_verdict": 8 - len(judged)}
     )
+
+
+def test_the_summary_says_what_judged_and_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = evaluate(tmp_path / "plain", everywhere(GOOD), everywhere(BAD)).manifest.summary
+    assert (plain["judge_served"], plain["judge_form"]) == (None, None)
+
+    def behaviour(asked: Asked) -> Sent:
+        # No log-probabilities. The good answer wins in both places.
+        good_is_first = asked.prompt.index(GOOD) < asked.prompt.index(BAD)
+        body = json.loads(says("m" if good_is_first else "M").body)
+        fingerprint = "fp_b" if "## Instruction\n\np0\n" in asked.prompt else "fp_a"
+        named = {"model": "m-2026-01-01", "system_fingerprint": fingerprint}
+        return Sent(json.dumps(body | named).encode())
+
+    with serving(behaviour) as server:
+        monkeypatch.setenv("PVAR_JUDGE_BASE_URL", server.base_url)
+        artifact = evaluate(
+            tmp_path, everywhere(GOOD), everywhere(BAD), judge=AlpacaEvalJudge(model="m")
+        )
+
+    summary = artifact.manifest.summary
+    # Eight pairs in both orders; one of the prompts was judged by another version.
+    assert summary["judge_served"] == "m-2026-01-01 (fp_a): 14; m-2026-01-01 (fp_b): 2"
+    assert (summary["judge_form"], summary["win_rate"]) == ("text", 1.0)
+    showings = artifact.rows(SHOWINGS, JudgedShowing)
+    assert {row.served_model for row in showings} == {"m-2026-01-01"}
+    assert {row.prompt_id for row in showings if row.system_fingerprint == "fp_b"} == {"p0"}
 
 
 def test_more_answers_to_the_same_prompts_that_say_the_same_are_no_more_evidence(

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -408,6 +409,31 @@ def test_comparisons_that_are_refused_again_do_not_stop_a_judge_with_verdicts(
 
     assert result.missing == {"http_400": 8}
     assert result.num_judged == 20
+
+
+class _PairedWrites:
+    """A store that finishes a write only when another one has begun."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._two = threading.Barrier(2)
+
+    def create(self, key: str, data: bytes) -> bool:
+        self._two.wait(NEVER_SECONDS)
+        return self._store.create(key, data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_a_verdict_that_is_being_stored_does_not_delay_the_next(file_store: Store) -> None:
+    # One after the other, the writes would wait for ever.
+    cache = VerdictCache(cast("Store", _PairedWrites(file_store)))
+    with serving(lambda _: says("[[B>A]]")) as server:
+        result = run(llm_judge(server), pairs(4), cache)
+
+    assert result.is_final
+    assert len(list(file_store.list("verdicts/"))) == 8
 
 
 # Kill
