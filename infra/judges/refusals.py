@@ -31,7 +31,7 @@ _OF_ONE_CALL = re.compile(
 )
 _ABOUT_THE_VALUE = re.compile(
     r"too (large|small|high|low|long)|at (least|most)|greater|less than|maximum|minimum|exceed"
-    r"|must be|limit was reached",
+    r"|limit was reached",
     re.IGNORECASE,
 )
 

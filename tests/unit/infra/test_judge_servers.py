@@ -247,12 +247,24 @@ def test_a_judge_that_gave_verdicts_before_is_stopped_only_for_a_parameter() -> 
 # Other ways to ask
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        fails(400, message="Unrecognized request argument supplied: max_completion_tokens"),
+        Sent(fastapi_words("max_completion_tokens", "Extra inputs are not permitted", 100), 422),
+        Sent(
+            b'{"object": "error", "code": 400, "param": null, "message": "[{\'type\': '
+            b"'extra_forbidden', 'loc': ('body', 'max_completion_tokens'), 'msg': "
+            b"'Extra inputs are not permitted', 'input': 100}]\"}",
+            400,
+        ),
+    ],
+)
 def test_a_server_that_knows_max_tokens_only_is_asked_with_it(
-    caplog: pytest.LogCaptureFixture,
+    refusal: Sent, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    old = refusing("max_completion_tokens", otherwise=B_WINS)
-    with serving(old) as server:
+    with serving(lambda a: refusal if "max_completion_tokens" in a.body else B_WINS) as server:
         verdicts = judge_at(server, ARENA, max_in_flight=2).judge(comparisons(20))
 
     assert [verdict.preference for verdict in verdicts] == [1.0] * 20
