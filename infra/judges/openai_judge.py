@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from infra.judges import questions
 from infra.judges.access import JudgeAccess, open_judge_client
 from infra.judges.calls import (
     NEWEST,
@@ -26,10 +25,11 @@ from infra.judges.calls import (
     Usage,
     complete,
 )
+from infra.judges.dead_ends import refused, unread
 from infra.judges.health import DeadEnd, Health
 from infra.judges.in_flight import results_in_flight
 from infra.judges.questions import Questions, Reading, Reply, Request
-from infra.judges.refusals import Refusal, what_to_change
+from infra.judges.refusals import Refusal
 from infra.judges.retry_policy import RetryPolicy, with_retries
 from pvar.judging import CHARACTERS_PER_TOKEN, Answer, Estimate
 from pvar.records import Comparison, Verdict
@@ -188,12 +188,14 @@ class OpenAIJudge:
         except TransientError as error:
             answer = self._answer(comparison, Reading(None, None, error.reason), completions)
             return _Call(answer, outage_reason=error.reason)
-        except CallError as error:
+        except RefusalError as error:
+            server.report(error.refusal)
             answer = self._answer(comparison, Reading(None, None, error.reason), completions)
-            return _Call(answer, dead_end=self._refused(server, error))
-        return _Call(
-            self._answer(comparison, reading, completions), dead_end=self._unread(reading.reason)
-        )
+            return _Call(answer, dead_end=refused(error.refusal, self.identity))
+        except CallError as error:
+            return _Call(self._answer(comparison, Reading(None, None, error.reason), completions))
+        answer = self._answer(comparison, reading, completions)
+        return _Call(answer, dead_end=unread(reading.reason, self.identity))
 
     def _completion(self, server: _Server, request: Request, comparison: Comparison) -> Completion:
         """The server's reply, to the question as the server takes it."""
@@ -232,45 +234,6 @@ class OpenAIJudge:
         if self.prices is None or prompt_tokens is None or completion_tokens is None:
             return None
         return self.prices.usd(prompt_tokens, completion_tokens)
-
-    def _refused(self, server: _Server, error: CallError) -> DeadEnd | None:
-        if not isinstance(error, RefusalError):
-            return None
-        refusal = error.refusal
-        server.report(refusal)
-        if refusal.is_of_one_call:
-            return None
-        said = f": {refusal.words}" if refusal.words else ""
-        change = what_to_change(refusal.parameter, self.identity)
-        explanation = f"the judge's server refuses the calls ({refusal.status}{said}); {change}"
-        return DeadEnd(refusal.kind, explanation, is_certain=refusal.parameter is not None)
-
-    def _unread(self, reason: str | None) -> DeadEnd | None:
-        """Whether no reply of this judge may ever have a verdict."""
-        is_token = self.identity["kind"] == "alpaca_eval"
-        model = f"the judge's model {self.model!r}"
-        match reason:
-            case questions.ONLY_THOUGHT if is_token:
-                explanation = (
-                    f"{model} thinks before it answers, but kind alpaca_eval reads the first "
-                    "token; change the judge's `kind` to arena_hard, or use a model that answers "
-                    "without thinking"
-                )
-            case questions.ONLY_THOUGHT:
-                explanation = (
-                    f"{model} thinks until the judge's `max_tokens` "
-                    f"({self.identity.get('max_tokens')}) are used up, and gives no verdict; raise "
-                    "`max_tokens`, or use a model that thinks less"
-                )
-            case questions.NO_VERDICT if is_token:
-                explanation = (
-                    f"{model} answers with neither m nor M, the only answers that kind alpaca_eval "
-                    "reads; it may think aloud first: change the judge's `kind` to arena_hard, its "
-                    "`model`, or its `template`"
-                )
-            case _:
-                return None
-        return DeadEnd(reason, explanation, is_certain=False)
 
 
 def _note(health: Health, call: _Call) -> None:
