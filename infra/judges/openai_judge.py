@@ -158,15 +158,7 @@ class OpenAIJudge:
 
     def estimate(self, comparisons: Sequence[Comparison]) -> Estimate:
         """The cost, from the number of characters of the first request about each comparison."""
-        requests = [self.questions.request(comparison) for comparison in comparisons]
-        characters = sum(len(m.content) for request in requests for m in request.messages)
-        num_tokens = characters // CHARACTERS_PER_TOKEN
-        if self.prices is None:
-            return Estimate(num_tokens, None, None)
-        most = sum(request.max_tokens for request in requests)
-        return Estimate(
-            num_tokens, self.prices.usd(num_tokens, 0), self.prices.usd(num_tokens, most)
-        )
+        return estimate_of(self.questions, self.prices, comparisons)
 
     def _call(
         self, server: _Server, keep: Callable[[Answer], None], comparison: Comparison
@@ -183,18 +175,20 @@ class OpenAIJudge:
             completions.append(self._completion(server, request, comparison))
             return completions[-1].reply
 
+        def without_verdict(error: CallError) -> Answer:
+            missing = Reading(None, None, error.reason)
+            return answer_of(comparison, missing, completions, self.prices)
+
         try:
             reading = self.questions.put(comparison, ask)
         except TransientError as error:
-            answer = self._answer(comparison, Reading(None, None, error.reason), completions)
-            return _Call(answer, outage_reason=error.reason)
+            return _Call(without_verdict(error), outage_reason=error.reason)
         except RefusalError as error:
             server.report(error.refusal)
-            answer = self._answer(comparison, Reading(None, None, error.reason), completions)
-            return _Call(answer, dead_end=refused(error.refusal, self.identity))
+            return _Call(without_verdict(error), dead_end=refused(error.refusal, self.identity))
         except CallError as error:
-            return _Call(self._answer(comparison, Reading(None, None, error.reason), completions))
-        answer = self._answer(comparison, reading, completions)
+            return _Call(without_verdict(error))
+        answer = answer_of(comparison, reading, completions, self.prices)
         return _Call(answer, dead_end=unread(reading.reason, self.identity))
 
     def _completion(self, server: _Server, request: Request, comparison: Comparison) -> Completion:
@@ -212,28 +206,44 @@ class OpenAIJudge:
                 if not server.learn(sent, error.refusal):
                     raise
 
-    def _answer(
-        self, comparison: Comparison, reading: Reading, completions: Sequence[Completion]
-    ) -> Answer:
-        usages = [completion.usage or Usage() for completion in completions]
-        prompt = _total(usage.prompt_tokens for usage in usages)
-        completion = _total(usage.completion_tokens for usage in usages)
-        last = completions[-1].reply if completions else None
-        return Answer(
-            comparison,
-            Verdict(comparison.prompt_id, reading.preference, reading.reason),
-            reading.evidence,
-            self._usd(prompt, completion),
-            last and last.served_model,
-            last and last.system_fingerprint,
-            prompt,
-            completion,
-        )
 
-    def _usd(self, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
-        if self.prices is None or prompt_tokens is None or completion_tokens is None:
-            return None
-        return self.prices.usd(prompt_tokens, completion_tokens)
+def estimate_of(
+    questions: Questions, prices: Prices | None, comparisons: Sequence[Comparison]
+) -> Estimate:
+    """The cost, from the number of characters of the first request about each comparison."""
+    requests = [questions.request(comparison) for comparison in comparisons]
+    characters = sum(len(m.content) for request in requests for m in request.messages)
+    num_tokens = characters // CHARACTERS_PER_TOKEN
+    if prices is None:
+        return Estimate(num_tokens, None, None)
+    most = sum(request.max_tokens for request in requests)
+    return Estimate(num_tokens, prices.usd(num_tokens, 0), prices.usd(num_tokens, most))
+
+
+def answer_of(
+    comparison: Comparison,
+    reading: Reading,
+    completions: Sequence[Completion],
+    prices: Prices | None,
+) -> Answer:
+    """The reading with the cost of all replies, and what the last one says of its server."""
+    usages = [completion.usage or Usage() for completion in completions]
+    prompt = _total(usage.prompt_tokens for usage in usages)
+    completion = _total(usage.completion_tokens for usage in usages)
+    last = completions[-1].reply if completions else None
+    usd = None
+    if prices is not None and prompt is not None and completion is not None:
+        usd = prices.usd(prompt, completion)
+    return Answer(
+        comparison,
+        Verdict(comparison.prompt_id, reading.preference, reading.reason),
+        reading.evidence,
+        usd,
+        last and last.served_model,
+        last and last.system_fingerprint,
+        prompt,
+        completion,
+    )
 
 
 def _note(health: Health, call: _Call) -> None:
