@@ -140,7 +140,7 @@ class Wiring:
                 identity = without_locations(model).model_dump()
                 return RewardPairJudge(self.scorer(model, own, runtime), identity, settings.scale)
             case "alpaca_eval" | "arena_hard":
-                return _server_judge(settings, runtime)
+                return _server_judge(settings, runtime, self.store)
             case unknown:
                 assert_never(unknown)
 
@@ -155,9 +155,12 @@ def _classifier(folder: Path, settings: ClassifierReward, runtime: RuntimeConfig
     return load_classifier_scorer(folder, settings, runtime.score_tokens_per_batch)
 
 
-def _server_judge(settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeConfig) -> Judge:
+def _server_judge(
+    settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeConfig, store: Store
+) -> Judge:
     """A language model on an OpenAI-compatible server."""
     from infra.judges.access import JudgeAccess
+    from infra.judges.batch_judge import BatchJudge
     from infra.judges.openai_judge import OpenAIJudge, Prices
     from infra.judges.questions import AlpacaEval, ArenaHard, Questions
     from infra.judges.retry_policy import RetryPolicy
@@ -176,19 +179,32 @@ def _server_judge(settings: AlpacaEvalJudge | ArenaHardJudge, runtime: RuntimeCo
             template or OWN_ANSWER_FIRST,
         )
     price = runtime.price_of_judge(settings.model)
+    prices = (
+        Prices(price.usd_per_million_prompt_tokens, price.usd_per_million_completion_tokens)
+        if price
+        else None
+    )
+    retry_policy = RetryPolicy(
+        runtime.judge_timeout_seconds, runtime.judge_max_attempts, back_off_seconds=1.0
+    )
+    if runtime.judge_mode == "batch":
+        return BatchJudge(
+            settings.model,
+            questions,
+            JudgeAccess(),
+            retry_policy,
+            store,
+            prices=prices,
+            max_usd=runtime.judge_max_usd,
+            first_pause_seconds=runtime.judge_poll_seconds,
+        )
     return OpenAIJudge(
         settings.model,
         questions,
         JudgeAccess(),
         runtime.judge_max_in_flight,
-        RetryPolicy(
-            runtime.judge_timeout_seconds, runtime.judge_max_attempts, back_off_seconds=1.0
-        ),
-        prices=(
-            Prices(price.usd_per_million_prompt_tokens, price.usd_per_million_completion_tokens)
-            if price
-            else None
-        ),
+        retry_policy,
+        prices,
     )
 
 

@@ -252,6 +252,12 @@ class RuntimeConfig(ConfigModel):
     """How the weights are sharded over the training GPUs. `null` keeps a full copy on each GPU."""
     checkpoint_steps: int = Field(default=50, ge=1)
     """Optimiser steps between checkpoints. A crash loses at most this many steps."""
+    judge_mode: Literal["live", "batch"] = "live"
+    """How a judge on a server is asked. `batch` uses the server's batch API: cheaper and without a
+    rate limit, but an answer may take a day. A run that ends while it waits submits nothing twice:
+    the next run collects the answers."""
+    judge_poll_seconds: float = Field(default=5, gt=0, le=3600)
+    """First pause between two looks at a batch. The pauses grow to a minute."""
     judge_max_in_flight: int = Field(default=8, ge=1, le=256)
     """Maximum concurrent requests to the judge's server."""
     judge_timeout_seconds: float = Field(default=120, gt=0)
@@ -263,9 +269,10 @@ class RuntimeConfig(ConfigModel):
     stopped."""
     judge_max_usd: float | None = Field(default=None, ge=0)
     """Maximum cost of judge calls per run, in USD; `null` sets no limit. Requires the prices of
-    the judge's model."""
+    the judge's model. A batch is submitted only as far as its estimated cost fits."""
     judge_prices: tuple[JudgePrice, ...] = ()
-    """Prices of judges' models, one entry per model."""
+    """Prices of judges' models, one entry per model (with judge_mode `batch`, the prices of the
+    batch API)."""
     judge_usd_per_million_prompt_tokens: float | None = Field(default=None, ge=0)
     """Price of prompt tokens of judges that judge_prices does not list, in USD per million."""
     judge_usd_per_million_completion_tokens: float | None = Field(default=None, ge=0)

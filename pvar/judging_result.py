@@ -138,6 +138,7 @@ class JudgingResult:
 
 _PASSING = re.compile(
     r"rate_limited|timeout|no_connection|unreadable_reply|abandoned|http_(408|409|5\d\d)"
+    r"|batch_(expired|cancelled|failed.*)|no_reply|request_failed"
 )
 """Reasons of missing verdicts that a later run may not meet."""
 

@@ -83,6 +83,8 @@ class _Session:
                 answer.system_fingerprint,
             )
             self._learn(answer.comparison, opinion)
+            if reason == BUDGET_SPENT:  # a judge that takes all comparisons first gives some back
+                self.num_calls -= 1
             self._pay(answer.usd)
             self.prompt_tokens = _plus(self.prompt_tokens, answer.prompt_tokens)
             self.completion_tokens = _plus(self.completion_tokens, answer.completion_tokens)
