@@ -17,9 +17,9 @@ from pvar.errors import PvarError
 COMMANDS = (
     "run", "stage", "show", "schema", "report", "gradients", "history", "rollback", "approve",
     "lineage", "deploy", "serve", "notify", "retrain", "compare", "benchmark", "gc", "doctor",
-    "variance", "select",
+    "variance", "select", "judge-agreement",
 )  # fmt: skip
-"""Each command is a function in a module of the same name."""
+"""Each command is a function in a module of the same name, with underscores."""
 
 GROUPS = ("winrate", "judge-parse")
 """Commands with subcommands. Each is an `app` in a module of the same name."""

@@ -6,6 +6,7 @@ from infra.sources import pin_source
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, IncompleteError
+from pvar.judge_config import JudgeConfig
 from pvar.ports import RegisteredVersion
 from pvar.references import Pinned, Reference, replace_references
 from pvar.reward_config import ImplicitReward
@@ -48,6 +49,11 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
         for each in pinned.benchmark_models
     )
     return pinned.model_copy(update={"evaluate": evaluate, "benchmark_models": models})
+
+
+def pin_judge(judge: JudgeConfig, wiring: Wiring) -> JudgeConfig:
+    """A judge with its own references pinned, without the rest of a configuration."""
+    return replace_references(judge, lambda reference: _pin_model(reference.text, wiring))
 
 
 def _refuse_equal_models(reward: ImplicitReward) -> None:

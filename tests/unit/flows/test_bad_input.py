@@ -354,7 +354,8 @@ def test_the_list_of_commands_says_what_each_does_and_a_command_says_all(
 
     listed = shown("--help")
     for name in cli.COMMANDS:
-        command = getattr(import_module(f"flows.commands.{name}"), name)
+        module = name.replace("-", "_")
+        command = getattr(import_module(f"flows.commands.{module}"), module)
         description = (inspect.getdoc(command) or "").partition("Parameters")[0]
         summary, *more = (" ".join(each.split()) for each in description.split("\n\n"))
         assert f"{name} {summary}" in listed
