@@ -13,10 +13,11 @@ from infra.settings import Settings
 from infra.sources import source_file, source_rows
 from infra.store import open_store
 from infra.tracking import Tracking
+from pvar.benchmark_config import LmEvalSettings
 from pvar.config import RuntimeConfig
 from pvar.judge_config import AlpacaEvalJudge, ArenaHardJudge, JudgeConfig
 from pvar.number_format import NumberFormat, NumberFormatChoice, resolve
-from pvar.ports import Judge, Sampler, Scorer, Store
+from pvar.ports import Harness, Judge, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
 from pvar.references import Pinned, without_locations
 from pvar.reward_config import ClassifierReward, RewardModelConfig
@@ -143,6 +144,28 @@ class Wiring:
                 return _server_judge(settings, runtime, self.store)
             case unknown:
                 assert_never(unknown)
+
+    def harness(
+        self,
+        settings: LmEvalSettings,
+        policy: str,
+        folder: Path | None,
+        runtime: RuntimeConfig,
+        *,
+        allow_code_execution: bool,
+        scratch: Path,
+    ) -> Harness:
+        """lm-evaluation-harness on the backend that the settings name."""
+        if settings.backend == "fake":
+            from infra.fake_harness import FakeHarness
+
+            return FakeHarness(policy, settings.limit)
+        from infra.lm_eval_harness import open_lm_eval
+
+        assert folder is not None
+        return open_lm_eval(
+            folder, settings, runtime, allow_code_execution=allow_code_execution, scratch=scratch
+        )
 
 
 def _classifier(folder: Path, settings: ClassifierReward, runtime: RuntimeConfig) -> Scorer:

@@ -76,10 +76,13 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
     },
     "RewardModelJudge": {"scale": 1.0},
     "FakeJudge": {"missing_share": 0.0},
-    "LabelAgreementBenchmark": {
-        "name": "label_agreement",
-        "pairs": None,
-        "max_length_tokens": 2048,
+    "LmEvalSettings": {
+        "include_path": None,
+        "num_fewshot": None,
+        "limit": None,
+        "backend": "transformers",
+        "apply_chat_template": True,
+        "max_length_tokens": None,
         "dtype": "auto",
     },
     "PromoteConfig": {

@@ -6,12 +6,13 @@ under which licence.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pvar.config_model import ConfigModel, Name
 from pvar.evaluation.style import Control
 from pvar.judge_config import JudgeConfig
-from pvar.references import DataReference, ModelReference
+from pvar.number_format import NumberFormatChoice
+from pvar.references import DataReference, FolderReference, ModelReference
 from pvar.sampler_config import SamplerSettings
 
 BENCHMARK_ANSWERS = SamplerSettings(temperature=0.7, max_new_tokens=2048)
@@ -93,6 +94,61 @@ class ArenaHardBenchmark(ConfigModel):
         return self
 
 
+class LmEvalSettings(ConfigModel):
+    """How lm-evaluation-harness runs its tasks. These settings determine a model's results."""
+
+    tasks: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(min_length=1)
+    """Tasks, groups or tags of lm-evaluation-harness, as `lm-eval ls tasks` lists them."""
+    include_path: FolderReference | None = None
+    """A local folder of your own task files (YAML, and the data files and Python files that they
+    name). Its tasks replace tasks of the same name. The digest of its files is part of the
+    identity."""
+    num_fewshot: int | None = Field(default=None, ge=0, le=100)
+    """Examples in each prompt. `null` uses each task's own number. A task that fixes it at 0 keeps
+    0."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only the first questions of each task, this many. `null` uses all."""
+    backend: Literal["transformers", "vllm", "fake"] = "transformers"
+    """What runs the model: `transformers` or `vllm` in process, or `fake` for trying out the
+    workflow (made-up results, any task name)."""
+    apply_chat_template: bool = True
+    """Format the prompts with the model's chat template. `false` is for models without one."""
+    max_length_tokens: int | None = Field(default=None, ge=8)
+    """Maximum length of prompt and answer, in tokens. Longer prompts lose their beginning. `null`
+    uses the model's context length."""
+    dtype: NumberFormatChoice = "auto"
+    """Number format of the weights. `auto` uses bfloat16 if the hardware supports it natively.
+    Ignored by the backend `fake`."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_differ(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        if repeated := sorted({task for task in tasks if tasks.count(task) > 1}):
+            raise ValueError(f"tasks has {', '.join(repeated)} more than once; name each task once")
+        return tasks
+
+
+class LmEvalBenchmark(LmEvalSettings):
+    """Ability by EleutherAI's lm-evaluation-harness: fractions of correct answers, by task."""
+
+    kind: Literal["lm_eval"] = "lm_eval"
+    name: Name = "lm_eval"
+    """Name of the benchmark in the report and in the artifacts' nodes."""
+    metrics: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    """Metrics to compare, the most wanted first, as `acc` or with the filter, as
+    `exact_match,flexible-extract`. A task that has none of them is compared by acc_norm, else acc,
+    else exact_match, else its first metric in [0, 1]."""
+    allow_code_execution: bool = False
+    """Run tasks that execute code: code written by the model (HumanEval, MBPP) or metrics whose
+    code is downloaded. It runs without a sandbox, with the rights of the stage's process."""
+
+    @property
+    def harness_settings(self) -> LmEvalSettings:
+        """The settings that determine a model's results."""
+        shared = set(LmEvalSettings.model_fields)
+        return LmEvalSettings.model_validate(self.model_dump(include=shared))
+
+
 class LabelAgreementBenchmark(ConfigModel):
     """How often a model prefers the answer that is labelled as chosen, on held-out pairs."""
 
@@ -114,7 +170,7 @@ JudgedBenchmark = AlpacaEvalBenchmark | ArenaHardBenchmark
 """Benchmarks of questions, a baseline's answers and a judge."""
 
 BenchmarkConfig = Annotated[
-    AlpacaEvalBenchmark | ArenaHardBenchmark | LabelAgreementBenchmark,
+    AlpacaEvalBenchmark | ArenaHardBenchmark | LmEvalBenchmark | LabelAgreementBenchmark,
     Field(discriminator="kind"),
 ]
 

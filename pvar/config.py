@@ -237,6 +237,8 @@ class RuntimeConfig(ConfigModel):
     """Sequences generated at once (engine `transformers`)."""
     sampler_max_in_flight: int = Field(default=32, ge=1, le=1024)
     """Maximum concurrent requests to the policy's server (engine `openai`)."""
+    harness_sequences_per_batch: int = Field(default=8, ge=1)
+    """Sequences per batch of lm-evaluation-harness (benchmark lm_eval, backend `transformers`)."""
     vllm: VllmConfig = VllmConfig()
     """Parallelism and memory of vLLM."""
     scoring_backend: Literal["transformers", "vllm"] = "transformers"

@@ -10,8 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from pvar.benchmark_config import LmEvalSettings
 from pvar.config import RuntimeConfig
 from pvar.judge_config import JudgeConfig
+from pvar.lm_eval_records import HarnessResult
 from pvar.number_format import NumberFormat, NumberFormatChoice
 from pvar.records import BadRow, Comparison, Message, Response, Row, Score, Verdict
 from pvar.reward_config import RewardModelConfig
@@ -131,6 +133,18 @@ class Judge(Protocol):
         ...
 
 
+class Harness(Protocol):
+    """A model under lm-evaluation-harness. Loaded once, used for many tasks."""
+
+    def run(self, name: str) -> HarnessResult:
+        """Answer and score the questions of a task, or of all tasks of a group or tag."""
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        ...
+
+
 class RegisteredVersion(NamedTuple):
     """A version of a registered model."""
 
@@ -240,4 +254,20 @@ class Ports(Protocol):
         self, settings: JudgeConfig, folders: Mapping[str, Path], runtime: RuntimeConfig
     ) -> Judge:
         """Set up a judge; `folders` maps each of its reference fields to a model folder."""
+        ...
+
+    def harness(
+        self,
+        settings: LmEvalSettings,
+        policy: str,
+        folder: Path | None,
+        runtime: RuntimeConfig,
+        *,
+        allow_code_execution: bool,
+        scratch: Path,
+    ) -> Harness:
+        """Load the policy with this digest from its folder (None if the backend needs none).
+
+        Temporary files of the tasks are kept in `scratch`. ConfigError for an unknown task.
+        """
         ...

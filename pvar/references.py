@@ -1,6 +1,6 @@
-"""References to models and data: typed strings, found anywhere in a configuration.
+"""References to models, data and folders: typed strings, found anywhere in a configuration.
 
-A reference is a string that names an external model or data set: `org/name@main`,
+A reference is a string that names an external model, data set or folder: `org/name@main`,
 `s3://bucket/key`. A pinned reference is `location#digest`: the location is where to fetch it, the
 digest identifies the content, and only the digest is hashed. Code that pins, fetches or traces
 references uses `find_references`, which walks the types of a configuration, so that no list of
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from pvar.errors import ConfigError
 
-ReferenceKind = Literal["model", "data"]
+ReferenceKind = Literal["model", "data", "folder"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ ModelReference = Annotated[str, Field(min_length=1, max_length=1000), ReferenceM
 
 DataReference = Annotated[str, Field(min_length=1), ReferenceMark("data")]
 """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:name`."""
+
+FolderReference = Annotated[str, Field(min_length=1, max_length=1000), ReferenceMark("folder")]
+"""A local folder of files that are used as they were when the reference was pinned."""
 
 
 _DIGEST = re.compile(r"(sha256|s3|mlflow)-[0-9a-f]{24}|[a-z]+/[0-9a-f]{16}")

@@ -16,7 +16,8 @@ or when this process dies (`vllm_worker.py`).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,6 +122,18 @@ def load_vllm_sampler(
 
 def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> Engine:
     """Start vLLM on a Hugging Face folder, with safetensors only and without remote code."""
+    with starting_engine(folder, runtime) as common:
+        from vllm import LLM
+
+        return LLM(model=str(folder), use_tqdm_on_load=False, **common, **options)
+
+
+@contextmanager
+def starting_engine(folder: Path, runtime: RuntimeConfig) -> Iterator[dict[str, Any]]:
+    """Prepare the environment for the start of an engine in the block; yields its options.
+
+    Raises ConfigError if vLLM is not installed, ModelError if the engine does not start.
+    """
     if find_spec("vllm") is None:
         raise ConfigError(
             "vLLM is not installed: `make setup-vllm` installs it for the CPU, on a GPU `uv pip "
@@ -129,22 +142,17 @@ def open_engine(folder: Path, runtime: RuntimeConfig, **options: Any) -> Engine:
         )
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    from vllm import LLM
-
     os.environ[OWNER] = str(os.getpid())
     try:
-        return LLM(
-            model=str(folder),
-            load_format="safetensors",
-            trust_remote_code=False,
-            tensor_parallel_size=runtime.vllm.tensor_parallel_size,
-            gpu_memory_utilization=runtime.vllm.gpu_memory_share,
-            kv_cache_memory_bytes=_kv_cache_bytes(runtime),
-            enforce_eager=runtime.vllm.enforce_eager,
-            use_tqdm_on_load=False,
-            worker_extension_cls=f"{__package__}.vllm_worker.WorkerExtension",
-            **options,
-        )
+        yield {
+            "load_format": "safetensors",
+            "trust_remote_code": False,
+            "tensor_parallel_size": runtime.vllm.tensor_parallel_size,
+            "gpu_memory_utilization": runtime.vllm.gpu_memory_share,
+            "kv_cache_memory_bytes": _kv_cache_bytes(runtime),
+            "enforce_eager": runtime.vllm.enforce_eager,
+            "worker_extension_cls": f"{__package__}.vllm_worker.WorkerExtension",
+        }
     except (ValueError, RuntimeError) as error:
         raise ModelError(
             f"vLLM cannot run the model in {folder}: {error} (see its output above); if memory is "
