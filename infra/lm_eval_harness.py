@@ -110,11 +110,11 @@ def open_lm_eval(
         )
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    own = None
+    own, files = None, scratch / "lm_eval"
     if settings.include_path is not None:
-        own = copy_pinned_folder(settings.include_path, scratch / "include_path")
+        own = copy_pinned_folder(settings.include_path, files / "include_path")
     source = find_tasks(
-        settings.tasks, own, allow_code_execution=allow_code_execution, scratch=scratch
+        settings.tasks, own, allow_code_execution=allow_code_execution, scratch=files
     )
     if settings.backend == "vllm":
         model, stop = _load_vllm(folder, settings, runtime)

@@ -14,9 +14,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from pvar.digest import digest
 from pvar.errors import ConfigError, InputError
 
 Loaded = dict[str, Any]
@@ -105,21 +109,38 @@ def find_tasks(
     """
     from lm_eval.tasks import TaskManager
 
-    manager = None
+    own = TaskManager(include_path=str(folder) if folder else None, include_defaults=False)
+    index: dict[str, Any] = own.task_index
     if folder is not None:
         _refuse_outside_includes(folder)
-        own = TaskManager(include_path=str(folder), include_defaults=False)
-        # Reading the harness's own 15,000 task files takes several seconds.
-        if all(name in own.all_subtasks for name in names):
-            manager = own
-    if manager is None:
-        manager = TaskManager(include_path=str(folder) if folder else None)
-    unknown = [name for name in names if name not in manager.task_index]
-    if unknown:
-        raise ConfigError(_unknown(unknown, manager.all_tasks, folder))
+    if not all(_is_complete(name, index) for name in names):
+        index |= {**_harness_index(), **index}
+    if unknown := [name for name in names if name not in index]:
+        raise ConfigError(_unknown(unknown, list(index), folder))
     if folder is not None:
-        _find_data_files(manager.task_index, folder, scratch / "datasets")
-    return TaskSource(manager, allow_code_execution)
+        _find_data_files(index, folder, scratch)
+    return TaskSource(own, allow_code_execution)
+
+
+@cache
+def _harness_index() -> Mapping[str, Any]:
+    """The harness's own tasks: name → entry. Its 15,000 task files take seconds to read."""
+    from lm_eval.tasks import TaskManager
+
+    index: Mapping[str, Any] = TaskManager().task_index
+    return index
+
+
+def _is_complete(name: str | None, index: Mapping[str, Any]) -> bool:
+    """Whether the index has the name, and for a group all that the group names."""
+    if name not in index:
+        return False
+    members = (index[name].cfg or {}).get("task") if index[name].kind.name == "GROUP" else ()
+    names = [
+        each if isinstance(each, str) else each.get("task") or each.get("group")
+        for each in members or ()
+    ]
+    return all(_is_complete(each, index) for each in names)
 
 
 @contextmanager
@@ -176,24 +197,30 @@ def _refuse_outside_includes(folder: Path) -> None:
                 )
 
 
-def _find_data_files(index: dict[str, Any], folder: Path, cache: Path) -> None:
-    """Resolve the data files of the user's tasks, which are relative to the folder."""
-    from lm_eval.tasks._yaml_loader import load_yaml
+def _find_data_files(index: dict[str, Any], folder: Path, scratch: Path) -> None:
+    """Let the user's tasks find their data files, which are relative to the folder.
 
+    Each such task is replaced by a file that includes it and has absolute paths. Its Python
+    functions are still imported only when the task is loaded.
+    """
     for name, entry in list(index.items()):
-        path = entry.yaml_path
-        if path is None or not path.is_relative_to(folder) or not _has_local_data(entry.cfg or {}):
+        path, content = entry.yaml_path, entry.cfg or {}
+        if path is None or not path.is_relative_to(folder) or not _has_local_data(content):
             continue
         found = _Finder(folder, path.relative_to(folder).as_posix())
-        content = load_yaml(path)
         options = dict(content.get("dataset_kwargs") or {})
         for key in ("data_files", "data_dir"):
             if key in options:
                 options[key] = found.inside(options[key])
-        if _is_path(content.get("dataset_path")):
-            content["dataset_path"] = found.inside(content["dataset_path"])
-        content["dataset_kwargs"] = {**options, "cache_dir": str(cache)}
-        index[name] = replace(entry, yaml_path=None, cfg=content)
+        location = content.get("dataset_path")
+        changes = {
+            "dataset_path": found.inside(location) if _is_path(location) else location,
+            "dataset_kwargs": {**options, "cache_dir": str(scratch / "datasets")},
+        }
+        wrapper = scratch / "tasks" / f"{digest([name])}.yaml"
+        wrapper.parent.mkdir(parents=True, exist_ok=True)
+        wrapper.write_text(yaml.safe_dump({"include": str(path), **changes}), encoding="utf-8")
+        index[name] = replace(entry, yaml_path=wrapper, cfg={**content, **changes})
 
 
 def _has_local_data(content: Mapping[str, Any]) -> bool:
