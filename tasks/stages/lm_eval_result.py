@@ -86,7 +86,7 @@ def lm_eval_results(artifact: Artifact) -> LmEvalResults:
 
 
 def _row(role: str, score: LmEvalScore) -> LmEvalRoleScore:
-    return LmEvalRoleScore(role, **score._replace(score=_number(score.score))._asdict())
+    return LmEvalRoleScore(role, **{**score._asdict(), "score": _number(score.score)})
 
 
 def _mean(scores: Sequence[LmEvalScore]) -> float | None:

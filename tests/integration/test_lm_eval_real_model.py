@@ -25,10 +25,8 @@ CHOICES = (
 )
 """The last answer is wrong on purpose."""
 
-ANSWERS = (
-    {"question": "What is the capital of France?", "answer": "Paris"},
-    {"question": "What is the capital of Italy?", "answer": "Oslo"},
-)
+ASKED = {False: "The capital of {} is", True: "What is the capital of {}?"}
+"""Without and with the chat template."""
 
 FINDS = """
 filter_list:
@@ -62,7 +60,11 @@ def test_a_real_model_is_scored_as_the_harness_itself_scores_it(
     smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat: bool
 ) -> None:
     exact = EXACT.replace("max_gen_toks: 6", "max_gen_toks: 24") + FINDS
-    tasks = write_tasks(tmp_path / "tasks", choices=CHOICES, answers=ANSWERS, exact=exact)
+    answers = [
+        {"question": ASKED[chat].format("France"), "answer": "Paris"},
+        {"question": ASKED[chat].format("Italy"), "answer": "Oslo"},
+    ]
+    tasks = write_tasks(tmp_path / "tasks", choices=CHOICES, answers=answers, exact=exact)
     spec = LmEvalSpec(
         policy="bundled#smollm2",
         settings=LmEvalSettings(

@@ -217,12 +217,18 @@ def test_a_metric_whose_code_is_downloaded_is_refused_by_name(
     python = "import evaluate\n\n\ndef score(doc, results):\n    return {'x': 1.0}\n\n\n"
     downloads = EXACT.replace("toy_exact", "by_yaml").replace("exact_match", "some_metric")
     calls = EXACT.replace("toy_exact", "by_code") + "process_results: !function own.score\n"
-    tasks = write_tasks(tmp_path / "tasks", by_yaml=downloads, by_code=calls)
+    late = EXACT.replace("toy_exact", "at_the_end") + "process_results: !function late.score\n"
+    tasks = write_tasks(tmp_path / "tasks", by_yaml=downloads, by_code=calls, late=late)
     (tasks / "own.py").write_text(f"{python}evaluate.load('code_eval')\n")
+    (tasks / "late.py").write_text(
+        python.replace("    return", "    evaluate.load('f')\n    return")
+    )
     with pytest.raises(ConfigError, match="'by_yaml' downloads and runs the code of some_metric"):
         harness(tasks, "by_yaml").run("by_yaml")
     with pytest.raises(ConfigError, match="'by_code' downloads and runs the code of code_eval"):
         harness(tasks, "by_code").run("by_code")
+    with pytest.raises(ConfigError, match="'at_the_end' downloads and runs the code of f "):
+        harness(tasks, "at_the_end").run("at_the_end")
 
 
 def test_data_outside_the_folder_is_refused(tmp_path: Path, harness: Open) -> None:

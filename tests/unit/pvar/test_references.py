@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
+from pvar.benchmark_config import LmEvalBenchmark
 from pvar.config import PipelineConfig
 from pvar.config_model import ConfigModel
 from pvar.errors import ConfigError
@@ -123,3 +124,9 @@ def test_a_pipeline_refers_to_models_and_data() -> None:
         ("evaluate.judge.reward_model.model", "model", "org/j"),
         ("evaluate.opponent", "model", "champion"),
     }
+
+
+def test_a_folder_of_files_is_a_reference_of_its_own_kind() -> None:
+    benchmark = LmEvalBenchmark(tasks=("a",), include_path="./tasks")
+    assert find_references(benchmark) == [Reference("include_path", "folder", "./tasks")]
+    assert find_references(LmEvalBenchmark(tasks=("a",))) == []
