@@ -5,6 +5,7 @@ the name in progress. The tables have one row per question and metric, from whic
 compared (`pvar/evaluation/lm_eval_change.py`), and the harness's own aggregates.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,11 +87,16 @@ def _summarise(_: Job[LmEvalSpec], artifact: Artifact) -> Summary:
         "num_questions": artifact.manifest.row_counts.rows_in,
         "harness_version": ", ".join(versions),
         **{
-            f"{row.metric}_{row.filter}_{row.task}": row.value
+            figure_name(f"{row.metric}_{row.filter}_{row.task}"): row.value
             for row in aggregates
             if row.task == row.name
         },
     }
+
+
+def figure_name(text: str) -> str:
+    """The text as a name that MLflow accepts for a metric (`pass@1` has an invalid sign)."""
+    return re.sub(r"[^A-Za-z0-9_.\-]", "_", text)
 
 
 LM_EVAL = Stage(

@@ -14,7 +14,7 @@ from pvar.evaluation.lm_eval_change import (
 )
 from pvar.lm_eval_records import LmEvalAggregate, LmEvalSample
 from tasks.engine.artifact import Artifact
-from tasks.stages.lm_eval import AGGREGATES, SAMPLES
+from tasks.stages.lm_eval import AGGREGATES, SAMPLES, figure_name
 
 CHALLENGER, OPPONENT = "challenger", "opponent"
 
@@ -101,7 +101,7 @@ def _change_summary(change: LmEvalChange) -> Summary:
         "change_lower": _number(mean.ci_lower),
         "change_upper": _number(mean.ci_upper),
         "num_questions": sum(row.num_questions for row in change.tasks),
-        **{f"change_{row.name}": _number(row.change) for row in change.tasks},
+        **{figure_name(f"change_{row.name}"): _number(row.change) for row in change.tasks},
     }
 
 

@@ -254,6 +254,14 @@ def test_questions_that_cannot_be_had_are_an_error_that_names_the_task(
         harness(tasks, "toy_exact").run("toy_exact")
 
 
+def test_a_package_that_a_task_needs_is_named(tmp_path: Path, harness: Open) -> None:
+    needs = EXACT.replace("toy_exact", "toy_needs") + "process_results: !function own.score\n"
+    tasks = write_tasks(tmp_path / "tasks", needs=needs)
+    (tasks / "own.py").write_text("import no_such_package\n")
+    with pytest.raises(ConfigError, match=r"'toy_needs' needs a package .*no_such_package"):
+        harness(tasks, "toy_needs").run("toy_needs")
+
+
 def test_a_task_without_a_result_per_question_is_refused(tmp_path: Path, harness: Open) -> None:
     rolling = (
         "task: toy_perplexity\ndataset_path: json\n"

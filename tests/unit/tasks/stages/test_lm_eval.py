@@ -12,7 +12,7 @@ from pvar.errors import StageError
 from pvar.lm_eval_records import HarnessResult, LmEvalAggregate, LmEvalSample
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
-from tasks.stages.lm_eval import AGGREGATES, LM_EVAL, SAMPLES, LmEvalSpec
+from tasks.stages.lm_eval import AGGREGATES, LM_EVAL, SAMPLES, LmEvalSpec, figure_name
 from tasks.stages.lm_eval_result import score_lm_eval
 from tests.artifacts import StageBench
 from tests.workflow import open_wiring
@@ -63,6 +63,12 @@ def test_each_task_is_a_shard_with_a_row_per_question(tmp_path: Path) -> None:
     summary = artifact.manifest.summary
     assert (summary["num_questions"], summary["harness_version"]) == (60, "fake")
     assert summary["acc_none_second"] == aggregates[1].value
+
+
+def test_names_of_figures_are_those_that_mlflow_accepts(tmp_path: Path) -> None:
+    summary = run(tmp_path, spec(tasks=("group::task +1",))).manifest.summary
+    assert "acc_none_group__task__1" in summary
+    assert figure_name("pass@1_create_test_humaneval") == "pass_1_create_test_humaneval"
 
 
 def test_a_failed_task_loses_no_other_task(tmp_path: Path) -> None:
