@@ -24,7 +24,7 @@ from pvar.benchmark_config import BenchmarkedModel
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.evaluation.benchmark_scores import BenchmarkScore
-from tasks.benchmark_nodes import judge_name, score_name
+from tasks.benchmark_nodes import judge_of, score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.node import Node
 from tasks.graph import plan_nodes
@@ -208,7 +208,7 @@ def _rows(config: PipelineConfig, wiring: Wiring) -> list[BenchmarkRow]:
             if node is None:
                 continue
             artifact = _open(node, wiring)
-            judge = None if benchmark.kind == "label_agreement" else judge_name(benchmark.judge)
+            judge = judge_of(benchmark)
             judged = nodes.get(f"judge-{benchmark.name}-{model.name}")
             rows += [
                 BenchmarkRow(

@@ -36,8 +36,9 @@ from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.node import Node
 from tasks.engine.work_folders import work_folder
 from tasks.graph import plan_nodes
-from tasks.stages.evaluate import VERDICTS, preferences
+from tasks.stages.evaluate import preferences
 from tasks.stages.ingest import PROMPTS
+from tasks.stages.judgments import VERDICTS
 from tasks.stages.sample import RESPONSES
 
 logger = logging.getLogger(__name__)

@@ -38,7 +38,9 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     for model in pinned.score.reward_models:
         if model.kind == "implicit":
             _refuse_equal_models(model)
-    judged = [each.judge for each in pinned.benchmarks if each.kind != "label_agreement"]
+    judged = [
+        each.judge for each in pinned.benchmarks if each.kind in ("alpaca_eval", "arena_hard")
+    ]
     for judge in (pinned.evaluate.judge, *judged):
         refuse_circular_judge(
             judge, pinned.score.reward_models, allowed=config.evaluate.allow_circular_judge

@@ -7,7 +7,7 @@ from pvar.benchmark_config import BenchmarkConfig
 from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.benchmark_scores import BenchmarkDifference, BenchmarkScore, QuestionResult
 from pvar.records import Prompt, Response
-from tasks.benchmark_nodes import judge_name, score_name
+from tasks.benchmark_nodes import judge_of, score_name
 from tasks.engine.artifact import Artifact
 from tasks.report.data import BenchmarkAnswer, BenchmarkReport, BenchmarkSide
 from tasks.stages.benchmark import BY_QUESTION, CHALLENGER, DIFFERENCES, OPPONENT, RESULTS
@@ -39,15 +39,15 @@ def _report(
     differences = {row.category: row for row in scored.rows(DIFFERENCES, BenchmarkDifference)}
     questions = artifacts.get(f"questions-{benchmark.name}")
     ungraded = questions.manifest.summary.get("ungraded_categories") if questions else None
-    has_judge = benchmark.kind in ("alpaca_eval", "arena_hard")
+    judge = judge_of(benchmark)
     return BenchmarkReport(
         name=benchmark.name,
         kind=benchmark.kind,
-        judge=judge_name(benchmark.judge) if benchmark.kind != "label_agreement" else None,
+        judge=judge,
         sides=tuple(_side(score, by_question, differences.get(score.category)) for score in scores),
         ungraded=str(ungraded) if ungraded else None,
         not_measured=_text(scored.manifest.summary.get("not_measured")),
-        answers=tuple(_answers(benchmark.name, by_question, artifacts)) if has_judge else (),
+        answers=tuple(_answers(benchmark.name, by_question, artifacts)) if judge else (),
     )
 
 

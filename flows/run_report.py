@@ -47,9 +47,9 @@ from tasks.report.data import (
     WaitingStage,
 )
 from tasks.report.page import render_report
-from tasks.stages.evaluate import VERDICTS
 from tasks.stages.exclude import excluded_by_exam
 from tasks.stages.ingest import PROMPTS
+from tasks.stages.judgments import VERDICTS
 from tasks.stages.pair import PAIRS
 from tasks.stages.person_decision import PersonDecision
 from tasks.stages.promote import apply_gate, read_decision

@@ -205,6 +205,21 @@ class BenchmarkGate(ConfigModel):
 
     name: Name
     """Name of the benchmark."""
-    min_difference_lower: float = Field(ge=-100, le=100)
+    min_difference_lower: float | None = Field(default=None, ge=-100, le=100)
     """The lower bound of the difference, challenger minus opponent, must be at least this many
-    percentage points. 0 requires that the challenger is not worse; −2 allows a loss of 2 points."""
+    percentage points. 0 requires that the challenger is not worse."""
+    max_loss: float | None = Field(default=None, ge=0, le=100)
+    """The same as a loss: 2 allows a loss of 2 percentage points. Give one of the two."""
+
+    @property
+    def bound(self) -> float:
+        """The least lower bound of the difference, in percentage points."""
+        return self.min_difference_lower if self.max_loss is None else 0 - self.max_loss  # type: ignore[return-value]
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> Self:
+        if (self.min_difference_lower is None) == (self.max_loss is None):
+            raise ValueError(
+                f"promote.benchmarks: {self.name} needs either min_difference_lower or max_loss"
+            )
+        return self

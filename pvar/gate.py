@@ -84,7 +84,7 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
         _at_least(
             f"{BENCHMARK_CHECK}{required.name}",
             figures.benchmark_differences.get(required.name, math.nan),
-            required.min_difference_lower,
+            required.bound,
         )
         for required in gate.benchmarks
     ]

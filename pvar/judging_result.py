@@ -145,6 +145,7 @@ _PASSING = re.compile(
 _LASTING: Mapping[str, str] = {
     "truncated": "raise the judge's `max_tokens`",
     "only_thought": "raise the judge's `max_tokens`, or use a model that thinks less",
+    "no_answer": "give answers to all questions",
     "no_verdict": "use another `model` or wording, whose replies have a verdict",
 }
 """Reason → what to change."""

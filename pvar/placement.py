@@ -45,6 +45,7 @@ class PlacementConfig(ConfigModel):
     train: Placement = Placement()
     evaluate: Placement = Placement()
     likelihood: Placement = Placement()
+    harness: Placement = Placement()
     questions: Placement = Placement()
     outputs: Placement = Placement()
     judge: Placement = Placement()

@@ -17,6 +17,7 @@ from pvar.benchmark_config import (
     BenchmarkedModel,
     JudgedBenchmark,
     LabelAgreementBenchmark,
+    LmEvalBenchmark,
 )
 from pvar.config import PipelineConfig
 from pvar.judge_config import JudgeConfig
@@ -32,6 +33,7 @@ from tasks.stages.benchmark_label_agreement import (
     REFERENCE_ROLE,
     LabelAgreementScoring,
 )
+from tasks.stages.benchmark_lm_eval import HARNESS_INPUT, LmEvalScoring
 from tasks.stages.exam_questions import (
     QUESTIONS,
     AlpacaEvalQuestions,
@@ -39,6 +41,7 @@ from tasks.stages.exam_questions import (
     LabelledPairsQuestions,
     QuestionsSpec,
 )
+from tasks.stages.harness import HARNESS, HarnessSpec
 from tasks.stages.judge import JUDGE, JudgeSpec
 from tasks.stages.likelihood import LIKELIHOOD, likelihood_spec
 from tasks.stages.outputs import OUTPUTS, OutputsSpec
@@ -82,6 +85,13 @@ def benchmark_nodes(
         if isinstance(benchmark, LabelAgreementBenchmark):
             nodes += _label_agreement(benchmark, asked, both, config)
             continue
+        if isinstance(benchmark, LmEvalBenchmark):
+            nodes += _lm_eval(benchmark, both, config, score_name(benchmark.name))
+            for model in config.benchmark_models:
+                if model.takes(benchmark.name) and model.model is not None:
+                    name = score_name(benchmark.name, model.name)
+                    nodes += _lm_eval(benchmark, [_taker(model)], config, name)
+            continue
         nodes += _taken(benchmark, asked, both, config, score_name(benchmark.name))
         for model in config.benchmark_models:
             if not model.takes(benchmark.name):
@@ -107,12 +117,16 @@ def model_name(policy: str, config: PipelineConfig) -> str:
 
 def sampling_inputs(policy: str, prompts: ArtifactKeys) -> dict[str, ArtifactKeys]:
     """The prompts, and the train artifact of the policy if it is in this store."""
-    inputs = {"prompts": prompts}
+    return {"prompts": prompts, **policy_input(policy)}
+
+
+def policy_input(policy: str) -> dict[str, ArtifactKeys]:
+    """The train artifact of the policy if it is in this store; else nothing."""
     location, artifact = Pinned.parse(policy)
-    if location.startswith("artifact:"):
-        stage, _, digest = artifact.partition("/")
-        inputs["policy"] = ArtifactKeys(stage, digest)
-    return inputs
+    if not location.startswith("artifact:"):
+        return {}
+    stage, _, digest = artifact.partition("/")
+    return {"policy": ArtifactKeys(stage, digest)}
 
 
 def _taker(model: BenchmarkedModel) -> Taker:
@@ -124,6 +138,8 @@ def _questions_of(
 ) -> AlpacaEvalQuestions | ArenaHardQuestions | LabelledPairsQuestions | None:
     """What the benchmark asks; None if it uses the run's own held-out prompts."""
     match benchmark:
+        case LmEvalBenchmark():
+            return None
         case LabelAgreementBenchmark():
             if benchmark.pairs is None:
                 return None
@@ -163,9 +179,39 @@ def _label_agreement(
         scoring=LabelAgreementScoring(
             kind=benchmark.kind, beta=config.train.beta, seed=config.evaluate.seed
         ),
-        models=tuple(ScoredModel(role=taker.role, name=taker.name) for taker in takers),
+        models=_scored(takers),
     )
     return [*nodes, Node(score_name(benchmark.name), BENCHMARK, spec, inputs)]
+
+
+def _lm_eval(
+    benchmark: LmEvalBenchmark, takers: list[Taker], config: PipelineConfig, name: str
+) -> list[Node]:
+    """The harness's results of each model, and the node that compares them."""
+    nodes = []
+    for taker in takers:
+        policy = taker.policy or ""
+        spec = HarnessSpec(
+            policy=policy,
+            settings=benchmark.harness_settings,
+            allow_code_execution=benchmark.allow_code_execution,
+        )
+        inputs = policy_input(policy)
+        nodes.append(Node(f"harness-{benchmark.name}-{taker.role}", HARNESS, spec, inputs))
+    scored = BenchmarkSpec(
+        scoring=LmEvalScoring(
+            kind=benchmark.kind, metrics=benchmark.metrics, seed=config.evaluate.seed
+        ),
+        models=_scored(takers),
+    )
+    inputs = {
+        f"{HARNESS_INPUT}{taker.role}": node.keys for taker, node in zip(takers, nodes, strict=True)
+    }
+    return [*nodes, Node(name, BENCHMARK, scored, inputs)]
+
+
+def _scored(takers: list[Taker]) -> tuple[ScoredModel, ...]:
+    return tuple(ScoredModel(role=taker.role, name=taker.name) for taker in takers)
 
 
 def _taken(
@@ -189,8 +235,7 @@ def _taken(
         inputs[f"answers-{taker.role}"] = answers.keys
         inputs[f"judgments-{taker.role}"] = judgments.keys
         nodes += [answers, judgments]
-    models = tuple(ScoredModel(role=taker.role, name=taker.name) for taker in takers)
-    spec = BenchmarkSpec(scoring=_scoring_of(benchmark), models=models)
+    spec = BenchmarkSpec(scoring=_scoring_of(benchmark), models=_scored(takers))
     return [*nodes, Node(name, BENCHMARK, spec, inputs)]
 
 
@@ -248,6 +293,15 @@ def _scoring_of(benchmark: JudgedBenchmark) -> AlpacaEvalScoring | ArenaHardScor
                 reads_labels=benchmark.judge.kind == "arena_hard",
                 seed=benchmark.seed,
             )
+
+
+def judge_of(benchmark: BenchmarkConfig) -> str | None:
+    """Name of the benchmark's judge; None if it has none."""
+    match benchmark:
+        case AlpacaEvalBenchmark() | ArenaHardBenchmark():
+            return judge_name(benchmark.judge)
+        case LmEvalBenchmark() | LabelAgreementBenchmark():
+            return None
 
 
 def judge_name(judge: JudgeConfig) -> str:

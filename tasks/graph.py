@@ -30,6 +30,7 @@ from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
 from tasks.stages.exam_questions import QUESTIONS
 from tasks.stages.exclude import EXAM, EXCLUDE, ExcludeSpec
+from tasks.stages.harness import HARNESS
 from tasks.stages.ingest import INGEST, IngestSpec
 from tasks.stages.judge import JUDGE
 from tasks.stages.likelihood import LIKELIHOOD
@@ -54,6 +55,7 @@ STAGES: dict[str, Stage[Any]] = {
         TRAIN,
         EVALUATE,
         LIKELIHOOD,
+        HARNESS,
         QUESTIONS,
         OUTPUTS,
         JUDGE,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter, validators
 
-from flows.commands.benchmark_files import file_name
 from flows.commands.options import PresetOption, SetOption
 from flows.commands.summary import Figure, print_summary
 from infra.row_files import read_rows
@@ -117,7 +116,7 @@ def _read(path: Path) -> _Preferences:
         first_problem = first_problem or f"row {row.number}: {parsed}"
     if not prompts:
         raise InputError(
-            f"{file_name(path)}: none of its {num_rows} rows is a preference "
+            f"{path}: none of its {num_rows} rows is a preference "
             f"({', '.join(f'{count} {reason}' for reason, count in rejected.items())}); give rows "
             'such as {"prompt": "…", "chosen": "…", "rejected": "…"}'
         )

@@ -36,8 +36,8 @@ from infra.judges.refusals import (
     refusal_message,
     refused_parameter,
 )
-from infra.judges.thought import spoken
 from pvar.errors import JudgeError
+from pvar.thought import spoken
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI, OpenAIError

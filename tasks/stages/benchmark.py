@@ -40,6 +40,7 @@ from tasks.stages.benchmark_arena_hard import (
 )
 from tasks.stages.benchmark_inputs import JudgedInputs, JudgedModel, ScoredModel, read_judged
 from tasks.stages.benchmark_label_agreement import LabelAgreementScoring, score_label_agreement
+from tasks.stages.benchmark_lm_eval import LmEvalScoring, score_tasks
 from tasks.stages.label_agreement_result import LABEL_AGREEMENT
 
 RESULTS = "results.parquet"
@@ -52,7 +53,7 @@ EXPORTED = "exported"
 CHALLENGER, OPPONENT = "challenger", "opponent"
 
 JudgedScoring = AlpacaEvalScoring | ArenaHardScoring
-Scoring = JudgedScoring | LabelAgreementScoring
+Scoring = JudgedScoring | LabelAgreementScoring | LmEvalScoring
 
 
 class BenchmarkSpec(BaseModel):
@@ -102,6 +103,9 @@ def _score_and_export(job: Job[BenchmarkSpec], folder: Path) -> Scored:
             found = score_label_agreement(job.inputs, job.spec.models, scoring)
             write_table(folder / LABEL_AGREEMENT, found.accuracies, PreferenceAccuracy)
             return Scored(found.scores, found.differences, figures=found.figures)
+        case LmEvalScoring():
+            tasks = score_tasks(job.inputs, job.spec.models, scoring)
+            return Scored(tasks.scores, tasks.differences, figures=tasks.figures)
         case AlpacaEvalScoring() | ArenaHardScoring():
             benchmark = read_judged(job.inputs, job.spec.models)
             return _score_judged(benchmark, scoring, job.ports, folder / EXPORTED)

@@ -9,10 +9,10 @@ from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.records import Prompt, Response
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import JudgedShowing, by_prompt
-from tasks.stages.evaluate import SHOWINGS
 from tasks.stages.exam_questions import BASELINE
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judge import answer_texts
+from tasks.stages.judgments import SHOWINGS
 from tasks.stages.outputs import OUTPUTS, read_about
 from tasks.stages.sample import RESPONSES
 

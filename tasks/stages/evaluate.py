@@ -20,26 +20,28 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.evaluation.ability import ability_change, share_right
-from pvar.evaluation.alpaca_eval_judge import form_of
 from pvar.evaluation.paired import paired_win_rate
 from pvar.judge_config import JudgeConfig
-from pvar.judging import JudgeBudget, MeteredJudge
-from pvar.judging_result import served_counts, served_name, served_text
-from pvar.number_format import NumberFormat
+from pvar.judging import JudgeBudget
 from pvar.records import Comparison, Prompt, Response, Verdict
-from pvar.reward_config import in_format, reward_format
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
-from tasks.engine.tables import JudgedShowing, by_prompt, write_table
+from tasks.engine.tables import JudgedShowing, by_prompt
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judge_pairs import judge_pairs
+from tasks.stages.judgments import (
+    SHOWINGS,
+    VERDICTS,
+    cache_of,
+    judge_figures,
+    judge_format,
+    judge_in_format,
+    write_judgments,
+)
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import model_folders
-from tasks.stages.verdict_cache import VerdictCache
 
-VERDICTS = "verdicts.parquet"
-SHOWINGS = "showings.parquet"
 ABILITY_FIGURES = (
     "ability", "opponent_ability",
     "ability_change", "ability_change_lower", "ability_change_upper",
@@ -82,32 +84,18 @@ def _judged(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [prompt for prompt in prompts if not prompt.is_question]
 
 
-def _number_format(job: Job[EvaluateSpec]) -> NumberFormat | None:
-    """Number format of a judge that is a reward model."""
-    judge = job.spec.judge
-    choice = reward_format(judge.reward_model) if judge.kind == "reward_model" else None
-    return None if choice is None else job.ports.number_format(choice, learns=False)
-
-
-def _judge_in_format(job: Job[EvaluateSpec]) -> JudgeConfig:
-    judge = job.spec.judge
-    if judge.kind != "reward_model":
-        return judge
-    reward_model = in_format(judge.reward_model, job.number_format)
-    return judge.model_copy(update={"reward_model": reward_model})
-
-
 @contextmanager
 def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
     folders = model_folders(job.spec.judge, job.ports)
-    judge = job.ports.judge(_judge_in_format(job), folders, job.runtime)
+    judge = job.ports.judge(
+        judge_in_format(job.spec.judge, job.number_format), folders, job.runtime
+    )
 
     def evaluate(_: ShardSpec, folder: Path) -> RowCounts:
         result = judge_pairs(
             judge,
             comparisons(job),
-            # What is computed in no time is not worth an object of its own for every verdict.
-            cache=VerdictCache(job.ports.store) if isinstance(judge, MeteredJudge) else None,
+            cache=cache_of(judge, job.ports),
             budget=JudgeBudget(job.runtime.judge_max_calls, job.runtime.judge_max_usd),
             min_coverage=job.spec.required_coverage,
             orders=job.spec.orders,
@@ -115,16 +103,7 @@ def _open_worker(job: Job[EvaluateSpec]) -> Iterator[Work]:
             progress=job.progress,
         )
         verdicts = result.final_verdicts()
-        write_table(folder / VERDICTS, verdicts, Verdict)
-        write_table(
-            folder / SHOWINGS,
-            [
-                JudgedShowing(pair.prompt_id, *showing)
-                for pair in result.pairs
-                for showing in pair.showings
-            ],
-            JudgedShowing,
-        )
+        write_judgments(folder, result)
         missing = len(verdicts) - result.num_judged
         return RowCounts(
             rows_in=len(verdicts),
@@ -154,7 +133,6 @@ def preferences(
 def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
     prompts = _held_out(job)
     verdicts = artifact.rows(VERDICTS, Verdict)
-    showings = artifact.rows(SHOWINGS, JudgedShowing)
     most = max((len(rows) for rows in by_prompt(verdicts).values()), default=1)
     result = paired_win_rate(
         preferences(prompts, verdicts, most), confidence=job.spec.confidence, seed=job.spec.seed
@@ -166,13 +144,7 @@ def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
         "num_judged": result.num_judged,
         "num_wanted": result.num_wanted,
         "coverage": result.coverage,
-        "position_consistency": position_consistency(showings),
-        "judge_served": served_text(
-            served_counts(
-                served_name(each.served_model, each.system_fingerprint) for each in showings
-            )
-        ),
-        "judge_form": form_of(showing.evidence for showing in showings),
+        **judge_figures(artifact.rows(SHOWINGS, JudgedShowing)),
         **_answers("challenger", job, prompts),
         **_answers("opponent", job, prompts),
         **_ability(job, [prompt for prompt in prompts if prompt.is_question]),
@@ -226,23 +198,6 @@ def repetition(text: str) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def position_consistency(showings: list[JudgedShowing]) -> float | None:
-    """Fraction of the pairs judged in both orders whose two verdicts name the same side."""
-    straight = [showing for showing in showings if not showing.is_swapped]
-    swapped = [showing for showing in showings if showing.is_swapped]
-    if len(straight) != len(swapped) or not straight:
-        return None
-    both = [
-        (first.preference, second.preference)
-        for first, second in zip(straight, swapped, strict=True)
-        if first.preference is not None and second.preference is not None
-    ]
-    same = [
-        (first > 0.5) - (first < 0.5) == (second > 0.5) - (second < 0.5) for first, second in both
-    ]
-    return fmean(same) if same else None
-
-
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
@@ -255,5 +210,5 @@ EVALUATE = Stage(
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,
-    number_format=_number_format,
+    number_format=lambda job: judge_format(job.spec.judge, job.ports),
 )

@@ -5,6 +5,7 @@ Arena-Hard shows it in both orders. A thought that precedes an answer is not jud
 without an answer is not judged, and lowers the coverage.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,33 +15,41 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pvar.artifacts import ShardSpec, Summary
-from pvar.errors import BudgetError, JudgeError
 from pvar.evaluation.arena_hard_judge import WITHOUT_OWN_ANSWER
 from pvar.evaluation.benchmark_questions import CREATIVE_WRITING, BenchmarkQuestion
 from pvar.judge_config import JudgeConfig
-from pvar.judging import JudgeBudget, MeteredJudge
-from pvar.judging_result import BUDGET_SPENT, JudgedPair, JudgingResult, Showing
-from pvar.number_format import NumberFormat
+from pvar.judging import JudgeBudget
+from pvar.judging_result import JudgedPair, JudgingResult, Showing
 from pvar.ports import Judge
 from pvar.records import Comparison, Prompt, Response, Verdict
-from pvar.reward_config import in_format, reward_format
 from pvar.row_counts import RowCounts
 from pvar.thought import without_thought
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
-from tasks.engine.tables import JudgedShowing, by_prompt, write_table
-from tasks.stages.evaluate import SHOWINGS, VERDICTS, position_consistency
+from tasks.engine.tables import JudgedShowing, by_prompt
 from tasks.stages.exam_questions import BASELINE
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judge_pairs import judge_pairs
+from tasks.stages.judgments import (
+    SHOWINGS,
+    VERDICTS,
+    cache_of,
+    judge_figures,
+    judge_format,
+    judge_in_format,
+    write_judgments,
+)
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import model_folders
-from tasks.stages.verdict_cache import VerdictCache
 
 COST = "cost.json"
 
 EQUAL_ANSWERS = Showing(is_swapped=False, preference=0.5, evidence="equal answers", reason=None)
 """AlpacaEval's verdict on two equal answers, without a call."""
+
+NO_ANSWER = "no_answer"
+UNANSWERED = Showing(is_swapped=False, preference=None, evidence=None, reason=NO_ANSWER)
+"""A question to which the model gave no answer."""
 
 
 class JudgeSpec(BaseModel):
@@ -69,21 +78,13 @@ class JudgingCost(BaseModel):
 def answer_texts(responses: Sequence[Response]) -> dict[str, str]:
     """The judged text of each prompt's first answer."""
     return {
-        prompt_id: without_thought(rows[0].text) for prompt_id, rows in by_prompt(responses).items()
+        prompt_id: without_thought(rows[0].text).text
+        for prompt_id, rows in by_prompt(responses).items()
     }
 
 
-def _number_format(job: Job[JudgeSpec]) -> NumberFormat | None:
-    judge = job.spec.judge
-    choice = reward_format(judge.reward_model) if judge.kind == "reward_model" else None
-    return None if choice is None else job.ports.number_format(choice, learns=False)
-
-
 def _judge_of(job: Job[JudgeSpec], *, is_creative: bool) -> Judge:
-    judge = job.spec.judge
-    if judge.kind == "reward_model":
-        reward_model = in_format(judge.reward_model, job.number_format)
-        judge = judge.model_copy(update={"reward_model": reward_model})
+    judge = judge_in_format(job.spec.judge, job.number_format)
     if judge.kind == "arena_hard" and is_creative:
         wording = job.spec.creative_instructions or WITHOUT_OWN_ANSWER.system
         judge = judge.model_copy(update={"instructions": wording})
@@ -96,29 +97,16 @@ def _open_worker(job: Job[JudgeSpec]) -> Iterator[Work]:
         questions = job.inputs["questions"].rows(BASELINE, BenchmarkQuestion)
         answers = answer_texts(job.inputs["answers"].rows(RESPONSES, Response))
         result = _judged(job, questions, answers)
-        verdicts = [pair.verdict for pair in result.pairs]
-        write_table(folder / VERDICTS, verdicts, Verdict)
-        write_table(
-            folder / SHOWINGS,
-            [
-                JudgedShowing(pair.prompt_id, *showing)
-                for pair in result.pairs
-                for showing in pair.showings
-            ],
-            JudgedShowing,
-        )
+        verdicts = result.final_verdicts()
+        write_judgments(folder, result)
         cost = JudgingCost(num_calls=result.num_calls, num_cached=result.num_cached, usd=result.usd)
         (folder / COST).write_text(cost.model_dump_json(), encoding="utf-8")
-        num_judged = sum(verdict.preference is not None for verdict in verdicts)
-        rejected = {
-            "no_answer": len(questions) - len(verdicts),
-            "no_verdict": len(verdicts) - num_judged,
-        }
-        return RowCounts(
-            rows_in=len(questions),
-            rows_out=num_judged,
-            rejected={reason: count for reason, count in rejected.items() if count},
+        missing = Counter(
+            NO_ANSWER if verdict.reason == NO_ANSWER else "no_verdict"
+            for verdict in verdicts
+            if verdict.preference is None
         )
+        return RowCounts(rows_in=len(verdicts), rows_out=result.num_judged, rejected=dict(missing))
 
     yield judge
 
@@ -126,7 +114,7 @@ def _open_worker(job: Job[JudgeSpec]) -> Iterator[Work]:
 def _judged(
     job: Job[JudgeSpec], questions: Sequence[BenchmarkQuestion], answers: dict[str, str]
 ) -> JudgingResult:
-    """Judge all answers within one budget. Raises below the required coverage."""
+    """Judge all answers within one budget. A question without an answer has no preference."""
     prompts = {each.prompt_id: each for each in job.inputs["questions"].rows(PROMPTS, Prompt)}
     budget = JudgeBudget(job.runtime.judge_max_calls, job.runtime.judge_max_usd)
     results = []
@@ -144,9 +132,13 @@ def _judged(
         if comparisons:
             results.append(_judge_all(job, comparisons, budget, is_creative=is_creative))
             budget = _left_of(budget, results[-1])
-    total = _total(results)
-    _refuse_uncovered(job, total, len(questions))
-    return total
+    unanswered = (
+        JudgedPair(row.prompt_id, (UNANSWERED,))
+        for row in questions
+        if row.prompt_id not in answers
+    )
+    total = _total(results, min_coverage=job.spec.required_coverage)
+    return replace(total, pairs=(*total.pairs, *unanswered))
 
 
 def _judge_all(
@@ -161,7 +153,7 @@ def _judge_all(
     result = judge_pairs(
         judge,
         [each for each in comparisons if not (has_draws and each.first == each.second)],
-        cache=VerdictCache(job.ports.store) if isinstance(judge, MeteredJudge) else None,
+        cache=cache_of(judge, job.ports),
         budget=budget,
         min_coverage=0.0,  # checked over all questions
         orders=job.spec.orders,
@@ -183,36 +175,15 @@ def _left_of(budget: JudgeBudget, spent: JudgingResult) -> JudgeBudget:
     )
 
 
-def _total(results: Sequence[JudgingResult]) -> JudgingResult:
+def _total(results: Sequence[JudgingResult], *, min_coverage: float) -> JudgingResult:
     costs = [result.usd for result in results]
     return JudgingResult(
         pairs=tuple(pair for result in results for pair in result.pairs),
-        min_coverage=0.0,
+        min_coverage=min_coverage,
         num_calls=sum(result.num_calls for result in results),
         num_cached=sum(result.num_cached for result in results),
         usd=None if None in costs else sum(cost for cost in costs if cost is not None),
     )
-
-
-def _refuse_uncovered(job: Job[JudgeSpec], result: JudgingResult, num_questions: int) -> None:
-    """Raise BudgetError or JudgeError if too few questions are judged. Verdicts are kept."""
-    required = job.spec.required_coverage
-    if result.num_judged >= required * num_questions:
-        return
-    no_answer = num_questions - len(result.pairs)
-    stand = (
-        f"{job.keys.root}: {result.num_judged} of {num_questions} questions are judged, and "
-        f"promote.min_coverage requires {required:.1%} ({no_answer} have no answer; missing "
-        f"verdicts: {result.missing or 'none'})"
-    )
-    if no_answer > (1 - required) * num_questions:
-        raise JudgeError(f"{stand}; give answers to all questions")
-    if BUDGET_SPENT in result.missing:
-        raise BudgetError(
-            f"{stand}; {result.num_calls} calls spent the judge's budget. Verdicts are kept: run "
-            "again to continue, or raise runtime.judge_max_calls or runtime.judge_max_usd"
-        )
-    raise JudgeError(f"{stand}; run again to judge the missing ones")
 
 
 def read_cost(artifact: Artifact) -> JudgingCost:
@@ -230,7 +201,7 @@ def _summarise(_: Job[JudgeSpec], artifact: Artifact) -> Summary:
         "num_questions": num_questions,
         "num_judged": num_judged,
         "coverage": num_judged / num_questions if num_questions else 0.0,
-        "position_consistency": position_consistency(artifact.rows(SHOWINGS, JudgedShowing)),
+        **judge_figures(artifact.rows(SHOWINGS, JudgedShowing)),
         "num_calls": cost.num_calls,
         "num_cached": cost.num_cached,
         "usd": cost.usd,
@@ -245,5 +216,5 @@ JUDGE = Stage(
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,
     summarise=_summarise,
-    number_format=_number_format,
+    number_format=lambda job: judge_format(job.spec.judge, job.ports),
 )

@@ -8,8 +8,8 @@ import pytest
 from infra.pinned_folder import pin_folder
 from pvar.benchmark_config import LmEvalSettings
 from pvar.lm_eval_records import LmEvalAggregate, LmEvalSample
-from tasks.stages.lm_eval import AGGREGATES, LM_EVAL, SAMPLES, LmEvalSpec
-from tasks.stages.lm_eval_result import score_lm_eval
+from tasks.stages.harness import AGGREGATES, HARNESS, SAMPLES, HarnessSpec
+from tasks.stages.harness_result import score_lm_eval
 from tests.artifacts import StageBench
 from tests.services.packages import NEEDS_SMOLLM2
 from tests.unit.infra.harness_tasks import EXACT, write_tasks
@@ -65,7 +65,7 @@ def test_a_real_model_is_scored_as_the_harness_itself_scores_it(
         {"question": ASKED[chat].format("Italy"), "answer": "Oslo"},
     ]
     tasks = write_tasks(tmp_path / "tasks", choices=CHOICES, answers=answers, exact=exact)
-    spec = LmEvalSpec(
+    spec = HarnessSpec(
         policy="bundled#smollm2",
         settings=LmEvalSettings(
             tasks=("toy_choice", "toy_exact"),
@@ -76,7 +76,7 @@ def test_a_real_model_is_scored_as_the_harness_itself_scores_it(
         allow_code_execution=False,
     )
     bench = StageBench(open_wiring(tmp_path), tmp_path)
-    artifact = bench.run(LM_EVAL, spec, {}, model_folder=lambda _: smollm2)
+    artifact = bench.run(HARNESS, spec, {}, model_folder=lambda _: smollm2)
 
     rows = artifact.rows(SAMPLES, LmEvalSample)
     exact_match = [row.value for row in rows if row.metric == "exact_match"]

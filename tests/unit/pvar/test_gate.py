@@ -5,6 +5,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from pvar.benchmark_config import BenchmarkGate
 from pvar.config import PromoteConfig
 from pvar.gate import GateFigures, decide_promotion
 
@@ -74,10 +75,34 @@ def test_a_bound_of_ability_is_a_share(loss: float) -> None:
         PromoteConfig(max_ability_loss=loss)
 
 
-@pytest.mark.parametrize("name", GateFigures._fields)
+@pytest.mark.parametrize("name", GateFigures._fields[:4])
 def test_a_missing_figure_fails_its_check(name: str) -> None:
     # Missing is neither zero nor fine.
     assert failed_checks(GOOD._replace(**{name: math.nan})) == [name]
+
+
+def required(**bound: float) -> PromoteConfig:
+    return GATE.model_copy(update={"benchmarks": (BenchmarkGate(name="exam", **bound),)})
+
+
+def test_a_required_benchmark_is_checked_at_its_bound() -> None:
+    worse = GOOD._replace(benchmark_differences={"exam": -2.0, "other": -50.0})
+    assert failed_checks(worse, required(max_loss=2)) == []
+    assert failed_checks(worse, required(max_loss=1.9)) == ["benchmark-exam"]
+    assert failed_checks(worse, required(min_difference_lower=-2)) == []
+    assert failed_checks(worse, required(min_difference_lower=0)) == ["benchmark-exam"]
+
+
+@pytest.mark.parametrize("measured", [{}, {"exam": math.nan}, {"other": 5.0}])
+def test_a_required_benchmark_that_was_not_measured_fails(measured: dict[str, float]) -> None:
+    figures = GOOD._replace(benchmark_differences=measured)
+    assert failed_checks(figures, required(min_difference_lower=-100)) == ["benchmark-exam"]
+
+
+@pytest.mark.parametrize("bound", [{}, {"max_loss": 1, "min_difference_lower": 0}])
+def test_a_required_benchmark_has_one_bound(bound: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="either min_difference_lower or max_loss"):
+        BenchmarkGate(name="exam", **bound)
 
 
 def test_nothing_judged_fails_even_the_easiest_gate() -> None:

@@ -47,6 +47,36 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "a fake judge": {
         "evaluate": {"judge": {"kind": "fake"}, "opponent": "org/o"},
     },
+    "benchmarks": {
+        "benchmarks": [
+            {
+                "kind": "alpaca_eval",
+                "questions": "eval.json",
+                "baseline_outputs": "gpt4.json",
+                "calibration": "tables",
+                "judge": {"kind": "alpaca_eval", "model": "gpt"},
+            },
+            {
+                "kind": "arena_hard",
+                "questions": "question.jsonl",
+                "baseline_answers": ["o3.jsonl", "gemini.jsonl"],
+                "judge": {"kind": "arena_hard", "model": "gpt"},
+                "style_control": ["length"],
+            },
+            {"kind": "lm_eval", "tasks": ["gsm8k"]},
+            {"kind": "label_agreement"},
+        ],
+        "benchmark_models": [
+            {"name": "base", "model": "org/b", "benchmarks": ["arena_hard"]},
+            {"name": "theirs", "outputs": "theirs.json", "benchmarks": ["alpaca_eval"]},
+        ],
+        "promote": {
+            "benchmarks": [
+                {"name": "arena_hard", "min_difference_lower": 0},
+                {"name": "lm_eval", "max_loss": 2},
+            ]
+        },
+    },
 }
 
 
@@ -123,6 +153,44 @@ GOLDEN: dict[str, dict[str, str]] = {
         "evaluate": "adf413f2992d6b73",
         "promote": "7bc9fc465714851a",
     },
+    "benchmarks": {
+        "ingest": "d25b530c20223172",
+        "questions-alpaca_eval": "a89ee41f4066c2d2",
+        "questions-arena_hard": "b3a9c7ad020feb68",
+        "exclude": "d10989549edea672",
+        "sample": "cf2af6416252bf76",
+        "score-vader": "1be9e5cc4d1f2cd0",
+        "select": "8799bb9862acb5df",
+        "pair": "f52c19104cea1ef8",
+        "train": "c754965245cf7f59",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "fa5ce79d68f3fc6e",
+        "evaluate": "d24c229ec40366de",
+        "answers-alpaca_eval-challenger": "7707c7cfd4631666",
+        "judge-alpaca_eval-challenger": "329cafdb9f6a456e",
+        "answers-alpaca_eval-opponent": "b785137d06dfa2c9",
+        "judge-alpaca_eval-opponent": "ce2526c214bc14a8",
+        "benchmark-alpaca_eval": "6f537dc1094db3b9",
+        "answers-alpaca_eval-theirs": "91f2754187d84803",
+        "judge-alpaca_eval-theirs": "e2f2fceec484af6f",
+        "benchmark-alpaca_eval-theirs": "5631924d4929b153",
+        "answers-arena_hard-challenger": "859602af1a0a8fb1",
+        "judge-arena_hard-challenger": "64d2abd5b0774263",
+        "answers-arena_hard-opponent": "c14a945b5dae1d0c",
+        "judge-arena_hard-opponent": "cdd74f9bd738efb5",
+        "benchmark-arena_hard": "dd79ffa5f8074514",
+        "answers-arena_hard-base": "d1384e5a414ae42f",
+        "judge-arena_hard-base": "a440da9991ee89c9",
+        "benchmark-arena_hard-base": "bde73d760f8efd4d",
+        "harness-lm_eval-challenger": "c6cfb3e69e0fe2cd",
+        "harness-lm_eval-opponent": "c1cf4cb2a698c2da",
+        "benchmark-lm_eval": "73285e8604f8d44b",
+        "likelihood-label_agreement-challenger": "624c92a9d217aa88",
+        "likelihood-label_agreement-opponent": "a76c481632cdccc9",
+        "likelihood-label_agreement-reference": "29b0a0073a198287",
+        "benchmark-label_agreement": "428c53b718ffa9ba",
+        "promote": "be552f276dfd8df5",
+    },
 }
 """Never edited for what is here; a stage's version is raised where its meaning changes."""
 
@@ -134,6 +202,13 @@ def test_digests_are_what_they_always_were(name: str) -> None:
         "give a new node its row; where the digest of an earlier node differs, its settings or "
         "its inputs do: is that meant, and is the stage's version raised?"
     )
+
+
+def test_another_benchmark_samples_and_scores_nothing_again() -> None:
+    """Its questions are excluded when prompts are selected, and what follows is made again."""
+    before, after = nodes_of("defaults"), nodes_of("benchmarks")
+    same = {name for name in before if after[name].keys == before[name].keys}
+    assert same == {"ingest", "sample", "score-vader", "answers-opponent"}
 
 
 def specs() -> Iterator[BaseModel]:
@@ -168,7 +243,7 @@ def other_values(value: Any, annotation: Any) -> Iterator[Any]:
     elif annotation is str:
         yield "new#new" if value is None else f"{value}x"
     elif origin is tuple:
-        yield (*value, *other_values("more#more", arguments[0]))
+        yield (*(value or ()), *other_values("more#more", arguments[0]))
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         if type(value) is not annotation:
             required = {

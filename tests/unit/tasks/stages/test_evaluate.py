@@ -12,8 +12,9 @@ from pvar.records import Message, Prompt, Response, Verdict
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact, ArtifactKeys
 from tasks.engine.tables import JudgedShowing
-from tasks.stages.evaluate import EVALUATE, SHOWINGS, VERDICTS, EvaluateSpec
+from tasks.stages.evaluate import EVALUATE, EvaluateSpec
 from tasks.stages.ingest import PROMPTS
+from tasks.stages.judgments import SHOWINGS, VERDICTS
 from tasks.stages.sample import RESPONSES
 from tests.artifacts import StageBench
 from tests.services.chat_server import Asked, Sent, says, serving

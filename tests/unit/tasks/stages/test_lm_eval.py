@@ -12,22 +12,22 @@ from pvar.errors import StageError
 from pvar.lm_eval_records import HarnessResult, LmEvalAggregate, LmEvalSample
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
-from tasks.stages.lm_eval import AGGREGATES, LM_EVAL, SAMPLES, LmEvalSpec, figure_name
-from tasks.stages.lm_eval_result import score_lm_eval
+from tasks.stages.harness import AGGREGATES, HARNESS, SAMPLES, HarnessSpec, figure_name
+from tasks.stages.harness_result import score_lm_eval
 from tests.artifacts import StageBench
 from tests.workflow import open_wiring
 
 TASKS = ("first", "second", "third")
 
 
-def spec(policy: str = "somewhere#a policy", **changes: object) -> LmEvalSpec:
+def spec(policy: str = "somewhere#a policy", **changes: object) -> HarnessSpec:
     settings = LmEvalSettings.model_validate({"tasks": TASKS, "backend": "fake", **changes})
-    return LmEvalSpec(policy=policy, settings=settings, allow_code_execution=False)
+    return HarnessSpec(policy=policy, settings=settings, allow_code_execution=False)
 
 
-def run(folder: Path, wanted: LmEvalSpec, **ports: object) -> Artifact:
+def run(folder: Path, wanted: HarnessSpec, **ports: object) -> Artifact:
     folder.mkdir(exist_ok=True)
-    return StageBench(open_wiring(folder), folder).run(LM_EVAL, wanted, {}, **ports)
+    return StageBench(open_wiring(folder), folder).run(HARNESS, wanted, {}, **ports)
 
 
 @dataclass

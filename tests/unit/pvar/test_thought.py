@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.judges.thought import spoken
+from pvar.thought import spoken
 
 
 @pytest.mark.parametrize(

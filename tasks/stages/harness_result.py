@@ -1,4 +1,4 @@
-"""Scores of models on lm-evaluation-harness's tasks, from their artifacts of stage lm_eval."""
+"""Scores of models on lm-evaluation-harness's tasks, from their artifacts of stage harness."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from pvar.evaluation.lm_eval_change import (
 )
 from pvar.lm_eval_records import LmEvalAggregate, LmEvalSample
 from tasks.engine.artifact import Artifact
-from tasks.stages.lm_eval import AGGREGATES, SAMPLES, figure_name
+from tasks.stages.harness import AGGREGATES, SAMPLES, figure_name
 
 CHALLENGER, OPPONENT = "challenger", "opponent"
 

@@ -1,4 +1,4 @@
-"""Stage lm_eval: a model answers the tasks of lm-evaluation-harness.
+"""Stage harness: a model answers the tasks of lm-evaluation-harness.
 
 One shard per configured name (a task, or a group or tag of tasks), so that a crash loses at most
 the name in progress. The tables have one row per question and metric, from which two models are
@@ -26,7 +26,7 @@ SAMPLES = "samples.parquet"
 AGGREGATES = "aggregates.parquet"
 
 
-class LmEvalSpec(BaseModel):
+class HarnessSpec(BaseModel):
     """The settings that determine the results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,18 +37,18 @@ class LmEvalSpec(BaseModel):
     """Without it, tasks that execute code fail."""
 
 
-def _plan(job: Job[LmEvalSpec]) -> tuple[ShardSpec, ...]:
+def _plan(job: Job[HarnessSpec]) -> tuple[ShardSpec, ...]:
     return plan_shards(len(job.spec.settings.tasks), 1)
 
 
-def _number_format(job: Job[LmEvalSpec]) -> NumberFormat | None:
+def _number_format(job: Job[HarnessSpec]) -> NumberFormat | None:
     if job.spec.settings.backend == "fake":
         return None
     return job.ports.number_format(job.spec.settings.dtype, learns=False)
 
 
 @contextmanager
-def _open_worker(job: Job[LmEvalSpec]) -> Iterator[Work]:
+def _open_worker(job: Job[HarnessSpec]) -> Iterator[Work]:
     spec = job.spec
     folder = None if spec.settings.backend == "fake" else job.ports.model_folder(spec.policy)
     harness = job.ports.harness(
@@ -80,7 +80,7 @@ def _open_worker(job: Job[LmEvalSpec]) -> Iterator[Work]:
         harness.close()
 
 
-def _summarise(_: Job[LmEvalSpec], artifact: Artifact) -> Summary:
+def _summarise(_: Job[HarnessSpec], artifact: Artifact) -> Summary:
     aggregates = artifact.rows(AGGREGATES, LmEvalAggregate)
     versions = sorted({row.harness_version for row in aggregates})
     return {
@@ -99,8 +99,8 @@ def figure_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.\-]", "_", text)
 
 
-LM_EVAL = Stage(
-    name="lm_eval",
+HARNESS = Stage(
+    name="harness",
     description="Measure a model's ability with lm-evaluation-harness.",
     version=1,
     image="train",
