@@ -8,6 +8,7 @@ from flows.wiring import Wiring
 from pvar.artifacts import Summary
 from pvar.gate import ABILITY_NOT_MEASURED
 from pvar.references import Pinned
+from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import open_artifact
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def _lines(record: RunRecord, summaries: Mapping[str, Summary], store_uri: str) 
             f"{_share(result['opponent_ended_share'])} → {_share(result['challenger_ended_share'])}"
         )
         yield _ability(result)
+    for benchmark in record.config.benchmarks:
+        if scores := summaries.get(score_name(benchmark.name)):
+            yield f"{benchmark.name}: {_benchmark(scores)}"
     if decision := summaries.get("promote"):
         yield (
             f"gate {'passed' if decision['gate_passed'] else 'failed'}: "
@@ -63,6 +67,20 @@ def _ability(result: Summary) -> str:
         f"{_share(result['ability_change'])} ({_share(result['ability_change_lower'])} to "
         f"{_share(result['ability_change_upper'])})"
     )
+
+
+def _benchmark(scores: Summary) -> str:
+    if scores.get("not_measured"):
+        return f"not measured: {scores['not_measured']}"
+    return (
+        f"{_points(scores.get('opponent_score'))} → {_points(scores.get('challenger_score'))} %, "
+        f"difference {_points(scores.get('difference'))} "
+        f"({_points(scores.get('difference_lower'))} to {_points(scores.get('difference_upper'))})"
+    )
+
+
+def _points(value: float | int | str | bool | None) -> str:
+    return f"{value:.1f}" if isinstance(value, int | float) else "missing"
 
 
 def _fate(decision: Summary) -> str:
