@@ -3,7 +3,7 @@
 from flows.wiring import Wiring
 from infra.models import pin_model
 from infra.pinned_folder import pin_folder
-from infra.sources import pin_source
+from infra.sources import pin_file, pin_source
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, IncompleteError
@@ -28,6 +28,8 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
         match reference.kind:
             case "data":
                 return pin_source(reference.text, sources)
+            case "file":
+                return pin_file(reference.text, sources)
             case "folder":
                 return pin_folder(reference.text)
             case "model":

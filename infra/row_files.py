@@ -29,6 +29,7 @@ STDIN = Path("-")
 
 JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 PARQUET = (".parquet",)
+ROW_FILES = JSON_LINES + PARQUET
 PARQUET_ROWS_PER_BATCH = 8192
 
 
@@ -44,7 +45,7 @@ def read_rows(path: Path) -> Iterator[Row | BadRow]:
     return _read_parquet(path) if path.name.endswith(PARQUET) else _read_json_lines(path)
 
 
-def refuse_unreadable(path: Path, kinds: tuple[str, ...] = JSON_LINES + PARQUET) -> None:
+def refuse_unreadable(path: Path, kinds: tuple[str, ...] = ROW_FILES) -> None:
     """Raise InputError unless this is a readable file of one of these types."""
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")

@@ -13,14 +13,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from infra.row_files import JSON_LINES, PARQUET, read_rows, refuse_unreadable
+from infra.row_files import ROW_FILES, read_rows, refuse_unreadable
 from infra.store import open_store
 from pvar.errors import InputError, NotFoundError
 from pvar.records import BadRow, Row
 from pvar.references import Pinned, is_pinned
 
-DATA_FILES = (*JSON_LINES, *PARQUET, ".csv")
-"""Types of files that can be pinned. Only files of rows can be read by `source_rows`."""
+FILES = (".csv",)
+"""Types of files that are read as a whole."""
 
 BUNDLED = {"sentiment": "data/sentiment_prompts.jsonl"}
 
@@ -44,9 +44,18 @@ def pin_source(reference: str, cache: Path) -> str:
         commit = _hub_commit(reference)
         return f"{reference}@{commit}#{reference}@{commit}"
     path = _local_file(reference, cache)
-    refuse_unreadable(path, DATA_FILES)
+    refuse_unreadable(path)
     location = reference if reference.startswith(("bundled:", "s3:")) else str(path)
     return f"{location}#{_file_digest(path)}"
+
+
+def pin_file(reference: str, cache: Path) -> str:
+    """The same for a file that is read as a whole."""
+    if is_pinned(reference):
+        return reference
+    path = _local_file(reference, cache)
+    refuse_unreadable(path, FILES)
+    return f"{reference if reference.startswith('s3:') else path}#{_file_digest(path)}"
 
 
 def source_rows(reference: str, cache: Path) -> Iterator[Row | BadRow]:
@@ -58,27 +67,22 @@ def source_rows(reference: str, cache: Path) -> Iterator[Row | BadRow]:
 
 
 def source_file(reference: str, cache: Path) -> Path:
-    """Local file of a pinned reference to a file; InputError if it changed since it was pinned."""
+    """Local copy of a pinned file; InputError if it changed since it was pinned."""
     location, digest = Pinned.parse(reference)
-    if location.startswith("hub:"):
-        raise InputError(
-            f"{location} is a data set of rows, but a file is needed here; download the file and "
-            "give its path or s3:// address"
-        )
     path = _local_file(location, cache)
-    _refuse_changed(location, digest, path)
+    _refuse_changed(location, digest, path, FILES)
     return path
 
 
 def _unchanged_rows(location: str, pinned: str, path: Path) -> Iterator[Row | BadRow]:
     """The rows; the content is verified before the first and after the last one."""
-    _refuse_changed(location, pinned, path)
+    _refuse_changed(location, pinned, path, ROW_FILES)
     yield from read_rows(path)
-    _refuse_changed(location, pinned, path)
+    _refuse_changed(location, pinned, path, ROW_FILES)
 
 
-def _refuse_changed(location: str, pinned: str, path: Path) -> None:
-    refuse_unreadable(path, DATA_FILES)
+def _refuse_changed(location: str, pinned: str, path: Path, kinds: tuple[str, ...]) -> None:
+    refuse_unreadable(path, kinds)
     found = _file_digest(path)
     if found != pinned:
         raise InputError(

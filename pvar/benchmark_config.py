@@ -12,7 +12,7 @@ from pvar.config_model import ConfigModel, Name
 from pvar.evaluation.style import Control
 from pvar.judge_config import JudgeConfig
 from pvar.number_format import NumberFormatChoice
-from pvar.references import DataReference, FolderReference, ModelReference
+from pvar.references import DataReference, FileReference, FolderReference, ModelReference
 from pvar.sampler_config import SamplerSettings
 
 BENCHMARK_ANSWERS = SamplerSettings(temperature=0.7, max_new_tokens=2048)
@@ -21,9 +21,9 @@ BENCHMARK_ANSWERS = SamplerSettings(temperature=0.7, max_new_tokens=2048)
 class LengthCalibration(ConfigModel):
     """The two tables of AlpacaEval 2's length control, or a folder that contains both files."""
 
-    instruction_difficulty: DataReference
+    instruction_difficulty: FileReference
     """instruction_difficulty.csv: a path or s3:// address."""
-    df_gamed: DataReference
+    df_gamed: FileReference
     """df_gamed.csv: a path or s3:// address."""
 
     @model_validator(mode="before")

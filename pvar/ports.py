@@ -223,7 +223,7 @@ class Ports(Protocol):
         ...
 
     def source_file(self, reference: str) -> Path:
-        """Local copy of a pinned reference to a file that is not a file of rows."""
+        """Local copy of a pinned file that is read as a whole."""
         ...
 
     def number_format(self, choice: NumberFormatChoice, *, learns: bool) -> NumberFormat:

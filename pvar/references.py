@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from pvar.errors import ConfigError
 
-ReferenceKind = Literal["model", "data", "folder"]
+ReferenceKind = Literal["model", "data", "file", "folder"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ ModelReference = Annotated[str, Field(min_length=1, max_length=1000), ReferenceM
 
 DataReference = Annotated[str, Field(min_length=1), ReferenceMark("data")]
 """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:name`."""
+
+FileReference = Annotated[str, Field(min_length=1, max_length=1000), ReferenceMark("file")]
+"""A file that is read as a whole: a path or s3:// address."""
 
 FolderReference = Annotated[str, Field(min_length=1, max_length=1000), ReferenceMark("folder")]
 """A local folder of files that are used as they were when the reference was pinned."""

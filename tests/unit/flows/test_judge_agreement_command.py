@@ -238,7 +238,7 @@ def test_a_file_without_preferences_says_what_is_wanted(
         ("absent.jsonl", None, "no such file"),
         ("rows.txt", b"text", "unknown file type"),
         ("rows.jsonl", b"", "the file is empty"),
-        ("rows.jsonl", b'[{"prompt": "a"}]', "this is a JSON array"),
+        ("rows.jsonl", b'[{"prompt": "a"', "begins as a JSON array"),
         ("rows.parquet", b"not one", "not a valid Parquet file"),
     ],
 )
