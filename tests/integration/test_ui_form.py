@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from playwright.sync_api import Page, Request, expect, sync_playwright
+from playwright.sync_api import Page, Response, expect, sync_playwright
 from prefect import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
@@ -73,24 +73,27 @@ class Site(NamedTuple):
         return dict(run.parameters["config"])
 
     def _submit(self) -> None:
-        """Press the button until the form is sent.
+        """Press the button until the form is accepted.
 
-        On a busy machine the form takes no click while it still loads, and says nothing.
+        On a busy machine the form takes no click while it still loads, and the server answers with
+        an error while its database is locked; a person would press again.
         """
-        sent: list[str] = []
+        answers: list[bool] = []
 
-        def note(request: Request) -> None:
-            if request.url.endswith("/create_flow_run"):
-                sent.append(request.url)
+        def note(response: Response) -> None:
+            if response.url.endswith("/create_flow_run"):
+                answers.append(response.ok)
 
-        self.page.on("request", note)
-        while not sent:
+        self.page.on("response", note)
+        while not any(answers):
+            num_answers = len(answers)
+            assert num_answers < 20, "the server accepts no run"
             self.page.get_by_role("button", name="Submit").click()
             for _ in range(600):  # long enough for a click that was taken: two would be two runs
-                self.page.wait_for_timeout(200)  # requests are noted meanwhile
-                if sent:
+                self.page.wait_for_timeout(200)  # responses are noted meanwhile
+                if len(answers) > num_answers:
                     break
-        self.page.remove_listener("request", note)
+        self.page.remove_listener("response", note)
 
 
 @pytest.fixture(scope="module")
