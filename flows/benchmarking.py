@@ -71,6 +71,9 @@ class BenchmarkRow(BaseModel):
     model: str
     judge: str | None
     score: BenchmarkScore
+    lc_comparable: bool | None
+    """Whether the length-controlled win rate is comparable with the leaderboard; None if it was not
+    computed."""
     usd: float | None
     """Cost of the judgments when they were made."""
     artifact: str
@@ -217,6 +220,7 @@ def _rows(config: PipelineConfig, wiring: Wiring) -> list[BenchmarkRow]:
                     model=score.model,
                     judge=judge,
                     score=score,
+                    lc_comparable=_flag(artifact.manifest.summary, f"{score.role}_lc_comparable"),
                     usd=read_cost(_open(judged, wiring)).usd if judged else None,
                     artifact=node.keys.root,
                 )
@@ -224,6 +228,11 @@ def _rows(config: PipelineConfig, wiring: Wiring) -> list[BenchmarkRow]:
                 if score.category is None
             ]
     return rows
+
+
+def _flag(summary: Summary, name: str) -> bool | None:
+    value = summary.get(name)
+    return value if isinstance(value, bool) else None
 
 
 def _open(node: Node, wiring: Wiring) -> Artifact:

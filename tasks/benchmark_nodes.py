@@ -20,6 +20,7 @@ from pvar.benchmark_config import (
     LmEvalBenchmark,
 )
 from pvar.config import PipelineConfig
+from pvar.evaluation.alpaca_eval_score import LEADERBOARD_JUDGE_MODEL
 from pvar.judge_config import JudgeConfig
 from pvar.references import Pinned
 from tasks.engine.artifact import ArtifactKeys
@@ -282,6 +283,7 @@ def _scoring_of(benchmark: JudgedBenchmark) -> AlpacaEvalScoring | ArenaHardScor
                 kind=benchmark.kind,
                 calibration=benchmark.calibration,
                 judge=judge,
+                has_leaderboard_judge=_is_leaderboards(benchmark.judge),
                 seed=benchmark.seed,
             )
         case ArenaHardBenchmark():
@@ -293,6 +295,15 @@ def _scoring_of(benchmark: JudgedBenchmark) -> AlpacaEvalScoring | ArenaHardScor
                 reads_labels=benchmark.judge.kind == "arena_hard",
                 seed=benchmark.seed,
             )
+
+
+def _is_leaderboards(judge: JudgeConfig) -> bool:
+    """Whether it is AlpacaEval's own model, with a template (the published one is not shipped)."""
+    return (
+        judge.kind == "alpaca_eval"
+        and judge.model == LEADERBOARD_JUDGE_MODEL
+        and judge.template is not None
+    )
 
 
 def judge_of(benchmark: BenchmarkConfig) -> str | None:

@@ -129,6 +129,7 @@ def row_to_json(row: "BenchmarkRow", files: list[Path]) -> dict[str, object]:
                 "discrete_win_rate": score.discrete_win_rate,
                 "length_controlled_winrate": score.length_controlled_win_rate,
                 "lc_standard_error": score.length_controlled_standard_error,
+                "lc_comparable": row.lc_comparable,
             }
         case "arena_hard":
             own = {

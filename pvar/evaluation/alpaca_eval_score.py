@@ -89,7 +89,7 @@ def is_comparable(judge: str, baseline: str, *, num_judged: int, num_wanted: int
     instructions.
     """
     return (
-        judge in (LEADERBOARD_JUDGE, LEADERBOARD_JUDGE_MODEL)
+        judge == LEADERBOARD_JUDGE
         and baseline == LEADERBOARD_BASELINE
         and num_judged == num_wanted == NUM_LEADERBOARD_QUESTIONS
     )

@@ -27,6 +27,7 @@ from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import write_table
 from tasks.stages.benchmark_alpaca_eval import (
     AlpacaEvalScoring,
+    alpaca_eval_figures,
     alpaca_eval_questions,
     export_alpaca_eval,
     read_tables,
@@ -116,6 +117,7 @@ def _score_and_export(job: Job[BenchmarkSpec], folder: Path) -> Scored:
 def _score_judged(
     benchmark: JudgedInputs, scoring: JudgedScoring, ports: Ports, folder: Path
 ) -> Scored:
+    figures: Summary | None = None
     match scoring:
         case AlpacaEvalScoring():
             tables = read_tables(scoring.calibration, ports)
@@ -124,6 +126,7 @@ def _score_judged(
                 for model in benchmark.models
                 for score in score_model_on_alpaca_eval(benchmark, model, tables, seed=scoring.seed)
             ]
+            figures = alpaca_eval_figures(benchmark, scores, scoring, tables)
             for model in benchmark.models:
                 export_alpaca_eval(benchmark, model, scoring.judge, folder / model.role)
         case ArenaHardScoring():
@@ -133,7 +136,7 @@ def _score_judged(
     by_question = [
         row for model in benchmark.models for row in _by_question(benchmark, model, scoring)
     ]
-    return Scored(scores, _differences(by_question, seed=scoring.seed), by_question)
+    return Scored(scores, _differences(by_question, seed=scoring.seed), by_question, figures)
 
 
 def _by_question(

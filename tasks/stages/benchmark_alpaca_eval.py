@@ -9,8 +9,14 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from pvar.artifacts import Summary
 from pvar.benchmark_config import LengthCalibration
-from pvar.evaluation.alpaca_eval_score import JudgedOutput, is_comparable, score_alpaca_eval
+from pvar.evaluation.alpaca_eval_score import (
+    LEADERBOARD_JUDGE,
+    JudgedOutput,
+    is_comparable,
+    score_alpaca_eval,
+)
 from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.benchmark_scores import BenchmarkScore, QuestionResult, known_number
 from pvar.evaluation.calibration import is_published, parse_calibration
@@ -31,6 +37,8 @@ class AlpacaEvalScoring(BaseModel):
     calibration: LengthCalibration | None
     judge: str
     """Name of the judge: the model on its server, or its kind."""
+    has_leaderboard_judge: bool
+    """Whether the judge is the leaderboard's model, asked by a template that the user gave."""
     seed: int
 
 
@@ -157,14 +165,28 @@ def _length(model: JudgedModel, prompt_id: str) -> int | None:
     return None if answer is None else len(answer)
 
 
-def is_on_the_leaderboards_scale(
-    benchmark: JudgedInputs, judge: str, score: BenchmarkScore
-) -> bool:
-    """Whether the length-controlled win rate is comparable with the leaderboard."""
+def alpaca_eval_figures(
+    benchmark: JudgedInputs,
+    scores: Sequence[BenchmarkScore],
+    scoring: AlpacaEvalScoring,
+    tables: CalibrationTables | None,
+) -> Summary:
+    """Whether each length-controlled win rate is comparable with the leaderboard."""
+    if tables is None:
+        return {}
     (baseline,) = {row.baseline for row in benchmark.questions}
-    return is_comparable(
-        judge, baseline, num_judged=score.num_judged, num_wanted=score.num_questions
-    )
+    judge = LEADERBOARD_JUDGE if scoring.has_leaderboard_judge else scoring.judge
+    return {
+        "calibration_published": tables.is_published,
+        **{
+            f"{score.role}_lc_comparable": scoring.has_leaderboard_judge
+            and is_comparable(
+                judge, baseline, num_judged=score.num_judged, num_wanted=score.num_questions
+            )
+            for score in scores
+            if score.category is None
+        },
+    }
 
 
 def export_alpaca_eval(

@@ -170,10 +170,10 @@ GOLDEN: dict[str, dict[str, str]] = {
         "judge-alpaca_eval-challenger": "329cafdb9f6a456e",
         "answers-alpaca_eval-opponent": "b785137d06dfa2c9",
         "judge-alpaca_eval-opponent": "ce2526c214bc14a8",
-        "benchmark-alpaca_eval": "6f537dc1094db3b9",
+        "benchmark-alpaca_eval": "4aa39af787d1ecbd",
         "answers-alpaca_eval-theirs": "91f2754187d84803",
         "judge-alpaca_eval-theirs": "e2f2fceec484af6f",
-        "benchmark-alpaca_eval-theirs": "5631924d4929b153",
+        "benchmark-alpaca_eval-theirs": "4964ef82429e3de0",
         "answers-arena_hard-challenger": "859602af1a0a8fb1",
         "judge-arena_hard-challenger": "64d2abd5b0774263",
         "answers-arena_hard-opponent": "c14a945b5dae1d0c",
@@ -189,7 +189,7 @@ GOLDEN: dict[str, dict[str, str]] = {
         "likelihood-label_agreement-opponent": "a76c481632cdccc9",
         "likelihood-label_agreement-reference": "29b0a0073a198287",
         "benchmark-label_agreement": "428c53b718ffa9ba",
-        "promote": "be552f276dfd8df5",
+        "promote": "637a2aeaf4e2b3b2",
     },
 }
 """Never edited for what is here; a stage's version is raised where its meaning changes."""
