@@ -9,8 +9,10 @@ import numpy.typing as npt
 from cyclopts import Parameter
 
 from flows.commands.reward_files import Variances, read_variances
+from flows.commands.scale_files import read_scale
 from flows.commands.summary import Figure, known, print_summary
 from infra.row_files import write_rows
+from pvar.errors import InputError
 from pvar.variance import ties_at_cut
 
 Floats = npt.NDArray[np.float64]
@@ -31,7 +33,8 @@ def variance(
     /,
     *,
     out: Path | None = None,
-    scale: float = 1.0,
+    scale: float | None = None,
+    scale_from: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Compute the preference variance of each prompt from the rewards of its responses.
@@ -44,14 +47,29 @@ def variance(
     out
         Output file with prompt_id, num_responses, pvar and stderr: .jsonl, .jsonl.gz or .parquet.
     scale
-        Reward scale τ in σ((r_i − r_j)/τ), in units of the rewards.
+        Reward scale τ in σ((r_i − r_j)/τ), in units of the rewards (default: 1).
+    scale_from
+        JSONL or Parquet file of labelled pairs with the columns chosen_reward and rejected_reward,
+        on which τ is fitted by maximum likelihood, instead of --scale.
     as_json
         Print the summary as one JSON object.
     """
-    variances = read_variances(input, scale=scale)
+    if scale is not None and scale_from is not None:
+        raise InputError(
+            f"--scale is {scale:g} and --scale-from is {scale_from}; give one of the two"
+        )
+    calibrated = None if scale_from is None else read_scale(scale_from)
+    used = calibrated.scale if calibrated else 1.0 if scale is None else scale
+    variances = read_variances(input, scale=used)
     if out is not None:
         write_rows(out, _rows(variances))
-    print_summary("Preference variance", _figures(variances, scale), as_json=as_json)
+    figures = _figures(variances, used)
+    if calibrated is not None:
+        figures += [
+            Figure("scale_stderr", "Standard error of τ", calibrated.stderr),
+            Figure("scale_pairs", "Labelled pairs for τ", calibrated.num_pairs),
+        ]
+    print_summary("Preference variance", figures, as_json=as_json)
 
 
 def _figures(variances: Variances, scale: float) -> list[Figure]:

@@ -191,3 +191,30 @@ def test_the_real_preference_pool_matches_the_definition(tmp_path):
     for prompt_id, values in rewards.items():
         assert table[prompt_id]["num_responses"] == 8
         assert table[prompt_id]["pvar"] == pytest.approx(two_loops(values), abs=1e-12)
+
+
+def test_the_scale_is_fitted_on_labelled_pairs(tmp_path, capsys):
+    """Of 4 pairs that differ by 1, 3 are ordered as labelled: σ(1/τ) = ¾, so τ = 1/ln 3.
+
+    With that τ, b's difference of ln 3 is ln² 3 log-odds.
+    """
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    pairs = [{"chosen_reward": 1.0, "rejected_reward": 0.0}] * 3
+    pairs += [{"chosen_reward": 0.0, "rejected_reward": 1.0}]
+    pairs += [{"chosen_reward": None, "rejected_reward": 1.0}]
+    write_rows(tmp_path / "pairs.jsonl", pairs)
+    variance(tmp_path / "rows.jsonl", scale_from=tmp_path / "pairs.jsonl", as_json=True)
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["scale"] == pytest.approx(1 / math.log(3))
+    assert figures["scale_pairs"] == 4
+    expected = (1 / (1 + math.exp(-(math.log(3) ** 2))) - 0.5) ** 2
+    assert figures["pvar_quantiles"]["max"] == pytest.approx(expected)
+
+
+def test_labels_that_contradict_the_rewards_give_no_scale(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    write_rows(tmp_path / "pairs.jsonl", [{"chosen_reward": 0.0, "rejected_reward": 1.0}])
+    with pytest.raises(InputError, match=r"pairs\.jsonl: .*contradicts the labels"):
+        variance(tmp_path / "rows.jsonl", scale_from=tmp_path / "pairs.jsonl")
+    with pytest.raises(InputError, match="give one of the two"):
+        variance(tmp_path / "rows.jsonl", scale=2.0, scale_from=tmp_path / "pairs.jsonl")
