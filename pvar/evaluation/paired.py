@@ -123,48 +123,46 @@ def paired_score_difference(
 ) -> PairedDifference:
     """Difference a − b of two weighted means over the same prompts, in [−1, 1].
 
-    Each argument is (values in [0, 1] or NaN, weights), all of shape (num_prompts,), with row i of
-    all belonging to the same prompt. The difference is Σ wₐ vₐ / Σ wₐ − Σ w_b v_b / Σ w_b over the
-    prompts on which both have a value; prompts are resampled (BCa, scipy.stats.bootstrap). With
-    equal weights it is `paired_difference`, which also covers differences that are all the same.
+    Each argument is (values in [0, 1] or NaN, weights), of shape (num_prompts,), with row i of all
+    belonging to the same prompt; the weight of a value is positive. The difference is
+    Σ wₐ vₐ / Σ wₐ − Σ w_b v_b / Σ w_b over the prompts on which both have a value; prompts are
+    resampled (BCa). With equal weights it is `paired_difference`, and its interval is also taken
+    where all resamples have the same difference.
     """
-    values_a, weights_a = a
-    values_b, weights_b = b
-    both = ~np.isnan(values_a + values_b)
-    columns = [column[both] for column in (values_a, weights_a, values_b, weights_b)]
     plain = paired_difference(
-        values_a, values_b, confidence=confidence, num_resamples=num_resamples, seed=seed
+        a[0], b[0], confidence=confidence, num_resamples=num_resamples, seed=seed
     )
-    if plain.num_judged < 2 or all(np.ptp(column) == 0 for column in (columns[1], columns[3])):
+    both = ~np.isnan(a[0] + b[0])
+    (values_a, weights_a), (values_b, weights_b) = (
+        (values[both], weights[both]) for values, weights in (a, b)
+    )
+    if plain.num_judged < 2 or np.ptp(weights_a) == np.ptp(weights_b) == 0:
         return plain
-    difference = float(_weighted_difference(columns[0], columns[1], columns[2], columns[3]))
-    if np.ptp(columns[0] - columns[2]) < _SAME:
+    ours = _resample(values_a, weights_a, num_resamples, seed)
+    theirs = _resample(values_b, weights_b, num_resamples, seed)  # the same draws of prompts
+    difference, differences = ours.mean - theirs.mean, ours.means - theirs.means
+    if np.ptp(differences) < _SAME:
         return plain._replace(difference=difference)
-    from scipy.stats import bootstrap
-
-    interval = bootstrap(
-        columns,
-        _weighted_difference,
-        n_resamples=num_resamples,
-        batch=max(1, _MAX_BLOCK_VALUES // plain.num_judged),
-        vectorized=True,
-        paired=True,
-        confidence_level=confidence,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return plain._replace(
-        difference=difference, ci_lower=float(interval.low), ci_upper=float(interval.high)
-    )
+    influence = ours.influence / np.sum(weights_a) - theirs.influence / np.sum(weights_b)
+    levels = _bca_levels(difference, differences, influence, 1 - confidence)
+    lower, upper = np.quantile(differences, levels)
+    return plain._replace(difference=difference, ci_lower=float(lower), ci_upper=float(upper))
 
 
-def _weighted_difference(
-    values_a: Floats, weights_a: Floats, values_b: Floats, weights_b: Floats, axis: int = -1
-) -> Floats:
-    mean_a = (values_a * weights_a).sum(axis=axis) / weights_a.sum(axis=axis)
-    mean_b = (values_b * weights_b).sum(axis=axis) / weights_b.sum(axis=axis)
-    difference: Floats = mean_a - mean_b
-    return difference
+class _Resampled(NamedTuple):
+    """A weighted mean, the means of resamples, and the influence of each prompt."""
+
+    mean: float
+    means: Floats
+    """(num_resamples,)."""
+    influence: Floats
+    """(num_prompts,), times the sum of the weights."""
+
+
+def _resample(values: Floats, weights: Floats, num_resamples: int, seed: int) -> _Resampled:
+    mean = float(np.sum(values * weights) / np.sum(weights))
+    means = _resampled_means(values, weights, num_resamples, np.random.default_rng(seed))
+    return _Resampled(mean, means, weights * (values - mean))
 
 
 def _prompt_means(preferences: ArrayLike) -> Floats:
@@ -223,10 +221,8 @@ def mean_interval(
         share = 1 - (alpha / 2) ** (1 / values.size)
         return Interval(value - share * value, value + share * (1 - value))
     weights = np.ones_like(values) if weights is None else weights
-    mean = float(np.sum(weights * values) / np.sum(weights))
-    means = _resampled_means(values, weights, num_resamples, np.random.default_rng(seed))
-    influence = weights * (values - mean)
-    lower, upper = np.quantile(means, _bca_levels(mean, means, influence, alpha))
+    drawn = _resample(values, weights, num_resamples, seed)
+    lower, upper = np.quantile(drawn.means, _bca_levels(*drawn, alpha))
     return Interval(float(lower), float(upper))
 
 
@@ -248,7 +244,8 @@ def _bca_levels(mean: float, means: Floats, influence: Floats, alpha: float) -> 
     """Quantile levels of the resampled means that make the ends of the BCa interval."""
     below = float(np.mean(means < mean) + np.mean(means <= mean)) / 2
     bias = _NORMAL.inv_cdf(min(max(below, 0.5 / means.size), 1 - 0.5 / means.size))
-    acceleration = float(np.sum(influence**3) / (6 * np.sum(influence**2) ** 1.5))
+    spread = float(np.sum(influence**2) ** 1.5)
+    acceleration = float(np.sum(influence**3)) / (6 * spread) if spread else 0.0
 
     def level(z: float) -> float:
         return _NORMAL.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))

@@ -8,6 +8,7 @@ from pvar.errors import InputError
 from pvar.evaluation.paired import (
     mean_interval,
     paired_difference,
+    paired_score_difference,
     paired_win_rate,
 )
 
@@ -158,3 +159,99 @@ def test_shapes_that_cannot_be_prompts_are_refused() -> None:
 def test_different_numbers_of_prompts_are_refused() -> None:
     with pytest.raises(InputError, match=r"2 and 1.*prompt id"):
         paired_difference([0.5, 0.5], [0.5], seed=0)
+
+
+def test_with_equal_weights_the_difference_of_scores_is_the_paired_one() -> None:
+    rng = np.random.default_rng(10)
+    a, b = rng.random(40), rng.random(40)
+    b[3] = np.nan
+    equal = np.full(40, 2.0)
+
+    found = paired_score_difference((a, equal), (b, 3 * equal), seed=5)
+
+    assert found == paired_difference(a, b, seed=5)
+
+
+def test_a_weighted_difference_is_that_of_two_weighted_means() -> None:
+    # Both have the first three prompts. a: (6·1 + 2·0 + 2·½)/10 = 0.7; b: (2·1 + 6·0 + 4·1)/12 = ½.
+    a = np.array([1.0, 0.0, 0.5, 1.0]), np.array([6.0, 2.0, 2.0, 6.0])
+    b = np.array([1.0, 0.0, 1.0, np.nan]), np.array([2.0, 6.0, 4.0, 0.0])
+
+    found = paired_score_difference(a, b, seed=0)
+
+    assert found.difference == pytest.approx(0.2)
+    assert found.ci_lower <= 0.2 <= found.ci_upper
+    assert (found.num_judged, found.num_wanted, found.coverage) == (3, 4, 0.75)
+
+
+def test_the_interval_of_a_weighted_difference_agrees_with_scipys_bca_bootstrap() -> None:
+    rng = np.random.default_rng(11)
+    columns = [
+        *(rng.choice([0.0, 0.5, 1.0], 300), rng.integers(2, 7, 300).astype(float)),
+        *(rng.choice([0.0, 0.5, 1.0], 300), rng.integers(2, 7, 300).astype(float)),
+    ]
+
+    def statistic(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        a, w, b, v = drawn
+        difference: np.ndarray = (a * w).sum(axis) / w.sum(axis) - (b * v).sum(axis) / v.sum(axis)
+        return difference
+
+    ours = paired_score_difference(
+        (columns[0], columns[1]), (columns[2], columns[3]), num_resamples=20_000, seed=0
+    )
+    scipys = stats.bootstrap(
+        columns,
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+
+    assert ours.difference == pytest.approx(statistic(*columns))
+    # A quantile's Monte-Carlo error here is about 0.001.
+    assert (ours.ci_lower, ours.ci_upper) == pytest.approx((scipys.low, scipys.high), abs=0.004)
+
+
+def test_equal_values_with_other_weights_differ_by_more_than_the_values() -> None:
+    # Both win and lose the same prompts; a's wins and b's losses are big ones: ¾ − ¼.
+    values = np.array([1.0, 0.0] * 25)
+
+    found = paired_score_difference(
+        (values, np.array([6.0, 2.0] * 25)), (values, np.array([2.0, 6.0] * 25)), seed=0
+    )
+
+    assert found.difference == pytest.approx(0.5)
+    assert 0.3 < found.ci_lower <= 0.5 <= found.ci_upper + 1e-12
+
+
+@pytest.mark.parametrize("num_prompts", [1, 2, 20])
+def test_a_weighted_difference_that_no_resample_changes_has_an_honest_interval(
+    num_prompts: int,
+) -> None:
+    values, ones = np.linspace(0.1, 0.9, num_prompts), np.arange(1.0, num_prompts + 1)
+    same = paired_score_difference((values, ones), (values, ones), seed=0)
+    # As for equal weights: ε = 1 − 0.025^(1/n) of the prompts could differ by up to ±1.
+    reach = 1 - 0.025 ** (1 / num_prompts)
+
+    assert same.difference == 0
+    assert (same.ci_lower, same.ci_upper) == pytest.approx((-reach, reach))
+
+
+def test_two_prompts_that_differ_have_an_interval_without_missing_ends() -> None:
+    a = np.array([1.0, 0.0]), np.array([3.0, 1.0])
+    b = np.array([1.0, 0.1]), np.array([1.0, 3.0])
+
+    found = paired_score_difference(a, b, seed=0)
+
+    # ¾ − (1 + 0.3)/4 is more than either prompt's own difference, 0 and −0.1.
+    assert found.difference == pytest.approx(0.425)
+    assert -1 <= found.ci_lower <= found.ci_upper <= 1
+
+
+def test_a_weighted_difference_of_nothing_is_unknown() -> None:
+    nothing = np.array([np.nan, np.nan]), np.array([0.0, 0.0])
+    found = paired_score_difference(nothing, nothing, seed=0)
+
+    assert np.isnan(found.difference)
+    assert (found.ci_lower, found.ci_upper, found.num_judged) == (-1.0, 1.0, 0)
