@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pvar.errors import InputError
 from pvar.evaluation.file_rows import RowFile, number_of, optional_text, rows_with, text_of
+from pvar.records import Row
 
 
 class EvaluationSetRow(NamedTuple):
@@ -48,10 +49,15 @@ def read_evaluation_set(file: RowFile) -> list[EvaluationSetRow]:
                 f"{file.name}, row {row.number}: the instruction {instruction[:60]!r} occurs a "
                 "second time; keep one row per instruction"
             )
-        index = row.fields.get("index")
-        number = index if isinstance(index, int) and not isinstance(index, bool) else position
+        index = _index(row)
+        number = position if index is None else index
         rows[instruction] = EvaluationSetRow(instruction, number, optional_text(row, "dataset"))
     return list(rows.values())
+
+
+def _index(row: Row) -> int | None:
+    index = row.fields.get("index")
+    return index if isinstance(index, int) and not isinstance(index, bool) else None
 
 
 def read_outputs(file: RowFile) -> dict[str, AlpacaEvalOutput]:
@@ -67,10 +73,9 @@ def read_outputs(file: RowFile) -> dict[str, AlpacaEvalOutput]:
                 f"{file.name}, row {row.number}: a second answer to {instruction[:60]!r}; keep one "
                 "answer per instruction"
             )
-        index = row.fields.get("index")
         outputs[instruction] = AlpacaEvalOutput(
             text=text_of(file, row, "output"),
-            number=index if isinstance(index, int) else None,
+            number=_index(row),
             generator=optional_text(row, "generator"),
         )
     generator_of(outputs, file.name)

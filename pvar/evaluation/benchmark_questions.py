@@ -59,6 +59,7 @@ def join_alpaca_eval(questions: RowFile, baseline: RowFile) -> BenchmarkQuestion
     Raises InputError if the baseline lacks an instruction, or if an index occurs twice.
     """
     rows, outputs = read_evaluation_set(questions), read_outputs(baseline)
+    _refuse_empty(rows, questions.name)
     name = generator_of(outputs, baseline.name)
     if name is None:
         raise InputError(
@@ -100,6 +101,7 @@ def join_arena_hard(
     version, and if two baselines answer the same question.
     """
     rows = read_question_texts(questions)
+    _refuse_empty(rows, questions.name)
     _refuse_other_version(rows, version, questions.name)
     known = {row.category for row in rows}
     if unknown := [category for category in categories if category not in known]:
@@ -148,6 +150,11 @@ def _merged(files: Sequence[RowFile]) -> dict[str, ArenaHardAnswer]:
             )
         merged |= answers
     return merged
+
+
+def _refuse_empty(rows: Sequence[object], name: str) -> None:
+    if not rows:
+        raise InputError(f"{name}: there are no questions; give the benchmark's evaluation set")
 
 
 def _refuse_other_version(rows: Sequence[ArenaHardQuestion], version: Version, name: str) -> None:
