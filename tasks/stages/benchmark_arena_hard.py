@@ -95,24 +95,33 @@ def label_of(showing: JudgedShowing, scoring: ArenaHardScoring) -> str | None:
 def _style_controlled(
     benchmark: JudgedInputs, questions: Sequence[BenchmarkQuestion], scoring: ArenaHardScoring
 ) -> dict[str, ArenaHardScore]:
-    """Style-controlled scores by role; empty if no control is asked for.
+    """Style-controlled scores by role; none if no control is asked for, or no game counts.
 
     Lengths are the published tokens if all answers have them, and words otherwise.
     """
     if not scoring.style_control:
         return {}
-    styles = _styles(benchmark, questions)
     judged = [
-        row for model in benchmark.models for row in judged_questions(questions, model, scoring)
+        row._replace(baseline=_baseline_key(row.baseline))
+        for model in benchmark.models
+        for row in judged_questions(questions, model, scoring)
+        if outcomes(row, scoring.version)
     ]
+    if not judged:
+        return {}
     return style_controlled_scores(
         judged,
-        styles,
+        _styles(benchmark, questions),
         scoring.version,
         scoring.style_control,
         num_wanted=len(questions),
         seed=scoring.seed,
     )
+
+
+def _baseline_key(name: str) -> str:
+    """A key of the baseline's styles that is no role's, even if a model has the baseline's name."""
+    return f"the baseline {name}"
 
 
 def has_published_tokens(benchmark: JudgedInputs) -> bool:
@@ -133,7 +142,9 @@ def _styles(
         return count_style(text, num_tokens=tokens)
 
     styles = {
-        (row.baseline, row.question_id): style(row.baseline_answer, row.baseline_tokens)
+        (_baseline_key(row.baseline), row.question_id): style(
+            row.baseline_answer, row.baseline_tokens
+        )
         for row in questions
     }
     for model in benchmark.models:
