@@ -5,7 +5,6 @@ The artifacts are those of the pipeline: a model that took a benchmark in a run 
 """
 
 import logging
-import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,11 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from flows.pinning import CHAMPION, pin
+from flows.pinning import pin
 from flows.pipeline import run_node
 from flows.wiring import Wiring, connect
 from pvar.artifacts import Summary
-from pvar.benchmark_config import BenchmarkedModel
+from pvar.benchmark_takers import with_models
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.evaluation.benchmark_scores import BenchmarkScore
@@ -33,10 +32,6 @@ from tasks.stages.judge import read_cost
 from tasks.stages.train import TRAIN
 
 logger = logging.getLogger(__name__)
-
-OUTPUTS_PREFIX = "outputs:"
-
-_INVALID = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class BenchmarkNode(BaseModel):
@@ -123,42 +118,6 @@ def benchmark(
         raise
     wiring.tracking.end_run(mlflow_run, failed=False)
     return BenchmarkTable(run=record.run, rows=tuple(rows))
-
-
-def with_models(
-    config: PipelineConfig, models: Sequence[str], benchmarks: Sequence[str]
-) -> PipelineConfig:
-    """The configuration in which these models take these benchmarks.
-
-    Raises ConfigError without benchmarks, and for a name that the configuration does not have.
-    """
-    known = [each.name for each in config.benchmarks]
-    if not known:
-        raise ConfigError(
-            "the configuration has no benchmarks; add some under `benchmarks` (docs/benchmarks.md)"
-        )
-    if unknown := [name for name in benchmarks if name not in known]:
-        raise ConfigError(
-            f"there is no benchmark {unknown[0]!r}; the configuration has {', '.join(known)}"
-        )
-    kept = tuple(each for each in config.benchmarks if not benchmarks or each.name in benchmarks)
-    takers = tuple(_taker(text, number) for number, text in enumerate(models, start=1))
-    takers = takers or config.benchmark_models or (_taker(CHAMPION, 1),)
-    tree = config.model_dump()
-    tree["benchmarks"] = [each.model_dump() for each in kept]
-    tree["benchmark_models"] = [taker.model_dump() for taker in takers]
-    tree["promote"]["benchmarks"] = ()
-    return PipelineConfig.model_validate(tree)
-
-
-def _taker(text: str, number: int) -> BenchmarkedModel:
-    """The model of an argument; its name is the last part of the reference."""
-    location = text.removeprefix(OUTPUTS_PREFIX)
-    last = re.split("[/:]", location.rstrip("/"))[-1].partition("@")[0].partition(".json")[0]
-    name = f"{_INVALID.sub('-', last).strip('-.')[:50] or 'model'}-{number}"
-    if text.startswith(OUTPUTS_PREFIX):
-        return BenchmarkedModel(name=name, outputs=location)
-    return BenchmarkedModel(name=CHAMPION if text == CHAMPION else name, model=text)
 
 
 def nodes_of_models(config: PipelineConfig) -> list[Node]:

@@ -4,18 +4,16 @@ from flows.wiring import Wiring
 from infra.models import pin_model
 from infra.pinned_folder import pin_folder
 from infra.sources import pin_file, pin_source
+from pvar.benchmark_config import JudgedBenchmark
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, IncompleteError
 from pvar.judge_config import JudgeConfig
 from pvar.ports import RegisteredVersion
-from pvar.references import Pinned, Reference, replace_references
+from pvar.references import CHAMPION, Pinned, Reference, replace_references
 from pvar.reward_config import ImplicitReward
 from tasks.engine.artifact import open_artifact
 from tasks.graph import train_keys
-
-CHAMPION = "champion"
-"""Reference of the promoted model, or of the starting policy if none is promoted."""
 
 
 def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
@@ -40,9 +38,7 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     for model in pinned.score.reward_models:
         if model.kind == "implicit":
             _refuse_equal_models(model)
-    judged = [
-        each.judge for each in pinned.benchmarks if each.kind in ("alpaca_eval", "arena_hard")
-    ]
+    judged = [each.judge for each in pinned.benchmarks if isinstance(each, JudgedBenchmark)]
     for judge in (pinned.evaluate.judge, *judged):
         refuse_circular_judge(
             judge, pinned.score.reward_models, allowed=config.evaluate.allow_circular_judge

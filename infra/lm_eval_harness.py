@@ -107,11 +107,7 @@ def open_lm_eval(
     Raises ConfigError for unknown tasks and if the harness is not installed, ModelError if the
     model cannot be loaded.
     """
-    if find_spec("lm_eval") is None:
-        raise ConfigError(
-            "lm-evaluation-harness is not installed, and benchmarks of kind lm_eval need it; "
-            "install it beside pvar: uv pip install 'lm-eval>=0.4.12,<0.5' (the extra `lm-eval`)"
-        )
+    refuse_missing_harness()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     own, files = None, scratch / "lm_eval"
@@ -131,6 +127,15 @@ def open_lm_eval(
             "benchmark, for this and for the models that it is compared with"
         )
     return LmEvalHarness(model, source, settings, stop)
+
+
+def refuse_missing_harness() -> None:
+    """Raise ConfigError if the harness is not installed."""
+    if find_spec("lm_eval") is None:
+        raise ConfigError(
+            "lm-evaluation-harness is not installed, and benchmarks of kind lm_eval need it; "
+            "install it beside pvar: uv pip install 'lm-eval>=0.4.12,<0.5' (the extra `lm-eval`)"
+        )
 
 
 def _nothing() -> None:

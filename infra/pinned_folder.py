@@ -19,6 +19,12 @@ def pin_folder(reference: str) -> str:
     """Append the digest of the folder's files; InputError if it cannot be read or is empty."""
     if is_pinned(reference):
         return reference
+    folder = refuse_unusable_folder(reference)
+    return f"{folder}#{_digest(folder)}"
+
+
+def refuse_unusable_folder(reference: str) -> Path:
+    """The folder; InputError if it is not there, has no files or is too large to be copied."""
     folder = Path(reference).expanduser().absolute()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a local folder of files")
@@ -31,7 +37,7 @@ def pin_folder(reference: str) -> str:
             f"the files of {folder} have {num_bytes / 1e9:.1f} GB, and at most "
             f"{MAX_BYTES / 1e9:.0f} GB are copied for a run; give a folder with fewer files"
         )
-    return f"{folder}#{_digest(folder)}"
+    return folder
 
 
 def copy_pinned_folder(reference: str, into: Path) -> Path:

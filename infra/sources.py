@@ -7,7 +7,7 @@ hub:org/name[:split]       a Hugging Face dataset (its split `train` unless name
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,14 +25,20 @@ FILES = (".csv",)
 BUNDLED = {"sentiment": "data/sentiment_prompts.jsonl"}
 
 
-def refuse_missing(references: Iterable[str]) -> None:
-    """Raise InputError for unreadable local files, before anything slow starts.
+def is_local(reference: str) -> bool:
+    """Whether the data are on this machine, and not in S3 or on the Hub."""
+    return not reference.startswith(("s3:", "hub:"))
 
-    Data in S3 and on the Hub is checked when the run pins it.
-    """
-    for reference in references:
-        if not reference.startswith(("s3:", "hub:")) and not is_pinned(reference):
-            refuse_unreadable(_local_file(reference, Path()))
+
+def refuse_unreadable_rows(reference: str) -> None:
+    """Raise InputError unless a local reference is a readable file of rows."""
+    refuse_unreadable(_local_file(reference, Path()))
+
+
+def refuse_unreadable_file(reference: str) -> None:
+    """Raise InputError unless a reference that is not in S3 is a readable local file."""
+    _refuse_data_set(reference)
+    refuse_unreadable(_local_file(reference, Path()), FILES)
 
 
 def pin_source(reference: str, cache: Path) -> str:
@@ -45,17 +51,22 @@ def pin_source(reference: str, cache: Path) -> str:
         return f"{reference}@{commit}#{reference}@{commit}"
     path = _local_file(reference, cache)
     refuse_unreadable(path)
-    location = reference if reference.startswith(("bundled:", "s3:")) else str(path)
-    return f"{location}#{_file_digest(path)}"
+    return _with_digest(reference, path)
 
 
 def pin_file(reference: str, cache: Path) -> str:
-    """The same for a file that is read as a whole."""
+    """Append the SHA-256 of a file whose bytes are used; InputError if it cannot be read."""
     if is_pinned(reference):
         return reference
+    _refuse_data_set(reference)
     path = _local_file(reference, cache)
     refuse_unreadable(path, FILES)
-    return f"{reference if reference.startswith('s3:') else path}#{_file_digest(path)}"
+    return _with_digest(reference, path)
+
+
+def _with_digest(reference: str, path: Path) -> str:
+    location = reference if reference.startswith(("bundled:", "s3:")) else str(path)
+    return f"{location}#{_file_digest(path)}"
 
 
 def source_rows(reference: str, cache: Path) -> Iterator[Row | BadRow]:
@@ -72,6 +83,14 @@ def source_file(reference: str, cache: Path) -> Path:
     path = _local_file(location, cache)
     _refuse_changed(location, digest, path, FILES)
     return path
+
+
+def _refuse_data_set(reference: str) -> None:
+    if reference.startswith("hub:"):
+        raise InputError(
+            f"{reference} is a data set of rows, but a file is needed here; download the file and "
+            "give its path or s3:// address"
+        )
 
 
 def _unchanged_rows(location: str, pinned: str, path: Path) -> Iterator[Row | BadRow]:

@@ -47,10 +47,6 @@ class IngestConfig(ConfigModel):
     decontaminate_ngram_words: int = Field(default=13, ge=3, le=50)
     """Length of the shared n-gram, in words."""
 
-    def sources(self) -> tuple[str, ...]:
-        """All data references that the stage reads."""
-        return (self.source, *self.decontaminate_against)
-
 
 class AdaptiveConfig(ConfigModel):
     """Two rounds of sampling: only promising prompts get all `num_responses` responses."""

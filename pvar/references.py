@@ -40,6 +40,9 @@ FolderReference = Annotated[str, Field(min_length=1, max_length=1000), Reference
 """A local folder of files that are used as they were when the reference was pinned."""
 
 
+CHAMPION = "champion"
+"""Reference of the promoted model, or of the starting policy if none is promoted."""
+
 _DIGEST = re.compile(r"(sha256|s3|mlflow)-[0-9a-f]{24}|[a-z]+/[0-9a-f]{16}")
 """Digests of content, of S3 objects, of a foreign registered model, and of an artifact."""
 

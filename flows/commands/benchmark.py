@@ -50,9 +50,12 @@ def benchmark(
     as_json
         Print a JSON list with one object per benchmark and model. Rates are in percent.
     """
+    from infra.preconditions import inline_stages, refuse_missing
     from infra.presets import load_config
+    from pvar.benchmark_takers import with_models
 
     config = load_config(preset, set_)
+    refuse_missing(with_models(config, model, name), inline_stages(config) - {"evaluate"})
 
     from flows.console import console, show_progress
     from flows.temporary_server import temporary_server

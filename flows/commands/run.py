@@ -13,11 +13,11 @@ def run(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
     set_
         Changes to the preset as key=value, for example `--set select.strategy=random`.
     """
+    from infra.preconditions import inline_stages, refuse_missing
     from infra.presets import load_config
-    from infra.sources import refuse_missing
 
     config = load_config(preset, set_)  # before slow imports, so that errors are reported at once
-    refuse_missing(config.ingest.sources())
+    refuse_missing(config, inline_stages(config))
 
     from flows.console import console, show_progress
     from flows.temporary_server import temporary_server

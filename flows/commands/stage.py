@@ -25,11 +25,11 @@ def stage(
     set_
         Changes to the preset as key=value.
     """
+    from infra.preconditions import refuse_missing
     from infra.presets import load_config
-    from infra.sources import refuse_missing
 
     config = load_config(preset, set_)
-    refuse_missing(config.ingest.sources())
+    refuse_missing(config, (name,))
 
     from flows.console import console, show_progress
     from flows.temporary_server import temporary_server

@@ -57,6 +57,12 @@ def open_judge_client(access: ServerAccess, *, timeout_seconds: float) -> "OpenA
     )
 
 
+def refuse_unusable_access(access: ServerAccess) -> None:
+    """Raise ConfigError for an invalid address or key, without a request."""
+    _checked_address(access)
+    _checked_key(access)
+
+
 def _checked_address(access: ServerAccess) -> str:
     variable = _variable(access, "BASE_URL")
     address = urlsplit(access.base_url.get_secret_value().strip())

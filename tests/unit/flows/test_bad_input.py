@@ -166,6 +166,38 @@ def test_a_missing_file_is_told_before_a_server_is_needed(
     assert f"{other}: no such file; check the path" in said
 
 
+@pytest.mark.parametrize("command", [("run",), ("stage", "ingest"), ("benchmark",), ("compare",)])
+def test_a_benchmark_without_its_file_is_refused_before_a_server_is_needed(
+    refused: Pvar, home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")  # of nobody
+    there = home / "answers.jsonl"
+    there.write_text("{}\n")
+    change = (
+        f"benchmarks=[{{kind: arena_hard, questions: none.jsonl, baseline_answers: [{there}], "
+        "judge: {kind: fake}}]"
+    )
+    said = refused(*command, "--preset", preset(home), "--set", change)
+    assert f"benchmarks.0.questions: {home / 'none.jsonl'}: no such file; check the path" in said
+
+
+@pytest.mark.parametrize("command", [("run",), ("stage", "judge"), ("benchmark",)])
+def test_a_judge_without_a_key_is_refused_before_a_server_is_needed(
+    refused: Pvar, home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")  # of nobody
+    monkeypatch.delenv("PVAR_JUDGE_BASE_URL", raising=False)
+    monkeypatch.delenv("PVAR_JUDGE_API_KEY", raising=False)
+    there = home / "answers.jsonl"
+    there.write_text("{}\n")
+    change = (
+        f"benchmarks=[{{kind: alpaca_eval, questions: {there}, baseline_outputs: {there}, "
+        "judge: {kind: alpaca_eval, model: gpt-4-1106-preview}}]"
+    )
+    said = refused(*command, "--preset", preset(home), "--set", change)
+    assert "benchmarks.0.judge: OpenAI's server needs a key; set PVAR_JUDGE_API_KEY" in said
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [

@@ -6,11 +6,13 @@ from flows.commands.doctor import (
     DEMO,
     MODELS,
     WORKFLOW,
+    look_at_needs,
     look_at_number_format,
     look_at_places,
     look_for_packages,
 )
 from infra.hardware import read_hardware
+from pvar.config import PipelineConfig
 from pvar.number_format import resolve
 
 VERSIONS = {package.name: "1.0" for package in (*WORKFLOW, *MODELS)}
@@ -56,3 +58,30 @@ def test_the_number_format_is_named_with_the_hardware_that_decides_it() -> None:
     assert finding.detail.startswith(f"auto is {resolve('auto', hardware, learns=False)}")
     assert hardware.name in finding.detail
     assert finding.detail.endswith("bfloat16 natively")
+
+
+def test_what_a_configuration_lacks_is_found_by_the_key_that_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PVAR_JUDGE_BASE_URL", raising=False)
+    monkeypatch.delenv("PVAR_JUDGE_API_KEY", raising=False)
+    judge = {"kind": "arena_hard", "model": "gpt-4.1"}
+    benchmark = {
+        "kind": "arena_hard",
+        "questions": "/no/question.jsonl",
+        "baseline_answers": ["hub:org/name"],
+        "judge": judge,
+    }
+    config = PipelineConfig.model_validate({"benchmarks": [benchmark]})
+    findings = {finding.what: finding for finding in look_at_needs(config)}
+    assert {key: finding.state for key, finding in findings.items()} == {
+        "ingest.source": "ok",
+        "benchmarks.0.questions": "missing",
+        "benchmarks.0.judge": "missing",
+    }
+    questions = findings["benchmarks.0.questions"]
+    assert (questions.detail, questions.remedy) == (
+        "/no/question.jsonl: no such file",
+        "check the path",
+    )
+    assert "PVAR_JUDGE_API_KEY" in findings["benchmarks.0.judge"].remedy
