@@ -117,7 +117,7 @@ def _begin(
             ComparedNode(strategy=strategy, seed=seed, name=node.name, artifact=node.keys.root)
             for strategy in strategies
             for seed in pinned.seeds
-            for node in _nodes(variant(pinned.pipeline, strategy, seed)).values()
+            for node in compared_nodes(variant(pinned.pipeline, strategy, seed)).values()
         ),
     )
     wiring.store.write(
@@ -126,15 +126,17 @@ def _begin(
     return record
 
 
-def _nodes(config: PipelineConfig) -> dict[str, Node]:
-    """The nodes of a variant, without the promotion."""
-    return {name: node for name, node in plan_nodes(config).items() if name != "promote"}
+def compared_nodes(config: PipelineConfig) -> dict[str, Node]:
+    """The nodes of a variant up to `evaluate`: no model is registered or takes a benchmark."""
+    nodes = plan_nodes(config)
+    names = list(nodes)
+    return {name: nodes[name] for name in names[: names.index("evaluate") + 1]}
 
 
 def _outcome(config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> ArmResults:
     """Train one model and judge its answers. Artifacts of other variants are reused."""
     logger.info("strategy %s, seed %d", config.select.strategy, config.select.seed)
-    nodes = _nodes(config)
+    nodes = compared_nodes(config)
     for node in nodes.values():
         run_node(node, config, wiring, mlflow_run)
     with work_folder(wiring.settings.home, "compare") as scratch:

@@ -17,6 +17,8 @@ def compare(
 ) -> None:
     """Train on several selections of the same responses and compare them with random selection.
 
+    Benchmarks of the preset are kept out of the selections, but no model takes them.
+
     Parameters
     ----------
     strategy
@@ -36,7 +38,7 @@ def compare(
     from pvar.method_comparison import CompareConfig
 
     pipeline = load_config(preset, set_)
-    refuse_missing(pipeline, inline_stages(pipeline))
+    refuse_missing(pipeline, inline_stages(pipeline) - {"judge", "harness"})
     try:
         config = CompareConfig.model_validate(
             {"pipeline": pipeline, "strategies": strategy, "seeds": tuple(range(seeds))}

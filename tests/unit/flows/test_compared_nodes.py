@@ -1,0 +1,28 @@
+"""What a comparison of selections makes."""
+
+import json
+from pathlib import Path
+
+from flows.comparison import compared_nodes
+from tests.workflow import start_workflow
+
+
+def test_a_comparison_takes_no_benchmark_but_keeps_its_questions_out_of_training(
+    tmp_path: Path,
+) -> None:
+    questions = tmp_path / "questions.json"
+    questions.write_text(json.dumps([{"instruction": "a", "output": "b", "generator": "base"}]))
+    benchmarks = [
+        {
+            "kind": "alpaca_eval",
+            "questions": str(questions),
+            "baseline_outputs": str(questions),
+            "judge": {"kind": "fake"},
+        },
+        {"kind": "lm_eval", "tasks": ["a"], "backend": "fake"},
+    ]
+    flow = start_workflow(tmp_path / "home", benchmarks=benchmarks)
+    assert list(compared_nodes(flow.config)) == [
+        *("ingest", "questions-alpaca_eval", "exclude", "sample", "score-vader", "select", "pair"),
+        *("train", "answers-opponent", "answers-challenger", "evaluate"),
+    ]
