@@ -4,6 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from infra.presets import load_config
+from pvar.config import PipelineConfig
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("pvar", "tasks", "flows", "infra", "docker", "tests", "docs", ".ci")
@@ -14,6 +18,7 @@ DOCUMENTS = sorted(
 )
 
 _FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_YAML = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PATH = re.compile(rf"`((?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]*)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -61,3 +66,32 @@ def test_every_link_within_the_tree_leads_somewhere(document: str) -> None:
         if not is_there or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
             broken.append(link)
     assert broken == []
+
+
+def presets_in(text: str) -> list[str]:
+    """The blocks of YAML that are a configuration; others begin with a comment, their file."""
+    return [block for block in _YAML.findall(text) if not block.startswith("# ")]
+
+
+def test_a_block_of_another_file_is_no_preset() -> None:
+    text = "```yaml\npolicy: a\n```\n```yaml\n# tasks/b.yaml\ntask: b\n```\n```\npolicy: c\n```\n"
+    assert presets_in(text) == ["policy: a\n"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_preset_that_a_document_shows_can_be_loaded(document: str, tmp_path: Path) -> None:
+    for block in presets_in((ROOT / document).read_text(encoding="utf-8")):
+        path = tmp_path / "preset.yaml"
+        path.write_text(block, encoding="utf-8")
+        load_config(str(path))
+
+
+def test_the_benchmarks_page_shows_each_kind() -> None:
+    blocks = presets_in((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
+    shown = {
+        benchmark["kind"]
+        for block in blocks
+        for benchmark in yaml.safe_load(block).get("benchmarks", ())
+    }
+    kinds = PipelineConfig.model_json_schema()["properties"]["benchmarks"]["items"]["discriminator"]
+    assert shown == set(kinds["mapping"])
