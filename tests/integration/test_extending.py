@@ -5,11 +5,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.recipes import COMMON, Block, apply, changed, commands, copy_tree, recipes
+from tests.services import prefect_server
 
 RECIPES = recipes()
 PROGRAMS = {
@@ -17,7 +19,9 @@ PROGRAMS = {
     "pytest": "-m pytest -p no:cacheprovider",
     "ruff": "-m ruff",
     "python": "",
+    "prefect": "-m prefect",
 }
+NO_VARIABLES: Mapping[str, str] = {}
 
 
 def test_a_block_stands_where_its_comment_says() -> None:
@@ -46,9 +50,24 @@ def test_a_recipe_works(recipe: str, tmp_path: Path) -> None:
     apply(blocks, tree)
     for command in commands(blocks):
         run(command, tree)
+    if recipe == "A stage":
+        run_by_a_deployment("trim", tree, "trim.max_words=20")  # other pairs than before
 
 
-def run(command: str, tree: Path) -> None:
+def run_by_a_deployment(stage: str, tree: Path, *settings: str) -> None:
+    """Deploy the copy at a server, and run its stage by its deployment on a worker."""
+    here = {"PYTHONPATH": str(tree), "PVAR_HOME": str(tree / ".pvar"), "PYTHONSAFEPATH": "1"}
+    options = [f"--set {each}" for each in (f"policy={tree / 'tiny'}", *settings)]
+    with prefect_server.running(tree / "prefect") as server:
+        prefect = {"PREFECT_API_URL": server.api}
+        run(f"pvar deploy --pool process --preset tiny.yaml {' '.join(options)}", tree, prefect)
+        with server.worker("pvar-process", **here):
+            run(f"prefect deployment run {stage}/process --watch", tree, prefect)
+    made = list((tree / ".pvar" / "store" / stage).glob("*/manifest.json"))
+    assert len(made) == 2, made  # of the commands before, and of the deployment
+
+
+def run(command: str, tree: Path, environment: Mapping[str, str] = NO_VARIABLES) -> None:
     """One command line of the guide, with the programs of this environment on the copy."""
     *variables, program, rest = split(command)
     arguments = PROGRAMS[program]
@@ -56,7 +75,12 @@ def run(command: str, tree: Path) -> None:
     result = subprocess.run(
         [shutil.which("sh") or "sh", "-c", f"{' '.join(variables)} {python} {arguments} {rest}"],
         cwd=tree,
-        env=os.environ | {"PYTHONPATH": str(tree), "PVAR_HOME": str(tree / ".pvar")},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(tree),
+            "PVAR_HOME": str(tree / ".pvar"),
+            **environment,
+        },
         capture_output=True,
         text=True,
     )
