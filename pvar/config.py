@@ -379,6 +379,7 @@ class PipelineConfig(ConfigModel):
                     f"{what}: the name {twice!r} occurs twice (challenger and opponent are the "
                     "run's own models); give each a unique `name`"
                 )
+        self._refuse_equal_paths(names, models)
         required = [gate.name for gate in self.promote.benchmarks]
         taken = [name for model in self.benchmark_models for name in model.benchmarks]
         for key, each in (("promote.benchmarks", required), ("benchmark_models", taken)):
@@ -387,6 +388,20 @@ class PipelineConfig(ConfigModel):
                     f"{key}: there is no benchmark {unknown[0]!r}; benchmarks has "
                     f"{', '.join(names) or 'none'}"
                 )
+
+    @staticmethod
+    def _refuse_equal_paths(names: list[str], models: list[str]) -> None:
+        """Nodes end with NAME or NAME-MODEL."""
+        paths = {name: f"benchmark {name}" for name in names}
+        for name in names:
+            for model in models:
+                path, this = f"{name}-{model}", f"benchmark {name} of model {model}"
+                if path in paths:
+                    raise ValueError(
+                        f"{this} and {paths[path]} would both be named {path}; give one of them "
+                        "another `name`"
+                    )
+                paths[path] = this
 
     def _refuse_measure_without_models(self) -> None:
         strategy, kinds = self.select.strategy, [model.kind for model in self.score.reward_models]
