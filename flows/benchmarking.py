@@ -129,8 +129,10 @@ def nodes_of_models(config: PipelineConfig) -> list[Node]:
             _add_with_inputs(score_name(benchmark.name, model.name), nodes, wanted)
     if not wanted:
         raise ConfigError(
-            "no model takes any of the benchmarks; label_agreement compares the challenger with "
-            "its opponent in `pvar run` only"
+            "no model takes any of the benchmarks "
+            f"({', '.join(each.name for each in config.benchmarks)}): label_agreement compares the "
+            "challenger with its opponent in `pvar run` only, and lm_eval needs a model instead of "
+            "outputs; choose other benchmarks or models"
         )
     return [node for name, node in nodes.items() if name in wanted]
 
