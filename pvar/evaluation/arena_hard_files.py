@@ -221,5 +221,5 @@ def _question_id(file: RowFile, row: Row) -> str:
             return text_of(file, row, column)
     raise InputError(
         f"{file.name}, row {row.number}: there is no column question_id or uid; the columns are "
-        f"{', '.join(row.fields)}"
+        f"{', '.join(row.fields)}; give a file that has one of them"
     )

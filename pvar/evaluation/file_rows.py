@@ -28,7 +28,7 @@ def rows_with(file: RowFile, columns: Sequence[str]) -> Iterator[Row]:
             where = file.name if is_first else f"{file.name}, row {row.number}"
             raise InputError(
                 f"{where}: there is no column {', '.join(missing)}; the columns are "
-                f"{', '.join(row.fields)}"
+                f"{', '.join(row.fields)}; give a file that has it"
             )
         is_first = False
         yield row

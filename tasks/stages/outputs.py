@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from pvar.evaluation.alpaca_eval_files import generator_of, read_outputs
 from pvar.evaluation.arena_hard_files import read_answers
 from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.file_rows import RowFile
-from pvar.records import Prompt, Response
+from pvar.records import Prompt, Response, Row
 from pvar.references import DataReference
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
@@ -62,7 +63,26 @@ class _Answers(NamedTuple):
     """By instruction (AlpacaEval) or question id (Arena-Hard)."""
 
 
+_COLUMNS = {"alpaca_eval": ("instruction",), "arena_hard": ("uid", "question_id")}
+"""Columns of which a row of answers has one at least."""
+
+
+def _refuse_other_benchmark(file: RowFile, spec: OutputsSpec) -> RowFile:
+    """The file, if its first row can be an answer to this benchmark."""
+    rows = iter(file.rows)
+    first = next(rows, None)
+    wanted = _COLUMNS[spec.kind]
+    if isinstance(first, Row) and not any(column in first.fields for column in wanted):
+        raise InputError(
+            f"{file.name} has no column {' or '.join(wanted)} and so no answers to {spec.kind}; "
+            f"the columns are {', '.join(first.fields)}; if they are answers to another benchmark, "
+            "choose it with --benchmark NAME (benchmark_models.benchmarks)"
+        )
+    return RowFile(file.name, rows if first is None else chain([first], rows))
+
+
 def _read(file: RowFile, spec: OutputsSpec) -> _Answers:
+    file = _refuse_other_benchmark(file, spec)
     match spec.kind:
         case "alpaca_eval":
             outputs = read_outputs(file)
