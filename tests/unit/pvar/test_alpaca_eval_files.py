@@ -98,12 +98,12 @@ ANNOTATION: Mapping[str, Any] = {
         (
             read_evaluation_set,
             [{"uid": "1", "prompt": "x"}],  # of Arena-Hard
-            r"^file\.json: there is no column instruction; the columns are uid, prompt$",
+            r"^file\.json: there is no column instruction; the columns are uid, prompt; give a file that has it$",
         ),
         (
             read_evaluation_set,
             [QUESTION, {"prompt": "x"}],
-            r"^file\.json, row 2: there is no column instruction; the columns are prompt$",
+            r"^file\.json, row 2: there is no column instruction; the columns are prompt; give a",
         ),
         (
             read_evaluation_set,
@@ -118,7 +118,7 @@ ANNOTATION: Mapping[str, Any] = {
         (
             read_outputs,
             [QUESTION],
-            r"^file\.json: there is no column output; the columns are instruction$",
+            r"^file\.json: there is no column output; the columns are instruction; give a",
         ),
         (
             read_outputs,

@@ -113,7 +113,7 @@ GAMES: Fields = {"uid": "q", "model": "m", "games": [None, None]}
         (
             read_question_texts,
             [{"instruction": "x", "dataset": "koala"}],  # of AlpacaEval
-            r"row 1: there is no column question_id or uid; the columns are instruction, dataset$",
+            r"row 1: there is no column question_id or uid; the columns are instruction, dataset; ",
         ),
         (
             read_question_texts,
