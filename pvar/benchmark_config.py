@@ -170,7 +170,7 @@ JudgedBenchmark = AlpacaEvalBenchmark | ArenaHardBenchmark
 """Benchmarks of questions, a baseline's answers and a judge."""
 
 BenchmarkConfig = Annotated[
-    AlpacaEvalBenchmark | ArenaHardBenchmark | LmEvalBenchmark | LabelAgreementBenchmark,
+    JudgedBenchmark | LmEvalBenchmark | LabelAgreementBenchmark,
     Field(discriminator="kind"),
 ]
 

@@ -9,6 +9,7 @@ further model has a node of its own, `benchmark-NAME-MODEL`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, assert_never
 
 from pvar.benchmark_config import (
     AlpacaEvalBenchmark,
@@ -25,7 +26,13 @@ from pvar.judge_config import JudgeConfig
 from pvar.references import Pinned
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
-from tasks.stages.benchmark import BENCHMARK, CHALLENGER, OPPONENT, BenchmarkSpec
+from tasks.stages.benchmark import (
+    BENCHMARK,
+    CHALLENGER,
+    OPPONENT,
+    BenchmarkSpec,
+    JudgedScoring,
+)
 from tasks.stages.benchmark_alpaca_eval import AlpacaEvalScoring
 from tasks.stages.benchmark_arena_hard import ArenaHardScoring
 from tasks.stages.benchmark_inputs import ScoredModel
@@ -35,13 +42,8 @@ from tasks.stages.benchmark_label_agreement import (
     LabelAgreementScoring,
 )
 from tasks.stages.benchmark_lm_eval import HARNESS_INPUT, LmEvalScoring
-from tasks.stages.exam_questions import (
-    QUESTIONS,
-    AlpacaEvalQuestions,
-    ArenaHardQuestions,
-    LabelledPairsQuestions,
-    QuestionsSpec,
-)
+from tasks.stages.exam_files import AlpacaEvalQuestions, ArenaHardQuestions, JudgedQuestions
+from tasks.stages.exam_questions import QUESTIONS, LabelledPairsQuestions, QuestionsSpec
 from tasks.stages.harness import HARNESS, HarnessSpec
 from tasks.stages.judge import JUDGE, JudgeSpec
 from tasks.stages.likelihood import LIKELIHOOD, likelihood_spec
@@ -136,7 +138,7 @@ def _taker(model: BenchmarkedModel) -> Taker:
 
 def _questions_of(
     benchmark: BenchmarkConfig,
-) -> AlpacaEvalQuestions | ArenaHardQuestions | LabelledPairsQuestions | None:
+) -> JudgedQuestions | LabelledPairsQuestions | None:
     """What the benchmark asks; None if it uses the run's own held-out prompts."""
     match benchmark:
         case LmEvalBenchmark():
@@ -159,6 +161,8 @@ def _questions_of(
                 baseline_answers=benchmark.baseline_answers,
                 categories=benchmark.categories,
             )
+        case unknown:
+            assert_never(unknown)
 
 
 def _label_agreement(
@@ -257,25 +261,27 @@ def _answers(benchmark: JudgedBenchmark, questions: Node, taker: Taker) -> Node:
 
 
 def _judge_spec(benchmark: JudgedBenchmark, config: PipelineConfig) -> JudgeSpec:
-    required = config.promote.min_coverage
+    own = benchmark.creative_instructions if isinstance(benchmark, ArenaHardBenchmark) else None
+    return JudgeSpec(
+        judge=benchmark.judge,
+        orders=_orders(benchmark),
+        creative_instructions=own,
+        required_coverage=config.promote.min_coverage,
+    )
+
+
+def _orders(benchmark: JudgedBenchmark) -> Literal["both", "seeded"]:
+    """Whether the judge sees each pair of answers in both orders, or once in the published one."""
     match benchmark:
         case AlpacaEvalBenchmark():
-            return JudgeSpec(
-                judge=benchmark.judge,
-                orders="seeded",
-                creative_instructions=None,
-                required_coverage=required,
-            )
+            return "seeded"
         case ArenaHardBenchmark():
-            return JudgeSpec(
-                judge=benchmark.judge,
-                orders="both",
-                creative_instructions=benchmark.creative_instructions,
-                required_coverage=required,
-            )
+            return "both"
+        case unknown:
+            assert_never(unknown)
 
 
-def _scoring_of(benchmark: JudgedBenchmark) -> AlpacaEvalScoring | ArenaHardScoring:
+def _scoring_of(benchmark: JudgedBenchmark) -> JudgedScoring:
     judge = judge_name(benchmark.judge)
     match benchmark:
         case AlpacaEvalBenchmark():
@@ -295,6 +301,8 @@ def _scoring_of(benchmark: JudgedBenchmark) -> AlpacaEvalScoring | ArenaHardScor
                 reads_labels=benchmark.judge.kind == "arena_hard",
                 seed=benchmark.seed,
             )
+        case unknown:
+            assert_never(unknown)
 
 
 def _is_leaderboards(judge: JudgeConfig) -> bool:
@@ -308,11 +316,7 @@ def _is_leaderboards(judge: JudgeConfig) -> bool:
 
 def judge_of(benchmark: BenchmarkConfig) -> str | None:
     """Name of the benchmark's judge; None if it has none."""
-    match benchmark:
-        case AlpacaEvalBenchmark() | ArenaHardBenchmark():
-            return judge_name(benchmark.judge)
-        case LmEvalBenchmark() | LabelAgreementBenchmark():
-            return None
+    return judge_name(benchmark.judge) if isinstance(benchmark, JudgedBenchmark) else None
 
 
 def judge_name(judge: JudgeConfig) -> str:

@@ -119,10 +119,27 @@ def join_arena_hard(
             f"{names}: there is no answer to any of {len(wanted)} wanted questions of "
             f"{questions.name}; give answers of the same version of Arena-Hard"
         )
-    missing = [row.text for row in left if row.question_id not in answers]
-    _refuse_incomplete(missing, len(left), questions.name, names)
-    prompts = [_prompt(row.text, "arena_hard") for row in left]
-    _refuse_equal_texts(prompts, left, questions.name)
+    joined = join_by_id(left, answers, source="arena_hard", names=(questions.name, names))
+    ungraded = Counter(row.category or "none" for row in wanted if row.category not in graded)
+    return joined._replace(num_not_wanted=len(rows) - len(wanted), ungraded=dict(ungraded))
+
+
+def join_by_id(
+    rows: Sequence[ArenaHardQuestion],
+    answers: Mapping[str, ArenaHardAnswer],
+    *,
+    source: str,
+    names: tuple[str, str],
+) -> BenchmarkQuestions:
+    """Join questions with the baseline's answers by the questions' ids.
+
+    `names` are the names of both files in messages. Raises InputError if answers are missing, and
+    if two questions have the same text.
+    """
+    missing = [row.text for row in rows if row.question_id not in answers]
+    _refuse_incomplete(missing, len(rows), *names)
+    prompts = [_prompt(row.text, source) for row in rows]
+    _refuse_equal_texts(prompts, rows, names[0])
     joined = [
         BenchmarkQuestion(
             prompt_id=prompt.prompt_id,
@@ -133,10 +150,9 @@ def join_arena_hard(
             baseline_answer=answers[row.question_id].text,
             baseline_tokens=answers[row.question_id].num_tokens,
         )
-        for number, (row, prompt) in enumerate(zip(left, prompts, strict=True))
+        for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
     ]
-    ungraded = Counter(row.category or "none" for row in wanted if row.category not in graded)
-    return BenchmarkQuestions(prompts, joined, len(rows) - len(wanted), dict(ungraded))
+    return BenchmarkQuestions(prompts, joined, 0, {})
 
 
 def _merged(files: Sequence[RowFile]) -> dict[str, ArenaHardAnswer]:

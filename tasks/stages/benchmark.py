@@ -20,26 +20,13 @@ from pvar.evaluation.benchmark_scores import (
     benchmark_difference,
 )
 from pvar.evaluation.preference_accuracy import PreferenceAccuracy
-from pvar.ports import Ports
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import write_table
-from tasks.stages.benchmark_alpaca_eval import (
-    AlpacaEvalScoring,
-    alpaca_eval_figures,
-    alpaca_eval_questions,
-    export_alpaca_eval,
-    read_tables,
-    score_model_on_alpaca_eval,
-)
-from tasks.stages.benchmark_arena_hard import (
-    ArenaHardScoring,
-    arena_hard_questions,
-    export_arena_hard,
-    score_models_on_arena_hard,
-)
-from tasks.stages.benchmark_inputs import JudgedInputs, JudgedModel, ScoredModel, read_judged
+from tasks.stages.benchmark_alpaca_eval import AlpacaEvalScoring, score_and_export_alpaca_eval
+from tasks.stages.benchmark_arena_hard import ArenaHardScoring, score_and_export_arena_hard
+from tasks.stages.benchmark_inputs import JudgedScores, ScoredModel, read_judged
 from tasks.stages.benchmark_label_agreement import LabelAgreementScoring, score_label_agreement
 from tasks.stages.benchmark_lm_eval import LmEvalScoring, score_tasks
 from tasks.stages.label_agreement_result import LABEL_AGREEMENT
@@ -107,46 +94,21 @@ def _score_and_export(job: Job[BenchmarkSpec], folder: Path) -> Scored:
         case LmEvalScoring():
             tasks = score_tasks(job.inputs, job.spec.models, scoring)
             return Scored(tasks.scores, tasks.differences, figures=tasks.figures)
-        case AlpacaEvalScoring() | ArenaHardScoring():
-            benchmark = read_judged(job.inputs, job.spec.models)
-            return _score_judged(benchmark, scoring, job.ports, folder / EXPORTED)
+        case _:
+            judged = _score_judged(job, scoring, folder / EXPORTED)
+            differences = _differences(judged.by_question, seed=scoring.seed)
+            return Scored(judged.scores, differences, judged.by_question, judged.figures)
+
+
+def _score_judged(job: Job[BenchmarkSpec], scoring: JudgedScoring, folder: Path) -> JudgedScores:
+    benchmark = read_judged(job.inputs, job.spec.models)
+    match scoring:
+        case AlpacaEvalScoring():
+            return score_and_export_alpaca_eval(benchmark, scoring, job.ports, folder)
+        case ArenaHardScoring():
+            return score_and_export_arena_hard(benchmark, scoring, folder)
         case unknown:
             assert_never(unknown)
-
-
-def _score_judged(
-    benchmark: JudgedInputs, scoring: JudgedScoring, ports: Ports, folder: Path
-) -> Scored:
-    figures: Summary | None = None
-    match scoring:
-        case AlpacaEvalScoring():
-            tables = read_tables(scoring.calibration, ports)
-            scores = [
-                score
-                for model in benchmark.models
-                for score in score_model_on_alpaca_eval(benchmark, model, tables, seed=scoring.seed)
-            ]
-            figures = alpaca_eval_figures(benchmark, scores, scoring, tables)
-            for model in benchmark.models:
-                export_alpaca_eval(benchmark, model, scoring.judge, folder / model.role)
-        case ArenaHardScoring():
-            scores = score_models_on_arena_hard(benchmark, scoring)
-            for model in benchmark.models:
-                export_arena_hard(benchmark, model, scoring, folder / model.role)
-    by_question = [
-        row for model in benchmark.models for row in _by_question(benchmark, model, scoring)
-    ]
-    return Scored(scores, _differences(by_question, seed=scoring.seed), by_question, figures)
-
-
-def _by_question(
-    benchmark: JudgedInputs, model: JudgedModel, scoring: JudgedScoring
-) -> list[QuestionResult]:
-    match scoring:
-        case AlpacaEvalScoring():
-            return alpaca_eval_questions(benchmark, model)
-        case ArenaHardScoring():
-            return arena_hard_questions(benchmark, model, scoring)
 
 
 def _differences(rows: Sequence[QuestionResult], *, seed: int) -> list[BenchmarkDifference]:

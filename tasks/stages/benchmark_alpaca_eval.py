@@ -23,7 +23,7 @@ from pvar.evaluation.calibration import is_published, parse_calibration
 from pvar.evaluation.length_control import Calibration
 from pvar.ports import Ports
 from tasks.engine.tables import JudgedShowing
-from tasks.stages.benchmark_inputs import JudgedInputs, JudgedModel
+from tasks.stages.benchmark_inputs import JudgedInputs, JudgedModel, JudgedScores
 
 _ONE_SHOWING = 1
 
@@ -48,6 +48,25 @@ class CalibrationTables(NamedTuple):
     tables: Calibration
     is_published: bool
     """Whether they are the ones that the public scorer downloads."""
+
+
+def score_and_export_alpaca_eval(
+    benchmark: JudgedInputs, scoring: AlpacaEvalScoring, ports: Ports, folder: Path
+) -> JudgedScores:
+    """Score all models, and write each one's files into `folder/ROLE`."""
+    tables = read_tables(scoring.calibration, ports)
+    scores = [
+        score
+        for model in benchmark.models
+        for score in score_model_on_alpaca_eval(benchmark, model, tables, seed=scoring.seed)
+    ]
+    for model in benchmark.models:
+        export_alpaca_eval(benchmark, model, scoring.judge, folder / model.role)
+    return JudgedScores(
+        scores,
+        [row for model in benchmark.models for row in alpaca_eval_questions(benchmark, model)],
+        alpaca_eval_figures(benchmark, scores, scoring, tables),
+    )
 
 
 def read_tables(calibration: LengthCalibration | None, ports: Ports) -> CalibrationTables | None:

@@ -14,7 +14,7 @@ from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.benchmark_scores import BenchmarkScore, QuestionResult, known_number
 from pvar.evaluation.style import Control, StyleCounts, Version, count_style
 from tasks.engine.tables import JudgedShowing
-from tasks.stages.benchmark_inputs import JudgedInputs, JudgedModel
+from tasks.stages.benchmark_inputs import JudgedInputs, JudgedModel, JudgedScores
 
 
 class ArenaHardScoring(BaseModel):
@@ -30,6 +30,22 @@ class ArenaHardScoring(BaseModel):
     reads_labels: bool
     """Whether the judge's replies end with a label. Otherwise its preference decides the winner."""
     seed: int
+
+
+def score_and_export_arena_hard(
+    benchmark: JudgedInputs, scoring: ArenaHardScoring, folder: Path
+) -> JudgedScores:
+    """Score all models, and write each one's files into `folder/ROLE`."""
+    for model in benchmark.models:
+        export_arena_hard(benchmark, model, scoring, folder / model.role)
+    return JudgedScores(
+        score_models_on_arena_hard(benchmark, scoring),
+        [
+            row
+            for model in benchmark.models
+            for row in arena_hard_questions(benchmark, model, scoring)
+        ],
+    )
 
 
 def score_models_on_arena_hard(

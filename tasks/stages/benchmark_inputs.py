@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from pvar.artifacts import Summary
 from pvar.evaluation.benchmark_questions import BenchmarkQuestion
+from pvar.evaluation.benchmark_scores import BenchmarkScore, QuestionResult
 from pvar.records import Prompt, Response
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import JudgedShowing, by_prompt
@@ -46,6 +48,16 @@ class JudgedInputs(NamedTuple):
     texts: Mapping[str, str]
     """Text of each question, by prompt id."""
     models: list[JudgedModel]
+
+
+class JudgedScores(NamedTuple):
+    """What the scoring of a judged benchmark makes."""
+
+    scores: list[BenchmarkScore]
+    """Of each model: over all questions first, then by category."""
+    by_question: list[QuestionResult]
+    figures: Summary | None = None
+    """Further figures of the summary."""
 
 
 def read_judged(inputs: Mapping[str, Artifact], models: tuple[ScoredModel, ...]) -> JudgedInputs:

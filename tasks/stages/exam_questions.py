@@ -12,47 +12,19 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.errors import InputError
-from pvar.evaluation.benchmark_questions import (
-    BenchmarkQuestion,
-    BenchmarkQuestions,
-    join_alpaca_eval,
-    join_arena_hard,
-)
+from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.file_rows import RowFile
-from pvar.evaluation.style import Version
 from pvar.labelled_pairs import read_held_out_pairs
-from pvar.ports import Ports
 from pvar.records import Prompt
-from pvar.references import DataReference, Pinned
+from pvar.references import DataReference
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import write_table
+from tasks.stages.exam_files import JudgedQuestions, join_questions, row_file
 from tasks.stages.ingest import PROMPTS
 
 BASELINE = "questions.parquet"
-
-
-class AlpacaEvalQuestions(BaseModel):
-    """AlpacaEval's evaluation set and the outputs of its baseline."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["alpaca_eval"]
-    questions: DataReference
-    baseline_outputs: DataReference
-
-
-class ArenaHardQuestions(BaseModel):
-    """Arena-Hard's questions and the answers of its baselines."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["arena_hard"]
-    version: Version
-    questions: DataReference
-    baseline_answers: tuple[DataReference, ...]
-    categories: tuple[str, ...]
 
 
 class LabelledPairsQuestions(BaseModel):
@@ -69,12 +41,7 @@ class QuestionsSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    benchmark: AlpacaEvalQuestions | ArenaHardQuestions | LabelledPairsQuestions
-
-
-def row_file(ports: Ports, reference: str) -> RowFile:
-    """The rows of a pinned data reference."""
-    return RowFile(Pinned.parse(reference).location, ports.source_rows(reference))
+    benchmark: JudgedQuestions | LabelledPairsQuestions
 
 
 @contextmanager
@@ -83,7 +50,7 @@ def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
         benchmark = job.spec.benchmark
         if isinstance(benchmark, LabelledPairsQuestions):
             return _freeze_pairs(row_file(job.ports, benchmark.pairs), folder)
-        joined = _join(job, benchmark)
+        joined = join_questions(benchmark, job.ports)
         write_table(folder / PROMPTS, joined.prompts, Prompt)
         write_table(folder / BASELINE, joined.questions, BenchmarkQuestion)
         rejected = {f"no_baseline_{category}": n for category, n in joined.ungraded.items()}
@@ -110,18 +77,6 @@ def _freeze_pairs(file: RowFile, folder: Path) -> RowCounts:
     return RowCounts(
         rows_in=num_out + sum(pairs.rejected.values()), rows_out=num_out, rejected=pairs.rejected
     )
-
-
-def _join(
-    job: Job[QuestionsSpec], benchmark: AlpacaEvalQuestions | ArenaHardQuestions
-) -> BenchmarkQuestions:
-    questions = row_file(job.ports, benchmark.questions)
-    match benchmark:
-        case AlpacaEvalQuestions():
-            return join_alpaca_eval(questions, row_file(job.ports, benchmark.baseline_outputs))
-        case ArenaHardQuestions():
-            baselines = [row_file(job.ports, each) for each in benchmark.baseline_answers]
-            return join_arena_hard(questions, baselines, benchmark.version, benchmark.categories)
 
 
 def _summarise(_: Job[QuestionsSpec], artifact: Artifact) -> Summary:

@@ -2,26 +2,23 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.digest import response_id
 from pvar.errors import InputError
-from pvar.evaluation.alpaca_eval_files import generator_of, read_outputs
-from pvar.evaluation.arena_hard_files import read_answers
 from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.file_rows import RowFile
-from pvar.records import Prompt, Response, Row
+from pvar.records import Prompt, Response
 from pvar.references import DataReference
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import write_table
-from tasks.stages.exam_questions import BASELINE, row_file
+from tasks.stages.exam_files import GivenAnswer, GivenAnswers, JudgedKind, read_given, row_file
+from tasks.stages.exam_questions import BASELINE
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
 
@@ -44,55 +41,20 @@ class OutputsSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["alpaca_eval", "arena_hard"]
+    kind: JudgedKind
     outputs: DataReference
     name: str
     """Name of the model, if the file does not name it."""
 
 
-class _Given(NamedTuple):
-    """An answer of the file."""
-
-    text: str
-    num_tokens: int | None
-
-
-class _Answers(NamedTuple):
-    generator: str
-    by_question: Mapping[str, _Given]
-    """By instruction (AlpacaEval) or question id (Arena-Hard)."""
-
-
-_COLUMNS = {"alpaca_eval": ("instruction",), "arena_hard": ("uid", "question_id")}
-"""Columns of which a row of answers has one at least."""
-
-
-def _refuse_other_benchmark(file: RowFile, spec: OutputsSpec) -> RowFile:
-    """The file, if its first row can be an answer to this benchmark."""
-    rows = iter(file.rows)
-    first = next(rows, None)
-    wanted = _COLUMNS[spec.kind]
-    if isinstance(first, Row) and not any(column in first.fields for column in wanted):
+def _read(file: RowFile, kind: JudgedKind) -> GivenAnswers:
+    try:
+        return read_given(kind, file)
+    except InputError as error:
         raise InputError(
-            f"{file.name} has no column {' or '.join(wanted)} and so no answers to {spec.kind}; "
-            f"the columns are {', '.join(first.fields)}; if they are answers to another benchmark, "
-            "choose it with --benchmark NAME (benchmark_models.benchmarks)"
-        )
-    return RowFile(file.name, rows if first is None else chain([first], rows))
-
-
-def _read(file: RowFile, spec: OutputsSpec) -> _Answers:
-    file = _refuse_other_benchmark(file, spec)
-    match spec.kind:
-        case "alpaca_eval":
-            outputs = read_outputs(file)
-            generator = generator_of(outputs, file.name) or spec.name
-            by_question = {key: _Given(each.text, None) for key, each in outputs.items()}
-        case "arena_hard":
-            answers = read_answers(file)
-            generator = next((each.model for each in answers.values()), spec.name)
-            by_question = {key: _Given(each.text, each.num_tokens) for key, each in answers.items()}
-    return _Answers(generator, by_question)
+            f"{error}; if they are answers to another benchmark than {kind}, choose it with "
+            "--benchmark NAME (benchmark_models.benchmarks)"
+        ) from error
 
 
 @contextmanager
@@ -102,23 +64,21 @@ def _open_worker(job: Job[OutputsSpec]) -> Iterator[Work]:
         prompts = {each.prompt_id: each for each in questions.rows(PROMPTS, Prompt)}
         rows = questions.rows(BASELINE, BenchmarkQuestion)
         file = row_file(job.ports, job.spec.outputs)
-        answers = _read(file, job.spec)
+        answers = _read(file, job.spec.kind)
         taken = [
-            _response(row, answers.by_question[key])
+            _response(row, given)
             for row in rows
-            if (key := _key(row, prompts, job.spec)) in answers.by_question
+            if (given := _answer(row, prompts, answers)) is not None
         ]
         if not taken:
             raise InputError(
-                f"{job.keys.root}: {file.name} has {len(answers.by_question)} answers, but none to "
+                f"{job.keys.root}: {file.name} has {len(answers.by_key)} answers, but none to "
                 f"any of {len(rows)} questions; give answers to the same benchmark and version"
             )
         write_table(folder / RESPONSES, taken, Response)
         about = OutputsRecord(
-            generator=answers.generator,
-            has_token_counts=all(
-                each.num_tokens is not None for each in answers.by_question.values()
-            ),
+            generator=answers.model or job.spec.name,
+            has_token_counts=all(each.num_tokens is not None for each in answers.by_key.values()),
         )
         (folder / ABOUT).write_text(about.model_dump_json(), encoding="utf-8")
         missing = len(rows) - len(taken)
@@ -131,13 +91,14 @@ def _open_worker(job: Job[OutputsSpec]) -> Iterator[Work]:
     yield take
 
 
-def _key(row: BenchmarkQuestion, prompts: Mapping[str, Prompt], spec: OutputsSpec) -> str:
-    if spec.kind == "arena_hard":
-        return row.question_id
-    return prompts[row.prompt_id].messages[0].content
+def _answer(
+    row: BenchmarkQuestion, prompts: Mapping[str, Prompt], answers: GivenAnswers
+) -> GivenAnswer | None:
+    text = prompts[row.prompt_id].messages[0].content
+    return answers.by_key.get(row.question_id if answers.keyed_by == "question_id" else text)
 
 
-def _response(row: BenchmarkQuestion, given: _Given) -> Response:
+def _response(row: BenchmarkQuestion, given: GivenAnswer) -> Response:
     return Response(
         prompt_id=row.prompt_id,
         response_id=response_id(row.prompt_id, 0, given.text),

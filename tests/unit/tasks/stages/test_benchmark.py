@@ -31,7 +31,8 @@ from tasks.stages.benchmark import (
 )
 from tasks.stages.benchmark_arena_hard import ArenaHardScoring
 from tasks.stages.benchmark_inputs import ScoredModel
-from tasks.stages.exam_questions import BASELINE, QUESTIONS, ArenaHardQuestions, QuestionsSpec
+from tasks.stages.exam_files import ArenaHardQuestions
+from tasks.stages.exam_questions import BASELINE, QUESTIONS, QuestionsSpec
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judge import JUDGE, JudgeSpec
 from tasks.stages.judgments import VERDICTS
