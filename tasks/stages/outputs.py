@@ -51,6 +51,8 @@ def _read(file: RowFile, kind: JudgedKind) -> GivenAnswers:
     try:
         return read_given(kind, file)
     except InputError as error:
+        if "there is no column" not in str(error):
+            raise
         raise InputError(
             f"{error}; if they are answers to another benchmark than {kind}, choose it with "
             "--benchmark NAME (benchmark_models.benchmarks)"

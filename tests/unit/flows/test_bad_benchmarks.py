@@ -191,15 +191,15 @@ OUTPUTS: Mapping[str, tuple[Callable[[Path], tuple[Change, Change]], str]] = {
     ),
     "answers to Arena-Hard for AlpacaEval": (
         lambda home: (alpaca_eval_files(home, **FAKE), arena_outputs(home, {"h1": "x"})),
-        r"/answers\.jsonl has no column instruction and so no answers to alpaca_eval; the columns "
-        r"are uid, model, messages; if they are answers to another benchmark, choose it with "
+        r"/answers\.jsonl: there is no column instruction, output; the columns are uid, model, "
+        r"messages; .*; if they are answers to another benchmark than alpaca_eval, choose it with "
         r"--benchmark NAME \(benchmark_models\.benchmarks\)$",
     ),
     "answers to AlpacaEval for Arena-Hard": (
         lambda home: (arena_hard_files(home, **FAKE), outputs(home, {"q1": "x"})),
-        r"/outputs\.jsonl has no column uid or question_id and so no answers to arena_hard; the "
-        r"columns are instruction, output, generator; if they are answers to another benchmark, "
-        r"choose it with --benchmark NAME \(benchmark_models\.benchmarks\)$",
+        r"/outputs\.jsonl, row 1: there is no column question_id or uid; the columns are "
+        r"instruction, output, generator; .*if they are answers to another benchmark than "
+        r"arena_hard, choose it with --benchmark NAME \(benchmark_models\.benchmarks\)$",
     ),
     "a file of questions": (
         lambda home: (
@@ -305,11 +305,14 @@ def test_an_unknown_benchmark_names_those_that_there_are(tmp_path: Path) -> None
         with_models(config(tmp_path, benchmarks=benchmarks), [], ["mmlu"])
 
 
-def test_a_model_that_is_given_twice_is_one_and_models_of_one_name_are_two(tmp_path: Path) -> None:
+def test_models_of_one_name_are_two_and_a_model_that_is_given_twice_is_refused(
+    tmp_path: Path,
+) -> None:
     settings = config(tmp_path, benchmarks=[LM_EVAL])
-    given = ["a/name", "champion", "b/name", "a/name", "champion"]
-    found = with_models(settings, given, [])
+    found = with_models(settings, ["a/name", "champion", "b/name"], [])
     assert [model.name for model in found.benchmark_models] == ["name-1", "champion", "name-3"]
+    with pytest.raises(ConfigError, match="model 'a/name' is given twice; give each model once"):
+        with_models(settings, ["a/name", "champion", "a/name"], [])
 
 
 @pytest.mark.parametrize(

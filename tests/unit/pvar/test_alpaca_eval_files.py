@@ -98,7 +98,7 @@ ANNOTATION: Mapping[str, Any] = {
         (
             read_evaluation_set,
             [{"uid": "1", "prompt": "x"}],  # of Arena-Hard
-            r"^file\.json: there is no column instruction; the columns are uid, prompt; give a file that has it$",
+            r"^file\.json: there is no column instruction; the columns are uid, prompt; give",
         ),
         (
             read_evaluation_set,
