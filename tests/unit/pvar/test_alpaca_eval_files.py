@@ -98,7 +98,7 @@ ANNOTATION: Mapping[str, Any] = {
         (
             read_evaluation_set,
             [{"uid": "1", "prompt": "x"}],  # of Arena-Hard
-            r"^file\.json: there is no column instruction; the columns are uid, prompt; give",
+            r"^file\.json: there is no column instruction; the columns are uid, prompt; give a",
         ),
         (
             read_evaluation_set,
