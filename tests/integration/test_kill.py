@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from tasks.engine.artifact import read_document
 from tasks.engine.lease import try_acquire
 from tasks.engine.stage import run_stage
 from tasks.engine.tables import TrainStep
+from tests.benchmark_files import MODEL, TEMPLATE, odds, write
+from tests.services.chat_server import Asked, Sent, serving
 from tests.services.processes import wait_until
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import Workflow, fake_settings, start_workflow, write_prompts
@@ -248,3 +251,91 @@ def test_a_killed_command_is_taken_up_by_the_same_command(
     undisturbed.make("ingest", "sample", "score-vader", "select", "pair")
     for name in ("ingest", "sample", "score-vader", "select", "pair"):
         assert flow.artifact(name).manifest == undisturbed.artifact(name).manifest
+
+
+NUM_QUESTIONS = 24
+
+
+def benchmarked(folder: Path, **model: str) -> dict[str, Any]:
+    """AlpacaEval with questions of the test's own, and a further model that takes it."""
+    questions = [f"Question {number}" for number in range(NUM_QUESTIONS)]
+    rows = [{"instruction": q, "output": f"baseline {q}", "generator": "gpt4"} for q in questions]
+    outputs = [{"instruction": q, "output": "[0.75]", "generator": "tiny"} for q in questions]
+    model = model or {"outputs": write(folder / "outputs.jsonl", outputs)}
+    return {
+        "benchmarks": [
+            {
+                "kind": "alpaca_eval",
+                "questions": write(folder / "eval.jsonl", [{"instruction": q} for q in questions]),
+                "baseline_outputs": write(folder / "baseline.jsonl", rows),
+                "judge": {"kind": "alpaca_eval", "model": "m", "template": TEMPLATE},
+                "answers": {"engine": "fake", "max_new_tokens": 12},
+            }
+        ],
+        "benchmark_models": [{"name": MODEL, **model}],
+        "runtime": {
+            "sampled_responses_per_shard": 1,
+            "judge_max_in_flight": 3,
+            "lease_seconds": 60,
+        },
+    }
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_judging_asks_again_what_was_in_flight_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = random.Random(f"judging {seed}")
+    num_before = rng.randrange(1, NUM_QUESTIONS - 3)  # the server then stops answering
+    lock, is_killed, num_answered = threading.Lock(), threading.Event(), 0
+
+    def judge(asked: Asked) -> Sent:
+        nonlocal num_answered
+        with lock:
+            num_answered += 1
+            is_answered = num_answered <= num_before
+        if not is_answered:
+            is_killed.wait()
+        return odds(asked)
+
+    changes = benchmarked(tmp_path / "files")
+    flow = start_workflow(tmp_path / "home", **changes)
+    name = f"judge-alpaca_eval-{MODEL}"
+    flow.make("questions-alpaca_eval", f"answers-alpaca_eval-{MODEL}")
+    with serving(judge) as server:
+        monkeypatch.setenv("PVAR_JUDGE_BASE_URL", server.base_url)
+        kill_when(
+            flow,
+            changes,
+            name,
+            lambda: len(server.asked) >= num_before + 3,
+            delay=rng.uniform(0, 0.05),
+        )
+        is_killed.set()
+        num_asked = len(server.asked)
+        assert num_before < num_asked <= num_before + 3
+        kept = sum(1 for _ in flow.store.list("verdicts/"))
+        assert num_before - 3 <= kept <= num_before
+        assert flow.make(name).shards_made == 1
+        assert len(server.asked) - num_asked == NUM_QUESTIONS - kept
+    assert len(server.asked) <= NUM_QUESTIONS + 3
+    summary = flow.artifact(name).manifest.summary
+    assert (summary["num_judged"], summary["num_cached"]) == (NUM_QUESTIONS, kept)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_answers_to_a_benchmark_lose_one_shard_at_most(tmp_path: Path, seed: int) -> None:
+    changes = benchmarked(tmp_path / "files", model="bundled:smollm2-135m-instruct")
+    questions, name = "questions-alpaca_eval", f"answers-alpaca_eval-{MODEL}"
+    undisturbed = start_workflow(tmp_path / "undisturbed", **changes)
+    undisturbed.make(questions, name)
+    rng = random.Random(f"answers {seed}")
+    wanted = rng.randrange(1, NUM_QUESTIONS)
+
+    flow = start_workflow(tmp_path / "killed", **changes)
+    flow.make(questions)
+    delay = rng.uniform(0, 0.03)
+    kill_when(flow, changes, name, lambda: records(flow, name) >= wanted, delay=delay)
+    num_recorded = records(flow, name)
+    assert flow.make(name).shards_made == NUM_QUESTIONS - num_recorded
+    assert flow.artifact(name).manifest == undisturbed.artifact(name).manifest
