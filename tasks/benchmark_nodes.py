@@ -282,27 +282,34 @@ def _orders(benchmark: JudgedBenchmark) -> Literal["both", "seeded"]:
 
 
 def _scoring_of(benchmark: JudgedBenchmark) -> JudgedScoring:
-    judge = judge_name(benchmark.judge)
     match benchmark:
         case AlpacaEvalBenchmark():
-            return AlpacaEvalScoring(
-                kind=benchmark.kind,
-                calibration=benchmark.calibration,
-                judge=judge,
-                has_leaderboard_judge=_is_leaderboards(benchmark.judge),
-                seed=benchmark.seed,
-            )
+            return _alpaca_eval_scoring(benchmark)
         case ArenaHardBenchmark():
-            return ArenaHardScoring(
-                kind=benchmark.kind,
-                version=benchmark.version,
-                style_control=benchmark.style_control,
-                judge=judge,
-                reads_labels=benchmark.judge.kind == "arena_hard",
-                seed=benchmark.seed,
-            )
+            return _arena_hard_scoring(benchmark)
         case unknown:
             assert_never(unknown)
+
+
+def _alpaca_eval_scoring(benchmark: AlpacaEvalBenchmark) -> AlpacaEvalScoring:
+    return AlpacaEvalScoring(
+        kind=benchmark.kind,
+        calibration=benchmark.calibration,
+        judge=judge_name(benchmark.judge),
+        has_leaderboard_judge=_is_leaderboards(benchmark.judge),
+        seed=benchmark.seed,
+    )
+
+
+def _arena_hard_scoring(benchmark: ArenaHardBenchmark) -> ArenaHardScoring:
+    return ArenaHardScoring(
+        kind=benchmark.kind,
+        version=benchmark.version,
+        style_control=benchmark.style_control,
+        judge=judge_name(benchmark.judge),
+        reads_labels=benchmark.judge.kind == "arena_hard",
+        seed=benchmark.seed,
+    )
 
 
 def _is_leaderboards(judge: JudgeConfig) -> bool:

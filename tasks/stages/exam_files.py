@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, assert_never
 from pydantic import BaseModel, ConfigDict
 
 from pvar.evaluation.alpaca_eval_files import generator_of, read_outputs
-from pvar.evaluation.arena_hard_files import read_answers
+from pvar.evaluation.arena_hard_files import ArenaHardAnswer, read_answers
 from pvar.evaluation.benchmark_questions import (
     BenchmarkQuestions,
     join_alpaca_eval,
@@ -92,9 +92,14 @@ def read_given(kind: JudgedKind, file: RowFile) -> GivenAnswers:
             by_text = {key: GivenAnswer(each.text, None) for key, each in outputs.items()}
             return GivenAnswers(generator_of(outputs, file.name), "text", by_text)
         case "arena_hard":
-            answers = read_answers(file)
-            by_id = {key: GivenAnswer(each.text, each.num_tokens) for key, each in answers.items()}
-            model = next((each.model for each in answers.values()), None)
-            return GivenAnswers(model, "question_id", by_id)
+            return _by_id(read_answers(file))
         case unknown:
             assert_never(unknown)
+
+
+def _by_id(answers: Mapping[str, ArenaHardAnswer]) -> GivenAnswers:
+    return GivenAnswers(
+        model=next((each.model for each in answers.values()), None),
+        keyed_by="question_id",
+        by_key={key: GivenAnswer(each.text, each.num_tokens) for key, each in answers.items()},
+    )
