@@ -19,6 +19,7 @@ from flows.pinning import pin
 from flows.pipeline import run_node
 from flows.wiring import Wiring, connect
 from pvar.artifacts import Summary
+from pvar.benchmark_config import JudgedBenchmark
 from pvar.benchmark_takers import with_models
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
@@ -71,6 +72,8 @@ class BenchmarkRow(BaseModel):
     computed."""
     usd: float | None
     """Cost of the judgments when they were made."""
+    judge_epoch: int | None
+    """Results of different epochs are not comparable; None without a judge."""
     artifact: str
     """`benchmark/digest`: its folder `exported` has the projects' own files."""
 
@@ -183,6 +186,9 @@ def _rows(config: PipelineConfig, wiring: Wiring) -> list[BenchmarkRow]:
                     score=score,
                     lc_comparable=_flag(artifact.manifest.summary, f"{score.role}_lc_comparable"),
                     usd=read_cost(_open(judged, wiring)).usd if judged else None,
+                    judge_epoch=benchmark.judge_epoch
+                    if isinstance(benchmark, JudgedBenchmark)
+                    else None,
                     artifact=node.keys.root,
                 )
                 for score in artifact.rows(RESULTS, BenchmarkScore)

@@ -4,7 +4,7 @@ from flows.wiring import Wiring
 from infra.models import pin_model
 from infra.pinned_folder import pin_folder
 from infra.sources import pin_file, pin_source
-from pvar.benchmark_config import JudgedBenchmark
+from pvar.benchmark_config import BenchmarkConfig, JudgedBenchmark
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, IncompleteError
@@ -14,6 +14,7 @@ from pvar.references import CHAMPION, Pinned, Reference, replace_references
 from pvar.reward_config import ImplicitReward
 from tasks.engine.artifact import open_artifact
 from tasks.graph import train_keys
+from tasks.stages.judge_epoch import current_epoch
 
 
 def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
@@ -51,7 +52,17 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
         else each
         for each in pinned.benchmark_models
     )
-    return pinned.model_copy(update={"evaluate": evaluate, "benchmark_models": models})
+    benchmarks = tuple(_in_epoch(each, wiring) for each in pinned.benchmarks)
+    update = {"evaluate": evaluate, "benchmark_models": models, "benchmarks": benchmarks}
+    return pinned.model_copy(update=update)
+
+
+def _in_epoch(benchmark: BenchmarkConfig, wiring: Wiring) -> BenchmarkConfig:
+    """The benchmark with the current epoch of its judge, if it has one and names none."""
+    if not isinstance(benchmark, JudgedBenchmark) or benchmark.judge_epoch is not None:
+        return benchmark
+    epoch = current_epoch(wiring.store, benchmark.judge)
+    return benchmark.model_copy(update={"judge_epoch": epoch})
 
 
 def pin_judge(judge: JudgeConfig, wiring: Wiring) -> JudgeConfig:

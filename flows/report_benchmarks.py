@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from flows.judge_remarks import check_remark, epoch_remark
 from flows.run_record import RunRecord
-from pvar.benchmark_config import BenchmarkConfig
+from pvar.benchmark_config import BenchmarkConfig, JudgedBenchmark
 from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.benchmark_scores import BenchmarkDifference, BenchmarkScore, QuestionResult
 from pvar.records import Prompt, Response
@@ -47,8 +48,24 @@ def _report(
         sides=tuple(_side(score, by_question, differences.get(score.category)) for score in scores),
         ungraded=str(ungraded) if ungraded else None,
         not_measured=_text(scored.manifest.summary.get("not_measured")),
+        judge_check=_judge_check(benchmark, artifacts),
         answers=tuple(_answers(benchmark.name, by_question, artifacts)) if judge else (),
     )
+
+
+def _judge_check(benchmark: BenchmarkConfig, artifacts: Mapping[str, Artifact]) -> str | None:
+    """What is known of the judge's drift; None if the judge is not a server."""
+    if not isinstance(benchmark, JudgedBenchmark):
+        return None
+    nodes = (f"judge-{benchmark.name}-{role}" for role in (CHALLENGER, OPPONENT))
+    judged = [artifacts[node] for node in nodes if node in artifacts]
+    # The latest comparison is that of the judgments that were made last; the first ones have none.
+    compared = [each for each in judged if each.manifest.summary.get("num_anchors")] or judged
+    if not compared:
+        return None
+    epoch = epoch_remark(compared[0].store, benchmark.judge, benchmark.judge_epoch)
+    remarks = (check_remark(compared[0].manifest.summary), epoch)
+    return " ".join(remark for remark in remarks if remark) or None
 
 
 def _text(value: object) -> str | None:

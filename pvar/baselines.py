@@ -76,6 +76,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
     },
     "RewardModelJudge": {"scale": 1.0},
     "FakeJudge": {"missing_share": 0.0},
+    "JudgeSpec": {"epoch": 1},
     "BenchmarkGate": {"min_difference_lower": None, "max_loss": None},
     "LmEvalSettings": {
         "include_path": None,

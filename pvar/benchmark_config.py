@@ -51,6 +51,9 @@ class AlpacaEvalBenchmark(ConfigModel):
     judge: JudgeConfig
     """The judge. The leaderboard's is of kind alpaca_eval with model gpt-4-1106-preview and the
     published template."""
+    judge_epoch: int | None = Field(default=None, ge=1)
+    """Number of the judge's epoch: a new one begins when the judge is found to answer differently
+    than before. `null` is the current one, and a lower number shows earlier results."""
     answers: SamplerSettings = BENCHMARK_ANSWERS
     """How the models generate their answers."""
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -79,6 +82,9 @@ class ArenaHardBenchmark(ConfigModel):
     creative_instructions: str | None = None
     """System prompt for v2.0's category creative_writing, if the judge is of kind arena_hard.
     `null` uses the built-in one, which does not ask for an own answer first."""
+    judge_epoch: int | None = Field(default=None, ge=1)
+    """Number of the judge's epoch: a new one begins when the judge is found to answer differently
+    than before. `null` is the current one, and a lower number shows earlier results."""
     answers: SamplerSettings = BENCHMARK_ANSWERS
     """How the models generate their answers."""
     seed: int = Field(default=0, ge=0, lt=2**31)

@@ -268,6 +268,10 @@ class RuntimeConfig(ConfigModel):
     judge_max_usd: float | None = Field(default=None, ge=0)
     """Maximum cost of judge calls per run, in USD; `null` sets no limit. Requires the prices of
     the judge's model. A batch is submitted only as far as its estimated cost fits."""
+    judge_anchors: int = Field(default=32, ge=0, le=1000)
+    """Earlier comparisons that a benchmark's judge on a server is asked about again before it
+    judges further answers, to see whether it still answers as before (docs/operations.md). They
+    count against the judge's budget. 0 switches the check off; fewer than 7 find nothing."""
     judge_prices: tuple[JudgePrice, ...] = ()
     """Prices of judges' models, one entry per model (with judge_mode `batch`, the prices of the
     batch API)."""

@@ -10,12 +10,13 @@ preference, because the other showing alone would bring the position bias back.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pvar.errors import BudgetError, JudgeError
 from pvar.evaluation.alpaca_eval_judge import JudgeForm, form_of
+from pvar.judging import JudgeBudget
 from pvar.records import Verdict
 
 BUDGET_SPENT = "budget_spent"
@@ -134,6 +135,27 @@ class JudgingResult:
                 "again to continue, or raise runtime.judge_max_calls or runtime.judge_max_usd"
             )
         raise JudgeError(f"{stand}; {_advice(self.missing)}")
+
+
+def total_of(results: Sequence[JudgingResult], *, min_coverage: float) -> JudgingResult:
+    """All pairs and the whole cost, which is unknown if one is."""
+    costs = [result.usd for result in results]
+    return JudgingResult(
+        pairs=tuple(pair for result in results for pair in result.pairs),
+        min_coverage=min_coverage,
+        num_calls=sum(result.num_calls for result in results),
+        num_cached=sum(result.num_cached for result in results),
+        usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+    )
+
+
+def left_of(budget: JudgeBudget, spent: JudgingResult) -> JudgeBudget:
+    """What a result leaves of the budget."""
+    max_calls, max_usd = budget.max_calls, budget.max_usd
+    return JudgeBudget(
+        None if max_calls is None else max(0, max_calls - spent.num_calls),
+        None if max_usd is None else max(0.0, max_usd - (spent.usd or 0.0)),
+    )
 
 
 _PASSING = re.compile(

@@ -45,7 +45,9 @@ from tasks.stages.benchmark_lm_eval import HARNESS_INPUT, LmEvalScoring
 from tasks.stages.exam_files import AlpacaEvalQuestions, ArenaHardQuestions, JudgedQuestions
 from tasks.stages.exam_questions import QUESTIONS, LabelledPairsQuestions, QuestionsSpec
 from tasks.stages.harness import HARNESS, HarnessSpec
-from tasks.stages.judge import JUDGE, JudgeSpec
+from tasks.stages.judge import JUDGE
+from tasks.stages.judge_epoch import FIRST_EPOCH
+from tasks.stages.judge_spec import JudgeSpec
 from tasks.stages.likelihood import LIKELIHOOD, likelihood_spec
 from tasks.stages.outputs import OUTPUTS, OutputsSpec
 from tasks.stages.sample import SAMPLE, SampleSpec
@@ -266,6 +268,7 @@ def _judge_spec(benchmark: JudgedBenchmark, config: PipelineConfig) -> JudgeSpec
         judge=benchmark.judge,
         orders=_orders(benchmark),
         creative_instructions=own,
+        epoch=benchmark.judge_epoch or FIRST_EPOCH,
         required_coverage=config.promote.min_coverage,
     )
 

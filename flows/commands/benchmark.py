@@ -121,6 +121,7 @@ def row_to_json(row: "BenchmarkRow", files: list[Path]) -> dict[str, object]:
         "num_judged": score.num_judged,
         "coverage": score.coverage,
         "judge": row.judge,
+        "judge_epoch": row.judge_epoch,
         "usd": row.usd,
         "files": [str(path) for path in files],
     }

@@ -16,9 +16,11 @@ def show(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
     from rich.table import Table
 
     from flows.console import console
+    from flows.judge_remarks import epoch_remark
     from flows.pinning import pin
     from flows.wiring import connect
     from infra.presets import load_config
+    from pvar.benchmark_config import JudgedBenchmark
     from tasks.engine.progress import progress_of
     from tasks.graph import plan_nodes
 
@@ -28,15 +30,20 @@ def show(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
     table.add_column("artifact", overflow="fold")  # show the whole digest, for copying
     for name in ("state", "rows"):
         table.add_column(name)
-    to_do = []
-    for node in plan_nodes(pin(config, wiring)).values():
+    lines = []
+    pinned = pin(config, wiring)
+    for node in plan_nodes(pinned).values():
         progress = progress_of(wiring.store, node.keys)
         table.add_row(
             node.name, node.stage.name, node.keys.root, progress.state, progress.rows or ""
         )
         if progress.how_to_go_on is not None:
-            to_do.append(f"{node.name} {progress.state}; to go on: {progress.how_to_go_on}")
+            lines.append(f"{node.name} {progress.state}; to go on: {progress.how_to_go_on}")
     console().print(table)
-    for line in to_do:
+    for benchmark in pinned.benchmarks:
+        if isinstance(benchmark, JudgedBenchmark):
+            remark = epoch_remark(wiring.store, benchmark.judge, benchmark.judge_epoch)
+            lines += [f"{benchmark.name}: {remark}"] if remark else []
+    for line in lines:
         console().print(line, highlight=False, markup=False, soft_wrap=True)
     console().print(f"store: {wiring.store.uri}", highlight=False, soft_wrap=True)

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from pvar.artifacts import FileRecord, Manifest, Recipe, ShardRecord, WaitingRecord
+from pvar.artifacts import FileRecord, Manifest, ShardRecord
 from pvar.errors import DamagedError, IncompleteError, NotFoundError
 from pvar.ports import Store
 from tasks.engine.tables import Record, read_table
 
 logger = logging.getLogger(__name__)
 
-_Document = TypeVar("_Document", Recipe, Manifest, ShardRecord, WaitingRecord)
+_Document = TypeVar("_Document", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def open_artifact(store: Store, stage: str, digest: str, cache: Path) -> Artifac
 
 
 def read_document(store: Store, key: str, kind: type[_Document]) -> _Document | None:
-    """A document of an artifact; None if it is missing; DamagedError if it is invalid."""
+    """A document of the store; None if it is missing; DamagedError if it is invalid."""
     try:
         data = store.read(key)
     except NotFoundError:

@@ -96,6 +96,21 @@ class JudgedShowing(NamedTuple):
     system_fingerprint: str | None = None
 
 
+class JudgedAnchor(NamedTuple):
+    """A comparison that the judge was asked about again. Preferences are for the model's answer."""
+
+    prompt_id: str
+    is_swapped: bool
+    """The model's answer was shown first."""
+    earlier: float
+    """When an earlier model was judged."""
+    repeated: float
+    """When the judge was asked again directly afterwards."""
+    now: float | None
+    reason: str | None
+    """Why `now` is missing."""
+
+
 class RejectedRow(NamedTuple):
     """A rejected row, with the name of the rule and details."""
 

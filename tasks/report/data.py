@@ -135,6 +135,8 @@ class BenchmarkReport(NamedTuple):
     """Categories without a baseline, which were not graded."""
     not_measured: str | None
     """Why there is no result."""
+    judge_check: str | None
+    """Whether the judge answers as before, and which results are not comparable."""
     answers: tuple[BenchmarkAnswer, ...]
 
 

@@ -26,7 +26,7 @@ from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import write_table
 from tasks.stages.benchmark_alpaca_eval import AlpacaEvalScoring, score_and_export_alpaca_eval
 from tasks.stages.benchmark_arena_hard import ArenaHardScoring, score_and_export_arena_hard
-from tasks.stages.benchmark_inputs import JudgedScores, ScoredModel, read_judged
+from tasks.stages.benchmark_inputs import JUDGMENTS_INPUT, JudgedScores, ScoredModel, read_judged
 from tasks.stages.benchmark_label_agreement import LabelAgreementScoring, score_label_agreement
 from tasks.stages.benchmark_lm_eval import LmEvalScoring, score_tasks
 from tasks.stages.label_agreement_result import LABEL_AGREEMENT
@@ -130,11 +130,14 @@ def _differences(rows: Sequence[QuestionResult], *, seed: int) -> list[Benchmark
     ]
 
 
-def _summarise(_: Job[BenchmarkSpec], artifact: Artifact) -> Summary:
+def _summarise(job: Job[BenchmarkSpec], artifact: Artifact) -> Summary:
     (figures,) = artifact.paths(FIGURES)
     summary: dict[str, float | int | str | bool | None] = json.loads(
         figures.read_text(encoding="utf-8")
     )
+    for name, judgments in job.inputs.items():
+        if name.startswith(JUDGMENTS_INPUT):
+            summary["judge_epoch"] = judgments.manifest.summary.get("judge_epoch")
     for score in artifact.rows(RESULTS, BenchmarkScore):
         if score.category is None:
             summary |= _figures(score)

@@ -18,6 +18,9 @@ from tasks.stages.judgments import SHOWINGS
 from tasks.stages.outputs import OUTPUTS, read_about
 from tasks.stages.sample import RESPONSES
 
+JUDGMENTS_INPUT = "judgments-"
+"""Prefix of the inputs that are models' judgments; the rest is the model's role."""
+
 
 class ScoredModel(BaseModel):
     """A model that takes the benchmark."""
@@ -76,7 +79,7 @@ def _read_model(inputs: Mapping[str, Artifact], model: ScoredModel) -> JudgedMod
     responses = answers.rows(RESPONSES, Response)
     about = read_about(answers) if answers.keys.stage == OUTPUTS.name else None
     has_token_counts = about is not None and about.has_token_counts
-    showings = inputs[f"judgments-{model.role}"].rows(SHOWINGS, JudgedShowing)
+    showings = inputs[f"{JUDGMENTS_INPUT}{model.role}"].rows(SHOWINGS, JudgedShowing)
     return JudgedModel(
         model.role,
         about.generator if about is not None else model.name,

@@ -3,23 +3,25 @@
 AlpacaEval shows each pair once, in the published order; equal answers are a draw without a call.
 Arena-Hard shows it in both orders. A thought that precedes an answer is not judged. A question
 without an answer is not judged, and lowers the coverage.
+
+A judge that is a server is first compared with its earlier self (`drift_check.py`).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import compress
+from operator import not_
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.evaluation.arena_hard_judge import WITHOUT_OWN_ANSWER
 from pvar.evaluation.benchmark_questions import CREATIVE_WRITING, BenchmarkQuestion
-from pvar.judge_config import JudgeConfig
 from pvar.judging import JudgeBudget
-from pvar.judging_result import JudgedPair, JudgingResult, Showing
+from pvar.judging_result import JudgedPair, JudgingResult, Showing, left_of, total_of
 from pvar.ports import Judge
 from pvar.records import Comparison, Prompt, Response, Verdict
 from pvar.row_counts import RowCounts
@@ -27,9 +29,11 @@ from pvar.thought import without_thought
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import JudgedShowing, by_prompt
+from tasks.stages.drift_check import begin_anchors, check_figures, check_judge, write_check
 from tasks.stages.exam_questions import BASELINE
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judge_pairs import judge_pairs
+from tasks.stages.judge_spec import JudgeSpec, QuestionGroup
 from tasks.stages.judgments import (
     SHOWINGS,
     VERDICTS,
@@ -52,25 +56,13 @@ UNANSWERED = Showing(is_swapped=False, preference=None, evidence=None, reason=NO
 """A question to which the model gave no answer."""
 
 
-class JudgeSpec(BaseModel):
-    """The settings that determine the judgments."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    judge: JudgeConfig
-    orders: Literal["both", "seeded"]
-    creative_instructions: str | None
-    """System prompt for questions of category creative_writing (judge arena_hard)."""
-    required_coverage: float = Field(exclude=True)
-    """Minimum coverage. Below it the stage fails, and keeps its verdicts."""
-
-
 class JudgingCost(BaseModel):
     """What the judgments cost this time. Verdicts from the cache were paid before."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_calls: int
+    """With those about anchors."""
     num_cached: int
     usd: float | None
 
@@ -96,11 +88,19 @@ def _open_worker(job: Job[JudgeSpec]) -> Iterator[Work]:
     def judge(_: ShardSpec, folder: Path) -> RowCounts:
         questions = job.inputs["questions"].rows(BASELINE, BenchmarkQuestion)
         answers = answer_texts(job.inputs["answers"].rows(RESPONSES, Response))
-        result = _judged(job, questions, answers)
+        groups = _groups(job, questions, answers)
+        budget = JudgeBudget(job.runtime.judge_max_calls, job.runtime.judge_max_usd)
+        check = check_judge(job, groups, budget)
+        budget = left_of(budget, check.cost)
+        result = _with_unanswered(_judged(job, groups, budget), questions, answers)
         verdicts = result.final_verdicts()
+        if check.is_first:
+            check = begin_anchors(job, groups, result, left_of(budget, result))
         write_judgments(folder, result)
-        cost = JudgingCost(num_calls=result.num_calls, num_cached=result.num_cached, usd=result.usd)
-        (folder / COST).write_text(cost.model_dump_json(), encoding="utf-8")
+        write_check(folder, check)
+        cost = total_of([result, check.cost], min_coverage=0.0)
+        record = JudgingCost(num_calls=cost.num_calls, num_cached=result.num_cached, usd=cost.usd)
+        (folder / COST).write_text(record.model_dump_json(), encoding="utf-8")
         missing = Counter(
             NO_ANSWER if verdict.reason == NO_ANSWER else "no_verdict"
             for verdict in verdicts
@@ -111,13 +111,13 @@ def _open_worker(job: Job[JudgeSpec]) -> Iterator[Work]:
     yield judge
 
 
-def _judged(
-    job: Job[JudgeSpec], questions: Sequence[BenchmarkQuestion], answers: dict[str, str]
-) -> JudgingResult:
-    """Judge all answers within one budget. A question without an answer has no preference."""
+def _groups(
+    job: Job[JudgeSpec], questions: Sequence[BenchmarkQuestion], answers: Mapping[str, str]
+) -> list[QuestionGroup]:
+    """The answered questions, by the wording with which they are judged."""
     prompts = {each.prompt_id: each for each in job.inputs["questions"].rows(PROMPTS, Prompt)}
-    budget = JudgeBudget(job.runtime.judge_max_calls, job.runtime.judge_max_usd)
-    results = []
+    has_draws = job.spec.orders == "seeded"
+    groups = []
     for is_creative in (False, True):
         comparisons = [
             Comparison(
@@ -130,60 +130,49 @@ def _judged(
             if (row.category == CREATIVE_WRITING) == is_creative and row.prompt_id in answers
         ]
         if comparisons:
-            results.append(_judge_all(job, comparisons, budget, is_creative=is_creative))
-            budget = _left_of(budget, results[-1])
+            is_draw = [has_draws and each.first == each.second for each in comparisons]
+            groups.append(
+                QuestionGroup(
+                    _judge_of(job, is_creative=is_creative),
+                    is_creative,
+                    tuple(compress(comparisons, map(not_, is_draw))),
+                    tuple(compress(comparisons, is_draw)),
+                )
+            )
+    return groups
+
+
+def _judged(
+    job: Job[JudgeSpec], groups: Sequence[QuestionGroup], budget: JudgeBudget
+) -> JudgingResult:
+    """Judge all groups within one budget."""
+    results = []
+    for group in groups:
+        result = judge_pairs(
+            group.judge,
+            group.comparisons,
+            cache=cache_of(group.judge, job.ports, epoch=job.spec.epoch),
+            budget=budget,
+            min_coverage=0.0,  # checked over all questions
+            orders=job.spec.orders,
+            progress=job.progress,
+        )
+        budget = left_of(budget, result)
+        draws = (JudgedPair(each.prompt_id, (EQUAL_ANSWERS,)) for each in group.draws)
+        results.append(replace(result, pairs=(*result.pairs, *draws)))
+    return total_of(results, min_coverage=job.spec.required_coverage)
+
+
+def _with_unanswered(
+    result: JudgingResult, questions: Sequence[BenchmarkQuestion], answers: Mapping[str, str]
+) -> JudgingResult:
+    """The result with the questions that have no answer, and so no preference."""
     unanswered = (
         JudgedPair(row.prompt_id, (UNANSWERED,))
         for row in questions
         if row.prompt_id not in answers
     )
-    total = _total(results, min_coverage=job.spec.required_coverage)
-    return replace(total, pairs=(*total.pairs, *unanswered))
-
-
-def _judge_all(
-    job: Job[JudgeSpec],
-    comparisons: Sequence[Comparison],
-    budget: JudgeBudget,
-    *,
-    is_creative: bool,
-) -> JudgingResult:
-    judge = _judge_of(job, is_creative=is_creative)
-    has_draws = job.spec.orders == "seeded"
-    result = judge_pairs(
-        judge,
-        [each for each in comparisons if not (has_draws and each.first == each.second)],
-        cache=cache_of(judge, job.ports),
-        budget=budget,
-        min_coverage=0.0,  # checked over all questions
-        orders=job.spec.orders,
-        progress=job.progress,
-    )
-    draws = (
-        JudgedPair(each.prompt_id, (EQUAL_ANSWERS,))
-        for each in comparisons
-        if has_draws and each.first == each.second
-    )
-    return replace(result, pairs=(*result.pairs, *draws))
-
-
-def _left_of(budget: JudgeBudget, spent: JudgingResult) -> JudgeBudget:
-    max_calls, max_usd = budget.max_calls, budget.max_usd
-    return JudgeBudget(
-        None if max_calls is None else max(0, max_calls - spent.num_calls),
-        None if max_usd is None else max(0.0, max_usd - (spent.usd or 0.0)),
-    )
-
-
-def _total(results: Sequence[JudgingResult], *, min_coverage: float) -> JudgingResult:
-    costs = [result.usd for result in results]
-    return JudgingResult(
-        pairs=tuple(pair for result in results for pair in result.pairs),
-        min_coverage=min_coverage,
-        num_calls=sum(result.num_calls for result in results),
-        num_cached=sum(result.num_cached for result in results),
-        usd=None if None in costs else sum(cost for cost in costs if cost is not None),
-    )
+    return replace(result, pairs=(*result.pairs, *unanswered))
 
 
 def read_cost(artifact: Artifact) -> JudgingCost:
@@ -192,7 +181,7 @@ def read_cost(artifact: Artifact) -> JudgingCost:
     return JudgingCost.model_validate_json(path.read_text(encoding="utf-8"))
 
 
-def _summarise(_: Job[JudgeSpec], artifact: Artifact) -> Summary:
+def _summarise(job: Job[JudgeSpec], artifact: Artifact) -> Summary:
     verdicts = artifact.rows(VERDICTS, Verdict)
     cost = read_cost(artifact)
     num_questions = artifact.manifest.row_counts.rows_in
@@ -205,6 +194,8 @@ def _summarise(_: Job[JudgeSpec], artifact: Artifact) -> Summary:
         "num_calls": cost.num_calls,
         "num_cached": cost.num_cached,
         "usd": cost.usd,
+        "judge_epoch": job.spec.epoch,
+        **check_figures(artifact),
     }
 
 

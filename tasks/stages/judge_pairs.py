@@ -33,7 +33,8 @@ from tasks.stages.verdict_cache import VerdictCache
 
 _log = logging.getLogger(__name__)
 
-Orders = Literal["both", "seeded"]
+Orders = Literal["both", "seeded", "given"]
+"""Both orders of each pair, one that is drawn, or the one in which the pair is given."""
 
 Number = TypeVar("Number", int, float)
 
@@ -207,12 +208,7 @@ def judge_pairs(
     swaps = [_swaps(comparison, orders, seed) for comparison in comparisons]
     progress = progress or ProgressLog("judging")
     session = _Session(judge, cache, budget, progress)
-    # Both orders of a pair are neighbours: a budget that ends early leaves whole pairs.
-    shown = list(
-        dict.fromkeys(
-            _shown(c, swap) for c, each in zip(comparisons, swaps, strict=True) for swap in each
-        )
-    )
+    shown = as_shown(comparisons, orders=orders, seed=seed)
     progress.begin(total=len(shown), unit="verdicts")
     session.ask(shown)
     result = JudgingResult(
@@ -229,6 +225,22 @@ def judge_pairs(
     )
     _report(result, time.monotonic() - began)
     return result
+
+
+def as_shown(
+    comparisons: Sequence[Comparison], *, orders: Orders, seed: int = 0
+) -> list[Comparison]:
+    """What the judge is asked about these pairs, without repetitions.
+
+    Both orders of a pair are neighbours: a budget that ends early leaves whole pairs.
+    """
+    return list(
+        dict.fromkeys(
+            in_order(comparison, is_swapped=swap)
+            for comparison in comparisons
+            for swap in _swaps(comparison, orders, seed)
+        )
+    )
 
 
 def _in_batches(judge: Judge, comparisons: Iterator[Comparison]) -> Iterator[Answer]:
@@ -254,19 +266,22 @@ def _swaps(comparison: Comparison, orders: Orders, seed: int) -> tuple[bool, ...
     match orders:
         case "both":
             return False, True
+        case "given":
+            return (False,)
         case "seeded":
             return (is_swapped(prompt_text(comparison.messages), seed=seed),)
 
 
-def _shown(comparison: Comparison, swap: bool) -> Comparison:
-    if not swap:
+def in_order(comparison: Comparison, *, is_swapped: bool) -> Comparison:
+    """The comparison as the judge sees it: swapped, the challenger's answer is first."""
+    if not is_swapped:
         return comparison
     return comparison._replace(first=comparison.second, second=comparison.first)
 
 
 def _showing(comparison: Comparison, swap: bool, opinions: dict[Comparison, _Opinion]) -> Showing:
     """The result of one showing, with the preference of the challenger."""
-    opinion = opinions[_shown(comparison, swap)]
+    opinion = opinions[in_order(comparison, is_swapped=swap)]
     preference = opinion.preference
     if preference is not None and swap:
         preference = 1 - preference

@@ -34,9 +34,9 @@ def judge_in_format(judge: JudgeConfig, number_format: NumberFormat | None) -> J
     return judge.model_copy(update={"reward_model": reward_model})
 
 
-def cache_of(judge: Judge, ports: Ports) -> VerdictCache | None:
+def cache_of(judge: Judge, ports: Ports, *, epoch: int = 1) -> VerdictCache | None:
     """The cache of verdicts. What is computed in no time is not worth an object per verdict."""
-    return VerdictCache(ports.store) if isinstance(judge, MeteredJudge) else None
+    return VerdictCache(ports.store, epoch) if isinstance(judge, MeteredJudge) else None
 
 
 def write_judgments(folder: Path, result: JudgingResult) -> None:

@@ -5,6 +5,9 @@
 The key depends on content only. The answers of a retrained model are other texts, and another
 template, sampling parameter or judge has another identity, so neither gets an old verdict. The
 order of the two texts matters. Only verdicts are stored, not failures.
+
+A judge that was found to answer differently than before (`judge_epoch.py`) has other keys from then
+on, and so have verdicts that are asked again on purpose (`anchors.py`).
 """
 
 import logging
@@ -47,10 +50,20 @@ class VerdictCache:
     """Verdicts in a store, which any number of processes may share."""
 
     store: Store
+    epoch: int = 1
+    """The judge's epoch. The first one's keys have no epoch."""
+    again_for: str | None = None
+    """The artifact for which the judge is asked again; None for the verdicts that all share."""
+
+    def _told_apart(self, judge: Identity) -> Identity:
+        """The judge's identity, with the epoch and the purpose if they are not the usual ones."""
+        usual: Identity = {"epoch": 1, "again_for": None}
+        own: Identity = {"epoch": self.epoch, "again_for": self.again_for}
+        return {**judge, **{name: each for name, each in own.items() if each != usual[name]}}
 
     def find(self, judge: Identity, comparison: Comparison) -> KeptVerdict | None:
         """The judge's verdict on the comparison; None if there is none."""
-        key = verdict_key(judge, comparison)
+        key = verdict_key(self._told_apart(judge), comparison)
         try:
             return KeptVerdict.model_validate_json(self.store.read(key))
         except NotFoundError:
@@ -83,6 +96,7 @@ class VerdictCache:
         system_fingerprint: str | None = None,
     ) -> None:
         """Store a verdict, unless another process has stored one first."""
+        judge = self._told_apart(judge)
         kept = KeptVerdict(
             judge=dict(judge),
             preference=preference,

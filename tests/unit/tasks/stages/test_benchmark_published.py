@@ -42,6 +42,7 @@ def workflow(home: Path, benchmark: Mapping[str, Any], outputs: Path) -> Workflo
             "benchmarks": [dict(benchmark)],
             "benchmark_models": [{"name": MODEL, "outputs": str(outputs)}],
             "runtime.judge_max_in_flight": 8,
+            "runtime.judge_anchors": 0,  # calls are counted
         },
     )
 
@@ -269,7 +270,7 @@ def test_a_judge_that_is_down_half_way_loses_nothing_that_was_judged(
         answered += 1
         return replay(asked) if answered <= 400 else Sent(b"{}", 503)
 
-    settings = {"runtime.judge_max_attempts": 1}
+    settings = {"runtime.judge_max_attempts": 1, "runtime.judge_anchors": 0}
     flow = start_workflow(
         tmp_path,
         **{

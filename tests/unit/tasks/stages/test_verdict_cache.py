@@ -136,3 +136,16 @@ def test_all_verdicts_that_there_are_are_found_at_once(cache: VerdictCache) -> N
     assert {comparison: kept.evidence for comparison, kept in found.items()} == {
         comparison: str(number) for number, comparison in enumerate(asked[::2])
     }
+
+
+def test_epochs_and_further_askings_have_verdicts_of_their_own(cache: VerdictCache) -> None:
+    """And the first epoch's are those that were stored before there were epochs."""
+    assert VerdictCache(cache.store, 1) == cache
+    cache.keep(JUDGE, ASKED, 1.0, None)
+    others = [VerdictCache(cache.store, 2), VerdictCache(cache.store, again_for="judge/a")]
+    for number, other in enumerate(others):
+        assert other.find(JUDGE, ASKED) is None
+        other.keep(JUDGE, ASKED, number / 4, None)
+    found = [each.find(JUDGE, ASKED) for each in (cache, *others)]
+    assert [kept.preference for kept in found if kept] == [1.0, 0.0, 0.25]
+    assert cache.store.read(verdict_key(JUDGE, ASKED))
