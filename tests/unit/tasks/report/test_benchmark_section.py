@@ -38,6 +38,7 @@ def report(*sides: BenchmarkSide, **changes: object) -> BenchmarkReport:
         sides=sides,
         ungraded=None,
         not_measured=None,
+        judge_check=None,
         answers=(),
     )
     return given._replace(**changes)  # type: ignore[arg-type]
@@ -147,3 +148,8 @@ def test_untrusted_text_stays_text() -> None:
     assert not {"script", "img"} & {tag for tag, _ in parsed.tags}
     assert not [name for _, attrs in parsed.tags for name in attrs if name.startswith("on")]
     assert parsed.text.count(ATTACK) == 12
+
+
+def test_whether_the_judge_answers_as_before_is_said() -> None:
+    parsed = shown(report(side("new model"), judge_check="The judge agrees with itself."))
+    assert "The judge agrees with itself." in parsed.text
