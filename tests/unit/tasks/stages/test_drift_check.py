@@ -30,6 +30,8 @@ from tasks.stages.judge_epoch import begin_epoch, current_epoch, read_epoch
 from tests.services.chat_server import Asked, ChatServer, Sent, fails, says, says_token, serving
 from tests.workflow import Workflow, start_workflow
 
+pytestmark = pytest.mark.slow  # hundreds of calls to a real server
+
 NUM_QUESTIONS, NUM_ANCHORS = 40, 32
 
 
