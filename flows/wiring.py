@@ -14,13 +14,13 @@ from infra.sources import source_file, source_rows
 from infra.store import open_store
 from infra.tracking import Tracking
 from pvar.benchmark_config import LmEvalSettings
-from pvar.config import RuntimeConfig
 from pvar.judge_config import AlpacaEvalJudge, ArenaHardJudge, JudgeConfig
 from pvar.number_format import NumberFormat, NumberFormatChoice, resolve
 from pvar.ports import Harness, Judge, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
 from pvar.references import Pinned, without_locations
 from pvar.reward_config import ClassifierReward, RewardModelConfig
+from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import open_artifact
 from tasks.engine.local_copies import hold_copies

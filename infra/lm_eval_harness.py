@@ -23,11 +23,11 @@ from typing import Any
 from infra.lm_eval_tasks import Loaded, TaskSource, find_tasks, quiet_progress_bars
 from infra.pinned_folder import copy_pinned_folder
 from pvar.benchmark_config import LmEvalSettings
-from pvar.config import RuntimeConfig
 from pvar.digest import digest
 from pvar.errors import ConfigError, ModelError, StageError
 from pvar.lm_eval_records import HarnessResult, LmEvalAggregate, LmEvalSample
 from pvar.number_format import resolved
+from pvar.runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 

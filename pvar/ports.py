@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pvar.benchmark_config import LmEvalSettings
-from pvar.config import RuntimeConfig
 from pvar.judge_config import JudgeConfig
 from pvar.lm_eval_records import HarnessResult
 from pvar.number_format import NumberFormat, NumberFormatChoice
 from pvar.records import BadRow, Comparison, Message, Response, Row, Score, Verdict
 from pvar.reward_config import RewardModelConfig
+from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 
 

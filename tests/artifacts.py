@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, JsonValue
 
 from pvar.artifacts import FileRecord, Manifest, Recipe, ShardRecord, ShardSpec, Summary
-from pvar.config import RuntimeConfig
 from pvar.ports import Ports, Store
 from pvar.references import Reference, ReferenceKind
 from pvar.row_counts import RowCounts
+from pvar.runtime_config import RuntimeConfig
 from tasks.engine.artifact import Artifact, ArtifactKeys, open_artifact
 from tasks.engine.node import Node
 from tasks.engine.stage import Job, Stage, run_stage

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from infra.engines.chat_format import ChatFormat, EncodedPrompts, load_chat_format
-from pvar.config import RuntimeConfig
 from pvar.errors import ConfigError, ModelError, ScoringError
 from pvar.number_format import resolved
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Response
+from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from infra.rewards.families import read_checkpoint_config, recognise
 from infra.rewards.heads import check_one_logit, common_start
 from infra.rewards.score_rows import ScoreRow, encode_requests, scorable, to_scores
 from infra.rewards.self_test import PROBES, check_scores
-from pvar.config import RuntimeConfig
 from pvar.errors import ConfigError
 from pvar.number_format import resolved
 from pvar.ports import ScoreRequest
 from pvar.records import Score
 from pvar.reward_config import ClassifierReward
+from pvar.runtime_config import RuntimeConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -25,11 +25,11 @@ from pvar.artifacts import (
     Summary,
     total_row_counts,
 )
-from pvar.config import RuntimeConfig
 from pvar.errors import DamagedError, StageError
 from pvar.number_format import NumberFormat
 from pvar.ports import Ports, Store
 from pvar.row_counts import RowCounts
+from pvar.runtime_config import RuntimeConfig
 from tasks.engine.artifact import (
     Artifact,
     ArtifactKeys,

@@ -27,10 +27,10 @@ from machine import describe_machine
 from infra.bundled_model import convert_bundled_model
 from infra.engines.vllm_sampler import VllmSampler, load_vllm_sampler
 from infra.hardware import read_hardware
-from pvar.config import RuntimeConfig
 from pvar.number_format import resolve
 from pvar.ports import SampleRequest
 from pvar.records import Message
+from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from pvar.vllm_config import VllmConfig
 

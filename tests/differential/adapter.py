@@ -25,12 +25,13 @@ from infra.engines.fake_sampler import FakeSampler
 from infra.rewards.fake_scorer import FakeScorer
 from infra.row_files import read_rows, write_rows
 from infra.settings import Settings as MachineSettings
-from pvar.config import PipelineConfig, RuntimeConfig
+from pvar.config import PipelineConfig
 from pvar.errors import PvarError
 from pvar.ports import Ports, Sampler, Scorer, Store
 from pvar.retrain_decision import RetrainConfig, decide_retraining
 from pvar.reward_config import RewardModelConfig
 from pvar.row_counts import RowCounts
+from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.node import Node

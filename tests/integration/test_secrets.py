@@ -81,7 +81,7 @@ print(wiring)
 _FAIL = """
 from flows.commands.history import history
 from flows.wiring import connect
-from pvar.config import RuntimeConfig
+from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from pvar.judge_config import AlpacaEvalJudge
 from pvar.records import Comparison, Message

@@ -26,12 +26,12 @@ from infra.hardware import read_hardware
 from infra.rewards.classifier import load_classifier_scorer
 from infra.rewards.vllm_classifier import load_vllm_classifier
 from pvar.chat import prompt_token_ids
-from pvar.config import RuntimeConfig
 from pvar.digest import response_id
 from pvar.number_format import resolve
 from pvar.ports import Rejection, SampleRequest, ScoreRequest
 from pvar.records import Message, Prompt, Response
 from pvar.reward_config import ClassifierReward
+from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from pvar.vllm_config import VllmConfig
 from tasks.engine.lease import try_acquire

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from infra.judges.openai_judge import OpenAIJudge, Prices
 from infra.presets import load_config
-from pvar.config import RuntimeConfig
 from pvar.judge_config import ArenaHardJudge
+from pvar.runtime_config import RuntimeConfig
 from tests.workflow import open_wiring
 
 ONE = {

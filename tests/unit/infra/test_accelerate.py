@@ -12,7 +12,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType
 
 from infra.accelerate import launch_file
-from pvar.config import RuntimeConfig
+from pvar.runtime_config import RuntimeConfig
 
 
 @pytest.mark.parametrize(

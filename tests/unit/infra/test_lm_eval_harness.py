@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from infra.lm_eval_harness import LmEvalHarness, open_lm_eval
 from infra.pinned_folder import pin_folder
 from pvar.benchmark_config import LmEvalSettings
-from pvar.config import RuntimeConfig
 from pvar.errors import ConfigError, InputError
 from pvar.lm_eval_records import HarnessResult, LmEvalSample
+from pvar.runtime_config import RuntimeConfig
 from tests.unit.infra.harness_tasks import CHOICES, EXACT, write_tasks
 from tests.unit.infra.tiny_models import save_language_model
 

@@ -7,9 +7,9 @@ import torch
 
 from infra.engines.vllm_sampler import read_logit
 from infra.rewards.vllm_classifier import load_vllm_classifier
-from pvar.config import RuntimeConfig
 from pvar.errors import ModelError, ScoringError
 from pvar.reward_config import ClassifierReward
+from pvar.runtime_config import RuntimeConfig
 from tests.unit.infra.tiny_models import change_weights, save_classifier
 
 

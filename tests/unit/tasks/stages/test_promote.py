@@ -10,9 +10,10 @@ import pytest
 from flows.promotions import decide
 from flows.wiring import Wiring
 from infra.settings import Settings
-from pvar.config import PromoteConfig, RuntimeConfig
+from pvar.config import PromoteConfig
 from pvar.errors import PromotionError
 from pvar.ports import RegisteredVersion, Store
+from pvar.runtime_config import RuntimeConfig
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.stage import Job
 from tasks.engine.stage_outcome import Waiting
