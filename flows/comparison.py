@@ -178,7 +178,14 @@ def to_markdown(rows: Sequence[ComparisonRow]) -> str:
             f"| {row.num_pairs:.0f} | {row.mean_length_characters:.0f} |"
         )
     judged, wanted = rows[0].win_rate.num_judged, rows[0].win_rate.num_wanted
-    return "\n".join([*lines, "", f"{judged} of {wanted} prompts judged."]) + "\n"
+    differences = [row.over_control for row in rows if row.over_control is not None]
+    over = (
+        "prompts and trainings"
+        if all(difference.over_trainings for difference in differences)
+        else "prompts only: the spread of trainings is not known"
+    )
+    said = f"{judged} of {wanted} prompts judged. Intervals of differences are over {over}."
+    return "\n".join([*lines, "", said]) + "\n"
 
 
 def _keep(

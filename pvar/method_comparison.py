@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 
 from pvar.config import PipelineConfig
 from pvar.config_model import ConfigModel
-from pvar.evaluation.paired import PairedDifference, WinRate, paired_difference, paired_win_rate
+from pvar.evaluation.paired import WinRate, paired_win_rate, prompt_means
+from pvar.evaluation.trainings import MethodDifference, method_difference
 from pvar.selection import CONTROL, STRATEGIES, StrategyName
 
 
@@ -61,7 +62,7 @@ class ComparisonRow(NamedTuple):
 
     strategy: str
     win_rate: WinRate
-    over_control: PairedDifference | None
+    over_control: MethodDifference | None
     """Win rate minus the control's; None for the control itself."""
     seed_win_rates: tuple[float, ...]
     """Win rate per seed, which shows the variation between seeds."""
@@ -84,7 +85,7 @@ def tabulate(
 ) -> list[ComparisonRow]:
     """One row per strategy, in the order of `outcomes` (strategy → one result per seed), which
     must include the control."""
-    control = np.hstack([run.preferences for run in outcomes[CONTROL]])
+    control = _by_training(outcomes[CONTROL])
     rows = []
     for strategy, runs in outcomes.items():
         preferences = np.hstack([run.preferences for run in runs])
@@ -94,10 +95,17 @@ def tabulate(
                 paired_win_rate(preferences, confidence=confidence, seed=seed),
                 None
                 if strategy == CONTROL
-                else paired_difference(preferences, control, confidence=confidence, seed=seed),
+                else method_difference(
+                    _by_training(runs), control, confidence=confidence, seed=seed
+                ),
                 tuple(float(np.nanmean(run.preferences)) for run in runs),
                 float(np.mean([run.num_pairs for run in runs])),
                 float(np.mean([run.mean_length_characters for run in runs])),
             )
         )
     return rows
+
+
+def _by_training(runs: Sequence[ArmResults]) -> NDArray[np.float64]:
+    """Mean preference of each model on each prompt, (num_seeds, num_prompts); NaN is missing."""
+    return np.array([prompt_means(run.preferences) for run in runs])

@@ -78,7 +78,7 @@ def paired_win_rate(
     not judged), of shape (num_prompts,) or (num_prompts, num_judgments). The same seed and values
     give the same interval. Raises InputError for another shape or a value outside [0, 1].
     """
-    return _win_rate(_prompt_means(preferences), confidence, num_resamples, seed)
+    return _win_rate(prompt_means(preferences), confidence, num_resamples, seed)
 
 
 def paired_difference(
@@ -95,7 +95,7 @@ def paired_difference(
     first). A prompt that lacks either is left out and lowers the coverage. Raises InputError for
     different numbers of prompts, another shape, or a value outside [0, 1].
     """
-    a, b = _prompt_means(preferences_a), _prompt_means(preferences_b)
+    a, b = prompt_means(preferences_a), prompt_means(preferences_b)
     if a.size != b.size:
         raise InputError(
             f"a paired difference needs the same prompts on both sides, but there are {a.size} "
@@ -165,8 +165,11 @@ def _resample(values: Floats, weights: Floats, num_resamples: int, seed: int) ->
     return _Resampled(mean, means, weights * (values - mean))
 
 
-def _prompt_means(preferences: ArrayLike) -> Floats:
-    """Mean over the judgments of each prompt; NaN without judgments."""
+def prompt_means(preferences: ArrayLike) -> Floats:
+    """Mean over the judgments of each prompt, (num_prompts,); NaN without judgments.
+
+    Shapes and errors as in `paired_win_rate`.
+    """
     values = np.asarray(preferences, dtype=np.float64)
     if values.ndim not in (1, 2):
         raise InputError(

@@ -47,7 +47,11 @@ def test_each_selection_is_trained_beside_random_on_shared_answers(
     assert header.startswith("| selection | win rate | minus random |")
     assert random.startswith("| random | ")
     assert top.startswith("| top | ")
-    assert rest == ["", "11 of 11 prompts judged."]
+    assert rest == [
+        "",
+        "11 of 11 prompts judged. Intervals of differences are over prompts only: the spread of "
+        "trainings is not known.",
+    ]
     wiring = connect()
     store = wiring.store
     made = {

@@ -30,13 +30,28 @@ def test_an_advantage_over_random_is_paired_by_prompt() -> None:
     assert top.win_rate.win_rate == pytest.approx(0.5)
     assert top.over_control is not None
     assert top.over_control.difference == pytest.approx(0.1)
-    # So the interval is the exact one of two equal values: on the scale of preferences v = 0.55,
-    # and other prompts make up at most 1 − √0.025 of the population.
-    share = 1 - math.sqrt(0.025)
-    assert top.over_control.ci_lower == pytest.approx(2 * (0.55 - share * 0.55) - 1)
-    assert top.over_control.ci_upper == pytest.approx(2 * (0.55 + share * 0.45) - 1)
+    # Prompts do not scatter, trainings do: those of top have the means 0.45 and 0.55, of variance
+    # 0.005, whose half is V. One degree of freedom is left, where t is tan(0.475 π).
+    half = math.tan(0.475 * math.pi) * math.sqrt(0.005 / 2)
+    assert top.over_control.ci_lower == pytest.approx(0.1 - half)
+    assert top.over_control.ci_upper == pytest.approx(0.1 + half)
+    assert top.over_control.over_trainings
     assert top.seed_win_rates == pytest.approx((0.45, 0.55))
     assert (top.num_pairs, top.mean_length_characters) == (9, 60)
+
+
+def test_one_seed_has_an_interval_over_prompts_only() -> None:
+    """Two equal values: 0.55 on the scale of preferences, and other prompts make up at most
+    1 − √0.025 of the population."""
+    rows = tabulate(
+        {"random": [outcome(0.1, 0.7)], "top": [outcome(0.2, 0.8)]}, confidence=0.95, seed=0
+    )
+    over = rows[1].over_control
+    assert over is not None
+    assert not over.over_trainings
+    share = 1 - math.sqrt(0.025)
+    assert over.ci_lower == pytest.approx(2 * (0.55 - share * 0.55) - 1)
+    assert over.ci_upper == pytest.approx(2 * (0.55 + share * 0.45) - 1)
 
 
 def test_variants_differ_in_selection_and_training_order_alone() -> None:
