@@ -34,14 +34,10 @@ LOGITS_PER_POINT = 4.6
 
 
 def draw(
-    rng: np.random.Generator,
-    trainings: int,
-    prompts: int,
-    scatter: float,
-    effect: float,
-    base: Floats,
+    rng: np.random.Generator, base: Floats, trainings: int, scatter: float, effect: float
 ) -> Floats:
-    """Preferences of an arm's trainings, (trainings, prompts)."""
+    """Preferences of an arm's trainings, (trainings, prompts); `base` are the prompts' logits."""
+    prompts = base.size
     own = rng.normal(0, 0.5, prompts)
     strength = LOGITS_PER_POINT * (effect + rng.normal(0, scatter, (trainings, 1)))
     logits = base + own + strength + rng.normal(0, 0.7, (trainings, prompts))
