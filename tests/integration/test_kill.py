@@ -276,6 +276,7 @@ def benchmarked(folder: Path, **model: str) -> dict[str, Any]:
         "runtime": {
             "sampled_responses_per_shard": 1,
             "judge_max_in_flight": 3,
+            "judge_anchors": 0,  # calls are counted
             "lease_seconds": 60,
         },
     }

@@ -84,7 +84,8 @@ def test_only_stages_with_a_model_ask_for_a_gpu() -> None:
         for stage, spec in STAGES.items()
     }
     assert gpus.keys() == graph.STAGES.keys()
-    assert {stage for stage, count in gpus.items() if count} == {"sample", "score", "train"}
+    with_gpu = {"sample", "score", "train", "likelihood", "harness"}
+    assert {stage for stage, count in gpus.items() if count} == with_gpu
 
 
 def test_jobs_tolerate_gpu_nodes_and_keep_models_on_the_claim() -> None:
