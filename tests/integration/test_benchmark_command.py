@@ -40,14 +40,14 @@ pytestmark = [
 ]
 
 ALPACA_EVAL = {
-    *("benchmark", "kind", "model", "judge", "usd", "files"),
+    *("benchmark", "kind", "model", "judge", "judge_epoch", "usd", "files", "lc_comparable"),
     *("win_rate", "standard_error", "discrete_win_rate"),
     *("length_controlled_winrate", "lc_standard_error"),
     *("clustered_ci_lower", "clustered_ci_upper"),
     *("avg_length", "num_questions", "num_judged", "coverage"),
 }
 ARENA_HARD = {
-    *("benchmark", "kind", "model", "judge", "usd", "files"),
+    *("benchmark", "kind", "model", "judge", "judge_epoch", "usd", "files"),
     *("score", "ci_lower", "ci_upper", "clustered_ci_lower", "clustered_ci_upper"),
     *("style_controlled_score", "style_ci_lower", "style_ci_upper"),
     *("avg_length", "num_questions", "num_judged", "coverage"),
@@ -84,6 +84,7 @@ def preset(folder: Path) -> str:
             alpaca_eval_files(folder, judge={"kind": "fake"}, name="faked")
             | {"answers": {"engine": "fake", "max_new_tokens": 12}},
         ],
+        **{"runtime.judge_anchors": 0},  # calls are counted
     )
     path = folder / "preset.yaml"
     path.write_text(yaml.safe_dump(settings))
