@@ -296,7 +296,7 @@ def _paired_values(
             f"lm_eval task {task}: {len(different)} of {len(ours.keys() | theirs.keys())} "
             f"questions differ between the two models' results (the first is number "
             f"{min(different)}): the task's data changed between the two runs; delete the older "
-            "artifact of stage lm_eval and run again"
+            "artifact of stage harness and run again"
         )
     return [(_value(ours[number]), _value(theirs[number])) for number in sorted(ours)]
 
@@ -314,7 +314,7 @@ def _refuse_other_tasks(
         raise InputError(
             f"the two models' results have different tasks: the challenger's have "
             f"{_listed(different)}, and the opponent's {_listed(there)}; run both with the same "
-            "version of lm-evaluation-harness (delete the older artifact of stage lm_eval)"
+            "version of lm-evaluation-harness (delete the older artifact of stage harness)"
         )
 
 

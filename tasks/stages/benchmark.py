@@ -27,9 +27,12 @@ from tasks.engine.tables import write_table
 from tasks.stages.benchmark_alpaca_eval import AlpacaEvalScoring, score_and_export_alpaca_eval
 from tasks.stages.benchmark_arena_hard import ArenaHardScoring, score_and_export_arena_hard
 from tasks.stages.benchmark_inputs import JUDGMENTS_INPUT, JudgedScores, ScoredModel, read_judged
-from tasks.stages.benchmark_label_agreement import LabelAgreementScoring, score_label_agreement
+from tasks.stages.benchmark_label_agreement import (
+    LABEL_AGREEMENT,
+    LabelAgreementScoring,
+    score_label_agreement,
+)
 from tasks.stages.benchmark_lm_eval import LmEvalScoring, score_tasks
-from tasks.stages.label_agreement_result import LABEL_AGREEMENT
 
 RESULTS = "results.parquet"
 BY_QUESTION = "by_question.parquet"

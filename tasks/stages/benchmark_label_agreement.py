@@ -1,7 +1,9 @@
 """Scores of the benchmark label_agreement, in the form of other benchmarks.
 
 The score of a model is the share of pairs in which it gives the labelled answer the higher
-log-probability per token.
+log-probability per token. The challenger is compared with the opponent, and with the role
+`reference`: the policy from which it was trained, to which its implicit reward is relative. Where
+both are one model their artifact of stage likelihood is one.
 """
 
 from collections.abc import Mapping
@@ -11,14 +13,17 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import Summary
 from pvar.evaluation.benchmark_scores import BenchmarkDifference, BenchmarkScore, unjudged_score
-from pvar.evaluation.preference_accuracy import PreferenceAccuracy
+from pvar.evaluation.preference_accuracy import (
+    LabelLogps,
+    PreferenceAccuracy,
+    preference_accuracy,
+)
 from tasks.engine.artifact import Artifact
 from tasks.stages.benchmark_inputs import ScoredModel
-from tasks.stages.label_agreement_result import (
-    LabelAgreement,
-    label_agreement,
-    label_agreement_figures,
-)
+from tasks.stages.likelihood import LABEL_LOGPS
+
+LABEL_AGREEMENT = "label_agreement.parquet"
+"""The table of `PreferenceAccuracy`."""
 
 LIKELIHOOD_INPUT = "likelihood-"
 REFERENCE_ROLE = "reference"
@@ -42,6 +47,15 @@ class LabelAgreementScored(NamedTuple):
     differences: list[BenchmarkDifference]
     accuracies: tuple[PreferenceAccuracy, ...]
     figures: Summary
+
+
+class LabelAgreement(NamedTuple):
+    """The accuracies of the challenger, or why there are none."""
+
+    accuracies: tuple[PreferenceAccuracy, ...]
+    """For each role that it is compared with: of all pairs, then by source if there are several."""
+    not_measured: str | None
+    """The reason, if no pair was measured; `accuracies` are then empty."""
 
 
 def score_label_agreement(
@@ -83,12 +97,79 @@ def score_label_agreement(
             for row in beside_opponent
         ],
         result.accuracies,
-        _figures(result),
+        label_agreement_figures(result),
     )
 
 
-def _figures(result: LabelAgreement) -> Summary:
-    return label_agreement_figures(result, "opponent")
+def label_agreement(
+    likelihoods: Mapping[str, Artifact], *, beta: float, confidence: float, seed: int
+) -> LabelAgreement:
+    """Compare the role `challenger` with every other one.
+
+    `likelihoods` are the artifacts by role; without the role `reference` there are no implicit
+    accuracies.
+    """
+    reason = _why_not_measured(likelihoods)
+    if reason is not None:
+        return LabelAgreement((), reason)
+    logps = {role: each.rows(LABEL_LOGPS, LabelLogps) for role, each in likelihoods.items()}
+    accuracies = [
+        accuracy
+        for role in likelihoods
+        if role != "challenger"
+        for accuracy in preference_accuracy(
+            logps[role],
+            logps["challenger"],
+            logps.get("reference"),
+            compared_with=role,
+            beta=beta,
+            confidence=confidence,
+            seed=seed,
+        )
+    ]
+    if not any(accuracy.num_pairs for accuracy in accuracies):
+        return LabelAgreement(
+            (), f"no labelled pair is left of every model{_rejections(likelihoods)}"
+        )
+    return LabelAgreement(tuple(accuracies), None)
+
+
+def _why_not_measured(likelihoods: Mapping[str, Artifact]) -> str | None:
+    if not any(each.manifest.row_counts.rows_in for each in likelihoods.values()):
+        return "no labelled pairs"
+    formats = {
+        role: str(each.manifest.summary.get("number_format")) for role, each in likelihoods.items()
+    }
+    if len(set(formats.values())) > 1:
+        each = ", ".join(f"{role} in {format_}" for role, format_ in formats.items())
+        return (
+            f"log-probabilities were computed in different number formats ({each}), so rounding "
+            "would not cancel; set the benchmark's dtype to float32, or to bfloat16"
+        )
+    return None
+
+
+def _rejections(likelihoods: Mapping[str, Artifact]) -> str:
+    """The number of rejected pairs by role and rule; empty if there are none."""
+    found = [
+        f"{count} {rule} of {role}"
+        for role, artifact in likelihoods.items()
+        for rule, count in artifact.manifest.row_counts.rejected.items()
+    ]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def label_agreement_figures(result: LabelAgreement) -> Summary:
+    """The figures of all pairs beside the opponent; None where nothing was measured."""
+    overall = next(
+        (row for row in result.accuracies if (row.compared_with, row.source) == ("opponent", None)),
+        None,
+    )
+    names = PreferenceAccuracy._fields[2:]
+    return {
+        **{name: None if overall is None else getattr(overall, name) for name in names},
+        "not_measured": result.not_measured,
+    }
 
 
 def _percent(share: float | None) -> float | None:

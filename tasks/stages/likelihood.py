@@ -1,9 +1,10 @@
 """Stage likelihood: log-probabilities of the labelled answers of held-out prompts, under a model.
 
 One artifact per model: it depends on the prompts, the model and the number format only, so that the
-champion's is used again by every later run. What is made of it is in `label_agreement_result.py`.
-The computation is that of the reference's log-probabilities (`tasks/training/logps.py`), with the
-number format of training, because differences of two models are taken.
+champion's is used again by every later run. What is made of it is in
+`benchmark_label_agreement.py`. The computation is that of the reference's log-probabilities
+(`tasks/training/logps.py`), with the number format of training, because differences of two models
+are taken.
 """
 
 import math

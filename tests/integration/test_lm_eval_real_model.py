@@ -7,9 +7,10 @@ import pytest
 
 from infra.pinned_folder import pin_folder
 from pvar.benchmark_config import LmEvalSettings
+from pvar.evaluation.lm_eval_change import lm_eval_scores
 from pvar.lm_eval_records import LmEvalAggregate, LmEvalSample
+from tasks.stages.benchmark_lm_eval import lm_eval_results
 from tasks.stages.harness import AGGREGATES, HARNESS, SAMPLES, HarnessSpec
-from tasks.stages.harness_result import score_lm_eval
 from tests.artifacts import StageBench
 from tests.services.packages import NEEDS_SMOLLM2
 from tests.unit.infra.harness_tasks import EXACT, write_tasks
@@ -91,6 +92,9 @@ def test_a_real_model_is_scored_as_the_harness_itself_scores_it(
                 assert row.value == theirs[f"{row.metric},{row.filter}"]
                 assert row.stderr == pytest.approx(theirs[f"{row.metric}_stderr,{row.filter}"])
 
-    outcome = score_lm_eval({"challenger": artifact}, metrics=(), confidence=0.95, seed=0)
-    scores = {row.name: (row.metric, row.score) for row in outcome.scores}
+    results = lm_eval_results(artifact)
+    scores = {
+        row.name: (row.metric, row.score)
+        for row in lm_eval_scores(results, confidence=0.95, seed=0)
+    }
     assert scores["toy_exact"] == ("exact_match,first-city", 50.0)

@@ -15,8 +15,8 @@ from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import RejectedRow, write_table
 from tasks.graph import Node
+from tasks.stages.benchmark_label_agreement import label_agreement, label_agreement_figures
 from tasks.stages.ingest import PROMPTS
-from tasks.stages.label_agreement_result import label_agreement, label_agreement_figures
 from tasks.stages.likelihood import LABEL_LOGPS, LIKELIHOOD, REJECTED, likelihood_spec
 from tests.artifacts import StageBench, opened, put_artifact
 from tests.unit.infra.tiny_models import change_weights, save_language_model
@@ -122,7 +122,7 @@ def test_without_labelled_pairs_no_model_is_loaded(bench: StageBench) -> None:
         beta=0.1, confidence=0.95, seed=0,
     )  # fmt: skip
     assert result == ((), "no labelled pairs")
-    figures = label_agreement_figures(result, "opponent")
+    figures = label_agreement_figures(result)
     assert figures.pop("not_measured") == "no labelled pairs"
     assert set(figures.values()) == {None}
 
@@ -194,7 +194,7 @@ def test_the_challenger_is_compared_with_every_other_role(bench: StageBench) -> 
     result = label_agreement(roles, beta=0.5, confidence=0.95, seed=0)
     assert result.not_measured is None
     assert [row.compared_with for row in result.accuracies] == ["opponent", "reference"]
-    figures = label_agreement_figures(result, "opponent")
+    figures = label_agreement_figures(result)
     assert (figures["num_pairs"], figures["not_measured"]) == (3, None)
     assert figures["likelihood_before"] == pytest.approx(1 / 3)
     assert figures["likelihood_after"] == pytest.approx(2 / 3)

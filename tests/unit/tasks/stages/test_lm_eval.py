@@ -1,4 +1,4 @@
-"""Stage lm_eval: a shard per task, results by question, and a change between two models."""
+"""Stage harness: a shard per task, results by question, and a change between two models."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +12,9 @@ from pvar.errors import StageError
 from pvar.lm_eval_records import HarnessResult, LmEvalAggregate, LmEvalSample
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
+from tasks.stages.benchmark_inputs import ScoredModel
+from tasks.stages.benchmark_lm_eval import LmEvalScored, LmEvalScoring, score_tasks
 from tasks.stages.harness import AGGREGATES, HARNESS, SAMPLES, HarnessSpec, figure_name
-from tasks.stages.harness_result import score_lm_eval
 from tests.artifacts import StageBench
 from tests.workflow import open_wiring
 
@@ -120,36 +121,57 @@ def test_the_harness_is_given_the_model_and_the_resolved_number_format(tmp_path:
     assert given == ["bfloat16", "a policy", Path("/models/a policy"), False]
 
 
+def scored(models: dict[str, Artifact]) -> LmEvalScored:
+    return score_tasks(
+        {f"harness-{role}": artifact for role, artifact in models.items()},
+        tuple(ScoredModel(role=role, name=role) for role in models),
+        LmEvalScoring(kind="lm_eval", metrics=(), seed=0),
+    )
+
+
 def test_scores_and_change_are_those_of_both_artifacts(tmp_path: Path) -> None:
     models = {
         "challenger": run(tmp_path, spec("somewhere#one", limit=10)),
         "opponent": run(tmp_path, spec("somewhere#another", limit=10)),
     }
-    outcome = score_lm_eval(models, metrics=(), confidence=0.95, seed=0)
-    assert outcome.change is not None
-    by_role = {(row.role, row.name): row.score for row in outcome.scores if row.score is not None}
-    for row in outcome.change.tasks:
-        ours, theirs = by_role["challenger", row.name], by_role["opponent", row.name]
+    result = scored(models)
+    by_role = {(row.role, row.category): row.score for row in result.scores}
+    mean, *changes = result.differences
+    assert [row.category for row in changes] == [f"{name} (acc,none)" for name in TASKS]
+    for name, row in zip(TASKS, changes, strict=True):
+        ours, theirs = by_role["challenger", row.category], by_role["opponent", row.category]
         own = [
-            sample.value
+            sample.value or 0
             for sample in models["challenger"].rows(SAMPLES, LmEvalSample)
-            if sample.name == row.name
+            if sample.name == name
         ]
-        assert ours == pytest.approx(100 * sum(value or 0 for value in own) / 10)
-        assert row.change == pytest.approx(ours - theirs)
-    changes = [row.change for row in outcome.change.tasks]
-    assert outcome.change.mean.change == pytest.approx(sum(changes) / 3)
-    assert outcome.summary["change"] == pytest.approx(sum(changes) / 3)
-    assert outcome.summary["change_lower"] == outcome.change.mean.ci_lower
-    assert outcome.summary["challenger_harness_version"] == "fake"
-    assert any(changes)
+        assert ours is not None
+        assert theirs is not None
+        assert ours == pytest.approx(100 * sum(own) / 10)
+        assert row.difference == pytest.approx(ours - theirs)
+        assert result.figures[f"change_{name}"] == row.difference
+    values = [row.difference or 0 for row in changes]
+    assert any(values)
+    assert mean.category is None
+    assert mean.difference == pytest.approx(sum(values) / 3)
+    assert mean.ci_lower is not None
+    assert mean.ci_lower < sum(values) / 3
+    assert (mean.num_questions, result.figures["num_questions"]) == (30, 30)
+    overall = by_role["challenger", None]
+    assert overall == pytest.approx(
+        sum(by_role["challenger", row.category] or 0 for row in changes) / 3
+    )
+    assert result.figures["challenger_harness_version"] == "fake"
 
 
 def test_one_model_alone_has_scores_and_no_change(tmp_path: Path) -> None:
-    alone = score_lm_eval({"other": run(tmp_path, spec())}, metrics=(), confidence=0.95, seed=0)
-    assert alone.change is None
-    assert [row.name for row in alone.scores] == [*TASKS]
-    assert "change" not in alone.summary
+    alone = scored({"other": run(tmp_path, spec())})
+    assert alone.differences == []
+    assert [row.category for row in alone.scores] == [
+        None,
+        *(f"{name} (acc,none)" for name in TASKS),
+    ]
+    assert alone.figures == {"other_harness_version": "fake"}
 
 
 def test_what_decides_the_results_is_hashed_and_nothing_else() -> None:
