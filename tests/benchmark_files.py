@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.services.chat_server import Asked, ChatServer, Sent, says, says_token, serving
+from tests.services.chat_server import Asked, ChatServer, says, says_token, serving
+from tests.services.loopback_http import Sent
 
 MODEL = "model"
 """Name of the further model."""

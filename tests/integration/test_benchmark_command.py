@@ -25,7 +25,8 @@ from tests.benchmark_files import (
     odds,
     write,
 )
-from tests.services.chat_server import Asked, ChatServer, Sent, serving
+from tests.services.chat_server import Asked, ChatServer, serving
+from tests.services.loopback_http import Sent
 from tests.services.prefect_server import PrefectServer
 from tests.workflow import fake_settings, write_prompts
 

@@ -29,7 +29,8 @@ from tasks.engine.lease import try_acquire
 from tasks.engine.stage import run_stage
 from tasks.engine.tables import TrainStep
 from tests.benchmark_files import MODEL, TEMPLATE, odds, write
-from tests.services.chat_server import Asked, Sent, serving
+from tests.services.chat_server import Asked, serving
+from tests.services.loopback_http import Sent
 from tests.services.processes import wait_until
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import Workflow, fake_settings, start_workflow, write_prompts

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from tests.services import completions_server
-from tests.services.chat_server import Sent, serving
+from tests.services.chat_server import serving
+from tests.services.loopback_http import Sent, sent_json
 from tests.services.processes import NEVER_SECONDS, answers, free_port, wait_until
 from tests.services.registry import empty_database
 from tests.services.s3 import S3Server
@@ -249,7 +250,7 @@ def test_a_run_leaves_no_secret_anywhere(place: Place, mlflow_server: tuple[int,
 
 def test_failing_connections_are_told_without_secrets(place: Place) -> None:
     refuses = serving(lambda _: Sent(b'{"error": {"message": "who are you?"}}', 401))
-    another = completions_server.serving("another", lambda _: completions_server.Sent({}))
+    another = completions_server.serving("another", lambda _: sent_json({}))
     with refuses as server, another as sampler_server:
         environment = {
             **place.environment,

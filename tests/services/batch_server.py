@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from infra.judges.access import JudgeAccess
-from tests.services.chat_server import Asked, Behaviour, Sent, fails
+from tests.services.chat_server import Asked, Behaviour, fails
+from tests.services.loopback_http import Handler, Sent, listening, sent_json
 
 STEPS = ("validating", "in_progress", "finalizing")
 """A batch is one step further each time it is looked at, until it ends."""
@@ -89,18 +89,16 @@ def serving_batches(
     """
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class ServerHandler(Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.read_body()
             match self._path():
                 case ["files"]:
                     self._answer(lambda: self._put_file(body))
                 case ["batches"]:
                     self._answer(lambda: self._put_batch(json.loads(body)))
                 case _:
-                    self._send(fails(404))
+                    self.send(fails(404))
 
         def do_GET(self) -> None:
             match self._path():
@@ -109,11 +107,11 @@ def serving_batches(
                 case ["batches"]:
                     newest_first = [_to_json(server, batch) for batch in server.batches[::-1]]
                     listing = {"object": "list", "data": newest_first, "has_more": False}
-                    self._answer(lambda: _json(listing))
+                    self._answer(lambda: sent_json(listing))
                 case ["batches", name] if batch := _named(server, name):
                     self._answer(lambda: self._look_at(batch))
                 case _:
-                    self._send(fails(404))
+                    self.send(fails(404))
 
         def _path(self) -> list[str]:
             return urlsplit(self.path).path.removeprefix("/v1/").split("/")
@@ -121,11 +119,11 @@ def serving_batches(
         def _answer(self, carry_out: Callable[[], Sent]) -> None:
             path = urlsplit(self.path).path
             if refusal := refuse(self.command, path):
-                self._send(refusal)
+                self.send(refusal)
                 return
             with lock:
                 sent = carry_out()
-            self._send(refuse_after(self.command, path) or sent)
+            self.send(refuse_after(self.command, path) or sent)
 
         def _put_file(self, body: bytes) -> Sent:
             head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
@@ -137,7 +135,7 @@ def serving_batches(
             assert fields["purpose"] == b"batch"
             name = f"file-{len(server.files)}"
             server.files[name] = fields["file"]
-            return _json({"id": name, "object": "file", "purpose": "batch"})
+            return sent_json({"id": name, "object": "file", "purpose": "batch"})
 
         def _put_batch(self, wanted: Any) -> Sent:
             assert wanted["endpoint"] == "/v1/chat/completions"
@@ -148,7 +146,7 @@ def serving_batches(
             end = ends[min(number, len(ends) - 1)]
             batch = Submitted(f"batch-{number}", requests, wanted["metadata"], end)
             server.batches.append(batch)
-            return _json(_to_json(server, batch))
+            return sent_json(_to_json(server, batch))
 
         def _look_at(self, batch: Submitted) -> Sent:
             server.num_looks += 1
@@ -156,39 +154,11 @@ def serving_batches(
                 batch.num_looks += 1
             if batch.num_looks == len(STEPS):
                 _finish(server, batch, behaviour)
-            return _json(_to_json(server, batch))
+            return sent_json(_to_json(server, batch))
 
-        def _send(self, sent: Sent) -> None:
-            try:
-                self.send_response(sent.status)
-                for name, value in sent.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Type", sent.content_type)
-                self.send_header("Content-Length", str(len(sent.body)))
-                self.end_headers()
-                self.wfile.write(sent.body)
-            except ConnectionError:  # the client was killed
-                self.close_connection = True
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Stay silent."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A client that was killed resets its connection: no news."""
-
-    with Server(("127.0.0.1", 0), Handler) as http:
-        server = BatchServer(f"http://127.0.0.1:{http.server_port}/v1", is_held=is_held)
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+    with listening(ServerHandler) as address:
+        server = BatchServer(f"{address}/v1", is_held=is_held)
+        yield server
 
 
 def _named(server: BatchServer, name: str) -> Submitted | None:
@@ -238,7 +208,3 @@ def _to_json(server: BatchServer, batch: Submitted) -> dict[str, Any]:
         "errors": faults if is_over and batch.end.code else None,
         "request_counts": {"total": len(batch.requests), "completed": num_answered, "failed": 0},
     }
-
-
-def _json(value: Any) -> Sent:
-    return Sent(json.dumps(value).encode())

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 
 from infra.judges.access import JudgeAccess
+from tests.services.loopback_http import Handler, Sent, listening, sent_json
 
 
 class Asked(NamedTuple):
@@ -26,15 +26,6 @@ class Asked(NamedTuple):
     def prompt(self) -> str:
         """The last message."""
         return str(self.body["messages"][-1]["content"])
-
-
-class Sent(NamedTuple):
-    """What the server answers."""
-
-    body: bytes
-    status: int = 200
-    headers: Mapping[str, str] = {}
-    content_type: str = "application/json"
 
 
 Behaviour = Callable[[Asked], Sent]
@@ -85,12 +76,10 @@ def serving(behaviour: Behaviour, *, path: str = "/v1") -> Iterator[ChatServer]:
     lock = threading.Lock()
     in_flight = 0
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class ServerHandler(Handler):
         def do_POST(self) -> None:
             nonlocal in_flight
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.read_body())
             asked = Asked(body, self.headers.get("Authorization", ""), time.monotonic())
             with lock:
                 server.asked.append(asked)
@@ -101,46 +90,17 @@ def serving(behaviour: Behaviour, *, path: str = "/v1") -> Iterator[ChatServer]:
             finally:
                 with lock:
                     in_flight -= 1
-            self._send(sent if self.path == f"{path}/chat/completions" else fails(404))
+            if self.send(sent if self.path == f"{path}/chat/completions" else fails(404)):
+                with lock:
+                    server.num_answered += 1
 
-        def _send(self, sent: Sent) -> None:
-            try:
-                self.send_response(sent.status)
-                for name, value in sent.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Type", sent.content_type)
-                self.send_header("Content-Length", str(len(sent.body)))
-                self.end_headers()
-                self.wfile.write(sent.body)
-            except ConnectionError:  # the client did not wait
-                self.close_connection = True
-                return
-            with lock:
-                server.num_answered += 1
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Stay silent."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A client that was killed resets its connection: no news."""
-
-    with Server(("127.0.0.1", 0), Handler) as http:
-        server = ChatServer(f"http://127.0.0.1:{http.server_port}{path}")
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+    with listening(ServerHandler) as address:
+        server = ChatServer(f"{address}{path}")
+        yield server
 
 
 def _completion(choice: Mapping[str, Any], usage: tuple[int, int] | None) -> Sent:
     body: dict[str, Any] = {"object": "chat.completion", "choices": [{"index": 0, **choice}]}
     if usage is not None:
         body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
-    return Sent(json.dumps(body).encode())
+    return sent_json(body)

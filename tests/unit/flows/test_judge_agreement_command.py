@@ -13,7 +13,8 @@ from pvar.evaluation.judge_agreement import chosen_side
 from pvar.prompt_rows import parse_prompt
 from pvar.records import Comparison, Prompt
 from tests.services.batch_server import serving_batches
-from tests.services.chat_server import Asked, Sent, says, serving
+from tests.services.chat_server import Asked, says, serving
+from tests.services.loopback_http import Sent
 from tests.services.processes import NEVER_SECONDS
 
 Pvar = Callable[..., str]

@@ -30,7 +30,8 @@ from pvar.records import Comparison, Message
 from tasks.stages.judge_pairs import judge_pairs
 from tasks.stages.verdict_cache import VerdictCache
 from tests.services.batch_server import BatchServer, End, serving_batches
-from tests.services.chat_server import Asked, Sent, fails, says, says_token, serving
+from tests.services.chat_server import Asked, fails, says, says_token, serving
+from tests.services.loopback_http import Sent
 from tests.services.processes import NEVER_SECONDS, wait_until
 
 ARENA_V01 = ArenaHard("v0.1", max_tokens=100, temperature=0.0)

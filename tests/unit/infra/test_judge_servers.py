@@ -18,7 +18,8 @@ from pvar.errors import JudgeError
 from pvar.evaluation.alpaca_eval_judge import form_of
 from pvar.judging import Answer
 from pvar.records import Comparison, Message
-from tests.services.chat_server import Asked, ChatServer, Sent, fails, says, says_token, serving
+from tests.services.chat_server import Asked, ChatServer, fails, says, says_token, serving
+from tests.services.loopback_http import Sent
 from tests.services.processes import NEVER_SECONDS, wait_until
 
 M_WINS_3_TO_1 = says_token({"m": math.log(1 / 4), "M": math.log(3 / 4)})

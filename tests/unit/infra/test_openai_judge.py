@@ -25,7 +25,8 @@ from pvar.errors import ConfigError, JudgeError
 from pvar.evaluation.arena_hard_judge import JudgeTemplate
 from pvar.judging import MeteredJudge
 from pvar.records import Comparison, Message, Verdict
-from tests.services.chat_server import Asked, ChatServer, Sent, fails, says, says_token, serving
+from tests.services.chat_server import Asked, ChatServer, fails, says, says_token, serving
+from tests.services.loopback_http import Sent
 from tests.services.processes import NEVER_SECONDS, wait_until
 
 M_WINS_3_TO_1 = says_token({"m": math.log(1 / 4), "M": math.log(3 / 4)})

@@ -17,7 +17,8 @@ from pvar.errors import ConfigError, ModelError
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message
 from pvar.sampler_config import SamplerSettings
-from tests.services.completions_server import CompletionsServer, Sent, serving
+from tests.services.completions_server import CompletionsServer, serving
+from tests.services.loopback_http import Sent, sent_json
 from tests.services.processes import NEVER_SECONDS
 from tests.unit.infra.tiny_models import BOS, END, save_language_model
 
@@ -69,7 +70,7 @@ def answers(*all_ids: list[int]) -> Sent:
         {"index": index, "text": "not used", "finish_reason": "stop", "token_ids": ids}
         for index, ids in enumerate(all_ids)
     ]
-    return Sent({"object": "text_completion", "choices": choices})
+    return sent_json({"object": "text_completion", "choices": choices})
 
 
 def test_the_server_is_sent_the_template_s_ids_with_one_beginning(folder: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_server_that_returns_no_ids_is_counted_by_its_text(folder: Path) -> No
         {"index": 0, "text": " hi", "finish_reason": "stop"},
         {"index": 1, "text": "longer", "finish_reason": "length"},
     ]
-    with sampler_at(folder, lambda _: Sent({"choices": choices})) as (sampler, _):
+    with sampler_at(folder, lambda _: sent_json({"choices": choices})) as (sampler, _):
         responses, _ = sampler.sample(QUESTIONS[:1], num_responses=2, seed=7)
     assert [(r.text, r.num_tokens, r.finish_reason) for r in responses] == [
         ("hi", 4, "stop"),  # a space, two letters and the end
@@ -149,7 +150,7 @@ def test_a_server_of_another_model_is_refused_with_the_command_that_helps(folder
 def test_a_refused_prompt_is_rejected_alone(folder: Path) -> None:
     def behaviour(body: Any) -> Sent:
         is_longer = len(body["prompt"]) == longest
-        return Sent({"error": {"message": KEY}}, 400) if is_longer else answers([5, END])
+        return sent_json({"error": {"message": KEY}}, 400) if is_longer else answers([5, END])
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     longest = len(prompt_token_ids(tokenizer, QUESTIONS[1].messages))
@@ -170,7 +171,7 @@ def test_a_prompt_that_is_too_long_is_not_sent(folder: Path) -> None:
 
 
 def test_a_server_in_trouble_is_asked_again(folder: Path) -> None:
-    failures = [Sent({}, 503), Sent("no completion")]
+    failures = [sent_json({}, 503), sent_json("no completion")]
     with sampler_at(folder, lambda _: failures.pop() if failures else answers([5, END])) as (
         sampler,
         server,
@@ -181,7 +182,7 @@ def test_a_server_in_trouble_is_asked_again(folder: Path) -> None:
 
 
 def test_a_server_that_stays_down_ends_the_stage_without_naming_secrets(folder: Path) -> None:
-    trouble = Sent({"error": {"message": KEY}}, 500)
+    trouble = sent_json({"error": {"message": KEY}}, 500)
     with sampler_at(folder, lambda _: trouble) as (sampler, server):
         with pytest.raises(
             ModelError, match=r"http_500, 3 attempts.*complete shards are kept"

@@ -17,7 +17,8 @@ from pvar.errors import JudgeError
 from pvar.evaluation.benchmark_scores import BenchmarkScore
 from tasks.benchmark_nodes import score_name
 from tasks.stages.benchmark import EXPORTED, RESULTS
-from tests.services.chat_server import Asked, ChatServer, Sent, says, says_token, serving
+from tests.services.chat_server import Asked, ChatServer, says, says_token, serving
+from tests.services.loopback_http import Sent
 from tests.unit.pvar.benchmark_data import (
     ALPACA_EVAL,
     ARENA_HARD,

@@ -27,7 +27,8 @@ from tasks.report.data import ReportData
 from tasks.report.page import render_report
 from tasks.stages.drift_check import ANCHORS, NO_ROOM, SWITCHED_OFF
 from tasks.stages.judge_epoch import begin_epoch, current_epoch, read_epoch
-from tests.services.chat_server import Asked, ChatServer, Sent, fails, says, says_token, serving
+from tests.services.chat_server import Asked, ChatServer, fails, says, says_token, serving
+from tests.services.loopback_http import Sent
 from tests.workflow import Workflow, start_workflow
 
 pytestmark = pytest.mark.slow  # hundreds of calls to a real server

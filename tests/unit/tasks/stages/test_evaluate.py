@@ -17,7 +17,8 @@ from tasks.stages.ingest import PROMPTS
 from tasks.stages.judgments import SHOWINGS, VERDICTS
 from tasks.stages.sample import RESPONSES
 from tests.artifacts import StageBench
-from tests.services.chat_server import Asked, Sent, says, serving
+from tests.services.chat_server import Asked, says, serving
+from tests.services.loopback_http import Sent
 from tests.workflow import open_wiring
 
 NAMES = [f"p{number}" for number in range(8)]

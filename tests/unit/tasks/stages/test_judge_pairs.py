@@ -27,7 +27,8 @@ from pvar.ports import Judge, Store
 from pvar.records import Comparison, Message, Verdict
 from tasks.stages.judge_pairs import Orders, judge_pairs
 from tasks.stages.verdict_cache import VerdictCache
-from tests.services.chat_server import Asked, ChatServer, Sent, fails, says, says_token, serving
+from tests.services.chat_server import Asked, ChatServer, fails, says, says_token, serving
+from tests.services.loopback_http import Sent
 from tests.services.processes import NEVER_SECONDS, wait_until
 
 NO_LIMIT = JudgeBudget()
