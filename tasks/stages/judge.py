@@ -77,7 +77,7 @@ def answer_texts(responses: Sequence[Response]) -> dict[str, str]:
 
 def _judge_of(job: Job[JudgeSpec], *, is_creative: bool) -> Judge:
     judge = judge_in_format(job.spec.judge, job.number_format)
-    if judge.kind == "arena_hard" and is_creative:
+    if is_creative:
         wording = job.spec.creative_instructions or WITHOUT_OWN_ANSWER.system
         judge = judge.model_copy(update={"instructions": wording})
     return job.ports.judge(judge, model_folders(job.spec.judge, job.ports), job.runtime)
@@ -114,9 +114,13 @@ def _open_worker(job: Job[JudgeSpec]) -> Iterator[Work]:
 def _groups(
     job: Job[JudgeSpec], questions: Sequence[BenchmarkQuestion], answers: Mapping[str, str]
 ) -> list[QuestionGroup]:
-    """The answered questions, by the wording with which they are judged."""
+    """The answered questions, by the wording with which they are judged.
+
+    Only arena_hard has two wordings: any other judge is opened once.
+    """
     prompts = {each.prompt_id: each for each in job.inputs["questions"].rows(PROMPTS, Prompt)}
     has_draws = job.spec.orders == "seeded"
+    has_wordings = job.spec.judge.kind == "arena_hard"
     groups = []
     for is_creative in (False, True):
         comparisons = [
@@ -127,7 +131,8 @@ def _groups(
                 answers[row.prompt_id],
             )
             for row in questions
-            if (row.category == CREATIVE_WRITING) == is_creative and row.prompt_id in answers
+            if (has_wordings and row.category == CREATIVE_WRITING) == is_creative
+            and row.prompt_id in answers
         ]
         if comparisons:
             is_draw = [has_draws and each.first == each.second for each in comparisons]

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from infra.judges.fake_judge import FakePairJudge
+from infra.judges.lexicon_judge import LexiconJudge
 from infra.sources import pin_source
 from pvar.errors import BudgetError, InputError, JudgeError
 from pvar.evaluation.alpaca_eval_judge import is_swapped
 from pvar.evaluation.arena_hard_judge import WITHOUT_OWN_ANSWER
 from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.benchmark_scores import BenchmarkDifference, BenchmarkScore, QuestionResult
-from pvar.judge_config import AfinnJudge
+from pvar.judge_config import AfinnJudge, JudgeConfig
+from pvar.ports import Judge
 from pvar.records import Comparison, Prompt, Response, Verdict
 from pvar.row_counts import RowCounts
 from tasks.benchmark_nodes import score_name
@@ -54,7 +56,8 @@ from tests.benchmark_files import (
     served,
     write,
 )
-from tests.services.chat_server import Asked, Sent, says, says_token
+from tests.services.chat_server import Asked, says, says_token
+from tests.services.loopback_http import Sent
 from tests.workflow import Workflow, open_wiring, start_workflow
 
 # --- AlpacaEval ---
@@ -499,7 +502,19 @@ def test_the_difference_is_over_questions_that_both_answered(tmp_path: Path) -> 
     assert (overall.difference, overall.num_questions) == (pytest.approx(-50.0), 1)
 
 
-def compared(folder: Path, answers: Mapping[str, Answers]) -> Artifact:
+def test_a_judge_with_one_wording_is_opened_once(tmp_path: Path) -> None:
+    """It may be a reward model, which takes long to load."""
+    opened_for: list[str] = []
+
+    def open_judge(settings: JudgeConfig, *_: object) -> Judge:
+        opened_for.append(settings.kind)
+        return LexiconJudge()
+
+    compared(tmp_path, {"challenger": dict.fromkeys(CATEGORIES, "It was good.")}, judge=open_judge)
+    assert opened_for == ["afinn"]
+
+
+def compared(folder: Path, answers: Mapping[str, Answers], **ports: object) -> Artifact:
     """The scores of these roles by AFINN; the baseline says "A table."."""
     bench = StageBench(open_wiring(folder), folder)
     files = arena_hard_files(folder, dict.fromkeys(CATEGORIES, "A table."))
@@ -520,7 +535,7 @@ def compared(folder: Path, answers: Mapping[str, Answers]) -> Artifact:
             judge=AfinnJudge(), orders="both", creative_instructions=None, required_coverage=0.1
         )
         of_role = {"questions": questions.keys, "answers": inputs[f"answers-{role}"]}
-        inputs[f"judgments-{role}"] = bench.run(JUDGE, judging, of_role).keys
+        inputs[f"judgments-{role}"] = bench.run(JUDGE, judging, of_role, **ports).keys
     scoring = ArenaHardScoring(
         kind="arena_hard", version="v2.0", style_control=(), judge="afinn",
         reads_labels=False, seed=0,
