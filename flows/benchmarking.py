@@ -116,7 +116,7 @@ def benchmark(
         for row in rows:
             wiring.tracking.log_summary(mlflow_run, _figures(row))
         create_markdown_artifact(benchmark_markdown(rows), key="benchmark", description=record.run)
-    except BaseException:
+    except BaseException:  # stopped from outside, too
         wiring.tracking.end_failed_run(mlflow_run)
         raise
     wiring.tracking.end_run(mlflow_run, failed=False)
@@ -174,7 +174,7 @@ def _rows(config: PipelineConfig, wiring: Wiring) -> list[BenchmarkRow]:
             node = nodes.get(score_name(benchmark.name, model.name))
             if node is None:
                 continue
-            artifact = _open(node, wiring)
+            artifact = _open(node.keys.root, wiring)
             judge = judge_of(benchmark)
             judged = nodes.get(f"judge-{benchmark.name}-{model.name}")
             rows += [
@@ -185,7 +185,7 @@ def _rows(config: PipelineConfig, wiring: Wiring) -> list[BenchmarkRow]:
                     judge=judge,
                     score=score,
                     lc_comparable=_flag(artifact.manifest.summary, f"{score.role}_lc_comparable"),
-                    usd=read_cost(_open(judged, wiring)).usd if judged else None,
+                    usd=read_cost(_open(judged.keys.root, wiring)).usd if judged else None,
                     judge_epoch=benchmark.judge_epoch
                     if isinstance(benchmark, JudgedBenchmark)
                     else None,
@@ -202,17 +202,15 @@ def _flag(summary: Summary, name: str) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _open(node: Node, wiring: Wiring) -> Artifact:
-    cache = wiring.settings.home / "benchmarks"
-    return open_artifact(wiring.store, node.keys.stage, node.keys.digest, cache)
+def _open(root: str, wiring: Wiring) -> Artifact:
+    """The artifact `stage/digest`."""
+    stage, _, digest = root.partition("/")
+    return open_artifact(wiring.store, stage, digest, wiring.settings.home / "benchmarks")
 
 
 def exported_files(row: BenchmarkRow, wiring: Wiring, folder: Path) -> list[Path]:
     """Copy the projects' own files of a row into `folder`; their paths."""
-    stage, _, digest = row.artifact.partition("/")
-    cache = wiring.settings.home / "benchmarks"
-    artifact = open_artifact(wiring.store, stage, digest, cache)
-    source = artifact.folder(EXPORTED) / row.score.role
+    source = _open(row.artifact, wiring).folder(EXPORTED) / row.score.role
     copied = []
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
         target = folder / row.benchmark / row.score.role / path.relative_to(source)
@@ -241,16 +239,24 @@ def benchmark_markdown(rows: Sequence[BenchmarkRow]) -> str:
         "(characters) | coverage | judge | cost, USD |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        score = row.score
-        lines.append(
-            f"| {row.benchmark} | {row.model} | {_shown(score.score)} | "
-            f"{_shown(score.clustered_ci_lower)} to {_shown(score.clustered_ci_upper)} | "
-            f"{_shown(score.length_controlled_win_rate)} | "
-            f"{_shown(score.mean_length_characters, 0)} | {score.coverage:.1%} | "
-            f"{row.judge or '–'} | {_shown(row.usd)} |"
-        )
+    lines += [f"| {' | '.join(shown_cells(row))} |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def shown_cells(row: BenchmarkRow) -> tuple[str, ...]:
+    """The row of a table for people: the columns of `benchmark_markdown`."""
+    score = row.score
+    return (
+        row.benchmark,
+        row.model,
+        _shown(score.score),
+        f"{_shown(score.clustered_ci_lower)} to {_shown(score.clustered_ci_upper)}",
+        _shown(score.length_controlled_win_rate),
+        _shown(score.mean_length_characters, 0),
+        f"{score.coverage:.1%}",
+        row.judge or "–",
+        _shown(row.usd),
+    )
 
 
 def _shown(value: float | None, decimals: int = 2) -> str:

@@ -97,7 +97,7 @@ def compare(config: CompareConfig) -> str:
         rows = tabulate(outcomes, confidence=evaluate.confidence, seed=evaluate.seed)
         table = to_markdown(rows)
         _keep(run, mlflow_run, rows, table, wiring)
-    except BaseException:
+    except BaseException:  # stopped from outside, too
         wiring.tracking.end_failed_run(mlflow_run)
         raise
     wiring.tracking.end_run(mlflow_run, failed=False)

@@ -49,7 +49,7 @@ def execute(
         tracking.log_inputs(run, inputs, wiring.store.uri)
         outcome = _run(node, config, wiring, run)
         tracking.log_summary(run, _figures(outcome))
-    except BaseException:
+    except BaseException:  # stopped from outside, too
         tracking.end_failed_run(run)
         raise
     tracking.end_run(

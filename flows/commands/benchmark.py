@@ -81,28 +81,15 @@ def print_rows(rows: "Sequence[BenchmarkRow]", console: "Console") -> None:
     """Print a table for people."""
     from rich.table import Table
 
+    from flows.benchmarking import shown_cells
+
     table = Table(
         *("Benchmark", "Model", "Score, %", "95 % interval", "Length-controlled"),
         *("Length", "Coverage", "Judge", "USD"),
     )
     for row in rows:
-        score = row.score
-        table.add_row(
-            row.benchmark,
-            row.model,
-            _shown(score.score),
-            f"{_shown(score.clustered_ci_lower)} – {_shown(score.clustered_ci_upper)}",
-            _shown(score.length_controlled_win_rate),
-            _shown(score.mean_length_characters, 0),
-            f"{score.coverage:.1%}",
-            row.judge or "–",
-            _shown(row.usd),
-        )
+        table.add_row(*shown_cells(row))
     console.print(table)
-
-
-def _shown(value: float | None, decimals: int = 2) -> str:
-    return "–" if value is None else f"{value:.{decimals}f}"
 
 
 def row_to_json(row: "BenchmarkRow", files: list[Path]) -> dict[str, object]:

@@ -142,22 +142,17 @@ def _judge(
     prompts: Sequence[Prompt], config: "PipelineConfig", wiring: "Wiring", max_calls: int | None
 ) -> JudgingResult:
     from flows.pinning import pin_judge
-    from pvar.judging import JudgeBudget, MeteredJudge
-    from pvar.reward_config import in_format, reward_format
+    from pvar.judging import JudgeBudget
     from tasks.engine.progress_log import ProgressLog
     from tasks.stages.judge_pairs import judge_pairs
+    from tasks.stages.judgments import cache_of, judge_format, judge_in_format
     from tasks.stages.score import model_folders
-    from tasks.stages.verdict_cache import VerdictCache
 
     runtime = config.runtime
     if max_calls is not None:
         runtime = runtime.model_copy(update={"judge_max_calls": max_calls})
     settings = pin_judge(config.evaluate.judge, wiring)
-    if settings.kind == "reward_model":
-        choice = reward_format(settings.reward_model)
-        number_format = None if choice is None else wiring.number_format(choice, learns=False)
-        reward_model = in_format(settings.reward_model, number_format)
-        settings = settings.model_copy(update={"reward_model": reward_model})
+    settings = judge_in_format(settings, judge_format(settings, wiring))
     judge = wiring.judge(settings, model_folders(settings, wiring), runtime)
     with ProgressLog("judge-agreement") as progress:
         return judge_pairs(
@@ -166,7 +161,7 @@ def _judge(
                 Comparison(each.prompt_id, each.messages, str(each.rejected), str(each.chosen))
                 for each in prompts
             ],
-            cache=VerdictCache(wiring.store) if isinstance(judge, MeteredJudge) else None,
+            cache=cache_of(judge, wiring),
             budget=JudgeBudget(runtime.judge_max_calls, runtime.judge_max_usd),
             min_coverage=0.0,
             progress=progress,
