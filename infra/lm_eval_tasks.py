@@ -51,7 +51,7 @@ class TaskSource:
                     f"lm_eval task {name!r} needs a package that is not installed: {error}; "
                     "install it, for example by the task's extra of lm-eval"
                 ) from error
-            except Exception as error:
+            except Exception as error:  # of the task's code, `datasets` and the Hub: no common base
                 raise InputError(_no_questions(name, error)) from error
         for task_name, task in loaded["tasks"].items():
             self._refuse_unfit(task_name, task)
@@ -92,7 +92,7 @@ class TaskSource:
         load, evaluate.load = evaluate.load, refuse
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # whatever the refusal became on its way out of the harness
             if refused:
                 raise ConfigError(_downloads_code(name, refused)) from error
             raise

@@ -220,7 +220,10 @@ class BenchmarkGate(ConfigModel):
     @property
     def bound(self) -> float:
         """The least lower bound of the difference, in percentage points."""
-        return self.min_difference_lower if self.max_loss is None else 0 - self.max_loss  # type: ignore[return-value]
+        if self.max_loss is not None:
+            return 0 - self.max_loss  # not the unary minus, which makes 0 a -0.0
+        assert self.min_difference_lower is not None  # by _has_one_bound
+        return self.min_difference_lower
 
     @model_validator(mode="after")
     def _has_one_bound(self) -> Self:
