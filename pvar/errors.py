@@ -3,6 +3,7 @@
     PvarError                    the message is for the user: what, the values, what to do
     ├── ConfigError              an invalid configuration (unknown key, range, combination)
     ├── InputError               an invalid input file or row
+    │   └── ColumnError          a file lacks a column: it may be a file of another form
     ├── ModelError               a model cannot be found, loaded or trusted
     ├── StoreError               the artifact store cannot be reached, read or written
     │   └── NotFoundError        no object with this key
@@ -32,6 +33,10 @@ class ConfigError(PvarError):
 
 class InputError(PvarError):
     """An input file or row is invalid."""
+
+
+class ColumnError(InputError):
+    """A file lacks a column."""
 
 
 class ModelError(PvarError):

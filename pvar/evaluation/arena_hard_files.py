@@ -7,7 +7,7 @@ v0.1's `choices[0].turns`. A question's text is `prompt`, or v0.1's `turns[0].co
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pvar.errors import InputError
+from pvar.errors import ColumnError, InputError
 from pvar.evaluation.arena_hard import JudgedQuestion
 from pvar.evaluation.arena_hard_style import StyleKey
 from pvar.evaluation.file_rows import RowFile, optional_text, rows_with, text_of
@@ -219,7 +219,7 @@ def _question_id(file: RowFile, row: Row) -> str:
     for column in ("question_id", "uid"):
         if column in row.fields:
             return text_of(file, row, column)
-    raise InputError(
+    raise ColumnError(
         f"{file.name}, row {row.number}: there is no column question_id or uid; the columns are "
         f"{', '.join(row.fields)}; give a file that has one of them"
     )

@@ -7,7 +7,7 @@ column, is therefore an error; no row is skipped.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from pvar.errors import InputError
+from pvar.errors import ColumnError, InputError
 from pvar.records import BadRow, Row
 
 
@@ -19,14 +19,14 @@ class RowFile(NamedTuple):
 
 
 def rows_with(file: RowFile, columns: Sequence[str]) -> Iterator[Row]:
-    """The file's rows. Raises InputError for an invalid line and for a row that lacks a column."""
+    """The rows. Raises InputError for an invalid line, ColumnError for a row without a column."""
     is_first = True
     for row in file.rows:
         if isinstance(row, BadRow):
             raise InputError(f"{file.name}, line {row.number}: {row.reason}; fix or remove it")
         if missing := [column for column in columns if column not in row.fields]:
             where = file.name if is_first else f"{file.name}, row {row.number}"
-            raise InputError(
+            raise ColumnError(
                 f"{where}: there is no column {', '.join(missing)}; the columns are "
                 f"{', '.join(row.fields)}; give a file that has it"
             )

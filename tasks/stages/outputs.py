@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.digest import response_id
-from pvar.errors import InputError
+from pvar.errors import ColumnError, InputError
 from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.file_rows import RowFile
 from pvar.records import Prompt, Response
@@ -50,9 +50,7 @@ class OutputsSpec(BaseModel):
 def _read(file: RowFile, kind: JudgedKind) -> GivenAnswers:
     try:
         return read_given(kind, file)
-    except InputError as error:
-        if "there is no column" not in str(error):
-            raise
+    except ColumnError as error:
         raise InputError(
             f"{error}; if they are answers to another benchmark than {kind}, choose it with "
             "--benchmark NAME (benchmark_models.benchmarks)"
