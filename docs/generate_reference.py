@@ -18,8 +18,8 @@ from typing import Any
 
 from flows.cli import make_app
 from pvar.config import PipelineConfig
-from pvar.method_comparison import CompareConfig
 from pvar.retrain_decision import RetrainConfig
+from pvar.study_config import StudyConfig
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by `make reference` from the code. Change the code instead of this page. -->"
@@ -71,13 +71,13 @@ def configuration() -> str:
         "",
         "- [Pipeline](#pipeline): `pvar run`, `pvar stage`, `pvar compare`, deployment `pipeline`",
         "- [Retraining](#retraining): `--rule key=value` of `pvar retrain`, deployment `retrain`",
-        "- [Comparison](#comparison): `pvar compare`, deployment `compare`",
+        "- [Study](#study): `pvar compare`, deployment `compare`",
         "",
     ]
     for title, tree in (
         ("Pipeline", PipelineConfig),
         ("Retraining", RetrainConfig),
-        ("Comparison", CompareConfig),
+        ("Study", StudyConfig),
     ):
         schema = tree.model_json_schema()
         lines += [f"## {title}", "", _one_line(schema["description"]), ""]

@@ -1,201 +1,212 @@
-"""Comparison of selection strategies with random selection, over several seeds, in one table.
+"""A study: methods that differ in some settings, each trained several times, in one table.
 
-The pipeline's stages up to `evaluate` train and judge every model. No model is registered. The
-table is a Prefect artifact, a file of the MLflow run, and `comparisons/<run>.md` in the store.
-`comparisons/<run>.json` is written at the start and names all artifacts of all variants, so that
-`pvar gc` keeps them.
+Each training runs in a process of its own (`flows/study_processes.py`), `at_once` side by side.
+What several trainings need is made first, once. Complete artifacts are reused, so the same command
+goes on with a study that was stopped. A training that fails is named in the result and does not
+stop the others. No model is registered.
+
+After each training, `comparisons/RUN/` in the store has the results so far: `certificate.md` and
+`.json`, and `outcomes.jsonl` with the outcome of every prompt in every training. The files are also
+in MLflow, and the page is a Prefect artifact.
 """
 
+import json
 import logging
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from pydantic import BaseModel, ConfigDict
+from pydantic import JsonValue
 
 from flows.pinning import pin
-from flows.pipeline import run_node
+from flows.study_member import SHARED
+from flows.study_outcomes import (
+    Outcome,
+    mean_seconds,
+    read_outcomes,
+    read_pool,
+    total_seconds,
+)
+from flows.study_processes import PartEnd, run_parts
+from flows.study_record import (
+    FOLDER,
+    ComparedNode,
+    StudyRecord,
+    StudyTraining,
+    compared_nodes,
+    save_study,
+)
 from flows.wiring import Wiring, connect
 from pvar.artifacts import Summary
 from pvar.config import PipelineConfig
-from pvar.method_comparison import (
-    ArmResults,
-    CompareConfig,
-    ComparisonRow,
-    tabulate,
-    variant,
-)
-from pvar.records import Prompt, Response, Verdict
-from pvar.selection import CONTROL, StrategyName
-from tasks.engine.artifact import Artifact, open_artifact
+from pvar.errors import StageError
+from pvar.study_certificate import Certificate, Pool
+from pvar.study_config import StudyConfig, cells, variant, with_seed
+from pvar.study_results import TrainingResult, tabulate
 from tasks.engine.node import Node
+from tasks.engine.progress_text import duration_text
 from tasks.engine.work_folders import work_folder
-from tasks.graph import plan_nodes
-from tasks.stages.evaluate import preferences
-from tasks.stages.ingest import PROMPTS
-from tasks.stages.judgments import VERDICTS
-from tasks.stages.sample import RESPONSES
 
 logger = logging.getLogger(__name__)
 
 
-class ComparedNode(BaseModel):
-    """A node of one variant."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    strategy: StrategyName
-    seed: int
-    name: str
-    artifact: str
-    """`stage/digest`."""
-
-
-class ComparisonRecord(BaseModel):
-    """What a comparison compares. It is written before the work starts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    run: str
-    started_at: datetime
-    config: CompareConfig
-    """The pinned configuration of what is compared."""
-    nodes: tuple[ComparedNode, ...]
-
-
 @flow(
     name="compare",
-    description="Train on several selections of the same responses and on random prompts.",
+    description="Train each arm of a study several times, and compare the arms with the control.",
     persist_result=False,
 )
-def compare(config: CompareConfig) -> str:
-    """Run the comparison and return its table as Markdown.
+def compare(config: StudyConfig) -> str:
+    """Run the study and return its certificate as Markdown.
 
     Args:
-        config: The pipeline, the strategies and the seeds to compare.
+        config: The pipeline, the arms and the seeds.
     """
     wiring = connect()
-    strategies = (CONTROL, *config.strategies)
-    pinned = pin(variant(config.pipeline, CONTROL, config.seeds[0]), wiring)
-    record = _begin(config.model_copy(update={"pipeline": pinned}), strategies, wiring)
-    run = record.run
-    mlflow_run = wiring.tracking.start_run(run, {"pvar.run": run})
+    record = _begin(config, wiring)
     try:
-        outcomes: dict[str, list[ArmResults]] = {
-            strategy: [
-                _outcome(variant(pinned, strategy, seed), wiring, mlflow_run)
-                for seed in config.seeds
-            ]
-            for strategy in strategies
-        }
-        evaluate = config.pipeline.evaluate
-        rows = tabulate(outcomes, confidence=evaluate.confidence, seed=evaluate.seed)
-        table = to_markdown(rows)
-        _keep(run, mlflow_run, rows, table, wiring)
+        record = _run(record, wiring)
+        page = _keep(record, wiring)
     except BaseException:  # stopped from outside, too
-        wiring.tracking.end_failed_run(mlflow_run)
+        wiring.tracking.end_failed_run(record.mlflow_run)
         raise
-    wiring.tracking.end_run(mlflow_run, failed=False)
-    return table
+    failed = [each for each in record.trainings if each.state == "failed"]
+    wiring.tracking.end_run(record.mlflow_run, failed=bool(failed))
+    create_markdown_artifact(page, key="comparison", description=record.run)
+    if failed:
+        logger.info("%s", page)
+        raise StageError(
+            f"{len(failed)} of {len(record.trainings)} trainings failed, first "
+            f"{failed[0].label}: {failed[0].error}; the others are in {wiring.store.uri}/"
+            f"{FOLDER}/{record.run}/certificate.md; run the same command again to make what "
+            "is missing"
+        )
+    return page
 
 
-def _begin(
-    pinned: CompareConfig, strategies: Sequence[StrategyName], wiring: Wiring
-) -> ComparisonRecord:
-    """Record the artifacts of all variants before any of them is made."""
+def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
+    """Pin every arm, and record the artifacts of all trainings before any of them is made."""
+    # First what the arms have in common, so that a reference is read once and the same for all.
+    pinned = config.model_copy(
+        update={"pipeline": pin(with_seed(config, config.pipeline, config.seeds[0]), wiring)}
+    )
+    pipelines = {
+        cell.name: pin(variant(pinned, cell, config.seeds[0]), wiring) for cell in cells(pinned)
+    }
+    trainings = [StudyTraining(cell=cell, seed=seed) for seed in config.seeds for cell in pipelines]
     now = datetime.now(UTC)
-    record = ComparisonRecord(
-        run=f"compare-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+    run = f"compare-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    record = StudyRecord(
+        run=run,
         started_at=now,
         config=pinned,
+        pipelines=pipelines,
+        mlflow_run=wiring.tracking.start_run(run, {"pvar.run": run}),
+        trainings=tuple(trainings),
         nodes=tuple(
-            ComparedNode(strategy=strategy, seed=seed, name=node.name, artifact=node.keys.root)
-            for strategy in strategies
-            for seed in pinned.seeds
-            for node in compared_nodes(variant(pinned.pipeline, strategy, seed)).values()
+            ComparedNode(
+                cell=training.cell, seed=training.seed, name=node.name, artifact=node.keys.root
+            )
+            for training in trainings
+            for node in _nodes(pipelines[training.cell], pinned, training)
         ),
     )
-    wiring.store.write(
-        f"comparisons/{record.run}.json", record.model_dump_json(indent=1).encode() + b"\n"
-    )
+    save_study(wiring.store, record)
+    logger.info("study %s: %d trainings of %d arms", run, len(trainings), len(pipelines))
     return record
 
 
-def compared_nodes(config: PipelineConfig) -> dict[str, Node]:
-    """The nodes of a variant up to `evaluate`: no model is registered or takes a benchmark."""
-    nodes = plan_nodes(config)
-    names = list(nodes)
-    return {name: nodes[name] for name in names[: names.index("evaluate") + 1]}
+def _nodes(pipeline: PipelineConfig, study: StudyConfig, training: StudyTraining) -> Iterable[Node]:
+    return compared_nodes(with_seed(study, pipeline, training.seed)).values()
 
 
-def _outcome(config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> ArmResults:
-    """Train one model and judge its answers. Artifacts of other variants are reused."""
-    logger.info("strategy %s, seed %d", config.select.strategy, config.select.seed)
-    nodes = compared_nodes(config)
-    for node in nodes.values():
-        run_node(node, config, wiring, mlflow_run)
+def _run(record: StudyRecord, wiring: Wiring) -> StudyRecord:
+    """Make what is shared, then every training; returns the record with their ends."""
+    at_once = record.config.at_once
+    for end in run_parts(record.run, [SHARED], at_once=1):
+        if end.error is not None:  # the trainings that need what failed will say so
+            logger.warning("what several trainings need: %s", end.error)
+    labels = [training.label for training in record.trainings]
+    for number, end in enumerate(run_parts(record.run, labels, at_once=at_once), start=1):
+        record = record.with_training(_ended(record, end))
+        save_study(wiring.store, record)
+        left = len(labels) - number
+        _log_end(end, number, len(labels), mean_seconds(record), left / at_once)
+        if left and end.error is None:
+            _keep(record, wiring)
+    return record
+
+
+def _ended(record: StudyRecord, end: PartEnd) -> StudyTraining:
+    training = next(each for each in record.trainings if each.label == end.part)
+    state = "done" if end.error is None else "failed"
+    return training.model_copy(update={"state": state, "seconds": end.seconds, "error": end.error})
+
+
+def _log_end(end: PartEnd, number: int, total: int, mean: float | None, rounds_left: float) -> None:
+    if end.error is not None:
+        logger.warning("training %s failed: %s", end.part, end.error)
+    left = "" if mean is None else f", about {duration_text(mean * rounds_left)} left"
+    logger.info("training %d of %d ended: %s%s", number, total, end.part, left)
+
+
+def _keep(record: StudyRecord, wiring: Wiring) -> str:
+    """Write the results so far to the store and to MLflow; returns the page."""
     with work_folder(wiring.settings.home, "compare") as scratch:
-
-        def artifact(name: str) -> Artifact:
-            keys = nodes[name].keys
-            return open_artifact(wiring.store, keys.stage, keys.digest, scratch)
-
-        rows = artifact("ingest").rows(PROMPTS, Prompt)
-        prompts = [row for row in rows if row.split == "eval" and not row.is_question]
-        verdicts = artifact("evaluate").rows(VERDICTS, Verdict)
-        judged = {prompt.prompt_id for prompt in prompts}
-        responses = artifact("answers-challenger").rows(RESPONSES, Response)
-        answers = [response for response in responses if response.prompt_id in judged]
-        return ArmResults(
-            preferences(prompts, verdicts, config.evaluate.num_answers),
-            artifact("train").manifest.row_counts.rows_out,
-            fmean(len(each.text) for each in answers) if answers else 0.0,
-        )
-
-
-def to_markdown(rows: Sequence[ComparisonRow]) -> str:
-    """The table as Markdown."""
-    lines = [
-        "| selection | win rate | minus random | by seed | pairs | length (characters) |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        rate, difference = row.win_rate, row.over_control
-        over = (
-            f"{difference.difference:+.1%} ({difference.ci_lower:+.1%} to "
-            f"{difference.ci_upper:+.1%})"
-            if difference
-            else "–"
-        )
-        lines.append(
-            f"| {row.strategy} | {rate.win_rate:.1%} ({rate.ci_lower:.1%} to {rate.ci_upper:.1%}) "
-            f"| {over} | {', '.join(f'{each:.1%}' for each in row.seed_win_rates)} "
-            f"| {row.num_pairs:.0f} | {row.mean_length_characters:.0f} |"
-        )
-    judged, wanted = rows[0].win_rate.num_judged, rows[0].win_rate.num_wanted
-    differences = [row.over_control for row in rows if row.over_control is not None]
-    over = (
-        "prompts and trainings"
-        if all(difference.over_trainings for difference in differences)
-        else "prompts only: the spread of trainings is not known"
-    )
-    said = f"{judged} of {wanted} prompts judged. Intervals of differences are over {over}."
-    return "\n".join([*lines, "", said]) + "\n"
-
-
-def _keep(
-    run: str, mlflow_run: str, rows: Sequence[ComparisonRow], table: str, wiring: Wiring
-) -> None:
-    figures: Summary = {f"win_rate_{row.strategy}": row.win_rate.win_rate for row in rows}
-    wiring.tracking.log_summary(mlflow_run, figures)
+        outcomes = read_outcomes(record, wiring, scratch)
+        pool = read_pool(record, wiring, scratch)
+    certificate = _certificate(record, outcomes, pool)
+    page = certificate.to_markdown()
+    files = {
+        "certificate.md": page,
+        "certificate.json": json.dumps(certificate.to_json(), indent=1) + "\n",
+        "outcomes.jsonl": "".join(f"{json.dumps(row)}\n" for row in outcome_rows(outcomes)),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "comparison.md"
-        file.write_text(table, encoding="utf-8")
-        wiring.tracking.log_file(mlflow_run, file)
-        wiring.store.upload(file, f"comparisons/{run}.md")
-    create_markdown_artifact(table, key="comparison", description=run)
+        for name, text in files.items():
+            file = Path(folder) / name
+            file.write_text(text, encoding="utf-8")
+            wiring.store.upload(file, f"{FOLDER}/{record.run}/{name}")
+            wiring.tracking.log_file(record.mlflow_run, file)
+    figures: Summary = {
+        f"win_rate_{row.cell.replace('@', '_at_')}": row.win_rate.difference
+        for row in certificate.rows
+    }
+    wiring.tracking.log_summary(record.mlflow_run, figures)
+    return page
+
+
+def _certificate(
+    record: StudyRecord, outcomes: Sequence[Outcome], pool: Pool | None
+) -> Certificate:
+    results: dict[str, list[TrainingResult]] = {}
+    start: Mapping[str, float] = {}
+    for outcome in outcomes:
+        results.setdefault(outcome.training.cell, []).append(outcome.result)
+        start = {**start, **outcome.start_ability}
+    return Certificate(
+        run=record.run,
+        study=record.config,
+        pool=pool,
+        rows=tabulate(record.config, results, start),
+        seconds=total_seconds(record),
+        failures={each.label: each.error for each in record.trainings if each.error is not None},
+    )
+
+
+def outcome_rows(outcomes: Sequence[Outcome]) -> Iterator[dict[str, JsonValue]]:
+    """One row per prompt, question and training: what the intervals are computed from."""
+    for outcome in outcomes:
+        training = outcome.training
+        for kind, values in (
+            ("preference", outcome.result.preferences),
+            ("ability", outcome.result.ability),
+        ):
+            for prompt_id, value in values.items():
+                yield {
+                    "arm": training.cell, "seed": training.seed, "kind": kind,
+                    "prompt_id": prompt_id, "value": value,
+                }  # fmt: skip

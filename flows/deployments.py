@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from flows.server import connected_client
 from pvar.errors import ConfigError
-from pvar.method_comparison import CompareConfig
 from pvar.placement import INLINE, Placement
 from pvar.retrain_decision import RetrainConfig
+from pvar.study_config import StudyConfig
 from tasks.engine.stage import Image
 from tasks.graph import STAGES
 
@@ -315,7 +315,7 @@ def _parameters(
         case "pipeline":
             return {"config": config.pipeline.model_dump(mode="json"), "preset": preset}
         case "compare":
-            compared = CompareConfig(pipeline=config.pipeline)
+            compared = StudyConfig(pipeline=config.pipeline)
             return {"config": compared.model_dump(mode="json")}
         case _:
             return {"config": config.pipeline.model_dump(mode="json")}

@@ -97,9 +97,14 @@ def carry_out(sweep: Sweep, wiring: Wiring) -> int:
 
 def _runs(store: Store) -> list[str]:
     """Keys of the records of all kinds of runs, oldest first, by the time in their names."""
-    infos = [info for folder in RECORDS for info in store.list(folder)]
+    keys = [
+        info.key
+        for folder in RECORDS
+        for info in store.list(folder)
+        if "/" not in info.key.removeprefix(folder)  # below are the results of a study
+    ]
     return sorted(
-        (info.key for info in infos if info.key.endswith(".json")),
+        (key for key in keys if key.endswith(".json")),
         key=lambda key: _PREFIX.sub("", key.rpartition("/")[2]),
     )
 

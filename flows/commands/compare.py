@@ -1,5 +1,7 @@
-"""`pvar compare`: compare selection strategies with random selection, over several seeds."""
+"""`pvar compare`: compare methods, each trained several times, with a control."""
 
+import shlex
+from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter, validators
@@ -9,42 +11,62 @@ from pvar.selection import MatchedStrategyName
 
 
 def compare(
+    study: str | None = None,
+    /,
     *,
-    strategy: Annotated[tuple[MatchedStrategyName, ...], Parameter(negative=())] = ("top",),
-    seeds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 3,
+    strategy: Annotated[tuple[MatchedStrategyName, ...], Parameter(negative=())] = (),
+    arm: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    control: str | None = None,
+    seeds: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    at_once: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=64))] = None,
     preset: PresetOption = None,
     set_: SetOption = (),
 ) -> None:
-    """Train on several selections of the same responses and compare them with random selection.
+    """Train each arm of a study several times and compare the arms with the control.
+
+    The result is a certificate: a table with intervals over prompts and trainings, and a verdict
+    for each arm (helps, hurts, no difference that matters, not enough trainings). Below five
+    trainings an arm nothing is claimed. Run the same command again to go on with a study that was
+    stopped: what is complete is not made again.
 
     Benchmarks of the preset are kept out of the selections, but no model takes them.
 
     Parameters
     ----------
+    study
+        Name of a study that ships with the project, or path to a YAML file. Without one, the
+        arms are random selection and those of --strategy and --arm (default: top).
     strategy
-        A value of select.strategy. May be repeated. `random` is always included.
+        An arm that selects by this strategy. May be repeated.
+    arm
+        An arm: its name, then its settings as key=value, for example
+        --arm "gentle select.strategy=top train.learning_rate=1e-4". May be repeated.
+    control
+        Name of the arm with which the others are compared. Default: random.
     seeds
-        Number of trainings per strategy, each with its own seed.
+        Number of trainings per arm, each with its own seed. Default: 5, or as in the study.
+    at_once
+        Trainings that run side by side. Default: 1, or as in the study.
     preset
         Name of a preset or path to a YAML file.
     set_
         Changes to the preset as key=value.
     """
-    from pydantic import ValidationError
-
     from infra.preconditions import inline_stages, refuse_missing
-    from infra.presets import load_config
-    from pvar.errors import ConfigError
-    from pvar.method_comparison import CompareConfig
+    from infra.studies import load_study
 
-    pipeline = load_config(preset, set_)
+    options: dict[str, object] = {}
+    if arms := _arms(strategy, arm, replaces=study is None):
+        options["arms"] = arms
+    if control is not None:
+        options["control"] = control
+    if seeds is not None:
+        options["seeds"] = tuple(range(seeds))
+    if at_once is not None:
+        options["at_once"] = at_once
+    config = load_study(study, preset=preset, changes=set_, options=options)
+    pipeline = config.pipeline
     refuse_missing(pipeline, inline_stages(pipeline) - {"judge", "harness"})
-    try:
-        config = CompareConfig.model_validate(
-            {"pipeline": pipeline, "strategies": strategy, "seeds": tuple(range(seeds))}
-        )
-    except ValidationError as error:
-        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
     from flows.console import show_progress
     from flows.temporary_server import temporary_server
@@ -52,5 +74,44 @@ def compare(
     with show_progress(), temporary_server():
         from flows.comparison import compare as run
 
-        table = run(config)
-    print(table)  # noqa: T201  plain Markdown, also for files and programs
+        page = run(config)
+    print(page)  # noqa: T201  plain Markdown, also for files and programs
+
+
+def _arms(
+    strategies: Sequence[str], arms: Sequence[str], *, replaces: bool
+) -> list[dict[str, object]]:
+    """The arms of the options. With `replaces`, the random control precedes them."""
+    from pvar.errors import ConfigError
+    from pvar.selection import CONTROL
+
+    found: list[dict[str, object]] = [
+        {"name": name, "settings": {"select.strategy": name}} for name in strategies
+    ]
+    found += [_arm(text) for text in arms]
+    if not found:
+        return []
+    if not replaces:
+        raise ConfigError(
+            "a study has its own arms; leave out --strategy and --arm, or write the arms into the "
+            "study's file"
+        )
+    if any(each["name"] == CONTROL for each in found):
+        return found
+    return [{"name": CONTROL, "settings": {"select.strategy": CONTROL}}, *found]
+
+
+def _arm(text: str) -> dict[str, object]:
+    """`NAME key=value key=value`; values are parsed as YAML."""
+    import yaml
+
+    from pvar.errors import ConfigError
+
+    name, *settings = shlex.split(text) or [""]
+    if not name or not all("=" in setting for setting in settings):
+        raise ConfigError(
+            f"--arm {text!r} is not a name and settings; write, for example, "
+            '--arm "gentle select.strategy=top train.learning_rate=1e-4"'
+        )
+    pairs = (setting.partition("=") for setting in settings)
+    return {"name": name, "settings": {key: yaml.safe_load(value) for key, _, value in pairs}}

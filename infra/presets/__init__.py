@@ -28,16 +28,17 @@ def load_config(preset: str | None, changes: Sequence[str] = ()) -> PipelineConf
     Raises ConfigError for an unknown preset, invalid YAML, an unknown key, a value out of range or
     an invalid combination; the message names the key and the allowed values.
     """
-    tree = _read(preset) if preset is not None else {}
+    tree = read_preset(preset) if preset is not None else {}
     for change in changes:
-        _apply(tree, change)
+        apply_change(tree, change)
     try:
         return PipelineConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error, preset)) from error
 
 
-def _read(preset: str) -> Tree:
+def read_preset(preset: str) -> Tree:
+    """The settings of a preset (a name, or a path to a YAML file), not yet validated."""
     if preset in preset_names():
         text = (files(__package__) / f"{preset}.yaml").read_text(encoding="utf-8")
     else:
@@ -51,17 +52,22 @@ def _read(preset: str) -> Tree:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from error
+    return read_yaml(text, preset)
+
+
+def read_yaml(text: str, name: str) -> Tree:
+    """The keys and values of a YAML text; `name` is for errors (ConfigError)."""
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{preset} is invalid YAML: {error}") from error
+        raise ConfigError(f"{name} is invalid YAML: {error}") from error
     if not isinstance(tree, Mapping | None):
-        raise ConfigError(f"{preset} has a {type(tree).__name__}; it must have keys and values")
+        raise ConfigError(f"{name} has a {type(tree).__name__}; it must have keys and values")
     return dict(tree or {})
 
 
-def _apply(tree: Tree, change: str) -> None:
-    """Set one dotted key to a value, which is parsed as YAML."""
+def apply_change(tree: Tree, change: str) -> None:
+    """Set one dotted key (`key=value`) to a value, which is parsed as YAML."""
     key, separator, text = change.partition("=")
     if not separator or not key:
         raise ConfigError(

@@ -35,6 +35,25 @@ _SMALLEST = 1e-12
 """A variance below this is rounding."""
 
 
+class Spread(NamedTuple):
+    """Estimated variances of one observation, in squared preferences; none is below 0."""
+
+    of_prompts: float
+    """Of a prompt's difference of the arms, beyond what its trainings scatter."""
+    of_trainings: tuple[float, float]
+    """Of a training's mean over all prompts, per arm."""
+    of_interaction: tuple[float, float]
+    """Of one preference, beyond training and prompt, per arm."""
+
+    def variance(self, num_trainings: tuple[float, float], num_prompts: float) -> float:
+        """Variance of the difference with so many trainings in each arm, and prompts."""
+        parts = zip(self.of_trainings, self.of_interaction, num_trainings, strict=True)
+        return self.of_prompts / num_prompts + sum(
+            (training + interaction / num_prompts) / number
+            for training, interaction, number in parts
+        )
+
+
 class MethodDifference(NamedTuple):
     """Mean preference of arm a minus arm b, in [−1, 1], over prompts judged for every model."""
 
@@ -48,6 +67,8 @@ class MethodDifference(NamedTuple):
     """NaN if the interval is over prompts only."""
     num_prompts: int
     num_wanted: int
+    spread: Spread | None = None
+    """What the variance consists of; None if the interval is over prompts only."""
 
 
 def method_difference(
@@ -90,7 +111,18 @@ def method_difference(
         degrees_of_freedom=degrees,
         num_prompts=num_prompts,
         num_wanted=num_wanted,
+        spread=_spread(arms, differences),
     )
+
+
+def method_mean(arm: ArrayLike, *, confidence: float = 0.95, seed: int) -> MethodDifference:
+    """Mean preference of one arm with its interval over prompts and trainings, as above.
+
+    `arm` has the shape (num_trainings, num_prompts). The figures are means in [0, 1].
+    """
+    values = np.asarray(arm, dtype=np.float64)
+    zero = np.where(np.isnan(values), math.nan, 0.0)
+    return method_difference(values, zero, confidence=confidence, seed=seed)
 
 
 def _over_prompts(
@@ -133,6 +165,18 @@ def _variance(arms: list[Floats], differences: Floats) -> tuple[float, float]:
         part**2 / (len(arm) - 1) for part, arm in zip(of_trainings, arms, strict=True)
     )
     return variance, variance**2 / spread if spread > 0 else math.inf
+
+
+def _spread(arms: list[Floats], differences: Floats) -> Spread:
+    """The variances whose sum, weighted by the design, is V. Negative estimates become 0."""
+    num_prompts = differences.size
+    first, second = (_interaction(arm) for arm in arms)
+    scatter = (
+        max(0.0, float(arm.mean(axis=1).var(ddof=1)) - interaction / num_prompts)
+        for arm, interaction in zip(arms, (first, second), strict=True)
+    )
+    of_prompts = float(differences.var(ddof=1)) - first / len(arms[0]) - second / len(arms[1])
+    return Spread(max(0.0, of_prompts), (next(scatter), next(scatter)), (first, second))
 
 
 def _interaction(arm: Floats) -> float:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 
 _RANK = r"(?:\[[^\]]*\]: ?)?"
 """Prefix of a line with the process that wrote it, as torch's launcher adds it."""
@@ -19,6 +20,18 @@ def child_environment() -> dict[str, str]:
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     absolute = os.pathsep.join(path for path in paths if os.path.isabs(path))
     return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": absolute}
+
+
+def end_with_parent() -> None:
+    """End this process when its standard input ends: the parent, which holds the other end, died
+    or closed it. Returns at once."""
+    threading.Thread(target=_end_at_end_of_input, daemon=True).start()
+
+
+def _end_at_end_of_input() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
 
 
 def first_cause(output: str) -> str | None:

@@ -6,10 +6,8 @@ end of a pipe as standard input and exit when its other end, held here, is close
 process is killed with -9. So no process is left behind.
 """
 
-import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from pvar.errors import StageError
-from tasks.engine.child_processes import child_environment, first_cause
+from tasks.engine.child_processes import child_environment, end_with_parent, first_cause
 from tasks.engine.tables import TrainStep
 from tasks.training.training_run import TrainingPlan, Watcher, run_training
 
@@ -148,13 +146,6 @@ class _Teller:
 
 def work(folder: Path) -> None:
     """Run as one of the processes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     files = _Files(folder)
     run_training(TrainingPlan.model_validate_json(files.plan.read_text()), _Teller(files))
-
-
-def _end_with_parent() -> None:
-    """Wait for the end of standard input, which is the end of the stage's process, then exit."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)

@@ -11,6 +11,11 @@ false claims; with one of 5 points, it is the power of the crossed interval. Thr
     prompts     over prompts only, trainings averaged (as if each method were one model)
     crossed     pvar.evaluation.trainings
     hillis      the same variance, with the degrees of freedom of Hillis (2007)
+
+With `--verdicts`, whole studies instead: a control and three arms, none of which differs from it
+(one scatters otherwise where two numbers are given). The share of studies whose certificate says
+that any arm helps or hurts, the share with a verdict "no difference above 2 points" for all arms,
+and, with one arm better by 5 points, how often the certificate says that this arm helps.
 """
 
 import argparse
@@ -23,6 +28,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtri
 from scipy.stats import t
 
+from pvar.evaluation.method_verdict import claim
 from pvar.evaluation.trainings import method_difference
 
 Floats = NDArray[np.float64]
@@ -64,8 +70,47 @@ def excludes_zero(arms: list[Floats]) -> dict[str, bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
-    draws = parser.parse_args().draws
+    parser.add_argument("--verdicts", action="store_true")
+    options = parser.parse_args()
     print(f"{datetime.now(UTC):%Y-%m-%d}, {describe_machine()}")
+    (print_verdicts if options.verdicts else print_intervals)(options.draws)
+
+
+def print_verdicts(draws: int) -> None:
+    print("| prompts | trainings | scatter | helps or hurts | no difference | finds 5 points |")
+    print("|---|---|---|---|---|---|")
+    rng = np.random.default_rng(1)
+    for prompts in (100, 805):
+        for trainings in (5, 10):
+            for scatter in SCATTERS:
+                shares = _verdicts(rng, draws, prompts, trainings, scatter)
+                label = " and ".join(f"{100 * each:g}" for each in dict.fromkeys(scatter))
+                cells = " | ".join(f"{100 * share:.1f} %" for share in shares)
+                print(f"| {prompts} | {trainings} | {label} points | {cells} |", flush=True)
+
+
+def _verdicts(
+    rng: np.random.Generator, draws: int, prompts: int, trainings: int, scatter: tuple[float, float]
+) -> list[float]:
+    counts = [0, 0, 0]
+    for _ in range(draws):
+        base = rng.normal(0, 0.9, prompts)
+        control, *arms = (
+            draw(rng, base, trainings, each, 0.0)
+            for each in (scatter[0], scatter[1], scatter[0], scatter[0])
+        )
+        better = draw(rng, base, trainings, scatter[1], EFFECT)
+        said = [
+            claim(arm, control, num_claims=3, delta=0.02, width=0.02, seed=0).verdict
+            for arm in (*arms, better)
+        ]
+        counts[0] += any(each in ("helps", "hurts") for each in said[:3])
+        counts[1] += all(each == "no difference above δ" for each in said[:3])
+        counts[2] += said[3] == "helps"
+    return [count / draws for count in counts]
+
+
+def print_intervals(draws: int) -> None:
     print("| prompts | trainings | scatter | prompts only | crossed | Hillis | power |")
     print("|---|---|---|---|---|---|---|")
     rng = np.random.default_rng(0)

@@ -1,15 +1,18 @@
 """A comparison of selections: trained for real, on answers and scores that are made once."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from flows.comparison import ComparisonRecord, compare
+from flows.comparison import compare
 from flows.garbage_collection import plan_sweep
+from flows.study_record import StudyRecord
 from flows.wiring import connect
 from pvar.config import PipelineConfig
-from pvar.method_comparison import CompareConfig
+from pvar.errors import StageError
 from pvar.ports import Store
+from pvar.study_config import StudyConfig
 from tests.services.prefect_server import PrefectServer
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import fake_settings, write_prompts
@@ -29,9 +32,11 @@ def artifacts(store: Store, stage: str) -> int:
     return sum(info.key.endswith("/manifest.json") for info in store.list(f"{stage}/"))
 
 
-def test_each_selection_is_trained_beside_random_on_shared_answers(
+@pytest.fixture
+def pipeline(
     server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> PipelineConfig:
+    """Real training of a tiny model on fake answers, in a home of its own."""
     monkeypatch.setenv("PVAR_HOME", str(tmp_path))
     monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     settings = fake_settings(
@@ -40,18 +45,18 @@ def test_each_selection_is_trained_beside_random_on_shared_answers(
         train={"learning_rate": 0.01, "pairs_per_step": 4, "precision": "float32"},
         evaluate={"judge": {"kind": "fake"}, "answers": {"engine": "fake", "max_new_tokens": 12}},
     )
-    pipeline = PipelineConfig.model_validate(settings)
-    table = compare(CompareConfig(pipeline=pipeline, strategies=("top",), seeds=(3,)))
+    return PipelineConfig.model_validate(settings)
 
-    header, _, random, top, *rest = table.splitlines()
-    assert header.startswith("| selection | win rate | minus random |")
-    assert random.startswith("| random | ")
-    assert top.startswith("| top | ")
-    assert rest == [
-        "",
-        "11 of 11 prompts judged. Intervals of differences are over prompts only: the spread of "
-        "trainings is not known.",
-    ]
+
+def test_each_arm_is_trained_beside_the_control_on_shared_answers(
+    pipeline: PipelineConfig, tmp_path: Path
+) -> None:
+    page = compare(StudyConfig(pipeline=pipeline, seeds=(3,)))
+
+    table = [line for line in page.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in table] == ["| arm", "| random", "| top"]
+    assert "**top: not enough trainings, " in page
+    assert "11 of 11 prompts judged for every training. Intervals of differences are over" in page
     wiring = connect()
     store = wiring.store
     made = {
@@ -59,13 +64,50 @@ def test_each_selection_is_trained_beside_random_on_shared_answers(
     }
     assert made == {"ingest": 1, "score": 1, "select": 2, "pair": 2, "train": 2}
     assert artifacts(store, "sample") == 4  # for training, of the opponent, of two challengers
-    record, kept = (info.key for info in store.list("comparisons/"))  # .json, .md
-    assert store.read(kept).decode() == table
-    named = {
-        node.artifact for node in ComparisonRecord.model_validate_json(store.read(record)).nodes
+    (key,) = [info.key for info in store.list("comparisons/") if info.key.count("/") == 1]
+    record = StudyRecord.model_validate_json(store.read(key))
+    results = {
+        info.key.rpartition("/")[2]: store.read(info.key).decode()
+        for info in store.list(f"comparisons/{record.run}/")
     }
+    assert results["certificate.md"] == page
+    certificate = json.loads(results["certificate.json"])
+    assert certificate["verdicts"] == {"top": "not enough trainings"}
+    rows = [json.loads(line) for line in results["outcomes.jsonl"].splitlines()]
+    assert len(rows) == 2 * 11
+    assert {row["arm"] for row in rows} == {"random", "top"}
+    named = {node.artifact for node in record.nodes}
     stages = ("ingest", "sample", "score", "select", "pair", "train", "evaluate")
     assert len(named) == sum(artifacts(store, stage) for stage in stages)
     assert plan_sweep(wiring, None).plan.artifacts == ()
     assert list((tmp_path / "work").iterdir()) == []
     assert wiring.tracking.client.search_registered_models() == []
+
+
+def test_a_training_that_fails_leaves_the_others_and_the_same_command_goes_on(
+    pipeline: PipelineConfig,
+) -> None:
+    """The learning rate of one arm diverges; three run at once."""
+    arms = [
+        {"name": "random", "settings": {"select.strategy": "random"}},
+        {"name": "top", "settings": {"select.strategy": "top"}},
+        {"name": "torn", "settings": {"train.max_length_tokens": 12}},
+    ]
+    study = StudyConfig.model_validate(
+        {"pipeline": pipeline, "arms": arms, "seeds": (0, 1), "at_once": 3}
+    )
+    for _ in range(2):
+        with pytest.raises(StageError, match=r"^2 of 6 trainings failed, first torn/0: .*none of"):
+            compare(study)
+    store = connect().store
+    keys = [info.key for info in store.list("comparisons/") if info.key.count("/") == 1]
+    first, second = (StudyRecord.model_validate_json(store.read(key)) for key in sorted(keys))
+    done = [each.label for each in second.trainings if each.state == "done"]
+    assert done == ["random/0", "top/0", "random/1", "top/1"]
+    assert artifacts(store, "train") == 4
+    page = store.read(f"comparisons/{second.run}/certificate.md").decode()
+    assert "- torn/0: " in page
+    assert [line.split(" | ")[1] for line in page.splitlines() if line.startswith("| top")] == [
+        "2 of 2"
+    ]
+    assert first.trainings[0].state == "done"

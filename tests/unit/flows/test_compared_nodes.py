@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from flows.comparison import compared_nodes
+from flows.study_record import compared_nodes
 from tests.workflow import start_workflow
 
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from pvar.errors import InputError
 from pvar.evaluation.paired import paired_difference
-from pvar.evaluation.trainings import method_difference
+from pvar.evaluation.trainings import method_difference, method_mean
 
 
 def test_the_interval_is_the_one_computed_by_hand() -> None:
@@ -106,3 +106,24 @@ def test_claims_without_a_true_difference_are_rare(scatter: float) -> None:
     assert claims / 400 <= 0.07 + 0.033
     if scatter:
         assert over_prompts / 400 > 0.4
+
+
+def test_the_variance_is_that_of_its_parts_in_this_design() -> None:
+    """The arms above: V = 0.140625 of prompts 0.125, trainings 0, interactions ¼ and 1/16."""
+    found = method_difference([[1.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 0.5]], seed=0)
+    assert found.spread is not None
+    assert found.spread.of_prompts == pytest.approx(0.125)
+    assert found.spread.of_trainings == pytest.approx((0, 0))
+    assert found.spread.of_interaction == pytest.approx((0.25, 0.0625))
+    assert found.spread.variance((2, 2), 2) == pytest.approx(0.140625)
+    assert found.spread.variance((4, 1), 10) == pytest.approx(0.125 / 10 + 0.25 / 40 + 0.0625 / 10)
+
+
+def test_the_mean_of_an_arm_scatters_with_its_trainings() -> None:
+    """Trainings of 0.4 and 0.6 on every prompt: t's interval of their mean."""
+    arm = np.repeat([[0.4], [0.6]], 30, axis=1)
+    found = method_mean(arm, seed=0)
+    expected = stats.t.interval(0.95, 1, loc=0.5, scale=stats.sem([0.4, 0.6]))
+    assert found.difference == pytest.approx(0.5)
+    assert found.ci_lower == pytest.approx(max(-1.0, expected[0]))
+    assert found.over_trainings

@@ -1,0 +1,145 @@
+"""What a study's trainings did, read from their artifacts."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+
+from flows.study_record import StudyRecord, StudyTraining, compared_nodes
+from flows.wiring import Wiring
+from pvar.artifacts import Summary
+from pvar.evaluation.ability import share_right
+from pvar.records import Prompt, Response, Verdict
+from pvar.study_certificate import Pool
+from pvar.study_results import FIGURES, TrainingResult
+from tasks.engine.artifact import Artifact, open_artifact
+from tasks.engine.tables import PromptVariance, by_prompt
+from tasks.stages.evaluate import preferences
+from tasks.stages.ingest import PROMPTS
+from tasks.stages.judgments import VERDICTS
+from tasks.stages.sample import RESPONSES
+from tasks.stages.select import VARIANCE
+
+SUMMARY_NAMES = {
+    "num_pairs": "num_pairs_seen",
+    "seconds": "training_seconds",
+    "mean_length_tokens": "challenger_mean_length_tokens",
+    "ended_share": "challenger_ended_share",
+    "repetition": "challenger_repetition",
+}
+"""Names in the stages' summaries of FIGURES that are named otherwise there."""
+
+
+class Outcome(NamedTuple):
+    """A finished training."""
+
+    training: StudyTraining
+    result: TrainingResult
+    start_ability: Mapping[str, float]
+    """The opponent's share of right answers per ability question."""
+
+
+def read_outcomes(record: StudyRecord, wiring: Wiring, scratch: Path) -> list[Outcome]:
+    """The results of the trainings that are done. `scratch` is a folder for their tables."""
+    done = [training for training in record.trainings if training.state == "done"]
+    return [_outcome(record, training, wiring, scratch) for training in done]
+
+
+def read_pool(record: StudyRecord, wiring: Wiring, scratch: Path) -> Pool | None:
+    """PVar of the prompts from which the first finished training selected."""
+    for training in record.trainings:
+        if training.state == "done":
+            rows = (
+                _Artifacts(record, training, wiring, scratch)
+                .of("select")
+                .rows(VARIANCE, PromptVariance)
+            )
+            known = np.array([row.pvar for row in rows if row.pvar is not None])
+            return Pool.of(known, num_without=len(rows) - known.size)
+    return None
+
+
+class _Artifacts:
+    """The artifacts of one training."""
+
+    def __init__(
+        self, record: StudyRecord, training: StudyTraining, wiring: Wiring, scratch: Path
+    ) -> None:
+        self._nodes = compared_nodes(record.pipeline_of(training))
+        self._store, self._scratch = wiring.store, scratch
+
+    def of(self, node: str) -> Artifact:
+        keys = self._nodes[node].keys
+        return open_artifact(self._store, keys.stage, keys.digest, self._scratch)
+
+    def summaries(self) -> Iterator[Summary]:
+        """Those of the stages whose figures the table shows."""
+        for node in ("select", "train", "evaluate", "divergence"):
+            if node in self._nodes:
+                yield self.of(node).manifest.summary
+
+
+def _outcome(
+    record: StudyRecord, training: StudyTraining, wiring: Wiring, scratch: Path
+) -> Outcome:
+    artifacts = _Artifacts(record, training, wiring, scratch)
+    rows = artifacts.of("ingest").rows(PROMPTS, Prompt)
+    held_out = [row for row in rows if row.split == "eval"]
+    questions = [row for row in held_out if row.is_question]
+    return Outcome(
+        training,
+        TrainingResult(
+            _preferences(held_out, artifacts.of("evaluate"), record, training),
+            _shares_right(artifacts.of("answers-challenger"), questions),
+            _figures(artifacts),
+        ),
+        _shares_right(artifacts.of("answers-opponent"), questions),
+    )
+
+
+def _preferences(
+    held_out: list[Prompt], evaluate: Artifact, record: StudyRecord, training: StudyTraining
+) -> dict[str, float]:
+    num_answers = record.pipeline_of(training).evaluate.num_answers
+    judged = [prompt for prompt in held_out if not prompt.is_question]
+    table = preferences(judged, evaluate.rows(VERDICTS, Verdict), num_answers)
+    return {
+        prompt.prompt_id: float(np.nanmean(row))
+        for prompt, row in zip(judged, table, strict=True)
+        if not np.isnan(row).all()
+    }
+
+
+def _shares_right(answers: Artifact, questions: list[Prompt]) -> dict[str, float]:
+    given = by_prompt(answers.rows(RESPONSES, Response))
+    return {
+        question.prompt_id: share_right(
+            [answer.text for answer in given.get(question.prompt_id, ())],
+            question.accepted_answers,
+        )
+        for question in questions
+    }
+
+
+def _figures(artifacts: _Artifacts) -> dict[str, float | None]:
+    known: Summary = {}
+    for summary in artifacts.summaries():
+        known |= summary
+    found: dict[str, float | None] = {}
+    for name in FIGURES:
+        value = known.get(SUMMARY_NAMES.get(name, name))
+        found[name] = float(value) if isinstance(value, int | float) else None
+    return found
+
+
+def total_seconds(record: StudyRecord) -> float:
+    """Wall time of all trainings' processes so far."""
+    return sum(training.seconds or 0.0 for training in record.trainings)
+
+
+def mean_seconds(record: StudyRecord) -> float | None:
+    """Mean wall time of the finished trainings; None before the first."""
+    known = [each.seconds for each in record.trainings if each.seconds and each.state == "done"]
+    return fmean(known) if known else None

@@ -1,0 +1,110 @@
+"""The record of a study: `comparisons/{run}.json` in the store.
+
+It is written before the work starts, and after each training. It names all artifacts of all
+trainings, so that `pvar gc` keeps them, and has the pinned pipelines, so that a process that makes
+one training needs nothing else.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pvar.config import PipelineConfig
+from pvar.ports import Store
+from pvar.study_config import StudyConfig, with_seed
+from tasks.engine.node import Node
+from tasks.graph import plan_nodes
+
+FOLDER = "comparisons"
+_LAST = ("evaluate", "divergence")
+"""Nodes after which a training is complete: no model is registered or takes a benchmark."""
+
+
+class ComparedNode(BaseModel):
+    """A node of one training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cell: str
+    seed: int
+    name: str
+    artifact: str
+    """`stage/digest`."""
+
+
+class StudyTraining(BaseModel):
+    """One training of the study, and how it ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cell: str
+    """Arm, or `ARM@VALUE` in a sweep."""
+    seed: int
+    state: Literal["pending", "done", "failed"] = "pending"
+    seconds: float | None = None
+    """Wall time of its process: little where its artifacts were there."""
+    error: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Name in messages and file names."""
+        return f"{self.cell}/{self.seed}"
+
+
+class StudyRecord(BaseModel):
+    """A study."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    started_at: datetime
+    config: StudyConfig
+    """The study with its references pinned."""
+    pipelines: dict[str, PipelineConfig]
+    """The pinned pipeline of each cell, without a training's seed."""
+    mlflow_run: str
+    trainings: tuple[StudyTraining, ...]
+    nodes: tuple[ComparedNode, ...]
+
+    def pipeline_of(self, training: StudyTraining) -> PipelineConfig:
+        """The pinned pipeline of one training."""
+        return with_seed(self.config, self.pipelines[training.cell], training.seed)
+
+    def with_training(self, training: StudyTraining) -> "StudyRecord":
+        """The record with the state of that training replaced."""
+        trainings = tuple(
+            training if each.label == training.label else each for each in self.trainings
+        )
+        return self.model_copy(update={"trainings": trainings})
+
+    def shared_nodes(self) -> Iterator[tuple[Node, PipelineConfig]]:
+        """The nodes whose artifacts several trainings need, in an order in which they can run."""
+        uses = Counter(node.artifact for node in self.nodes)
+        found: set[str] = set()
+        for training in self.trainings:
+            config = self.pipeline_of(training)
+            for node in compared_nodes(config).values():
+                if uses[node.keys.root] > 1 and node.keys.root not in found:
+                    found.add(node.keys.root)
+                    yield node, config
+
+
+def compared_nodes(config: PipelineConfig) -> dict[str, Node]:
+    """The nodes of a training up to its results: no model is registered or takes a benchmark."""
+    nodes = plan_nodes(config)
+    names = list(nodes)
+    last = max(names.index(name) for name in _LAST if name in names)
+    return {name: nodes[name] for name in names[: last + 1]}
+
+
+def save_study(store: Store, record: StudyRecord) -> None:
+    """Write the record in its current state."""
+    store.write(f"{FOLDER}/{record.run}.json", record.model_dump_json(indent=1).encode() + b"\n")
+
+
+def load_study_record(store: Store, run: str) -> StudyRecord:
+    """The record of a study. Raises NotFoundError if there is none of that name."""
+    return StudyRecord.model_validate_json(store.read(f"{FOLDER}/{run}.json"))

@@ -1,0 +1,236 @@
+"""The selection certificate: what a study asked, did and found, as JSON and as a page.
+
+It has everything that a reader needs to judge the claim: question, plan, pool, arms, what was held
+equal, results with intervals, ability, cost, what would change the answer, and the verdict.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from pvar.evaluation.method_verdict import ERROR_RATE, MIN_TRAININGS, MethodClaim
+from pvar.evaluation.trainings import MethodDifference
+from pvar.study_config import StudyConfig
+from pvar.study_results import ArmRow
+
+FLOOR = 0.01
+"""A PVar below this is called low: the responses' rewards hardly differ."""
+
+
+class Pool(NamedTuple):
+    """The distribution of PVar over the prompts that can be selected."""
+
+    num_prompts: int
+    """Prompts with a PVar."""
+    num_without: int
+    quantiles: tuple[float, ...]
+    """Minimum, quartiles and maximum; empty without prompts."""
+    share_low: float
+    """Share of prompts with a PVar below FLOOR; NaN without prompts."""
+
+    @classmethod
+    def of(cls, pvar: NDArray[np.float64], *, num_without: int) -> "Pool":
+        """From the known PVar of each prompt, (P,)."""
+        if not pvar.size:
+            return cls(0, num_without, (), math.nan)
+        quantiles = np.quantile(pvar, [0, 0.25, 0.5, 0.75, 1])
+        return cls(
+            int(pvar.size),
+            num_without,
+            tuple(float(each) for each in quantiles),
+            float((pvar < FLOOR).mean()),
+        )
+
+
+class Certificate(NamedTuple):
+    """The results of a study and what they were made with."""
+
+    run: str
+    study: StudyConfig
+    pool: Pool | None
+    rows: Sequence[ArmRow]
+    seconds: float
+    """Wall time of all trainings' processes."""
+    failures: Mapping[str, str]
+    """Training → error."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """As JSON: rates and differences in [−1, 1], NaN as null."""
+        pipeline = self.study.pipeline
+        return {
+            "run": self.run,
+            "question": self.study.question,
+            "plan": self.study.plan,
+            "verdicts": {row.cell: row.claim.verdict for row in self.rows if row.claim},
+            "study": self.study.model_dump(mode="json", exclude={"pipeline"}),
+            "policy": pipeline.policy,
+            "judge": pipeline.evaluate.judge.model_dump(mode="json"),
+            "error_rate": ERROR_RATE,
+            "min_trainings": MIN_TRAININGS,
+            "pool": _plain(self.pool),
+            "arms": [_plain(row) for row in self.rows],
+            "seconds": self.seconds,
+            "failures": dict(self.failures),
+        }
+
+    def to_markdown(self) -> str:
+        """As a page."""
+        parts = [
+            f"# {self.study.question}",
+            "\n".join(_verdict_lines(self)),
+            table(self.rows),
+            "\n".join(f"- {line}" for line in _made_with(self)),
+        ]
+        if self.failures:
+            failed = [f"- {part}: {error}" for part, error in self.failures.items()]
+            parts.append("Trainings that failed:\n\n" + "\n".join(failed))
+        return "\n\n".join(parts) + "\n"
+
+
+def table(rows: Sequence[ArmRow]) -> str:
+    """One row per arm as a Markdown table. Every interval is over prompts and trainings, unless
+    the line below the table says otherwise."""
+    lines = [
+        "| arm | trainings | win rate | minus control | ability | KL | length | finished "
+        "| repeated | pairs | steps | tokens | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *(_line(row) for row in rows),
+    ]
+    differences = [row.over_control for row in rows if row.over_control is not None]
+    over = (
+        "prompts and trainings"
+        if differences and all(difference.over_trainings for difference in differences)
+        else "prompts only: the spread of trainings is not known"
+    )
+    judged = [row.win_rate for row in rows]
+    said = (
+        f"{min(each.num_prompts for each in judged)} of "
+        f"{max(each.num_wanted for each in judged)} prompts judged for every training. Intervals "
+        f"of differences are over {over}. Ability is the change in the share of right answers, "
+        "KL the divergence from the starting policy in nats per answer, length in tokens; seconds "
+        "are those of one training alone."
+    )
+    return "\n".join([*lines, "", said])
+
+
+def _line(row: ArmRow) -> str:
+    figures = row.figures
+    cells = (
+        row.cell,
+        f"{row.num_trainings} of {row.num_planned}",
+        _rate(row.win_rate),
+        "–" if row.over_control is None else _difference(row.over_control),
+        "–" if row.ability_change is None else _difference(row.ability_change),
+        _number(figures["kl"], ".2f"),
+        _number(figures["mean_length_tokens"], ".0f"),
+        _number(figures["ended_share"], ".0%"),
+        _number(figures["repetition"], ".1%"),
+        _number(figures["num_pairs"], ".0f"),
+        _number(figures["num_steps"], ".0f"),
+        _number(figures["num_tokens"], ".0f"),
+        _number(figures["seconds"], ".0f"),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _verdict_lines(certificate: Certificate) -> list[str]:
+    said = [(row.cell, row.claim) for row in certificate.rows if row.claim is not None]
+    if not said:
+        return ["No verdict: no arm and its control have a finished training."]
+    lines = [
+        f"- **{cell}: {_worded(each, certificate.study.delta)}**. {_needs(each, certificate)}"
+        for cell, each in said
+    ]
+    level = said[0][1].confidence
+    together = "this claim is" if len(said) == 1 else f"these {len(said)} claims together are"
+    return [
+        *lines,
+        "",
+        f"Verdicts are by simultaneous intervals (each {level:.1%}), so that {together} wrong in "
+        f"at most {ERROR_RATE:.0%} of studies in which no arm differs.",
+    ]
+
+
+def _worded(said: MethodClaim, delta: float) -> str:
+    verdict = said.verdict.replace("δ", f"{100 * delta:g} points")
+    return f"{verdict}, {_difference(said.difference)}"
+
+
+def _needs(said: MethodClaim, certificate: Certificate) -> str:
+    """What would change the answer."""
+    width = f"{100 * certificate.study.width:g} points"
+    if said.difference.spread is None:
+        return f"How many trainings an interval of {width} takes is not known from one training."
+    trainings, prompts = said.trainings_needed, said.prompts_needed
+    by_trainings = (
+        f"{trainings} trainings an arm on these {said.difference.num_prompts} prompts"
+        if trainings is not None
+        else f"no number of trainings on these {said.difference.num_prompts} prompts"
+    )
+    by_prompts = (
+        f"{prompts} prompts with these trainings"
+        if prompts is not None
+        else "no number of prompts with these trainings"
+    )
+    return f"For an interval {width} wide: {by_trainings}, or {by_prompts}."
+
+
+def _made_with(certificate: Certificate) -> list[str]:
+    study = certificate.study
+    arms = "; ".join(
+        f"{arm.name} ({', '.join(f'{key}={value}' for key, value in arm.settings.items()) or '–'})"
+        for arm in study.arms
+    )
+    held = study.held_equal.model_dump(exclude_none=True) if study.held_equal else {}
+    lines = [
+        f"policy {study.pipeline.policy.partition('#')[0]}, data "
+        f"{study.pipeline.ingest.source.partition('#')[0]}, judge "
+        f"{study.pipeline.evaluate.judge.kind}",
+        f"arms: {arms}; control {study.control}; seeds {', '.join(map(str, study.seeds))}",
+        "held equal: " + (", ".join(f"{name} {n}" for name, n in held.items()) or "nothing more"),
+        "responses drawn anew for each seed"
+        if study.fresh_responses
+        else "responses shared by all trainings: the luck of the pool is not in the intervals",
+        _pool_line(certificate.pool),
+        f"{certificate.seconds / 3600:.2f} hours of processes for the trainings made now",
+    ]
+    return [*lines, f"plan: {study.plan}"] if study.plan else lines
+
+
+def _pool_line(pool: Pool | None) -> str:
+    if pool is None or not pool.num_prompts:
+        return "pool: no prompt has a PVar"
+    low, first, middle, third, high = pool.quantiles
+    return (
+        f"pool: {pool.num_prompts} prompts, PVar {low:.3f} to {high:.3f}, quartiles {first:.3f}, "
+        f"{middle:.3f}, {third:.3f}; {pool.share_low:.0%} below {FLOOR}"
+    )
+
+
+def _rate(found: MethodDifference) -> str:
+    return f"{found.difference:.1%} ({found.ci_lower:.1%} to {found.ci_upper:.1%})"
+
+
+def _difference(found: MethodDifference) -> str:
+    return f"{found.difference:+.1%} ({found.ci_lower:+.1%} to {found.ci_upper:+.1%})"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as objects, NaN and infinities as None."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(each) for name, each in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

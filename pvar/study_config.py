@@ -1,0 +1,249 @@
+"""A study: several arms that differ in some settings, each trained with several seeds.
+
+An arm is a name and the settings of the pipeline in which it differs. A sweep repeats every arm for
+each value of one more setting (a budget curve, a sweep of the learning rate); the arms of one value
+are compared with the control of that value. Each training is a pipeline of its own up to
+`evaluate`, and artifacts that trainings have in common are made once.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from pvar.config import PipelineConfig
+from pvar.config_model import ConfigModel, Name
+from pvar.selection import CONTROL, STRATEGIES
+
+SETTING = r"^[a-z_]+(\.[a-z_]+)+$"
+
+
+class Arm(ConfigModel):
+    """One of the methods that a study compares."""
+
+    name: Name
+    """Name of the arm in tables and files."""
+    settings: dict[str, JsonValue] = Field(default={})
+    """Settings of the pipeline in which the arm differs, by key, for example
+    `select.strategy: top`."""
+
+
+class Sweep(ConfigModel):
+    """One setting that is varied in every arm."""
+
+    key: str = Field(pattern=SETTING)
+    """Key of the setting, for example `select.budget` or `train.learning_rate`."""
+    values: tuple[JsonValue, ...] = Field(min_length=1)
+    """Its values."""
+
+
+class HeldEqual(ConfigModel):
+    """What all trainings have in common. Give exactly one."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps. Passes over the pairs are repeated, or the last one is left early."""
+    pairs: int | None = Field(default=None, ge=1)
+    """Pairs that a training sees, repetitions included. Must be a multiple of
+    train.pairs_per_step."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Tokens of the selected prompts' responses (select.budget.tokens). The strategies must select
+    by budget."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(
+                f"held_equal has {given or 'nothing'}; give exactly one of steps, pairs and tokens"
+            )
+        return self
+
+
+class StudyConfig(ConfigModel):
+    """Which methods to compare, on what, and how often each is trained."""
+
+    question: str = "Does selecting prompts by preference variance beat random prompts?"
+    """The question that the study answers, shown in its certificate."""
+    pipeline: PipelineConfig = PipelineConfig()
+    """The pipeline that every arm starts from. The opponent `champion` becomes the starting policy,
+    so that a promotion does not change the study."""
+    arms: tuple[Arm, ...] = Field(
+        default=(
+            Arm(name="random", settings={"select.strategy": "random"}),
+            Arm(name="top", settings={"select.strategy": "top"}),
+        ),
+        min_length=2,
+    )
+    """The methods, each with the settings in which it differs."""
+    control: Name = CONTROL
+    """Name of the arm with which the others are compared."""
+    sweep: Sweep | None = None
+    """Repeat all arms for each value of a setting. `null` trains each arm once per seed."""
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
+    """Seeds of the random choices and of the training order: one training per arm and seed. Below
+    five, no claim is made."""
+    fresh_responses: bool = False
+    """Also sample the responses anew for each seed, so that the intervals contain the luck of the
+    pool. By default all trainings share them."""
+    held_equal: HeldEqual | None = None
+    """What all trainings have in common. `null` leaves it to the settings."""
+    delta: float = Field(default=0.02, gt=0, lt=1)
+    """The smallest difference of win rates that matters: below it, methods count as equal."""
+    width: float = Field(default=0.02, gt=0, lt=1)
+    """The certificate says how many trainings or prompts an interval of this width takes."""
+    at_once: int = Field(default=1, ge=1, le=64)
+    """Trainings that run side by side, each in a process of its own."""
+    plan: str = ""
+    """Where the plan of the study is written down, and since when (a file and a commit), shown in
+    the certificate."""
+
+    @model_validator(mode="after")
+    def _can_run(self) -> Self:
+        names = [arm.name for arm in self.arms]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"arms: the name {twice!r} occurs twice; give each arm its own name")
+        if self.control not in names:
+            raise ValueError(
+                f"control is {self.control!r}, but the arms are {', '.join(names)}; name one of "
+                "them, or add it"
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds are {self.seeds}; give each once")
+        self._refuse_equal_arms()
+        return self
+
+    def _refuse_equal_arms(self) -> None:
+        of_pipeline: dict[str, str] = {}
+        for cell in cells(self):
+            config = variant(self, cell, self.seeds[0]).model_dump_json()
+            if config in of_pipeline:
+                raise ValueError(
+                    f"the arms {of_pipeline[config]} and {cell.name} have the same settings, so "
+                    "they would be the same trainings; change one of them, or leave it out"
+                )
+            of_pipeline[config] = cell.name
+
+
+class Cell(ConfigModel):
+    """An arm at one value of the sweep; without a sweep, an arm."""
+
+    name: str
+    """`ARM`, or `ARM@VALUE`."""
+    arm: Name
+    value: str | None
+    """Label of the sweep's value; None without a sweep."""
+    settings: dict[str, JsonValue]
+
+
+def cells(study: StudyConfig) -> list[Cell]:
+    """All arms at all values of the sweep, in the order of the values, then of the arms."""
+    if study.sweep is None:
+        return [
+            Cell(name=arm.name, arm=arm.name, value=None, settings=arm.settings)
+            for arm in study.arms
+        ]
+    return [
+        Cell(
+            name=f"{arm.name}@{_label(value)}",
+            arm=arm.name,
+            value=_label(value),
+            settings={**arm.settings, study.sweep.key: value},
+        )
+        for value in study.sweep.values
+        for arm in study.arms
+    ]
+
+
+def control_of(study: StudyConfig, cell: Cell) -> str | None:
+    """Name of the cell with which this one is compared; None for a control itself."""
+    if cell.arm == study.control:
+        return None
+    return study.control if cell.value is None else f"{study.control}@{cell.value}"
+
+
+def variant(study: StudyConfig, cell: Cell, seed: int) -> PipelineConfig:
+    """The pipeline of one training. Raises ValueError, naming the arm, if it cannot run."""
+    settings = {**cell.settings, **_held(study, cell)}
+    return with_seed(study, _changed(study.pipeline, cell.name, settings), seed)
+
+
+def with_seed(study: StudyConfig, pipeline: PipelineConfig, seed: int) -> PipelineConfig:
+    """The pipeline of one cell with this seed. Stages that do not depend on it are shared."""
+    tree = pipeline.model_dump()
+    tree["select"]["seed"] = tree["pair"]["seed"] = tree["train"]["seed"] = seed
+    if study.fresh_responses:
+        tree["sample"]["seed"] = seed
+    if tree["evaluate"]["opponent"] == "champion":
+        tree["evaluate"]["opponent"] = tree["policy"]
+    return PipelineConfig.model_validate(tree)
+
+
+def _held(study: StudyConfig, cell: Cell) -> dict[str, JsonValue]:
+    held = study.held_equal
+    if held is None:
+        return {}
+    if held.tokens is not None:
+        strategy = str(cell.settings.get("select.strategy", study.pipeline.select.strategy))
+        if strategy in STRATEGIES and STRATEGIES[strategy].budget != "fills":
+            raise ValueError(
+                f"held_equal.tokens is {held.tokens}, but the strategy {strategy} of arm "
+                f"{cell.name} chooses its own number of prompts; hold steps or pairs equal instead"
+            )
+        return {"select.budget": {"tokens": held.tokens}}
+    if held.steps is not None:
+        return {"train.num_steps": held.steps}
+    assert held.pairs is not None
+    per_step = cell.settings.get("train.pairs_per_step", study.pipeline.train.pairs_per_step)
+    if not isinstance(per_step, int) or held.pairs % per_step:
+        raise ValueError(
+            f"held_equal.pairs ({held.pairs}) is not a multiple of train.pairs_per_step "
+            f"({per_step}) of arm {cell.name}; change one of the two"
+        )
+    return {"train.num_steps": held.pairs // per_step}
+
+
+def _changed(
+    pipeline: PipelineConfig, name: str, settings: Mapping[str, JsonValue]
+) -> PipelineConfig:
+    tree = pipeline.model_dump()
+    for key, value in settings.items():
+        _set(tree, key, value, name)
+    try:
+        return PipelineConfig.model_validate(tree)
+    except ValueError as error:
+        raise ValueError(f"arm {name}: {_first_fault(error)}") from error
+
+
+def _set(tree: dict[str, Any], key: str, value: JsonValue, name: str) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(tree.get(parent), dict):
+            raise ValueError(
+                f"arm {name}: the configuration has no setting {key!r} ({parent} has none below "
+                "it); docs/reference/configuration.md lists every key"
+            )
+        tree = tree[parent]
+    if last not in tree:
+        raise ValueError(
+            f"arm {name}: the configuration has no setting {key!r}; there are "
+            f"{', '.join(sorted(tree))}"
+        )
+    tree[last] = value
+
+
+def _first_fault(error: ValueError) -> str:
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _label(value: JsonValue) -> str:
+    """`0.1`, or `fraction=0.1` for a mapping."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={_label(each)}" for name, each in value.items())
+    return str(value)

@@ -1,0 +1,118 @@
+"""Studies: arms, sweeps, what is held equal, and what is refused before anything runs."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pvar.config import PipelineConfig
+from pvar.study_config import StudyConfig, cells, control_of, variant
+from tasks.graph import plan_nodes
+
+
+def study(**fields: Any) -> StudyConfig:
+    return StudyConfig.model_validate(fields)
+
+
+def arms(*names: str) -> list[dict[str, object]]:
+    return [{"name": name, "settings": {"select.strategy": name}} for name in names]
+
+
+def test_trainings_of_an_arm_differ_in_seeds_alone() -> None:
+    config = study(arms=arms("random", "bottom"))
+    changed = variant(config, cells(config)[1], 7)
+    assert (changed.select.strategy, changed.select.seed, changed.train.seed) == ("bottom", 7, 7)
+    assert (changed.sample, changed.score) == (PipelineConfig().sample, PipelineConfig().score)
+    assert changed.evaluate.opponent == PipelineConfig().policy  # a promotion changes nothing
+
+
+def test_fresh_responses_are_drawn_with_the_seed() -> None:
+    config = study(fresh_responses=True)
+    assert variant(config, cells(config)[0], 4).sample.seed == 4
+
+
+def test_an_arm_may_change_any_setting() -> None:
+    settings = {
+        "train.method": "simpo", "train.simpo_gamma": 0.5, "train.beta": 2,
+        "score.reward_models": [{"kind": "fake"}], "select.budget": {"count": 12},
+    }  # fmt: skip
+    config = study(arms=[*arms("random"), {"name": "simpo", "settings": settings}])
+    changed = variant(config, cells(config)[1], 0)
+    assert (changed.train.method, changed.train.simpo_gamma, changed.train.beta) == (
+        "simpo",
+        0.5,
+        2,
+    )
+    assert changed.score.reward_models[0].kind == "fake"
+    assert changed.select.budget.count == 12
+
+
+def test_a_sweep_compares_the_arms_of_each_value() -> None:
+    values = [{"fraction": 0.1}, {"fraction": 0.5}]
+    config = study(arms=arms("random", "top"), sweep={"key": "select.budget", "values": values})
+    found = cells(config)
+    assert [cell.name for cell in found] == [
+        "random@fraction=0.1", "top@fraction=0.1", "random@fraction=0.5", "top@fraction=0.5",
+    ]  # fmt: skip
+    assert [control_of(config, cell) for cell in found] == [
+        None, "random@fraction=0.1", None, "random@fraction=0.5",
+    ]  # fmt: skip
+    assert variant(config, found[1], 0).select.budget.fraction == 0.1
+
+
+def test_steps_pairs_or_tokens_are_held_equal() -> None:
+    base = {"pipeline": {"train": {"pairs_per_step": 4}}, "arms": arms("random", "all")}
+    for held in ({"steps": 14}, {"pairs": 56}):
+        config = study(**base, held_equal=held)
+        assert {variant(config, cell, 0).train.num_steps for cell in cells(config)} == {14}
+    config = study(arms=arms("random", "top"), held_equal={"tokens": 5000})
+    assert {variant(config, cell, 0).select.budget.tokens for cell in cells(config)} == {5000}
+
+
+def test_arms_share_what_they_have_in_common() -> None:
+    config = study(arms=arms("random", "top", "bottom"), seeds=(0, 1))
+    roots: dict[str, set[str]] = {}
+    pins = {"policy": "p#p", "ingest": {"source": "s#s"}}
+    config = study(pipeline=pins, arms=arms("random", "top", "bottom"), seeds=(0, 1))
+    for cell in cells(config):
+        for seed in config.seeds:
+            for node in plan_nodes(variant(config, cell, seed)).values():
+                roots.setdefault(node.name, set()).add(node.keys.digest)
+    counts = {name: len(each) for name, each in roots.items()}
+    assert counts["sample"] == counts["score-vader"] == counts["answers-opponent"] == 1
+    assert counts["select"] == 4  # random draws with each seed, the others once
+    assert counts["train"] == 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"arms": arms("random", "random")}, "the name 'random' occurs twice"),
+        ({"arms": arms("top", "bottom")}, "control is 'random', but the arms are top, bottom"),
+        ({"arms": arms("random")}, "at least 2 items"),
+        ({"seeds": [1, 1]}, "give each once"),
+        (
+            {"arms": [*arms("random", "top"), {**arms("top")[0], "name": "x"}]},
+            "the arms top and x have the same settings",
+        ),
+        (
+            {"arms": [*arms("random"), {"name": "x", "settings": {"select.stratgy": "top"}}]},
+            r"arm x: the configuration has no setting 'select\.stratgy'; there are .*strategy",
+        ),
+        (
+            {"arms": [*arms("random"), {"name": "x", "settings": {"selct.strategy": "top"}}]},
+            r"arm x: the configuration has no setting 'selct\.strategy'",
+        ),
+        ({"arms": arms("random", "disagreement")}, r"arm disagreement: .*at least 2 reward models"),
+        ({"held_equal": {}}, "held_equal has nothing; give exactly one"),
+        ({"held_equal": {"steps": 3, "pairs": 4}}, "give exactly one of steps, pairs and tokens"),
+        ({"held_equal": {"pairs": 30}}, r"\(30\) is not a multiple of train\.pairs_per_step \(8\)"),
+        (
+            {"arms": arms("random", "all"), "held_equal": {"tokens": 9}},
+            "strategy all of arm all chooses its own number of prompts",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_before_it_runs(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        study(**fields)
