@@ -57,6 +57,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "simpo_gamma": None,
         "learning_rate": 5e-07,
         "num_epochs": 1,
+        "num_steps": None,
         "pairs_per_step": 8,
         "warmup_share": 0.1,
         "lr_schedule": "linear",

@@ -135,6 +135,10 @@ class TrainConfig(ConfigModel):
     """Peak learning rate. Typical values: 5e-7 for full fine-tuning, 5e-6 to 5e-4 for LoRA."""
     num_epochs: int = Field(default=1, ge=1, le=100)
     """Passes over the training pairs."""
+    num_steps: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Number of optimiser steps. The pairs are passed over again, in a new order, until it is
+    reached, and the last pass may be partial; so trainings with the same pairs_per_step use the
+    same number of pairs. `null` means num_epochs passes; with a number, leave num_epochs out."""
     pairs_per_step: int = Field(default=8, ge=1)
     """Pairs per optimiser step over all devices (the global batch size). The last step of an epoch
     is filled up with pairs from the start of the epoch."""
@@ -163,6 +167,12 @@ class TrainConfig(ConfigModel):
                 f"train.method is {self.method} and train.simpo_gamma is {self.simpo_gamma}; set "
                 "simpo_gamma for method simpo (0.5 is usual), and leave it out for all other "
                 "methods"
+            )
+        if self.num_steps is not None and self.num_epochs != 1:
+            raise ValueError(
+                f"train.num_steps is {self.num_steps} and train.num_epochs is {self.num_epochs}, "
+                "but the number of steps decides how often the pairs are passed over; leave out "
+                "one of the two"
             )
         if self.method == "kto" and self.pairs_per_step < 2:
             raise ValueError(

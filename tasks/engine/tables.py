@@ -54,6 +54,11 @@ class TrainStep(NamedTuple):
     learning_rate: float
     tokens_per_second: float | None = None
     """Tokens of prompts and answers, over all processes."""
+    num_tokens: int | None = None
+    """Tokens of prompts and answers that are trained on, over all processes; None in older files.
+    KTO's mismatched answers are not counted."""
+    seconds: float | None = None
+    """Time of the step, without checkpoints; None in older files."""
 
 
 class TokenPair(NamedTuple):

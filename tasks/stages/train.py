@@ -7,7 +7,7 @@ newest complete one. Pairs that are too long are dropped and counted, not trunca
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -187,12 +187,21 @@ def _summarise(job: Job[TrainSpec], artifact: Artifact) -> Summary:
     return {
         "num_steps": len(steps),
         "num_pairs": artifact.manifest.row_counts.rows_out,
+        "num_pairs_seen": len(steps) * job.spec.settings.pairs_per_step,
+        "num_tokens": _total(step.num_tokens for step in steps),
+        "training_seconds": _total(step.seconds for step in steps),
         "loss_first": steps[0].loss,
         "loss_last": last.loss,
         "margin_last": last.margin,
         "accuracy_last": last.accuracy,
         "grad_norm_max": max(step.grad_norm for step in steps),
     }
+
+
+def _total(values: Iterable[float | None]) -> float | None:
+    """The sum; None if a step was made by a version that did not count."""
+    known = list(values)
+    return None if None in known else sum(value for value in known if value is not None)
 
 
 TRAIN = Stage(

@@ -25,6 +25,9 @@ from tasks.training.token_rows import with_neighbours
 if TYPE_CHECKING:
     from transformers import Trainer
 
+MASK = "attention_mask"
+"""End of the names under which collators give a batch's attention masks."""
+
 Example = dict[str, Any]
 """One row of a data set, with the trainer's columns."""
 
@@ -159,10 +162,11 @@ def _concatenated(pair: TokenPair) -> Example:
 
 
 def _on_tokens(trainer_class: type[Any]) -> type[Any]:
-    """The trainer, which uses rows as they are and logs its speed in tokens per second."""
+    """The trainer, which uses rows as they are and logs the tokens and seconds of each step."""
 
     class OnTokens(trainer_class):  # type: ignore[misc]
-        num_tokens = 0
+        num_tokens = 0  # that are trained on
+        num_others = 0  # KTO's mismatched answers, with their prompts
         began: float | None = None
 
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:  # DPO and KTO
@@ -178,8 +182,9 @@ def _on_tokens(trainer_class: type[Any]) -> type[Any]:
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             if self.began is None:
                 self.began = time.perf_counter()
-            masks = [name for name in inputs if name.endswith("attention_mask")]
-            self.num_tokens += sum(int(inputs[name].sum()) for name in masks)
+            masks = {name: int(inputs[name].sum()) for name in inputs if name.endswith(MASK)}
+            self.num_others += masks.pop(f"KL_{MASK}", 0)
+            self.num_tokens += sum(masks.values())
             return super().training_step(model, inputs, *args, **kwargs)
 
         def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -187,9 +192,13 @@ def _on_tokens(trainer_class: type[Any]) -> type[Any]:
                 import torch
 
                 seconds = time.perf_counter() - self.began
-                tokens = torch.tensor([self.num_tokens], device=self.accelerator.device)
-                logs["tokens_per_second"] = float(self.accelerator.gather(tokens).sum()) / seconds
-                self.num_tokens, self.began = 0, None
+                counts = torch.tensor(
+                    [[self.num_tokens, self.num_others]], device=self.accelerator.device
+                )
+                tokens, others = self.accelerator.gather(counts).sum(dim=0).tolist()
+                logs["tokens_per_second"] = (tokens + others) / seconds
+                logs["step_tokens"], logs["step_seconds"] = tokens, seconds
+                self.num_tokens, self.num_others, self.began = 0, 0, None
             super().log(logs, *args, **kwargs)
 
     return OnTokens

@@ -15,6 +15,7 @@ from tasks.engine.cpu_memory import keep_freed_memory
 from tasks.engine.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
 from tasks.training.methods import TrainingData, make_trainer
 from tasks.training.model import load_policy, lora_config, save_model
+from tasks.training.order import count_steps, steps_per_epoch
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
@@ -69,6 +70,7 @@ def run_training(plan: TrainingPlan, watcher: Watcher) -> None:
     tokenizer = AutoTokenizer.from_pretrained(plan.policy, trust_remote_code=False)
     settings = plan.settings
     data = _read(plan)
+    num_epochs = _num_epochs(settings, len(data.pairs))
     trainer = make_trainer(
         settings,
         data,
@@ -76,11 +78,11 @@ def run_training(plan: TrainingPlan, watcher: Watcher) -> None:
         model=load_policy(plan.policy, settings),
         processing_class=tokenizer,
         peft_config=settings.lora and lora_config(settings.lora),
-        callbacks=[_tell(watcher, settings.num_epochs)],
+        callbacks=[_tell(watcher, num_epochs)],
     )
     trainer.remove_callback(PrinterCallback)  # it would print each step's dictionary
     trainer.train(resume_from_checkpoint=str(plan.resume) if plan.resume else None)
-    _save(trainer, plan, tokenizer)
+    _save(trainer, plan, tokenizer, num_epochs)
 
 
 def _read(plan: TrainingPlan) -> TrainingData:
@@ -88,18 +90,22 @@ def _read(plan: TrainingPlan) -> TrainingData:
     return TrainingData(read_table(plan.pairs, TokenPair), {row.pair_id: row for row in logps})
 
 
+def _num_epochs(settings: TrainConfig, num_pairs: int) -> float:
+    """Passes over the pairs; the last one may be partial."""
+    return count_steps(settings, num_pairs) / steps_per_epoch(settings, num_pairs)
+
+
 def _arguments(plan: TrainingPlan, num_pairs: int) -> dict[str, Any]:
     """The arguments that all trainers share."""
     import torch
 
     settings = plan.settings
-    steps_per_epoch = -(-num_pairs // settings.pairs_per_step)
     on_gpu = torch.cuda.is_available()
     return {
         "output_dir": str(plan.scratch),
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.lr_schedule,
-        "warmup_steps": round(settings.warmup_share * steps_per_epoch * settings.num_epochs),
+        "warmup_steps": round(settings.warmup_share * count_steps(settings, num_pairs)),
         "per_device_train_batch_size": plan.pairs_per_device,
         "gradient_accumulation_steps": settings.pairs_per_step
         // (plan.pairs_per_device * plan.num_processes),
@@ -119,7 +125,7 @@ def _arguments(plan: TrainingPlan, num_pairs: int) -> dict[str, Any]:
     }
 
 
-def _tell(watcher: Watcher, num_epochs: int) -> "TrainerCallback":
+def _tell(watcher: Watcher, num_epochs: float) -> "TrainerCallback":
     from transformers import TrainerCallback
 
     class Tell(TrainerCallback):  # type: ignore[misc,unused-ignore]
@@ -139,13 +145,14 @@ def _tell(watcher: Watcher, num_epochs: int) -> "TrainerCallback":
     return Tell()
 
 
-def _step(number: int, logs: Mapping[str, Any], num_epochs: int) -> TrainStep:
+def _step(number: int, logs: Mapping[str, Any], num_epochs: float) -> TrainStep:
     """One entry of TRL's log. Rewards are in the method's own units, β times log-probability.
 
     With a reference they are log-ratios to it; SimPO and ORPO take the mean over tokens. For the
     trainer, all epochs are one.
     """
     accuracy = logs.get("rewards/accuracies")
+    tokens, seconds = logs.get("step_tokens"), logs.get("step_seconds")  # not in older checkpoints
     return TrainStep(
         step=number,
         epoch=num_epochs * float(logs["epoch"]),
@@ -157,10 +164,12 @@ def _step(number: int, logs: Mapping[str, Any], num_epochs: int) -> TrainStep:
         grad_norm=float(logs["grad_norm"]),
         learning_rate=float(logs["learning_rate"]),
         tokens_per_second=float(logs["tokens_per_second"]),
+        num_tokens=None if tokens is None else int(tokens),
+        seconds=None if seconds is None else float(seconds),
     )
 
 
-def _save(trainer: "Trainer", plan: TrainingPlan, tokenizer: Any) -> None:
+def _save(trainer: "Trainer", plan: TrainingPlan, tokenizer: Any, num_epochs: float) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         model = _gather(trainer, plan)
@@ -169,7 +178,7 @@ def _save(trainer: "Trainer", plan: TrainingPlan, tokenizer: Any) -> None:
         adapter = plan.output / ADAPTER if lora is not None and lora.keep_adapter else None
         save_model(model, tokenizer, plan.output / MODEL, adapter)
         steps = [
-            _step(int(entry["step"]), entry, plan.settings.num_epochs)
+            _step(int(entry["step"]), entry, num_epochs)
             for entry in trainer.state.log_history
             if "loss" in entry
         ]

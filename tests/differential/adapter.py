@@ -83,7 +83,7 @@ ROW_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """Table → columns that say which row it is. Rows of other tables are numbered."""
 
-TIMES = frozenset({"tokens_per_second"})
+TIMES = frozenset({"tokens_per_second", "seconds"})
 """Columns that no two runs have alike."""
 
 MODEL_NAME = "pvar"

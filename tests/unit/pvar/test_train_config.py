@@ -23,6 +23,11 @@ KTO = ["train.method=kto", "train.pairs_per_step=8"]
             r"not a multiple of runtime.pairs_per_device \(4\) times runtime.num_processes \(3\)",
         ),
         (["train.method=ppo"], "train.method"),
+        (
+            ["train.num_steps=50", "train.num_epochs=3"],
+            "train.num_steps is 50 and train.num_epochs is 3.*leave out one of the two",
+        ),
+        (["train.num_steps=0"], "train.num_steps"),
         (["runtime.sharding=zero"], "runtime.sharding"),
     ],
 )
@@ -38,6 +43,7 @@ def test_a_training_that_makes_no_sense_is_refused(changes: list[str], message: 
         [*KTO, "runtime.pairs_per_device=8"],
         [*KTO, "runtime.pairs_per_device=4", "runtime.num_processes=2"],
         ["train.method=orpo"],
+        ["train.num_steps=50"],
         ["runtime.sharding=fsdp", "runtime.num_processes=2"],
     ],
 )

@@ -113,6 +113,51 @@ def test_a_model_learns_to_end_its_answers(tmp_path: Path, policy: Path) -> None
     assert ending(trained(tmp_path / "run")) > ending(policy) + 2
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_number_of_steps_is_kept_to_and_spans_the_schedule(
+    tmp_path: Path, policy: Path, method: str
+) -> None:
+    pairs = token_pairs(policy)  # 6 pairs, 3 a step: two passes and a half
+    settings = METHODS[method] | {"method": method, "num_epochs": 1, "num_steps": 5}
+    steps = train(tmp_path / "run", policy, pairs, warmup_share=0.2, **settings)
+    assert [step.step for step in steps] == [1, 2, 3, 4, 5]
+    assert [step.epoch for step in steps] == pytest.approx([0.5, 1, 1.5, 2, 2.5])
+    # One step of warm-up from 0, then down to 0 after the fifth.
+    rates = [3e-3 * share for share in (0, 1, 3 / 4, 2 / 4, 1 / 4)]
+    assert [step.learning_rate for step in steps] == pytest.approx(rates)
+    # Two steps are a pass over all pairs, whatever their order. A prompt occurs with both answers.
+    pass_tokens = sum(
+        2 * len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs
+    )
+    tokens = [step.num_tokens for step in steps if step.num_tokens is not None]
+    assert sum(tokens[:2]) == sum(tokens[2:4]) == pass_tokens
+    for step in steps:
+        assert step.seconds is not None
+        assert step.tokens_per_second is not None
+        mismatched = 2 if method == "kto" else 1  # KTO runs its mismatched answers, too
+        assert step.num_tokens is not None
+        assert step.seconds * step.tokens_per_second == pytest.approx(
+            step.num_tokens * mismatched, rel=0.3 if method == "kto" else 1e-6
+        )
+
+
+def test_a_training_of_a_number_of_steps_goes_on_from_a_checkpoint(
+    tmp_path: Path, policy: Path
+) -> None:
+    settings: dict[str, Any] = {"num_epochs": 1, "num_steps": 5, "checkpoint_steps": 3}
+    pairs = token_pairs(policy)
+    wanted = train(tmp_path / "whole", policy, pairs, **settings)
+    checkpoint = tmp_path / "whole" / "scratch" / "checkpoint-3"
+    found = train(tmp_path / "resumed", policy, pairs, resume=checkpoint, **settings)
+    assert [step.step for step in found] == [1, 2, 3, 4, 5]
+    assert [step.seconds for step in found[:3]] == [step.seconds for step in wanted[:3]]
+    # The first three are of the checkpoint; the others see the same pairs at the same rates.
+    for name in ("loss", "num_tokens", "learning_rate", "epoch"):
+        assert [getattr(step, name) for step in found] == pytest.approx(
+            [getattr(step, name) for step in wanted], abs=1e-4
+        )
+
+
 def test_the_end_is_no_checkpoint(tmp_path: Path, policy: Path) -> None:
     # The model itself is saved; with it, the optimiser's state would be written for nobody.
     train(tmp_path / "run", policy, token_pairs(policy), num_epochs=1)

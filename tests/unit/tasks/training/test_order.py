@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pytest
 from accelerate.data_loader import SeedableRandomSampler  # type: ignore[import-untyped,unused-ignore]
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pvar.config import TrainConfig
 from tasks.training.order import training_order
@@ -34,6 +37,26 @@ def test_whole_steps_are_in_the_order_of_accelerates_sampler() -> None:
         sampler.set_epoch(epoch)
         epochs += list(sampler)
     assert order(8, pairs_per_step=4, num_epochs=3, seed=3) == epochs
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+@given(num_pairs=st.integers(1, 40), pairs_per_step=st.integers(2, 9), num_steps=st.integers(1, 30))
+def test_a_number_of_steps_ends_the_passes_early_or_begins_further_ones(
+    method: str, num_pairs: int, pairs_per_step: int, num_steps: int
+) -> None:
+    settings = {"method": method, "pairs_per_step": pairs_per_step, "seed": 3}
+    found = order(num_pairs, num_steps=num_steps, **settings)
+    assert len(found) == num_steps * pairs_per_step
+    # Each epoch has at least one step, so this many are enough.
+    assert found == order(num_pairs, num_epochs=num_steps, **settings)[: len(found)]
+
+
+def test_passes_of_a_number_of_steps_are_in_different_orders() -> None:
+    found = order(16, pairs_per_step=4, num_steps=10)  # two passes and a half
+    first, second, rest = found[:16], found[16:32], found[32:]
+    assert sorted(first) == sorted(second) == list(range(16))
+    assert len({tuple(first[:8]), tuple(second[:8]), tuple(rest)}) == 3
+    assert len(set(rest)) == 8
 
 
 def test_pairs_of_kto_stay_beside_their_neighbours() -> None:

@@ -129,6 +129,16 @@ def test_the_trainer_gets_what_the_artifact_holds(tmp_path: Path, policy: Path) 
     pairs = flow.artifact("pair").rows("pairs.parquet", Pair)
     expected = reference(AutoModelForCausalLM.from_pretrained(policy).eval(), rows_of(flow, pairs))
     assert len(found) == len(pairs)
+    summary = flow.artifact("train").manifest.summary
+    num_steps = -(-len(pairs) // 4)
+    assert (summary["num_steps"], summary["num_pairs_seen"]) == (num_steps, 4 * num_steps)
+    assert isinstance(summary["num_tokens"], int)
+    assert summary["num_tokens"] >= sum(
+        2 * len(row.prompt_ids) + len(row.chosen_ids) + len(row.rejected_ids)
+        for row in rows_of(flow, pairs)
+    )
+    assert isinstance(summary["training_seconds"], float)
+    assert summary["training_seconds"] > 0
     for row in expected:
         assert found[row.pair_id].chosen == pytest.approx(row.chosen, abs=1e-3)
         assert found[row.pair_id].rejected == pytest.approx(row.rejected, abs=1e-3)

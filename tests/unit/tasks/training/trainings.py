@@ -34,7 +34,13 @@ def token_pairs(policy: Path, pairs: Sequence[Pair] = PAIRS) -> list[TokenPair]:
 
 
 def train(
-    folder: Path, policy: Path, pairs: Sequence[TokenPair], **settings: Any
+    folder: Path,
+    policy: Path,
+    pairs: Sequence[TokenPair],
+    *,
+    resume: Path | None = None,
+    checkpoint_steps: int = 1000,
+    **settings: Any,
 ) -> list[TrainStep]:
     """Train below `folder`; the reference is the policy."""
     folder.mkdir()
@@ -49,12 +55,12 @@ def train(
         policy=policy,
         pairs=folder / "pairs.parquet",
         reference=folder / "reference.parquet",
-        resume=None,
+        resume=resume,
         scratch=folder / "scratch",
         output=folder,
         num_processes=1,
         pairs_per_device=3,
-        checkpoint_steps=1000,
+        checkpoint_steps=checkpoint_steps,
     )
     run_training(plan, Silent())
     return read_table(folder / STEPS, TrainStep)
