@@ -128,7 +128,7 @@ class Wiring:
             case "afinn":
                 from infra.judges.lexicon_judge import LexiconJudge
 
-                return LexiconJudge()
+                return LexiconJudge(settings.scale)
             case "fake":
                 from infra.judges.fake_judge import FakePairJudge
 

@@ -68,6 +68,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "seed": 0,
     },
     "LoraAdapter": {"rank": 16, "alpha": 32, "dropout": 0.0, "keep_adapter": False},
+    "AfinnJudge": {"scale": None},
     "AlpacaEvalJudge": {"template": None},
     "ArenaHardJudge": {
         "version": "v2.0",

@@ -12,6 +12,9 @@ class AfinnJudge(ConfigModel):
     """AFINN sentiment lexicon: the more positive answer wins."""
 
     kind: Literal["afinn"] = "afinn"
+    scale: float | None = Field(default=None, gt=0)
+    """Difference in valence per word (from −5 to 5) per unit of log-odds: the preference is σ of
+    the difference over the scale. `null` gives the more positive answer all of the preference."""
 
 
 class AlpacaEvalJudge(ConfigModel):
