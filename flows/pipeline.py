@@ -39,12 +39,13 @@ from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage_outcome import StageState
 from tasks.graph import plan_nodes
 from tasks.stages.benchmark import BENCHMARK
+from tasks.stages.divergence import DIVERGENCE
 from tasks.stages.evaluate import EVALUATE
 from tasks.stages.promote import PROMOTE
 
 logger = logging.getLogger(__name__)
 
-_HEADLINES = (EVALUATE.name, BENCHMARK.name, PROMOTE.name)
+_HEADLINES = (DIVERGENCE.name, EVALUATE.name, BENCHMARK.name, PROMOTE.name)
 """Stages whose figures are also metrics of the parent run."""
 
 
@@ -212,7 +213,7 @@ def _log_headline(run: str, node: str, stage: str, digest: str, wiring: Wiring) 
     """Log a node's summary to the parent run, too, so that runs can be compared."""
     artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
     summary = artifact.manifest.summary
-    if stage == BENCHMARK.name:  # there may be several
+    if stage in (BENCHMARK.name, DIVERGENCE.name):  # apart from those of evaluate
         name = node.removeprefix(f"{BENCHMARK.name}-")
         summary = {f"{name}.{figure}": value for figure, value in summary.items()}
     wiring.tracking.log_summary(run, summary)

@@ -202,6 +202,19 @@ class EvaluateConfig(ConfigModel):
     """Seed of the answers and of the bootstrap."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Confidence level of the intervals."""
+    divergence: bool = False
+    """Also estimate the KL divergence of the trained model from the starting policy, on answers at
+    temperature 1. Costs one more answer per held-out prompt and a forward pass of both models."""
+
+    @model_validator(mode="after")
+    def _divergence_has_models(self) -> Self:
+        if self.divergence and self.answers.engine in ("fake", "openai"):
+            raise ValueError(
+                f"evaluate.divergence is true and evaluate.answers.engine is {self.answers.engine},"
+                " whose answers are not those of the trained model's weights here; set the engine "
+                "to transformers or vllm, or divergence to false"
+            )
+        return self
 
 
 USUAL_MAX_ABILITY_LOSS = 0.2

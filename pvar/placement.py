@@ -43,6 +43,7 @@ class PlacementConfig(ConfigModel):
     select: Placement = Placement()
     pair: Placement = Placement()
     train: Placement = Placement()
+    divergence: Placement = Placement()
     evaluate: Placement = Placement()
     likelihood: Placement = Placement()
     harness: Placement = Placement()

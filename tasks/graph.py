@@ -4,6 +4,8 @@
             ├─ answers-challenger (by the trained model) ─┬─ evaluate ── promote
             └─ answers-opponent ──────────────────────────┘
 
+With `evaluate.divergence`, `answers-divergence` and `divergence` follow `answers-challenger`.
+
 If there are exams, `exclude` follows them and `ingest`, and `select` leaves out what it names.
 
 With `sample.adaptive` a first round precedes `sample`, which then has the responses of both rounds:
@@ -21,12 +23,19 @@ from typing import Any
 from pvar.config import PipelineConfig
 from pvar.exclusion import MIN_SIMILARITY
 from pvar.references import Pinned
-from tasks.benchmark_nodes import benchmark_nodes, question_nodes, sampling_inputs, score_name
+from tasks.benchmark_nodes import (
+    benchmark_nodes,
+    policy_input,
+    question_nodes,
+    sampling_inputs,
+    score_name,
+)
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
 from tasks.engine.stage import Stage
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.benchmark import BENCHMARK
+from tasks.stages.divergence import DIVERGENCE, DivergenceSpec
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
 from tasks.stages.exam_questions import QUESTIONS
 from tasks.stages.exclude import EXAM, EXCLUDE, ExcludeSpec
@@ -53,6 +62,7 @@ STAGES: dict[str, Stage[Any]] = {
         SELECT,
         PAIR,
         TRAIN,
+        DIVERGENCE,
         EVALUATE,
         LIKELIHOOD,
         HARNESS,
@@ -98,7 +108,8 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     nodes = (
         ingest, *questions.values(), *([exclude] if exclude else []),
         *first, sample, *scores, select, pair, train,
-        opponent_answers, challenger_answers, evaluate, *benchmarks, promote,
+        opponent_answers, challenger_answers, *_divergence(config, ingest, challenger),
+        evaluate, *benchmarks, promote,
     )  # fmt: skip
     return {node.name: node for node in nodes}
 
@@ -220,6 +231,27 @@ def _answers(config: PipelineConfig, name: str, ingest: Node, policy: str) -> No
         ),
         sampling_inputs(policy, ingest.keys),
     )
+
+
+def _divergence(config: PipelineConfig, ingest: Node, challenger: str) -> list[Node]:
+    """Answers at temperature 1, one per prompt, and the divergence estimated on them."""
+    if not config.evaluate.divergence:
+        return []
+    plain = config.evaluate.answers.model_copy(update={"temperature": 1.0, "top_p": 1.0})
+    evaluate = config.evaluate.model_copy(update={"answers": plain, "num_answers": 1})
+    answers = _answers(
+        config.model_copy(update={"evaluate": evaluate}), "answers-divergence", ingest, challenger
+    )
+    spec = DivergenceSpec(
+        policy=challenger,
+        reference=config.policy,
+        dtype=config.train.precision,
+        confidence=config.evaluate.confidence,
+    )
+    inputs = {**sampling_inputs(challenger, ingest.keys), "answers": answers.keys}
+    if reference := policy_input(config.policy):
+        inputs["reference"] = reference["policy"]
+    return [answers, Node("divergence", DIVERGENCE, spec, inputs)]
 
 
 def _evaluate_spec(config: PipelineConfig) -> EvaluateSpec:

@@ -169,7 +169,8 @@ class _Report:
             step.tokens_per_second,
         )
         figures = {name: value for name, value in step._asdict().items() if value is not None}
-        figures.pop("step")
+        for name in ("step", "num_tokens", "seconds"):  # the summary has the totals
+            figures.pop(name, None)
         self._job.log_step(step.step, figures)
 
     def on_checkpoint(self, step: int, folder: Path) -> None:

@@ -47,6 +47,10 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "a fake judge": {
         "evaluate": {"judge": {"kind": "fake"}, "opponent": "org/o"},
     },
+    "divergence": {
+        "evaluate": {"divergence": True},
+        "train": {"num_steps": 100},
+    },
     "benchmarks": {
         "benchmarks": [
             {
@@ -152,6 +156,20 @@ GOLDEN: dict[str, dict[str, str]] = {
         "answers-challenger": "96a94f1e35d42e50",
         "evaluate": "adf413f2992d6b73",
         "promote": "7bc9fc465714851a",
+    },
+    "divergence": {
+        "ingest": "d25b530c20223172",
+        "sample": "cf2af6416252bf76",
+        "score-vader": "1be9e5cc4d1f2cd0",
+        "select": "326fe9e91b5dcbad",
+        "pair": "972aa7955df3df7e",
+        "train": "da260a69c6198f06",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "72137a99e2e1cf27",
+        "answers-divergence": "cfaea14bada4fd69",
+        "divergence": "7cbd38f4ac9a427e",
+        "evaluate": "521be8030f0af65d",
+        "promote": "828315f9f287d38b",
     },
     "benchmarks": {
         "ingest": "d25b530c20223172",

@@ -40,7 +40,8 @@ def test_steps_are_counted_from_the_first_one_of_this_process(
     num_steps = -(-num_pairs // 2)
     node = flow.nodes["train"]
 
-    def after_step(step: int, _: Mapping[str, float]) -> None:
+    def after_step(step: int, figures: Mapping[str, float]) -> None:
+        assert "num_tokens" not in figures  # tracking has the total by this name
         if step == 1:
             percent = 100 // num_steps
             watch.after(30, f"1 of {num_steps} steps ({percent} %) after 30 s")()
