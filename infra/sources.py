@@ -1,6 +1,7 @@
 """Data references: resolve them to a digest (pinning), and read their rows.
 
-bundled:sentiment          this project's own prompts
+bundled:sentiment          this project's own prompts (pvar/data/README.md)
+bundled:mixed              half of them beside prompts on which a lexicon sees little difference
 /file.jsonl, ./f.parquet   JSON lines (also .gz) or Parquet
 s3://bucket/key.jsonl      such a file in S3
 hub:org/name[:split]       a Hugging Face dataset (its split `train` unless named)
@@ -22,7 +23,10 @@ from pvar.references import Pinned, is_pinned
 FILES = (".csv",)
 """Types of files that are read as a whole."""
 
-BUNDLED = {"sentiment": "data/sentiment_prompts.jsonl"}
+BUNDLED = {
+    "sentiment": "data/sentiment_prompts.jsonl",
+    "mixed": "data/mixed_prompts.jsonl",
+}
 
 
 def is_local(reference: str) -> bool:

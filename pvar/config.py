@@ -31,10 +31,11 @@ class IngestConfig(ConfigModel):
     """Where prompts come from, and how they are filtered and split."""
 
     source: DataReference = "bundled:sentiment"
-    """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:sentiment`.
-    Rows are prompts or preferences in TRL's standard or conversational format. A row with `answer`
-    (a string, or a list of accepted strings) is an ability question. It is always held out, and
-    its answers are compared with `answer` instead of judged."""
+    """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, `bundled:sentiment`, or
+    `bundled:mixed` (pvar/data/README.md). Rows are prompts or preferences in TRL's standard or
+    conversational format. A row with `answer` (a string, or a list of accepted strings) is an
+    ability question. It is always held out, and its answers are compared with `answer` instead of
+    judged."""
     eval_fraction: float = Field(default=0.4, gt=0, lt=1)
     """Fraction of the prompts held out for evaluation, chosen by a hash of the prompt id."""
     near_duplicate_similarity: float | None = Field(default=0.8, gt=0, le=1)
