@@ -17,7 +17,7 @@ STEP = @$(PYTHON) infra/setup_step.py
 # Two processes, each with files of its own; PyTorch's threads would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=25
 
-.PHONY: help setup setup-vllm demo test test-quick check format reference lock serve images up down logs clean
+.PHONY: help setup setup-vllm demo study test test-quick check format reference lock serve images up down logs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,10 @@ endif
 
 demo: setup ## from prompts to a gated, registered, better-aligned model
 	@$(BIN)/pvar run --preset demo
+
+STUDY ?= mixed-pool
+study: setup ## train each arm of a study (STUDY=mixed-pool) ten times: hours; stop and go on at will
+	@$(BIN)/pvar compare $(STUDY)
 
 test: setup-vllm ## all tests; services that are not installed are named and left out
 	@# In the order of tests/services/schedule.py: the long ones do not come last.

@@ -6,8 +6,8 @@ goes on with a study that was stopped. A training that fails is named in the res
 stop the others. No model is registered.
 
 After each training, `comparisons/RUN/` in the store has the results so far: `certificate.md` and
-`.json`, and `outcomes.jsonl` with the outcome of every prompt in every training. The files are also
-in MLflow, and the page is a Prefect artifact.
+`.json`, `outcomes.jsonl` with the outcome of every prompt in every training, and figures. The files
+are also in MLflow, and the page is a Prefect artifact.
 """
 
 import json
@@ -18,11 +18,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
 from flows.pinning import pin
+from flows.study_estimate import estimate_study
 from flows.study_member import SHARED
 from flows.study_outcomes import (
     Outcome,
@@ -46,10 +49,11 @@ from pvar.config import PipelineConfig
 from pvar.errors import StageError
 from pvar.study_certificate import Certificate, Pool
 from pvar.study_config import StudyConfig, cells, variant, with_seed
-from pvar.study_results import TrainingResult, tabulate
+from pvar.study_results import ArmRow, TrainingResult, tabulate
 from tasks.engine.node import Node
 from tasks.engine.progress_text import duration_text
 from tasks.engine.work_folders import work_folder
+from tasks.report.study_figures import study_figures
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +119,7 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
         ),
     )
     save_study(wiring.store, record)
-    logger.info("study %s: %d trainings of %d arms", run, len(trainings), len(pipelines))
+    logger.info("study %s: %s", run, estimate_study(record, wiring))
     return record
 
 
@@ -164,6 +168,7 @@ def _keep(record: StudyRecord, wiring: Wiring) -> str:
         "certificate.md": page,
         "certificate.json": json.dumps(certificate.to_json(), indent=1) + "\n",
         "outcomes.jsonl": "".join(f"{json.dumps(row)}\n" for row in outcome_rows(outcomes)),
+        **{f"{name}.svg": svg for name, svg in _figures(certificate.rows, outcomes).items()},
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
@@ -177,6 +182,14 @@ def _keep(record: StudyRecord, wiring: Wiring) -> str:
     }
     wiring.tracking.log_summary(record.mlflow_run, figures)
     return page
+
+
+def _figures(rows: Sequence[ArmRow], outcomes: Sequence[Outcome]) -> dict[str, str]:
+    margins: dict[str, list[NDArray[np.float64]]] = {}
+    for outcome in outcomes:
+        margins.setdefault(outcome.training.cell, []).append(outcome.margins)
+    points = [point for outcome in outcomes if (point := outcome.point) is not None]
+    return study_figures(rows, points, margins)
 
 
 def _certificate(

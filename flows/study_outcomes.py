@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flows.study_record import StudyRecord, StudyTraining, compared_nodes
 from flows.wiring import Wiring
@@ -15,12 +16,14 @@ from pvar.records import Prompt, Response, Verdict
 from pvar.study_certificate import Pool
 from pvar.study_results import FIGURES, TrainingResult
 from tasks.engine.artifact import Artifact, open_artifact
-from tasks.engine.tables import PromptVariance, by_prompt
+from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
+from tasks.report.study_figures import TrainingPoint
 from tasks.stages.evaluate import preferences
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judgments import VERDICTS
 from tasks.stages.sample import RESPONSES
 from tasks.stages.select import VARIANCE
+from tasks.stages.train import STEPS
 
 SUMMARY_NAMES = {
     "num_pairs": "num_pairs_seen",
@@ -39,6 +42,19 @@ class Outcome(NamedTuple):
     result: TrainingResult
     start_ability: Mapping[str, float]
     """The opponent's share of right answers per ability question."""
+    margins: NDArray[np.float64]
+    """Implicit margin of the training pairs at each step, (num_steps,)."""
+
+    @property
+    def point(self) -> TrainingPoint | None:
+        """Divergence, win rate and ability; None if one of the first two is not known."""
+        kl, preferences = self.result.figures["kl"], self.result.preferences
+        if kl is None or not preferences:
+            return None
+        change = None
+        if self.start_ability:
+            change = fmean(self.result.ability.values()) - fmean(self.start_ability.values())
+        return TrainingPoint(self.training.cell, kl, fmean(preferences.values()), change)
 
 
 def read_outcomes(record: StudyRecord, wiring: Wiring, scratch: Path) -> list[Outcome]:
@@ -96,6 +112,7 @@ def _outcome(
             _figures(artifacts),
         ),
         _shares_right(artifacts.of("answers-opponent"), questions),
+        np.array([step.margin for step in artifacts.of("train").rows(STEPS, TrainStep)]),
     )
 
 
@@ -139,7 +156,15 @@ def total_seconds(record: StudyRecord) -> float:
     return sum(training.seconds or 0.0 for training in record.trainings)
 
 
+REUSED_SECONDS = 20.0
+"""A training that took less found its artifacts: it says nothing about the time of another."""
+
+
 def mean_seconds(record: StudyRecord) -> float | None:
-    """Mean wall time of the finished trainings; None before the first."""
-    known = [each.seconds for each in record.trainings if each.seconds and each.state == "done"]
+    """Mean wall time of the trainings that were made; None before the first."""
+    known = [
+        each.seconds
+        for each in record.trainings
+        if each.state == "done" and each.seconds and each.seconds > REUSED_SECONDS
+    ]
     return fmean(known) if known else None

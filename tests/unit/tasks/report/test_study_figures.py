@@ -1,0 +1,43 @@
+"""Figures of a study: what each shows, and that one without data is left out."""
+
+import re
+
+import numpy as np
+
+from pvar.study_config import StudyConfig
+from pvar.study_results import FIGURES, TrainingResult, tabulate
+from tasks.report.study_figures import TrainingPoint, study_figures
+
+
+def trained(value: float) -> TrainingResult:
+    return TrainingResult({"a": value, "b": value}, {}, dict.fromkeys(FIGURES))
+
+
+ROWS = tabulate(
+    StudyConfig(seeds=(0, 1)),
+    {"random": [trained(0.5), trained(0.6)], "top": [trained(0.7), trained(0.9)]},
+    {},
+)
+
+
+def test_every_arm_is_in_every_figure() -> None:
+    points = [TrainingPoint("random", 1.0, 0.5, -0.1), TrainingPoint("top", 2.0, 0.8, -0.2)]
+    margins = {"random": [np.array([0.0, 1.0])], "top": [np.array([0.0, 2.0, 3.0])]}
+    figures = study_figures(ROWS, points, margins)
+    assert set(figures) == {"differences", "frontier", "margins"}
+    for name in ("frontier", "margins"):
+        texts = re.findall(r">([^<>]+)</text>", figures[name])
+        assert {"random", "top"} <= set(texts)
+    assert "change of ability, %" in figures["frontier"]
+    assert ">top</text>" in figures["differences"]
+    assert ">random</text>" not in figures["differences"]  # the control is not compared with itself
+
+
+def test_the_same_data_gives_the_same_bytes() -> None:
+    points = [TrainingPoint("top", 2.0, 0.8, None)]
+    assert study_figures(ROWS, points, {}) == study_figures(ROWS, points, {})
+
+
+def test_figures_without_data_are_left_out() -> None:
+    assert set(study_figures(ROWS, [], {})) == {"differences"}
+    assert study_figures([], [], {}) == {}
