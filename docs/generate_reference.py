@@ -33,6 +33,8 @@ BOUNDS = {
     "minItems": "≥ {} elements",
     "pattern": "matches `{}`",
 }
+NOT_BELOW = {"PipelineConfig": "[the pipeline's keys](#pipeline)", "JsonValue": "any value"}
+"""Definitions without a section of their own, and how they are named."""
 TYPES = {
     "integer": "integer",
     "number": "number",
@@ -127,11 +129,11 @@ class _Tree:
             yield from self.table(model, path, default if is_default else None)
 
     def _models(self, field: Schema) -> list[Schema]:
-        """The models that a field may hold, but for a whole pipeline."""
+        """The models that a field may hold, but for those without a section here."""
         names = [
             option["$ref"].rpartition("/")[2] for option in _options(field) if "$ref" in option
         ]
-        return [self._definitions[name] for name in names if name != "PipelineConfig"]
+        return [self._definitions[name] for name in names if name not in NOT_BELOW]
 
     def _type(self, field: Schema) -> str:
         options = [self._type_of(option) for option in _alternatives(field)]
@@ -140,8 +142,8 @@ class _Tree:
     def _type_of(self, option: Schema) -> str:
         if "$ref" in option:
             name = option["$ref"].rpartition("/")[2]
-            if name == "PipelineConfig":
-                return "[the pipeline's keys](#pipeline)"
+            if name in NOT_BELOW:
+                return NOT_BELOW[name]
             kind = self._definitions[name]["properties"].get("kind", {}).get("const")
             return f"kind `{kind}`" if kind else "keys below"
         if option.get("type") == "array":
@@ -151,7 +153,7 @@ class _Tree:
         return TYPES.get(option["type"], str(option["type"]))
 
     def _default(self, models: list[Schema], default: Any) -> str:
-        if isinstance(default, dict):
+        if isinstance(default, dict) and default:
             there = "below" if models else "above"  # a whole pipeline has its own part of the page
             return f"kind `{default['kind']}`" if len(models) > 1 else there
         if default is REQUIRED:

@@ -37,7 +37,7 @@ def make_part(run: str, part: str) -> None:
         run_node(node, config, wiring, record.mlflow_run)
 
 
-def main() -> None:
+def run_member() -> None:
     """Entry point of the process."""
     from flows.console import show_progress
 
@@ -55,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_member()

@@ -28,7 +28,7 @@ class Arm(ConfigModel):
     `select.strategy: top`."""
 
 
-class Sweep(ConfigModel):
+class SettingSweep(ConfigModel):
     """One setting that is varied in every arm."""
 
     key: str = Field(pattern=SETTING)
@@ -77,7 +77,7 @@ class StudyConfig(ConfigModel):
     """The methods, each with the settings in which it differs."""
     control: Name = CONTROL
     """Name of the arm with which the others are compared."""
-    sweep: Sweep | None = None
+    sweep: SettingSweep | None = None
     """Repeat all arms for each value of a setting. `null` trains each arm once per seed."""
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
     """Seeds of the random choices and of the training order: one training per arm and seed. Below

@@ -1,6 +1,6 @@
 """Stage divergence: KL divergence of the trained model from the starting policy, on its answers.
 
-The estimate and what it assumes of the answers are in `pvar/evaluation/divergence.py`. The
+The estimate and what it assumes of the answers are in `pvar/evaluation/divergence_estimate.py`. The
 computation is that of the reference's log-probabilities (`tasks/training/logps.py`), for both
 models, with the number format of training. One model is loaded after the other.
 
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from pvar.artifacts import ShardSpec, Summary
 from pvar.chat import answer_token_ids, end_token_ids, prompt_token_ids
 from pvar.config import TrainConfig
-from pvar.evaluation.divergence import AnswerLogps, estimate_divergence
+from pvar.evaluation.divergence_estimate import AnswerLogps, estimate_divergence
 from pvar.number_format import NumberFormat
 from pvar.records import Prompt, Response
 from pvar.references import ModelReference

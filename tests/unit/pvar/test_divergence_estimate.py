@@ -4,7 +4,7 @@ import pytest
 
 from infra.presets import load_config
 from pvar.errors import ConfigError
-from pvar.evaluation.divergence import AnswerLogps, estimate_divergence
+from pvar.evaluation.divergence_estimate import AnswerLogps, estimate_divergence
 
 ROWS = [AnswerLogps("a", 4, -2.0, -3.0), AnswerLogps("b", 6, -5.0, -8.0)]
 

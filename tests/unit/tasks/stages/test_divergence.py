@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pvar.evaluation.divergence import AnswerLogps
+from pvar.evaluation.divergence_estimate import AnswerLogps
 from pvar.records import Message, Prompt, Response
 from pvar.row_counts import RowCounts
 from pvar.sampler_config import SamplerSettings
