@@ -14,7 +14,7 @@ import json
 import logging
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -45,12 +45,10 @@ from flows.study_record import (
 )
 from flows.wiring import Wiring, connect
 from pvar.artifacts import Summary
-from pvar.config import PipelineConfig
 from pvar.errors import StageError
 from pvar.study_certificate import Certificate, Pool
 from pvar.study_config import StudyConfig, cells, variant, with_seed
 from pvar.study_results import ArmRow, TrainingResult, tabulate
-from tasks.engine.node import Node
 from tasks.engine.progress_text import duration_text
 from tasks.engine.work_folders import work_folder
 from tasks.report.study_figures import study_figures
@@ -115,16 +113,14 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
                 cell=training.cell, seed=training.seed, name=node.name, artifact=node.keys.root
             )
             for training in trainings
-            for node in _nodes(pipelines[training.cell], pinned, training)
+            for node in compared_nodes(
+                with_seed(pinned, pipelines[training.cell], training.seed), pinned.endpoints
+            ).values()
         ),
     )
     save_study(wiring.store, record)
     logger.info("study %s: %s", run, estimate_study(record, wiring))
     return record
-
-
-def _nodes(pipeline: PipelineConfig, study: StudyConfig, training: StudyTraining) -> Iterable[Node]:
-    return compared_nodes(with_seed(study, pipeline, training.seed)).values()
 
 
 def _run(record: StudyRecord, wiring: Wiring) -> StudyRecord:
@@ -195,6 +191,7 @@ def _figures(rows: Sequence[ArmRow], outcomes: Sequence[Outcome]) -> dict[str, s
 def _certificate(
     record: StudyRecord, outcomes: Sequence[Outcome], pool: Pool | None
 ) -> Certificate:
+    first, *others = record.config.endpoints
     results: dict[str, list[TrainingResult]] = {}
     start: Mapping[str, float] = {}
     for outcome in outcomes:
@@ -204,7 +201,8 @@ def _certificate(
         run=record.run,
         study=record.config,
         pool=pool,
-        rows=tabulate(record.config, results, start),
+        rows=tabulate(record.config, results, start, first),
+        further={name: tabulate(record.config, results, start, name) for name in others},
         seconds=total_seconds(record),
         failures={each.label: each.error for each in record.trainings if each.error is not None},
     )
@@ -214,12 +212,11 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> Iterator[dict[str, JsonValue]]:
     """One row per prompt, question and training: what the intervals are computed from."""
     for outcome in outcomes:
         training = outcome.training
-        for kind, values in (
-            ("preference", outcome.result.preferences),
-            ("ability", outcome.result.ability),
-        ):
+        for endpoint, values in {
+            **outcome.result.preferences, "ability": outcome.result.ability,
+        }.items():  # fmt: skip
             for prompt_id, value in values.items():
                 yield {
-                    "arm": training.cell, "seed": training.seed, "kind": kind,
+                    "arm": training.cell, "seed": training.seed, "endpoint": endpoint,
                     "prompt_id": prompt_id, "value": value,
                 }  # fmt: skip

@@ -3,7 +3,7 @@
 from pydantic import ValidationError
 
 from flows.study_outcomes import mean_seconds
-from flows.study_record import FOLDER, StudyRecord, compared_nodes
+from flows.study_record import FOLDER, StudyRecord
 from flows.wiring import Wiring
 from pvar.errors import IncompleteError
 from tasks.engine.artifact import open_artifact
@@ -33,7 +33,7 @@ def estimate_study(record: StudyRecord, wiring: Wiring) -> str:
 
 
 def _is_trained(record: StudyRecord, row: int, wiring: Wiring) -> bool:
-    *_, last = compared_nodes(record.pipeline_of(record.trainings[row])).values()
+    *_, last = record.nodes_of(record.trainings[row]).values()
     try:
         open_artifact(wiring.store, last.keys.stage, last.keys.digest, wiring.settings.home)
     except IncompleteError:

@@ -17,7 +17,7 @@ SHARED = "shared"
 def make_part(run: str, part: str) -> None:
     """Make the artifacts of one part of the study that are missing."""
     from flows.pipeline import run_node
-    from flows.study_record import compared_nodes, load_study_record
+    from flows.study_record import load_study_record
     from flows.wiring import connect
 
     wiring = connect()
@@ -33,7 +33,7 @@ def make_part(run: str, part: str) -> None:
             f"{', '.join(each.label for each in record.trainings)}"
         )
     config = record.pipeline_of(training)
-    for node in compared_nodes(config).values():
+    for node in record.nodes_of(training).values():
         run_node(node, config, wiring, record.mlflow_run)
 
 

@@ -8,16 +8,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.study_record import StudyRecord, StudyTraining, compared_nodes
+from flows.study_record import StudyRecord, StudyTraining
 from flows.wiring import Wiring
 from pvar.artifacts import Summary
 from pvar.evaluation.ability import share_right
+from pvar.evaluation.benchmark_scores import QuestionResult
 from pvar.records import Prompt, Response, Verdict
 from pvar.study_certificate import Pool
+from pvar.study_config import HELD_OUT
 from pvar.study_results import FIGURES, TrainingResult
+from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
 from tasks.report.study_figures import TrainingPoint
+from tasks.stages.benchmark import BY_QUESTION, CHALLENGER
 from tasks.stages.evaluate import preferences
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judgments import VERDICTS
@@ -48,7 +52,7 @@ class Outcome(NamedTuple):
     @property
     def point(self) -> TrainingPoint | None:
         """Divergence, win rate and ability; None if one of the first two is not known."""
-        kl, preferences = self.result.figures["kl"], self.result.preferences
+        kl, preferences = self.result.figures["kl"], self.result.preferences[HELD_OUT]
         if kl is None or not preferences:
             return None
         change = None
@@ -83,7 +87,7 @@ class _Artifacts:
     def __init__(
         self, record: StudyRecord, training: StudyTraining, wiring: Wiring, scratch: Path
     ) -> None:
-        self._nodes = compared_nodes(record.pipeline_of(training))
+        self._nodes = record.nodes_of(training)
         self._store, self._scratch = wiring.store, scratch
 
     def of(self, node: str) -> Artifact:
@@ -107,7 +111,14 @@ def _outcome(
     return Outcome(
         training,
         TrainingResult(
-            _preferences(held_out, artifacts.of("evaluate"), record, training),
+            {
+                HELD_OUT: _preferences(held_out, artifacts.of(HELD_OUT), record, training),
+                **{
+                    name: _won(artifacts.of(score_name(name)))
+                    for name in record.config.endpoints
+                    if name != HELD_OUT
+                },
+            },
             _shares_right(artifacts.of("answers-challenger"), questions),
             _figures(artifacts),
         ),
@@ -126,6 +137,15 @@ def _preferences(
         prompt.prompt_id: float(np.nanmean(row))
         for prompt, row in zip(judged, table, strict=True)
         if not np.isnan(row).all()
+    }
+
+
+def _won(scores: Artifact) -> dict[str, float]:
+    """What the trained model won of each question of a benchmark, unweighted."""
+    return {
+        row.prompt_id: row.value
+        for row in scores.rows(BY_QUESTION, QuestionResult)
+        if row.role == CHALLENGER and row.value is not None
     }
 
 

@@ -6,7 +6,7 @@ one training needs nothing else.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -14,13 +14,12 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.config import PipelineConfig
 from pvar.ports import Store
-from pvar.study_config import StudyConfig, with_seed
+from pvar.study_config import HELD_OUT, StudyConfig, with_seed
+from tasks.benchmark_nodes import score_name
 from tasks.engine.node import Node
 from tasks.graph import plan_nodes
 
 FOLDER = "comparisons"
-_LAST = ("evaluate", "divergence")
-"""Nodes after which a training is complete: no model is registered or takes a benchmark."""
 
 
 class ComparedNode(BaseModel):
@@ -80,24 +79,35 @@ class StudyRecord(BaseModel):
         )
         return self.model_copy(update={"trainings": trainings})
 
+    def nodes_of(self, training: StudyTraining) -> dict[str, Node]:
+        """The nodes of one training, by name, in execution order."""
+        return compared_nodes(self.pipeline_of(training), self.config.endpoints)
+
     def shared_nodes(self) -> Iterator[tuple[Node, PipelineConfig]]:
         """The nodes whose artifacts several trainings need, in an order in which they can run."""
         uses = Counter(node.artifact for node in self.nodes)
         found: set[str] = set()
         for training in self.trainings:
             config = self.pipeline_of(training)
-            for node in compared_nodes(config).values():
+            for node in self.nodes_of(training).values():
                 if uses[node.keys.root] > 1 and node.keys.root not in found:
                     found.add(node.keys.root)
                     yield node, config
 
 
-def compared_nodes(config: PipelineConfig) -> dict[str, Node]:
-    """The nodes of a training up to its results: no model is registered or takes a benchmark."""
+def compared_nodes(config: PipelineConfig, endpoints: Sequence[str] = ()) -> dict[str, Node]:
+    """The nodes that a training's results need: no model is registered.
+
+    These are `evaluate`, `divergence` where it is configured, the benchmarks among the `endpoints`,
+    and everything that they are made from.
+    """
     nodes = plan_nodes(config)
-    names = list(nodes)
-    last = max(names.index(name) for name in _LAST if name in names)
-    return {name: nodes[name] for name in names[: last + 1]}
+    results = [HELD_OUT, "divergence", *(score_name(name) for name in endpoints)]
+    needed = {nodes[name].keys for name in results if name in nodes}
+    for node in reversed(nodes.values()):  # inputs come before what is made from them
+        if node.keys in needed:
+            needed |= set(node.inputs.values())
+    return {name: node for name, node in nodes.items() if node.keys in needed}
 
 
 def save_study(store: Store, record: StudyRecord) -> None:

@@ -53,6 +53,9 @@ class Certificate(NamedTuple):
     study: StudyConfig
     pool: Pool | None
     rows: Sequence[ArmRow]
+    """By the first endpoint, which decides the verdicts."""
+    further: Mapping[str, Sequence[ArmRow]]
+    """By each further endpoint."""
     seconds: float
     """Wall time of all trainings' processes."""
     failures: Mapping[str, str]
@@ -73,6 +76,7 @@ class Certificate(NamedTuple):
             "min_trainings": MIN_TRAININGS,
             "pool": _plain(self.pool),
             "arms": [_plain(row) for row in self.rows],
+            "further_endpoints": _plain(self.further),
             "seconds": self.seconds,
             "failures": dict(self.failures),
         }
@@ -83,6 +87,10 @@ class Certificate(NamedTuple):
             f"# {self.study.question}",
             "\n".join(_verdict_lines(self)),
             table(self.rows),
+            *(
+                f"By {name}, without a verdict:\n\n{table(rows)}"
+                for name, rows in self.further.items()
+            ),
             "\n".join(f"- {line}" for line in _made_with(self)),
         ]
         if self.failures:
@@ -191,6 +199,7 @@ def _made_with(certificate: Certificate) -> list[str]:
         f"{study.pipeline.ingest.source.partition('#')[0]}, judge "
         f"{study.pipeline.evaluate.judge.kind}",
         f"arms: {arms}; control {study.control}; seeds {', '.join(map(str, study.seeds))}",
+        f"compared by {', '.join(study.endpoints)}",
         "held equal: " + (", ".join(f"{name} {n}" for name, n in held.items()) or "nothing more"),
         "responses drawn anew for each seed"
         if study.fresh_responses

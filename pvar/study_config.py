@@ -11,10 +11,13 @@ from typing import Any, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from pvar.benchmark_config import JudgedBenchmark
 from pvar.config import PipelineConfig
 from pvar.config_model import ConfigModel, Name
 from pvar.selection import CONTROL, STRATEGIES
 
+HELD_OUT = "evaluate"
+"""The endpoint of the pipeline's own held-out prompts."""
 SETTING = r"^[a-z_]+(\.[a-z_]+)+$"
 
 
@@ -87,6 +90,10 @@ class StudyConfig(ConfigModel):
     pool. By default all trainings share them."""
     held_equal: HeldEqual | None = None
     """What all trainings have in common. `null` leaves it to the settings."""
+    endpoints: tuple[str, ...] = Field(default=(HELD_OUT,), min_length=1)
+    """What the models are compared by: `evaluate` (the held-out prompts), or names of judged
+    benchmarks of the pipeline. The verdicts are by the first; each further one has a table of its
+    own."""
     delta: float = Field(default=0.02, gt=0, lt=1)
     """The smallest difference of win rates that matters: below it, methods count as equal."""
     width: float = Field(default=0.02, gt=0, lt=1)
@@ -109,6 +116,14 @@ class StudyConfig(ConfigModel):
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {self.seeds}; give each once")
+        judged = [
+            each.name for each in self.pipeline.benchmarks if isinstance(each, JudgedBenchmark)
+        ]
+        if unknown := [name for name in self.endpoints if name not in (HELD_OUT, *judged)]:
+            raise ValueError(
+                f"endpoints has {unknown[0]!r}; name {HELD_OUT}, or a judged benchmark of "
+                f"pipeline.benchmarks ({', '.join(judged) or 'there is none'})"
+            )
         self._refuse_equal_arms()
         return self
 

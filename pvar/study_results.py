@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pvar.evaluation.method_verdict import MethodClaim, claim
 from pvar.evaluation.trainings import MethodDifference, method_difference, method_mean
-from pvar.study_config import Cell, StudyConfig, cells, control_of
+from pvar.study_config import HELD_OUT, Cell, StudyConfig, cells, control_of
 
 FIGURES = (
     "num_pairs", "num_steps", "num_tokens", "seconds", "kl", "mean_length_tokens", "ended_share",
@@ -27,9 +27,9 @@ FIGURES = (
 class TrainingResult(NamedTuple):
     """One trained model of a study."""
 
-    preferences: Mapping[str, float]
-    """Prompt id → preference for this model over the opponent, in [0, 1], mean over its answers.
-    A prompt without a verdict is left out."""
+    preferences: Mapping[str, Mapping[str, float]]
+    """Endpoint → prompt id → preference for this model over the opponent or the benchmark's
+    baseline, in [0, 1], mean over its answers. A prompt without a verdict is left out."""
     ability: Mapping[str, float]
     """Id of an ability question → share of right answers, in [0, 1]."""
     figures: Mapping[str, float | None]
@@ -61,8 +61,9 @@ def tabulate(
     study: StudyConfig,
     results: Mapping[str, Sequence[TrainingResult]],
     start_ability: Mapping[str, float],
+    endpoint: str = HELD_OUT,
 ) -> list[ArmRow]:
-    """One row per cell of the study that has a result, in their order.
+    """One row per cell of the study that has a result, in their order, by one endpoint.
 
     `results` has the finished trainings of each cell; `start_ability` the starting policy's share
     of right answers per ability question.
@@ -77,13 +78,13 @@ def tabulate(
         control = results.get(control_of(study, cell) or "", ())
         over, said = None, None
         if control:
-            arm, other = _tables([runs, control])
+            arm, other = _tables([runs, control], endpoint)
             over = method_difference(arm, other, confidence=evaluate.confidence, seed=evaluate.seed)
             said = claim(
                 arm, other, num_claims=len(claimed), delta=study.delta, width=study.width,
                 seed=evaluate.seed,
             )  # fmt: skip
-        rows.append(_row(study, cell, runs, start_ability, over, said))
+        rows.append(_row(study, cell, runs, start_ability, over, said, endpoint))
     return rows
 
 
@@ -94,15 +95,16 @@ def _row(
     start_ability: Mapping[str, float],
     over: MethodDifference | None,
     said: MethodClaim | None,
+    endpoint: str,
 ) -> ArmRow:
     evaluate = study.pipeline.evaluate
-    (table,) = _tables([runs])
+    (table,) = _tables([runs], endpoint)
     return ArmRow(
         cell.name,
         len(runs),
         len(study.seeds),
         method_mean(table, confidence=evaluate.confidence, seed=evaluate.seed),
-        tuple(_mean(run.preferences.values()) for run in runs),
+        tuple(_mean(run.preferences.get(endpoint, {}).values()) for run in runs),
         _ability_change(runs, start_ability, evaluate.confidence, evaluate.seed),
         over,
         said,
@@ -121,14 +123,15 @@ def _ability_change(
     return method_difference(arm, before, confidence=confidence, seed=seed)
 
 
-def _tables(arms: Sequence[Sequence[TrainingResult]]) -> list[NDArray[np.float64]]:
+def _tables(arms: Sequence[Sequence[TrainingResult]], endpoint: str) -> list[NDArray[np.float64]]:
     """Preferences of each arm, (num_trainings, num_prompts); column i of all is the same prompt."""
-    prompts = sorted({prompt for runs in arms for run in runs for prompt in run.preferences})
+    found = [[run.preferences.get(endpoint, {}) for run in runs] for runs in arms]
+    prompts = sorted({prompt for runs in found for run in runs for prompt in run})
     return [
-        np.array(
-            [[run.preferences.get(prompt, math.nan) for prompt in prompts] for run in runs]
-        ).reshape(len(runs), len(prompts))
-        for runs in arms
+        np.array([[run.get(prompt, math.nan) for prompt in prompts] for run in runs]).reshape(
+            len(runs), len(prompts)
+        )
+        for runs in found
     ]
 
 

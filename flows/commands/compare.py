@@ -29,7 +29,8 @@ def compare(
     trainings an arm nothing is claimed. Run the same command again to go on with a study that was
     stopped: what is complete is not made again.
 
-    Benchmarks of the preset are kept out of the selections, but no model takes them.
+    Benchmarks of the preset are kept out of the selections. The models take those that the study
+    names as endpoints.
 
     Parameters
     ----------
@@ -54,6 +55,7 @@ def compare(
     """
     from infra.preconditions import inline_stages, refuse_missing
     from infra.studies import load_study
+    from pvar.study_config import HELD_OUT, cells, variant
 
     options: dict[str, object] = {}
     if arms := _arms(strategy, arm, replaces=study is None):
@@ -65,8 +67,10 @@ def compare(
     if at_once is not None:
         options["at_once"] = at_once
     config = load_study(study, preset=preset, changes=set_, options=options)
-    pipeline = config.pipeline
-    refuse_missing(pipeline, inline_stages(pipeline) - {"judge", "harness"})
+    left_out = {"harness"} if set(config.endpoints) - {HELD_OUT} else {"judge", "harness"}
+    for cell in cells(config):
+        pipeline = variant(config, cell, config.seeds[0])
+        refuse_missing(pipeline, inline_stages(pipeline) - left_out)
 
     from flows.console import show_progress
     from flows.temporary_server import temporary_server

@@ -22,7 +22,14 @@ def test_a_comparison_takes_no_benchmark_but_keeps_its_questions_out_of_training
         {"kind": "lm_eval", "tasks": ["a"], "backend": "fake"},
     ]
     flow = start_workflow(tmp_path / "home", benchmarks=benchmarks)
-    assert list(compared_nodes(flow.config)) == [
+    alone = [
         *("ingest", "questions-alpaca_eval", "exclude", "sample", "score-vader", "select", "pair"),
         *("train", "answers-opponent", "answers-challenger", "evaluate"),
+    ]
+    assert list(compared_nodes(flow.config)) == alone
+    assert list(compared_nodes(flow.config, ["evaluate", "alpaca_eval"])) == [
+        *alone,
+        *("answers-alpaca_eval-challenger", "judge-alpaca_eval-challenger"),
+        *("answers-alpaca_eval-opponent", "judge-alpaca_eval-opponent"),
+        "benchmark-alpaca_eval",
     ]

@@ -47,7 +47,7 @@ def _trained(
 ) -> TrainingResult:
     values = np.clip(rate + difficulty + rng.normal(0, 0.15, EXAM), 0, 1)
     preferences = {f"e{row}": float(value) for row, value in enumerate(values)}
-    return TrainingResult(preferences, {}, dict.fromkeys(FIGURES))
+    return TrainingResult({"evaluate": preferences}, {}, dict.fromkeys(FIGURES))
 
 
 def test_selection_helps_on_a_pool_of_which_half_teaches_nothing() -> None:

@@ -91,6 +91,7 @@ def test_arms_share_what_they_have_in_common() -> None:
         ({"arms": arms("top", "bottom")}, "control is 'random', but the arms are top, bottom"),
         ({"arms": arms("random")}, "at least 2 items"),
         ({"seeds": [1, 1]}, "give each once"),
+        ({"endpoints": ["mt_bench"]}, r"endpoints has 'mt_bench'; .* \(there is none\)"),
         (
             {"arms": [*arms("random", "top"), {**arms("top")[0], "name": "x"}]},
             "the arms top and x have the same settings",

@@ -15,7 +15,7 @@ def trained(
 ) -> TrainingResult:
     by_prompt = {f"p{row}": value for row, value in enumerate(preferences)}
     return TrainingResult(
-        {prompt: value for prompt, value in by_prompt.items() if not math.isnan(value)},
+        {"evaluate": {prompt: value for prompt, value in by_prompt.items() if value == value}},
         ability or {},
         dict.fromkeys(FIGURES) | figures,
     )
@@ -98,6 +98,7 @@ def test_the_certificate_names_everything_and_is_valid_json() -> None:
         study=study,
         pool=Pool(10, 2, (0.0, 0.01, 0.02, 0.1, 0.2), 0.25),
         rows=tabulate(study, results, {}),
+        further={"arena_hard": tabulate(study, results, {})},
         seconds=7200.0,
         failures={"bottom/1": "it broke"},
     )
@@ -105,7 +106,8 @@ def test_the_certificate_names_everything_and_is_valid_json() -> None:
     for part in (
         "**top: not enough trainings, +37.5%", "| top | 2 of 2 |", "| 4.00 |", "plan: docs/studies",
         "10 prompts, PVar 0.000 to 0.200, quartiles 0.010, 0.020, 0.100; 25% below 0.01",
-        "bottom/1: it broke", "2.00 hours", "responses shared by all trainings",
+        "By arena_hard, without a verdict:", "bottom/1: it broke", "2.00 hours",
+        "responses shared by all trainings",
     ):  # fmt: skip
         assert part in page
     tree = certificate.to_json()

@@ -10,7 +10,7 @@ from tasks.report.study_figures import TrainingPoint, study_figures
 
 
 def trained(value: float) -> TrainingResult:
-    return TrainingResult({"a": value, "b": value}, {}, dict.fromkeys(FIGURES))
+    return TrainingResult({"evaluate": {"a": value, "b": value}}, {}, dict.fromkeys(FIGURES))
 
 
 ROWS = tabulate(
