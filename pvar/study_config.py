@@ -32,12 +32,36 @@ class Arm(ConfigModel):
 
 
 class SettingSweep(ConfigModel):
-    """One setting that is varied in every arm."""
+    """A setting, or several together, that is varied in every arm."""
 
-    key: str = Field(pattern=SETTING)
-    """Key of the setting, for example `select.budget` or `train.learning_rate`."""
+    key: str | None = Field(default=None, pattern=SETTING)
+    """Key of the setting, for example `select.budget` or `train.learning_rate`. `null` if each
+    value has several settings."""
     values: tuple[JsonValue, ...] = Field(min_length=1)
-    """Its values."""
+    """Its values; without a key, settings by key, of which the first names the value."""
+
+    @model_validator(mode="after")
+    def _values_fit(self) -> Self:
+        if self.key is None and not all(isinstance(each, dict) and each for each in self.values):
+            raise ValueError(
+                "sweep has no key, so each of its values must be settings by key, such as "
+                "{train.method: kto}; give a key, or write the values so"
+            )
+        return self
+
+    def settings_of(self, value: JsonValue) -> dict[str, JsonValue]:
+        """The settings that one of the values stands for."""
+        if self.key is not None:
+            return {self.key: value}
+        assert isinstance(value, dict)
+        return dict(value)
+
+    def label_of(self, value: JsonValue) -> str:
+        """Name of one of the values: `0.1`, or `fraction=0.1` for a mapping."""
+        if self.key is None:
+            assert isinstance(value, dict)
+            value = next(iter(value.values()))
+        return _label(value)
 
 
 class HeldEqual(ConfigModel):
@@ -124,6 +148,9 @@ class StudyConfig(ConfigModel):
                 f"endpoints has {unknown[0]!r}; name {HELD_OUT}, or a judged benchmark of "
                 f"pipeline.benchmarks ({', '.join(judged) or 'there is none'})"
             )
+        labels = [cell.name for cell in cells(self)]
+        if twice := next((name for name in labels if labels.count(name) > 1), None):
+            raise ValueError(f"sweep: {twice!r} would be two arms; give each value once")
         self._refuse_equal_arms()
         return self
 
@@ -157,14 +184,15 @@ def cells(study: StudyConfig) -> list[Cell]:
             Cell(name=arm.name, arm=arm.name, value=None, settings=arm.settings)
             for arm in study.arms
         ]
+    sweep = study.sweep
     return [
         Cell(
-            name=f"{arm.name}@{_label(value)}",
+            name=f"{arm.name}@{sweep.label_of(value)}",
             arm=arm.name,
-            value=_label(value),
-            settings={**arm.settings, study.sweep.key: value},
+            value=sweep.label_of(value),
+            settings={**arm.settings, **sweep.settings_of(value)},
         )
-        for value in study.sweep.values
+        for value in sweep.values
         for arm in study.arms
     ]
 
@@ -258,7 +286,6 @@ def _first_fault(error: ValueError) -> str:
 
 
 def _label(value: JsonValue) -> str:
-    """`0.1`, or `fraction=0.1` for a mapping."""
     if isinstance(value, dict):
         return ",".join(f"{name}={_label(each)}" for name, each in value.items())
     return str(value)

@@ -60,6 +60,18 @@ def test_a_sweep_compares_the_arms_of_each_value() -> None:
     assert variant(config, found[1], 0).select.budget.fraction == 0.1
 
 
+def test_a_sweep_may_change_several_settings_together() -> None:
+    values = [
+        {"train.method": "dpo"},
+        {"train.method": "simpo", "train.simpo_gamma": 0.5, "train.beta": 2},
+    ]
+    config = study(sweep={"values": values})
+    assert [cell.name for cell in cells(config)] == [
+        "random@dpo", "top@dpo", "random@simpo", "top@simpo",
+    ]  # fmt: skip
+    assert variant(config, cells(config)[3], 0).train.simpo_gamma == 0.5
+
+
 def test_steps_pairs_or_tokens_are_held_equal() -> None:
     base = {"pipeline": {"train": {"pairs_per_step": 4}}, "arms": arms("random", "all")}
     for held in ({"steps": 14}, {"pairs": 56}):
@@ -105,6 +117,11 @@ def test_arms_share_what_they_have_in_common() -> None:
             r"arm x: the configuration has no setting 'selct\.strategy'",
         ),
         ({"arms": arms("random", "disagreement")}, r"arm disagreement: .*at least 2 reward models"),
+        ({"sweep": {"values": [0.1]}}, "sweep has no key"),
+        (
+            {"sweep": {"key": "train.beta", "values": [0.1, 0.1]}},
+            "sweep: 'random@0.1' would be two arms",
+        ),
         ({"held_equal": {}}, "held_equal has nothing; give exactly one"),
         ({"held_equal": {"steps": 3, "pairs": 4}}, "give exactly one of steps, pairs and tokens"),
         ({"held_equal": {"pairs": 30}}, r"\(30\) is not a multiple of train\.pairs_per_step \(8\)"),
