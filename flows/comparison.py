@@ -12,6 +12,7 @@ are also in MLflow, and the page is a Prefect artifact.
 
 import json
 import logging
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -173,7 +174,7 @@ def _keep(record: StudyRecord, wiring: Wiring) -> str:
             wiring.store.upload(file, f"{FOLDER}/{record.run}/{name}")
             wiring.tracking.log_file(record.mlflow_run, file)
     figures: Summary = {
-        f"win_rate_{row.cell.replace('@', '_at_')}": row.win_rate.difference
+        f"win_rate_{re.sub(r'[^-_.A-Za-z0-9]', '_', row.cell)}": row.win_rate.difference
         for row in certificate.rows
     }
     wiring.tracking.log_summary(record.mlflow_run, figures)
