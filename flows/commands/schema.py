@@ -12,12 +12,14 @@ def schema(*, presets: Annotated[bool, Parameter(negative=())] = False) -> None:
     Parameters
     ----------
     presets
-        List the presets that ship with the project instead.
+        List the presets that ship with the project instead, and what each is for.
     """
-    from infra.presets import preset_names
+    from infra.presets import preset_description, preset_names
     from pvar.config import PipelineConfig
 
     if presets:
-        print("\n".join(preset_names()))  # noqa: T201  data for other programs
+        width = max(map(len, preset_names()))
+        for name in preset_names():
+            print(f"{name:<{width}}  {preset_description(name)}")  # noqa: T201  it is the output
         return
     print(json.dumps(PipelineConfig.model_json_schema(), indent=2, ensure_ascii=False))  # noqa: T201

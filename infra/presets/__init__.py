@@ -22,6 +22,12 @@ def preset_names() -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
+def preset_description(name: str) -> str:
+    """What a preset that ships is for: the first line of its file, a comment."""
+    text = (files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
+    return text.partition("\n")[0].removeprefix("# ")
+
+
 def load_config(preset: str | None, changes: Sequence[str] = ()) -> PipelineConfig:
     """The configuration of a preset (a name, or a path to a YAML file) with `key=value` changes.
 
