@@ -5,7 +5,7 @@ What several trainings need is made first, once. Complete artifacts are reused, 
 goes on with a study that was stopped. A training that fails is named in the result and does not
 stop the others. No model is registered.
 
-After each training, `comparisons/RUN/` in the store has the results so far: `certificate.md` and
+After each minute, `comparisons/RUN/` in the store has the results so far: `certificate.md` and
 `.json`, `outcomes.jsonl` with the outcome of every prompt in every training, and figures. The files
 are also in MLflow, and the page is a Prefect artifact.
 """
@@ -15,6 +15,7 @@ import logging
 import re
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,8 +32,7 @@ from flows.study_member import SHARED
 from flows.study_outcomes import (
     Outcome,
     mean_seconds,
-    read_outcomes,
-    read_pool,
+    read_outcome,
     total_seconds,
 )
 from flows.study_processes import PartEnd, run_parts
@@ -56,6 +56,9 @@ from tasks.report.study_figures import study_figures
 
 logger = logging.getLogger(__name__)
 
+KEEP_SECONDS = 60.0
+"""The results so far are written at most this often, and at the end."""
+
 
 @flow(
     name="compare",
@@ -71,8 +74,8 @@ def compare(config: StudyConfig) -> str:
     wiring = connect()
     record = _begin(config, wiring)
     try:
-        record = _run(record, wiring)
-        page = _keep(record, wiring)
+        record, outcomes = _run(record, wiring)
+        page = _keep(record, outcomes, wiring)
     except BaseException:  # stopped from outside, too
         wiring.tracking.end_failed_run(record.mlflow_run)
         raise
@@ -124,21 +127,32 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
     return record
 
 
-def _run(record: StudyRecord, wiring: Wiring) -> StudyRecord:
-    """Make what is shared, then every training; returns the record with their ends."""
+def _run(record: StudyRecord, wiring: Wiring) -> tuple[StudyRecord, list[Outcome]]:
+    """Make what is shared, then every training; returns the record with their ends, and results."""
     at_once = record.config.at_once
     for end in run_parts(record.run, [SHARED], at_once=1):
         if end.error is not None:  # the trainings that need what failed will say so
             logger.warning("what several trainings need: %s", end.error)
     labels = [training.label for training in record.trainings]
+    outcomes: list[Outcome] = []
+    kept_at = time.monotonic()
     for number, end in enumerate(run_parts(record.run, labels, at_once=at_once), start=1):
-        record = record.with_training(_ended(record, end))
+        training = _ended(record, end)
+        record = record.with_training(training)
         save_study(wiring.store, record)
+        if end.error is None:
+            outcomes.append(_read(record, training, wiring))
         left = len(labels) - number
         _log_end(end, number, len(labels), mean_seconds(record), left / at_once)
-        if left and end.error is None:
-            _keep(record, wiring)
-    return record
+        if left and time.monotonic() - kept_at > KEEP_SECONDS:
+            _keep(record, outcomes, wiring)
+            kept_at = time.monotonic()
+    return record, outcomes
+
+
+def _read(record: StudyRecord, training: StudyTraining, wiring: Wiring) -> Outcome:
+    with work_folder(wiring.settings.home, "compare") as scratch:
+        return read_outcome(record, training, wiring, scratch)
 
 
 def _ended(record: StudyRecord, end: PartEnd) -> StudyTraining:
@@ -154,11 +168,9 @@ def _log_end(end: PartEnd, number: int, total: int, mean: float | None, rounds_l
     logger.info("training %d of %d ended: %s%s", number, total, end.part, left)
 
 
-def _keep(record: StudyRecord, wiring: Wiring) -> str:
+def _keep(record: StudyRecord, outcomes: Sequence[Outcome], wiring: Wiring) -> str:
     """Write the results so far to the store and to MLflow; returns the page."""
-    with work_folder(wiring.settings.home, "compare") as scratch:
-        outcomes = read_outcomes(record, wiring, scratch)
-        pool = read_pool(record, wiring, scratch)
+    pool = outcomes[0].pool if outcomes else None
     certificate = _certificate(record, outcomes, pool)
     page = certificate.to_markdown()
     files = {

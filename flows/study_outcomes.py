@@ -48,6 +48,8 @@ class Outcome(NamedTuple):
     """The opponent's share of right answers per ability question."""
     margins: NDArray[np.float64]
     """Implicit margin of the training pairs at each step, (num_steps,)."""
+    pool: Pool
+    """PVar of the prompts from which it selected."""
 
     @property
     def point(self) -> TrainingPoint | None:
@@ -59,26 +61,6 @@ class Outcome(NamedTuple):
         if self.start_ability:
             change = fmean(self.result.ability.values()) - fmean(self.start_ability.values())
         return TrainingPoint(self.training.cell, kl, fmean(preferences.values()), change)
-
-
-def read_outcomes(record: StudyRecord, wiring: Wiring, scratch: Path) -> list[Outcome]:
-    """The results of the trainings that are done. `scratch` is a folder for their tables."""
-    done = [training for training in record.trainings if training.state == "done"]
-    return [_outcome(record, training, wiring, scratch) for training in done]
-
-
-def read_pool(record: StudyRecord, wiring: Wiring, scratch: Path) -> Pool | None:
-    """PVar of the prompts from which the first finished training selected."""
-    for training in record.trainings:
-        if training.state == "done":
-            rows = (
-                _Artifacts(record, training, wiring, scratch)
-                .of("select")
-                .rows(VARIANCE, PromptVariance)
-            )
-            known = np.array([row.pvar for row in rows if row.pvar is not None])
-            return Pool.of(known, num_without=len(rows) - known.size)
-    return None
 
 
 class _Artifacts:
@@ -101,9 +83,10 @@ class _Artifacts:
                 yield self.of(node).manifest.summary
 
 
-def _outcome(
+def read_outcome(
     record: StudyRecord, training: StudyTraining, wiring: Wiring, scratch: Path
 ) -> Outcome:
+    """The results of a training that is done. `scratch` is a folder for its tables."""
     artifacts = _Artifacts(record, training, wiring, scratch)
     rows = artifacts.of("ingest").rows(PROMPTS, Prompt)
     held_out = [row for row in rows if row.split == "eval"]
@@ -124,7 +107,14 @@ def _outcome(
         ),
         _shares_right(artifacts.of("answers-opponent"), questions),
         np.array([step.margin for step in artifacts.of("train").rows(STEPS, TrainStep)]),
+        _pool(artifacts.of("select")),
     )
+
+
+def _pool(select: Artifact) -> Pool:
+    rows = select.rows(VARIANCE, PromptVariance)
+    known = np.array([row.pvar for row in rows if row.pvar is not None])
+    return Pool.of(known, num_without=len(rows) - known.size)
 
 
 def _preferences(

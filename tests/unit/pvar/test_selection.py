@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pvar.method_comparison import CompareConfig
 from pydantic import ValidationError
 
 from pvar.errors import ConfigError, InputError
-from pvar.method_comparison import CompareConfig
 from pvar.row_counts import RowCounts
 from pvar.selection import (
     CONTROL,
