@@ -34,6 +34,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "reward_scale": 1.0,
     },
     "SelectSpec": {"implicit_gap": None},
+    "ImplicitGapSpec": {"further_models": []},
     "SelectConfig": {
         "keep_truncated": False,
         "missing_eos_penalty": 0.0,

@@ -6,8 +6,9 @@ has scored:
     mean_pvar          mean over m of PVar_m                            (the default)
     mean_probability   PVar of the averaged preference p̄_ij = mean_m p^m_ij
     disagreement       mean over pairs of the variance of p^m_ij over m
+    entropy            mean over pairs of the entropy of p̄_ij, in nats
 
-The law of total variance ties them together, exactly:
+The law of total variance ties the first three together, exactly:
 
     mean_pvar = mean_probability + disagreement.
 
@@ -98,6 +99,32 @@ def disagreement(
     if len(problem.scales) < 2:
         raise ConfigError("disagreement needs at least two reward models, but there is 1; add one")
     return _over_models(problem).disagreement
+
+
+def preference_entropy(
+    rewards: npt.ArrayLike, *, scales: Sequence[float], mask: npt.ArrayLike | None = None
+) -> Floats:
+    """Mean over pairs of the entropy of the averaged preference p̄, (P,) in nats, from 0 to log 2.
+
+    Arguments, errors and NaN as for the combined PVar.
+    """
+    problem = _problem(rewards, scales, mask)
+    result = np.empty(problem.rewards.shape[1], problem.rewards.dtype)
+    for of_models in _blocks_of_models(problem):
+        prompts = of_models[0].prompts
+        lost = np.zeros(prompts.stop - prompts.start, result.dtype)
+        for _, terms in _mean_preferences(of_models, problem.scales):
+            lost += _lost_entropy(terms).sum(axis=0)
+        # `mean_over_pairs` gives a quarter of the mean of its terms.
+        result[prompts] = np.log(2) - 4 * mean_over_pairs(lost, of_models[0])
+    return result
+
+
+def _lost_entropy(terms: Floats) -> Floats:
+    """log 2 − H(p) for terms 2p − 1; 0 for p = ½, as for pairs with a missing reward."""
+    larger, smaller = 1 + np.abs(terms), 1 - np.abs(terms)
+    logs = np.log(smaller, out=np.zeros_like(smaller), where=smaller > 0)
+    return np.asarray((larger * np.log(larger) + smaller * logs) / 2)
 
 
 class _Problem(NamedTuple):

@@ -19,11 +19,10 @@ from pvar.circular_judge import refuse_circular_judge
 from pvar.config_model import ConfigModel, Name
 from pvar.judge_config import AfinnJudge, JudgeConfig
 from pvar.references import DataReference, ModelReference
-from pvar.reward_config import RewardModelConfig, VaderReward
+from pvar.reward_config import ImplicitReward, RewardModelConfig, VaderReward
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from pvar.selection import STRATEGIES
-from pvar.selection.implicit_gap import IMPLICIT_GAP
 from pvar.selection_config import PairConfig, SelectConfig
 
 
@@ -300,11 +299,11 @@ class PipelineConfig(ConfigModel):
         return self
 
     @property
-    def implicit_model(self) -> str | None:
-        """Name of the reward model that measures the implicit gap (used for nothing else)."""
-        if STRATEGIES[self.select.strategy].measure is not IMPLICIT_GAP:
-            return None
-        return next(model.name for model in self.score.reward_models if model.kind == "implicit")
+    def implicit_models(self) -> tuple[str, ...]:
+        """Names of the reward models that measure implicit gaps (used for nothing else)."""
+        if not STRATEGIES[self.select.strategy].measure.implicit_models:
+            return ()
+        return tuple(model.name for model in self.score.reward_models if model.kind == "implicit")
 
     def _refuse_unknown_benchmarks(self) -> None:
         names = [benchmark.name for benchmark in self.benchmarks]
@@ -347,19 +346,40 @@ class PipelineConfig(ConfigModel):
                 f"select.strategy is {strategy}, which needs at least {measure.min_models} reward "
                 f"models, but score.reward_models has {len(kinds)}; add another"
             )
-        if measure is not IMPLICIT_GAP:
+        if not measure.implicit_models:
             return
-        if kinds.count("implicit") != 1 or len(kinds) < 2:
+        wanted = len(measure.implicit_models)
+        if kinds.count("implicit") != wanted or len(kinds) == wanted:
             raise ValueError(
                 f"select.strategy is {strategy} and score.reward_models are {', '.join(kinds)}; "
-                "give exactly one of kind implicit, which measures the gap, and at least one of "
-                "another kind, which decides what is chosen and rejected"
+                f"give exactly {wanted} of kind implicit ({', then '.join(measure.implicit_models)}"
+                "), which measures the pairs, and at least one of another kind, which decides "
+                "what is chosen and rejected"
             )
+        self._refuse_incomparable_policies()
         if self.pair.rule == "original":
             raise ValueError(
                 f"select.strategy is {strategy} and pair.rule is original, but annotated answers "
                 "are not scored and have no implicit gap; set pair.rule to a rule for sampled "
                 "responses (best_worst)"
+            )
+
+    def _refuse_incomparable_policies(self) -> None:
+        models = [model for model in self.score.reward_models if isinstance(model, ImplicitReward)]
+        if len({(model.reference, model.beta) for model in models}) > 1:
+            given = "; ".join(
+                f"{model.name}: {model.reference}, {model.beta:g}" for model in models
+            )
+            raise ValueError(
+                f"select.strategy is {self.select.strategy}, which compares the losses of two "
+                f"policies, but reference and beta of their reward models differ ({given}); give "
+                "both the same"
+            )
+        if len({model.policy for model in models}) < len(models):
+            raise ValueError(
+                f"select.strategy is {self.select.strategy}, but its reward models of kind "
+                f"implicit have the same policy {models[0].policy}, so that their losses do not "
+                "differ; give the second the tuned one"
             )
 
     def _refuse_uneven_batches(self) -> None:

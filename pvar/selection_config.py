@@ -46,8 +46,10 @@ class SelectConfig(RewardSettings):
     """How prompts are selected for training."""
 
     strategy: StrategyName = "top"
-    """Selection strategy. top, bottom and threshold select by PVar; random is the control; all
-    keeps every prompt."""
+    """Selection strategy (docs/selection.md). top, bottom and threshold select by PVar; random is
+    the control; all keeps every prompt. disagreement and entropy need two reward models;
+    implicit_gap_small, implicit_gap_large and selective need one of kind implicit, lossdiff_irm
+    two."""
     budget: Budget = Field(default=Budget(fraction=0.5))
     """How many prompts to select: a fraction, a count, or a number of tokens."""
     threshold: float | None = Field(default=None, ge=0, le=MAX_PVAR)

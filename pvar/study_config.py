@@ -205,9 +205,13 @@ def control_of(study: StudyConfig, cell: Cell) -> str | None:
 
 
 def variant(study: StudyConfig, cell: Cell, seed: int) -> PipelineConfig:
-    """The pipeline of one training. Raises ValueError, naming the arm, if it cannot run."""
+    """The pipeline of one training. Raises ValueError, naming the arm, if it cannot run.
+
+    A reward model of kind implicit that measures pairs for another arm's strategy is left out, so
+    that the same reward models decide about PVar and pairs of all arms.
+    """
     settings = {**cell.settings, **_held(study, cell)}
-    return with_seed(study, _changed(study.pipeline, cell.name, settings), seed)
+    return with_seed(study, _changed(study, cell, settings), seed)
 
 
 def with_seed(study: StudyConfig, pipeline: PipelineConfig, seed: int) -> PipelineConfig:
@@ -226,7 +230,7 @@ def _held(study: StudyConfig, cell: Cell) -> dict[str, JsonValue]:
     if held is None:
         return {}
     if held.tokens is not None:
-        strategy = str(cell.settings.get("select.strategy", study.pipeline.select.strategy))
+        strategy = _strategy(study, cell.settings)
         if strategy in STRATEGIES and STRATEGIES[strategy].budget != "fills":
             raise ValueError(
                 f"held_equal.tokens is {held.tokens}, but the strategy {strategy} of arm "
@@ -245,16 +249,29 @@ def _held(study: StudyConfig, cell: Cell) -> dict[str, JsonValue]:
     return {"train.num_steps": held.pairs // per_step}
 
 
-def _changed(
-    pipeline: PipelineConfig, name: str, settings: Mapping[str, JsonValue]
-) -> PipelineConfig:
-    tree = pipeline.model_dump()
+def _changed(study: StudyConfig, cell: Cell, settings: Mapping[str, JsonValue]) -> PipelineConfig:
+    tree = study.pipeline.model_dump()
     for key, value in settings.items():
-        _set(tree, key, value, name)
+        _set(tree, key, value, cell.name)
+    num_implicit = _num_implicit(tree["select"]["strategy"])
+    if num_implicit < max(_num_implicit(_strategy(study, each.settings)) for each in study.arms):
+        models = tree["score"]["reward_models"]
+        unused = [model for model in models if model["kind"] == "implicit"][num_implicit:]
+        tree["score"]["reward_models"] = [model for model in models if model not in unused]
     try:
         return PipelineConfig.model_validate(tree)
     except ValueError as error:
-        raise ValueError(f"arm {name}: {_first_fault(error)}") from error
+        raise ValueError(f"arm {cell.name}: {_first_fault(error)}") from error
+
+
+def _strategy(study: StudyConfig, settings: Mapping[str, JsonValue]) -> str:
+    return str(settings.get("select.strategy", study.pipeline.select.strategy))
+
+
+def _num_implicit(strategy: str) -> int:
+    """Number of implicit reward models that the strategy measures with."""
+    known = STRATEGIES.get(strategy)  # an unknown one is refused with its arm
+    return 0 if known is None else len(known.measure.implicit_models)
 
 
 def _set(tree: dict[str, Any], key: str, value: JsonValue, name: str) -> None:

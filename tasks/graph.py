@@ -215,7 +215,7 @@ def _scores(
 def _selecting_models(config: PipelineConfig) -> tuple[str, ...]:
     """Names of the reward models that determine PVar and pairs."""
     names = (model.name for model in config.score.reward_models)
-    return tuple(name for name in names if name != config.implicit_model)
+    return tuple(name for name in names if name not in config.implicit_models)
 
 
 def _answers(config: PipelineConfig, name: str, ingest: Node, policy: str) -> Node:
@@ -268,10 +268,11 @@ def _select(
     config: PipelineConfig, ingest: Node, sample: Node, scores: list[Node], exclude: Node | None
 ) -> Node:
     gap = None
-    if config.implicit_model is not None:
+    if config.implicit_models:
+        measuring, *further = config.implicit_models
         models = _selecting_models(config)
         pairs = pair_spec(config.pair, config.select.reward_settings, models).settings
-        gap = ImplicitGapSpec(reward_model=config.implicit_model, pairs=pairs)
+        gap = ImplicitGapSpec(reward_model=measuring, pairs=pairs, further_models=tuple(further))
     spec = SelectSpec(
         settings=without_unused_seed(config.select),
         reward_models=_selecting_models(config),

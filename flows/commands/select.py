@@ -38,7 +38,8 @@ def select(
         JSONL or Parquet file (.jsonl may be .gz); `-` reads JSON lines from standard input.
         The file has either one row per response with prompt_id and reward, from which PVar is
         computed, or one row per prompt with prompt_id and pvar. Some strategies and budgets also
-        need reward_gap, reward_variance, implicit_gap, disagreement or num_tokens per prompt.
+        need reward_gap, reward_variance, disagreement, entropy, rip, implicit_gap, implicit_loss
+        (of selective), lossdiff_irm or num_tokens per prompt.
     strategy
         Selection strategy. all selects every prompt; random is the control.
     fraction

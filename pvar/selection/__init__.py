@@ -9,7 +9,7 @@ the prompts. Budget, ties and row counts are the same for all (`choose.py`).
 
 from pvar.selection.candidates import Budget, Candidates
 from pvar.selection.choose import Selection, select
-from pvar.selection.measure import measure_by_prompt, measure_rewards
+from pvar.selection.measure import measure_by_prompt, measure_gaps, measure_rewards
 from pvar.selection.strategies import (
     CONTROL,
     MEASURES,
@@ -32,6 +32,7 @@ __all__ = [
     "Strategy",
     "StrategyName",
     "measure_by_prompt",
+    "measure_gaps",
     "measure_rewards",
     "select",
 ]

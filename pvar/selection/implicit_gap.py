@@ -5,9 +5,18 @@ gaps are the counterpart. The gap cannot be computed from the other rewards: sta
 it with a reward model of kind implicit (`tasks/stages/gap_of_pairs.py`).
 """
 
-from pvar.selection.strategy import Measure, Strategy, largest_first, smallest_first
+from pvar.selection.pair_losses import mean_of_known
+from pvar.selection.strategy import FloatArray, Measure, Strategy, largest_first, smallest_first
 
-IMPLICIT_GAP = Measure("implicit_gap")
+
+def _measure(gaps: FloatArray) -> FloatArray:
+    """(P,) mean over a prompt's pairs, in implicit rewards."""
+    return mean_of_known(gaps[0])
+
+
+IMPLICIT_GAP = Measure(
+    "implicit_gap", compute_from_gaps=_measure, implicit_models=("the tuned policy",)
+)
 
 IMPLICIT_GAP_SMALL = Strategy(IMPLICIT_GAP, smallest_first)
 IMPLICIT_GAP_LARGE = Strategy(IMPLICIT_GAP, largest_first)

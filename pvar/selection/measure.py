@@ -1,4 +1,4 @@
-"""Compute the measures of prompts from rewards, for stages and file commands."""
+"""Compute the measures of prompts from rewards and gaps, for stages and file commands."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,21 @@ def measure_rewards(rewards: RewardMatrix) -> dict[str, FloatArray]:
     return {
         name: measure.compute(rewards)
         for name, measure in MEASURES.items()
-        if measure.compute is not None and measure.min_models <= len(rewards.scales)
+        if measure.compute is not None
+        and measure.min_models <= len(rewards.scales)
+        and not (measure.needs_num_tokens and rewards.num_tokens is None)
+    }
+
+
+def measure_gaps(gaps: FloatArray) -> dict[str, FloatArray]:
+    """All measures that can be computed from these implicit gaps: name → (P,), NaN is missing.
+
+    gaps: (implicit reward models I, P, pairs of a prompt J), NaN where there is no such pair.
+    """
+    return {
+        name: measure.compute_from_gaps(gaps)
+        for name, measure in MEASURES.items()
+        if measure.compute_from_gaps is not None and len(measure.implicit_models) <= len(gaps)
     }
 
 
@@ -31,7 +45,7 @@ def measure_by_prompt(
     Returns (P,), P = max(prompt_index) + 1. Raises InputError for a measure that the rewards of one
     model do not determine, ConfigError for a scale that is not positive.
     """
-    if measure.compute is None or measure.min_models > 1:
+    if measure.compute is None or measure.min_models > 1 or measure.needs_num_tokens:
         raise InputError(
             f"the measure {measure.name} cannot be computed from the rewards of one model; give "
             f"one row per prompt with the columns prompt_id, pvar and {measure.name}"

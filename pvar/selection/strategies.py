@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Literal
 from pvar.selection.all import ALL
 from pvar.selection.bottom import BOTTOM
 from pvar.selection.disagreement import DISAGREEMENT
+from pvar.selection.entropy import ENTROPY
 from pvar.selection.implicit_gap import IMPLICIT_GAP_LARGE, IMPLICIT_GAP_SMALL
+from pvar.selection.lossdiff_irm import LOSSDIFF_IRM
 from pvar.selection.random import RANDOM
 from pvar.selection.reward_gap import REWARD_GAP
 from pvar.selection.reward_variance import REWARD_VARIANCE
+from pvar.selection.rip import RIP
+from pvar.selection.selective import SELECTIVE
 from pvar.selection.strategy import Measure, Strategy
 from pvar.selection.stratified import STRATIFIED
 from pvar.selection.threshold import THRESHOLD
@@ -27,6 +31,10 @@ STRATEGIES: Mapping[str, Strategy] = {
     "implicit_gap_small": IMPLICIT_GAP_SMALL,
     "implicit_gap_large": IMPLICIT_GAP_LARGE,
     "disagreement": DISAGREEMENT,
+    "entropy": ENTROPY,
+    "rip": RIP,
+    "selective": SELECTIVE,
+    "lossdiff_irm": LOSSDIFF_IRM,
 }
 
 CONTROL = "random"

@@ -3,7 +3,8 @@
     reward_gap.py    REWARD_GAP = Strategy(Measure("reward_gap", ...), largest_first)
     strategies.py    "reward_gap": REWARD_GAP
 
-Axes: M reward models, P prompts, N responses. NaN is missing.
+Axes: M reward models, P prompts, N responses; I implicit reward models, J pairs of a prompt. NaN is
+missing.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,8 @@ class RewardMatrix:
     """(M,) reward scale τ of each model, in units of its rewards."""
     combination: CombinationRule = "mean_pvar"
     """How the results of several models are combined into one PVar."""
+    num_tokens: FloatArray | None = None
+    """(P, N) length of each response in tokens; None if only the rewards are known."""
 
     @cached_property
     def scaled(self) -> FloatArray:
@@ -53,6 +56,13 @@ class Measure(NamedTuple):
     """(P,) from the rewards, NaN is missing. None if rewards are not enough to compute it."""
     min_models: int = 1
     """Minimum number of reward models."""
+    needs_num_tokens: bool = False
+    """Whether `compute` also needs the lengths of the responses."""
+    compute_from_gaps: Callable[[FloatArray], FloatArray] | None = None
+    """(P,) from the implicit gaps (I, P, J) of the pairs to be trained on: the difference of the
+    implicit rewards of chosen and rejected, NaN where a prompt has no such pair."""
+    implicit_models: tuple[str, ...] = ()
+    """What each reward model of kind implicit stands for from which the gaps are computed."""
 
 
 class StrategySettings(NamedTuple):

@@ -36,6 +36,8 @@ class Rewards:
     responses: list[Response]
     matrix: Floats
     """(M, P, N); NaN is missing or unusable."""
+    num_tokens: Floats
+    """(P, N) length of each usable response in tokens; NaN for others."""
     scales: tuple[float, ...]
     """Reward scale τ of each model."""
     combined: list[Score]
@@ -47,7 +49,7 @@ class Rewards:
 
     def combined_by(self, rule: CombinationRule) -> RewardMatrix:
         """The rewards from which measures are computed."""
-        return RewardMatrix(self.matrix, self.scales, rule)
+        return RewardMatrix(self.matrix, self.scales, rule, self.num_tokens)
 
 
 def read_rewards(
@@ -79,8 +81,11 @@ def read_rewards(
     }
     width = max((len(ids) for ids in usable.values()), default=0)
     matrix = np.full((len(scores), len(prompts), max(width, 1)), np.nan)
+    num_tokens = np.full(matrix.shape[1:], np.nan)
+    lengths = {response.response_id: response.num_tokens for response in responses}
     for row, prompt in enumerate(prompts):
         for column, response_id in enumerate(usable.get(prompt.prompt_id, ())):
+            num_tokens[row, column] = lengths[response_id]
             for model, rewards in enumerate(scores):
                 matrix[model, row, column] = rewards[response_id]
     scales = tuple(
@@ -91,6 +96,7 @@ def read_rewards(
         prompts,
         responses,
         matrix,
+        num_tokens,
         scales,
         _combine(responses, scores, scales),
         answers.row_counts.rejected,

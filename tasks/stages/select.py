@@ -19,15 +19,21 @@ from pvar.combine import combine_preference_variance_stderr
 from pvar.errors import InputError
 from pvar.records import Score
 from pvar.row_counts import RowCounts
-from pvar.selection import STRATEGIES, Candidates, RewardMatrix, Selection, select
-from pvar.selection.implicit_gap import IMPLICIT_GAP
+from pvar.selection import (
+    STRATEGIES,
+    Candidates,
+    RewardMatrix,
+    Selection,
+    measure_gaps,
+    select,
+)
 from pvar.selection.strategy import PVAR, FloatArray
 from pvar.selection_config import PairConfig, SelectConfig
 from pvar.variance import saturation_share
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import MeasuredPrompt, PromptVariance, write_table
-from tasks.stages.gap_of_pairs import implicit_gap
+from tasks.stages.gap_of_pairs import implicit_gaps
 from tasks.stages.reward_matrix import Rewards, read_rewards, to_candidates
 from tasks.stages.reward_pairs import pair_by_reward
 from tasks.stages.score import SCORES
@@ -37,13 +43,15 @@ MEASURED = "measures.parquet"
 
 
 class ImplicitGapSpec(BaseModel):
-    """How the implicit gap is measured: on the pairs that would be made from every prompt."""
+    """How implicit gaps are measured: on the pairs that would be made from every prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reward_model: str
     """Name of the score input from which the gap is computed."""
     pairs: PairConfig
+    further_models: tuple[str, ...] = ()
+    """Names of further score inputs, for strategies that compare the gaps of several policies."""
 
 
 class SelectSpec(BaseModel):
@@ -55,7 +63,7 @@ class SelectSpec(BaseModel):
     reward_models: tuple[str, ...]
     """Names of the score inputs from which PVar is computed, in order."""
     implicit_gap: ImplicitGapSpec | None = None
-    """None for strategies that do not use the gap."""
+    """None for strategies that do not use implicit gaps."""
 
 
 def without_unused_seed(settings: SelectConfig) -> SelectConfig:
@@ -90,8 +98,9 @@ def choose(job: Job[SelectSpec]) -> Choice:
     matrix = rewards.combined_by(settings.combination)
     candidates = to_candidates(rewards, matrix)
     if job.spec.implicit_gap is not None:
-        gap = _implicit_gap(job, rewards, job.spec.implicit_gap)
-        candidates = replace(candidates, measures={**candidates.measures, IMPLICIT_GAP.name: gap})
+        gaps = _implicit_gaps(job, rewards, job.spec.implicit_gap)
+        measures = {**candidates.measures, **measure_gaps(gaps)}
+        candidates = replace(candidates, measures=measures)
     selection = select(
         candidates,
         settings.strategy,
@@ -102,13 +111,16 @@ def choose(job: Job[SelectSpec]) -> Choice:
     return Choice(rewards, matrix, candidates, selection)
 
 
-def _implicit_gap(job: Job[SelectSpec], rewards: Rewards, spec: ImplicitGapSpec) -> FloatArray:
+def _implicit_gaps(job: Job[SelectSpec], rewards: Rewards, spec: ImplicitGapSpec) -> FloatArray:
     everything = frozenset(prompt.prompt_id for prompt in rewards.prompts)
     pairing = pair_by_reward(
         rewards, everything, spec.pairs, keep_truncated=job.spec.settings.keep_truncated
     )
-    scores = job.inputs[f"scores-{spec.reward_model}"].rows(SCORES, Score)
-    return implicit_gap(rewards, pairing.pairs, scores)
+    scores = [
+        job.inputs[f"scores-{name}"].rows(SCORES, Score)
+        for name in (spec.reward_model, *spec.further_models)
+    ]
+    return implicit_gaps(rewards, pairing.pairs, scores)
 
 
 @contextmanager

@@ -57,6 +57,14 @@ IGNORED: Mapping[str, str] = {
     "**/nodes/pair/summary/margin_mean": "new",
     "**/tables/measures/* implicit_gap/value": "new: recorded as the other measures are",
     "**/report/correlations/implicit gap": "new, as every measure that is recorded",
+    **{
+        pattern: "new: a measure of a new strategy"
+        for name in ("entropy", "rip", "implicit_loss")
+        for pattern in (
+            f"**/tables/measures/* {name}/value",
+            f"**/report/correlations/{name.replace('_', ' ')}",
+        )
+    },
     "runs/2/nodes/select/state": "another rule of pairs shares the selection of the first run",
     f"{_PROMOTE}/*/awaiting_approval": "a promotion that a person decides waits, and is then made",
     f"{_PROMOTE}/documents/decision.json/awaiting_approval": "as above",

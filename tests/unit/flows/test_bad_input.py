@@ -118,6 +118,8 @@ def test_a_preset_file_that_is_none(
         ("select.strategy=best", "select.strategy: Input should be 'top', 'bottom'"),
         ("select.strategy=threshold", "set threshold for strategy threshold"),
         ("select.strategy=disagreement", "add another"),
+        ("select.strategy=entropy", "add another"),
+        ("select.strategy=selective", "give exactly 1 of kind implicit"),
         ("train.pairs_per_step=6", "not a multiple of runtime.pairs_per_device (4)"),
         ("train.max_length_tokens=8", "pairs with long responses would be dropped"),
         ("evaluate.judge={kind: oracle}", "'afinn'"),

@@ -1,6 +1,7 @@
 """Several reward models: numbers by hand, and the law of total variance that ties them together."""
 
 import math
+from itertools import combinations
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -13,6 +14,7 @@ from pvar.combine import (
     combine_preference_variance,
     combine_preference_variance_stderr,
     disagreement,
+    preference_entropy,
 )
 from pvar.errors import ConfigError, InputError
 
@@ -45,6 +47,29 @@ def test_two_models_of_different_certainty_by_hand():
     assert mean_probability == pytest.approx(0.105625)
     assert disagreement(rewards, scales=scales) == pytest.approx(0.005625)
     assert combine_preference_variance(rewards, scales=scales) == pytest.approx(0.11125)
+
+
+def test_the_entropy_is_that_of_the_averaged_preference():
+    # Opposed models average to p = ½; p = 3/4 and 9/10 average to 0.825; certain ones agree.
+    assert preference_entropy(OPPOSED, scales=(1.0, 1.0)) == pytest.approx(math.log(2))
+    rewards = np.array([[[math.log(3), 0.0]], [[2 * math.log(9), 0.0]]])
+    by_hand = -0.825 * math.log(0.825) - 0.175 * math.log(0.175)
+    assert preference_entropy(rewards, scales=(1.0, 2.0)) == pytest.approx(by_hand)
+    assert preference_entropy(1e4 * rewards, scales=(1.0, 2.0)) == pytest.approx(0, abs=1e-15)
+
+
+@given(three_models)
+def test_the_entropy_is_the_mean_over_the_pairs_that_all_models_scored(rewards):
+    found = preference_entropy(rewards, scales=SCALES)
+    for prompt, entropy in enumerate(found):
+        known = np.flatnonzero(np.isfinite(rewards[:, prompt]).all(axis=0))
+        entropies = []
+        for i, j in combinations(known, 2):
+            differences = (rewards[:, prompt, i] - rewards[:, prompt, j]) / np.array(SCALES)
+            p = np.mean(1 / (1 + np.exp(-differences)))
+            entropies.append(-sum(q * math.log(q) for q in (p, 1 - p) if q > 0))
+        expected = np.mean(entropies) if entropies else math.nan
+        assert entropy == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 @given(three_models)
@@ -134,6 +159,7 @@ def test_masked_responses_are_left_out():
         combine_preference_variance,
         combine_preference_variance_stderr,
         disagreement,
+        preference_entropy,
     ):
         np.testing.assert_array_equal(
             function(rewards, scales=[1, 1], mask=mask),

@@ -81,6 +81,28 @@ def test_steps_pairs_or_tokens_are_held_equal() -> None:
     assert {variant(config, cell, 0).select.budget.tokens for cell in cells(config)} == {5000}
 
 
+def test_reward_models_that_measure_pairs_for_one_arm_decide_for_none() -> None:
+    implicit = [
+        {"kind": "implicit", "name": name, "policy": f"org/{name}", "reference": "org/start"}
+        for name in ("warm", "validation")
+    ]
+    pipeline = {"score": {"reward_models": [implicit[0], {"kind": "vader"}, implicit[1]]}}
+    names = ("random", "top", "selective", "lossdiff_irm")
+    config = study(pipeline=pipeline, arms=arms(*names))
+    scored = {
+        cell.name: [model.name for model in variant(config, cell, 0).score.reward_models]
+        for cell in cells(config)
+    }
+    assert scored["random"] == scored["top"] == ["vader"]
+    assert scored["selective"] == ["warm", "vader"]
+    assert scored["lossdiff_irm"] == ["warm", "vader", "validation"]
+    # Without an arm that measures pairs, they are reward models like the others.
+    plain = study(pipeline=pipeline, arms=arms("random", "bottom"))
+    assert len(variant(plain, cells(plain)[0], 0).score.reward_models) == 3
+    with pytest.raises(ValidationError, match=r"arm selective: .*exactly 1 of kind implicit"):
+        study(arms=arms("random", "selective"))
+
+
 def test_arms_share_what_they_have_in_common() -> None:
     config = study(arms=arms("random", "top", "bottom"), seeds=(0, 1))
     roots: dict[str, set[str]] = {}

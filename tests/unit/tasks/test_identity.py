@@ -32,6 +32,16 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
             "judge": {"kind": "reward_model", "reward_model": {**CLASSIFIER, "model": "org/j"}}
         },
     },
+    "two tuned policies": {
+        "score": {
+            "reward_models": [
+                IMPLICIT,
+                {"kind": "vader"},
+                {**IMPLICIT, "name": "validation", "policy": "org/v"},
+            ]
+        },
+        "select": {"strategy": "lossdiff_irm"},
+    },
     "two rounds": {
         "sample": {"adaptive": {}},
         "ingest": {"decontaminate_against": ["a.jsonl"], "near_duplicate_similarity": None},
@@ -118,6 +128,20 @@ GOLDEN: dict[str, dict[str, str]] = {
         "answers-challenger": "5e395b2933cbe9e0",
         "evaluate": "55766ef468b7a9b6",
         "promote": "8f007bb20063e4a8",
+    },
+    "two tuned policies": {
+        "ingest": "d25b530c20223172",
+        "sample": "cf2af6416252bf76",
+        "score-implicit": "da3de200fbd4f457",
+        "score-vader": "1be9e5cc4d1f2cd0",
+        "score-validation": "9ea621464010a816",
+        "select": "76d794c185ce98b8",
+        "pair": "424961d69ed10e3c",
+        "train": "ca74cf621b7e9672",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "d450ef8702905a78",
+        "evaluate": "9ecfa747ec94561c",
+        "promote": "d1785b0941756129",
     },
     "two rounds": {
         "ingest": "151143cf59fa9cb4",

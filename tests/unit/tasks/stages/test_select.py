@@ -32,6 +32,7 @@ class Answer(NamedTuple):
     text: str
     reward: float | None
     finish: FinishReason = "stop"
+    num_tokens: int = 3
 
 
 def rewarded(*rewards: float) -> list[Answer]:
@@ -63,8 +64,8 @@ def select(
     prompts = [Prompt(name, (Message("user", name),), "train", "x") for name in sorted(answers)]
     responses, scores = [], []
     for name, them in answers.items():
-        for index, (text, reward, finish) in enumerate(them):
-            responses.append(Response(name, f"{name}-{index}", index, text, 3, finish))
+        for index, (text, reward, finish, num_tokens) in enumerate(them):
+            responses.append(Response(name, f"{name}-{index}", index, text, num_tokens, finish))
             scores.append(Score(name, f"{name}-{index}", reward))
     if order is not None:
         order.shuffle(responses)
@@ -152,6 +153,49 @@ def test_each_strategy_selects_at_its_own_end_and_prefers_the_better_answer(
         spread = spreads[pair.prompt_id]
         assert (pair.chosen_reward, pair.rejected_reward) == (spread, -spread)
         assert (pair.chosen, pair.rejected) == (f"worth {spread}", f"worth {-spread}")
+
+
+def test_rip_is_measured_on_the_pair_that_is_trained_on(tmp_path: Path) -> None:
+    def answers(best: float, *rejected: tuple[float, int]) -> list[Answer]:
+        cut_off = Answer("cut off", -9.0, "length", 500)  # is not trained on
+        longest = Answer("best", best, "stop", 100)
+        return [longest, *(Answer(f"{n}", r, "stop", n) for r, n in rejected), cut_off]
+
+    made = select(
+        tmp_path,
+        {
+            "a": answers(2.0, (1.0, 8)),  # ranks of reward 7/8, of length 5/8, of gap 7/8
+            "b": answers(2.0, (0.0, 9)),  # 5/8, 7/8, 5/8
+            "c": answers(2.0, (-2.0, 7), (-2.0, 6), (1.9, 50)),  # 1/8; 3/8 of 6; 1/8
+            "d": answers(2.0, (-1.0, 5)),  # 3/8, 1/8, 3/8
+            "e": answers(2.0),  # has no pair
+        },
+        strategy="rip",
+        budget={"count": 2},
+        order=random.Random(0),
+    )
+    rows = made.selection.rows(MEASURED, MeasuredPrompt)
+    rip = {row.prompt_id: row.value for row in rows if row.measure == "rip"}
+    assert rip == pytest.approx({"a": 5 / 8, "b": 5 / 8, "c": 1 / 8, "d": 1 / 8})
+    assert selected(made) == {"a", "b"}
+    assert made.selection.manifest.summary["cut_value"] == pytest.approx(5 / 8)
+    every_pair = select(tmp_path / "all", {"c": answers(2.0, (-2.0, 7), (-2.0, 6), (1.9, 50))})
+    assert [pair.rejected for pair in every_pair.pairs.rows(PAIRS, Pair)] == ["6"]
+
+
+def test_entropy_takes_what_two_models_are_undecided_or_contradict_each_other_about(
+    tmp_path: Path,
+) -> None:
+    answers = {"a": rewarded(0.0, 0.1), "b": rewarded(-9.0, 9.0), "c": rewarded(1.0, 6.0)}
+    # The second model turns round what is above 0: it agrees about b and contradicts about c.
+    made = select(
+        tmp_path,
+        answers,
+        second_model=lambda reward: min(reward, 3.0 - reward),
+        strategy="entropy",
+        budget={"count": 2},
+    )
+    assert selected(made) == {"a", "c"}
 
 
 def test_rows_are_joined_by_id_whatever_their_order(tmp_path: Path) -> None:
