@@ -1,22 +1,20 @@
 """Collects the data of a run's report from the run record and its artifacts."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import Literal
 
 import numpy as np
 
 from flows.execution import flatten
 from flows.report_benchmarks import benchmark_reports
+from flows.report_correlations import correlations
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
 from infra.row_files import refuse_target
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
-from pvar.correlation import correlation_table
 from pvar.errors import InputError
 from pvar.gate import BENCHMARK_CHECK
 from pvar.records import Pair, Prompt, Response, Score, Verdict
@@ -24,12 +22,11 @@ from pvar.references import Pinned
 from pvar.selection.strategy import PVAR
 from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
-from tasks.engine.tables import MeasuredPrompt, PromptVariance, TrainStep, by_prompt
+from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
 from tasks.engine.work_folders import work_folder
 from tasks.report.data import (
     AnswerFigures,
     AnswerSample,
-    Correlation,
     Counts,
     Evaluation,
     ExamExclusions,
@@ -55,7 +52,7 @@ from tasks.stages.person_decision import PersonDecision
 from tasks.stages.promote import apply_gate, read_decision
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import SCORES
-from tasks.stages.select import MEASURED, VARIANCE
+from tasks.stages.select import VARIANCE
 from tasks.stages.train import STEPS
 
 CHECKS = {
@@ -104,7 +101,7 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         settings=_settings(record.config),
         stages=tuple(_stage_row(node, artifacts.get(node.name)) for node in record.nodes),
         distribution=_distribution(record, select, artifacts.get("exclude")) if select else None,
-        correlations=_correlations(artifacts) if select else (),
+        correlations=correlations(record.config, artifacts) if select else (),
         highest=tuple(examples[0]),
         lowest=tuple(examples[1]),
         steps=tuple(artifacts["train"].rows(STEPS, TrainStep)) if "train" in artifacts else (),
@@ -179,55 +176,10 @@ def _distribution(
     )
 
 
-def _correlations(artifacts: Mapping[str, Artifact]) -> tuple[Correlation, ...]:
-    """Correlations of PVar with other measures of a prompt's responses."""
-    table = artifacts["select"].rows(VARIANCE, PromptVariance)
-    values: dict[str, dict[str, float | None]] = defaultdict(dict)
-    for each in artifacts["select"].rows(MEASURED, MeasuredPrompt):
-        values[each.measure][each.prompt_id] = each.value
-    responses = by_prompt(artifacts["sample"].rows(RESPONSES, Response))
-    sampled = [responses.get(row.prompt_id, []) for row in table]
-    measures: dict[str, list[float | None]] = {
-        "PVar": [row.pvar for row in table],
-        **{
-            name.replace("_", " "): [by_id.get(row.prompt_id) for row in table]
-            for name, by_id in values.items()
-        },
-        "mean length": [
-            fmean(each.num_tokens for each in rows) if rows else None for rows in sampled
-        ],
-        "distinct texts": [len({each.text for each in rows}) or None for rows in sampled],
-    }
-    known = {
-        name: [math.nan if value is None else value for value in values]
-        for name, values in measures.items()
-        if any(value is not None for value in values)
-    }
-    if len(known) < 2 or "PVar" not in known:
-        return ()
-    correlations = correlation_table(known)
-    return tuple(
-        Correlation(
-            name,
-            _finite(correlations.spearman[0, column]),
-            _finite(correlations.spearman_lower[0, column]),
-            _finite(correlations.spearman_upper[0, column]),
-            _finite(correlations.pearson[0, column]),
-            int(correlations.num_prompts[0, column]),
-        )
-        for column, name in enumerate(correlations.names)
-        if name != "PVar"
-    )
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
 def _examples(
     record: RunRecord, artifacts: Mapping[str, Artifact]
 ) -> tuple[list[PromptExample], list[PromptExample]]:
-    """The prompts with the highest and the lowest PVar, with the first reward model's rewards."""
+    """The prompts of highest and of lowest PVar, with rewards of the first selecting model."""
     table = artifacts["select"].rows(VARIANCE, PromptVariance)
     ranked = sorted(
         (row for row in table if row.pvar is not None),
@@ -235,7 +187,7 @@ def _examples(
     )
     prompts = {each.prompt_id: each for each in artifacts["ingest"].rows(PROMPTS, Prompt)}
     responses = by_prompt(artifacts["sample"].rows(RESPONSES, Response))
-    model = record.config.score.reward_models[0].name
+    model = record.config.model_roles.selecting[0]
     scores = {
         each.response_id: each.reward for each in artifacts[f"score-{model}"].rows(SCORES, Score)
     }

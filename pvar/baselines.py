@@ -34,7 +34,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "reward_scale": 1.0,
     },
     "SelectSpec": {"implicit_gap": None},
-    "ImplicitGapSpec": {"further_models": []},
+    "ImplicitGapSpec": {"further_models": [], "pair_models": None},
     "SelectConfig": {
         "keep_truncated": False,
         "missing_eos_penalty": 0.0,
@@ -44,12 +44,14 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "threshold": None,
         "combination": "mean_pvar",
         "seed": 0,
+        "models": None,
     },
     "PairConfig": {
         "rule": "best_worst",
         "pairs_per_prompt": 1,
         "min_margin": 0.0,
         "seed": 0,
+        "models": None,
     },
     "Budget": {"fraction": None, "count": None, "tokens": None},
     "TrainConfig": {

@@ -1,6 +1,7 @@
-"""A circular judge: a judge that is also a reward model of the selection.
+"""A circular judge: a judge that is also a reward model that selects prompts or labels answers.
 
-Its win rate measures how well the policy was fitted to that model. It is rejected unless
+Every model in score.reward_models does one of the two (`pvar/model_roles.py`). The judge's win rate
+then measures how well the policy was fitted to that model. It is rejected unless
 evaluate.allow_circular_judge is true; the report then says so.
 """
 
@@ -17,7 +18,7 @@ from pvar.reward_config import RewardModelConfig
 def refuse_circular_judge(
     judge: JudgeConfig, reward_models: Sequence[RewardModelConfig], *, allowed: bool
 ) -> str | None:
-    """Reject a judge that is also a reward model of the selection; None if it is not.
+    """Reject a judge that is also one of the reward models; None if it is not.
 
     Judge and reward model are the same if their models have the same digests or names or, without
     a model, if they are of the same kind. Raises ConfigError, or with `allowed` returns the
@@ -33,7 +34,7 @@ def refuse_circular_judge(
             "circular; use another judge, or set evaluate.allow_circular_judge=true"
         )
     return (
-        f"The judge ({shared[0]}) is also a reward model of the selection. "
+        f"The judge ({shared[0]}) is also a reward model that selects or labels. "
         "evaluate.allow_circular_judge allowed this, but it is circular: the win rate says how "
         "well the policy was fitted to that model, not that people would prefer its answers."
     )

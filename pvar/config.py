@@ -18,8 +18,9 @@ from pvar.benchmark_config import BenchmarkConfig, BenchmarkedModel, BenchmarkGa
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config_model import ConfigModel, Name
 from pvar.judge_config import AfinnJudge, JudgeConfig
+from pvar.model_roles import ModelRoles, model_roles, refuse_unfit_models
 from pvar.references import DataReference, ModelReference
-from pvar.reward_config import ImplicitReward, RewardModelConfig, VaderReward
+from pvar.reward_config import RewardModelConfig, VaderReward
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from pvar.selection import STRATEGIES
@@ -191,7 +192,7 @@ class EvaluateConfig(ConfigModel):
     """`both` judges each pair of answers in both orders. `seeded` judges it in one order, drawn at
     random, at half the cost."""
     allow_circular_judge: bool = False
-    """Allow a judge that is also a reward model of the selection. The report says so."""
+    """Allow a judge that is also a reward model that selects or labels. The report says so."""
     opponent: ModelReference = "champion"
     """A model, or `champion`: the promoted model, or the starting policy if none is promoted."""
     answers: SamplerSettings = SamplerSettings(temperature=0.7)
@@ -280,7 +281,7 @@ class PipelineConfig(ConfigModel):
                 "responses would be dropped; raise the first or lower the second"
             )
         self._refuse_uneven_batches()
-        self._refuse_measure_without_models()
+        refuse_unfit_models(self.score.reward_models, self.select, self.pair)
         if self.sample.adaptive and not STRATEGIES[self.select.strategy].wants_high_pvar:
             usable = ", ".join(
                 name for name, strategy in STRATEGIES.items() if strategy.wants_high_pvar
@@ -299,11 +300,9 @@ class PipelineConfig(ConfigModel):
         return self
 
     @property
-    def implicit_models(self) -> tuple[str, ...]:
-        """Names of the reward models that measure implicit gaps (used for nothing else)."""
-        if not STRATEGIES[self.select.strategy].measure.implicit_models:
-            return ()
-        return tuple(model.name for model in self.score.reward_models if model.kind == "implicit")
+    def model_roles(self) -> ModelRoles:
+        """Which reward models select prompts, and which label answers."""
+        return model_roles(self.score.reward_models, self.select, self.pair)
 
     def _refuse_unknown_benchmarks(self) -> None:
         names = [benchmark.name for benchmark in self.benchmarks]
@@ -337,50 +336,6 @@ class PipelineConfig(ConfigModel):
                         "another `name`"
                     )
                 paths[path] = this
-
-    def _refuse_measure_without_models(self) -> None:
-        strategy, kinds = self.select.strategy, [model.kind for model in self.score.reward_models]
-        measure = STRATEGIES[strategy].measure
-        if len(kinds) < measure.min_models:
-            raise ValueError(
-                f"select.strategy is {strategy}, which needs at least {measure.min_models} reward "
-                f"models, but score.reward_models has {len(kinds)}; add another"
-            )
-        if not measure.implicit_models:
-            return
-        wanted = len(measure.implicit_models)
-        if kinds.count("implicit") != wanted or len(kinds) == wanted:
-            raise ValueError(
-                f"select.strategy is {strategy} and score.reward_models are {', '.join(kinds)}; "
-                f"give exactly {wanted} of kind implicit ({', then '.join(measure.implicit_models)}"
-                "), which measures the pairs, and at least one of another kind, which decides "
-                "what is chosen and rejected"
-            )
-        self._refuse_incomparable_policies()
-        if self.pair.rule == "original":
-            raise ValueError(
-                f"select.strategy is {strategy} and pair.rule is original, but annotated answers "
-                "are not scored and have no implicit gap; set pair.rule to a rule for sampled "
-                "responses (best_worst)"
-            )
-
-    def _refuse_incomparable_policies(self) -> None:
-        models = [model for model in self.score.reward_models if isinstance(model, ImplicitReward)]
-        if len({(model.reference, model.beta) for model in models}) > 1:
-            given = "; ".join(
-                f"{model.name}: {model.reference}, {model.beta:g}" for model in models
-            )
-            raise ValueError(
-                f"select.strategy is {self.select.strategy}, which compares the losses of two "
-                f"policies, but reference and beta of their reward models differ ({given}); give "
-                "both the same"
-            )
-        if len({model.policy for model in models}) < len(models):
-            raise ValueError(
-                f"select.strategy is {self.select.strategy}, but its reward models of kind "
-                f"implicit have the same policy {models[0].policy}, so that their losses do not "
-                "differ; give the second the tuned one"
-            )
 
     def _refuse_uneven_batches(self) -> None:
         per_step, runtime = self.train.pairs_per_step, self.runtime

@@ -1,14 +1,24 @@
 """Configuration of the stages select and pair: which prompts and which responses to train on."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pvar.combine import CombinationRule
-from pvar.config_model import ConfigModel
+from pvar.config_model import ConfigModel, Name
 from pvar.pairs import PairRule
 from pvar.selection import Budget, StrategyName
 from pvar.variance import MAX_PVAR
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]!r} occurs twice; name each reward model once")
+    return names
+
+
+ModelNames = Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_distinct)]
+"""Names of reward models (`pvar/model_roles.py`)."""
 
 
 class RewardSettings(ConfigModel):
@@ -58,6 +68,10 @@ class SelectConfig(RewardSettings):
     """How the results of several reward models are combined into one PVar."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of strategies that use random numbers."""
+    models: ModelNames | None = None
+    """Names of the reward models that select: PVar and the other measures are computed from their
+    rewards. `null` means all of score.reward_models. Implicit reward models that the strategy
+    measures the pairs with are never among them."""
 
     @model_validator(mode="after")
     def _strategy_fits(self) -> Self:
@@ -87,3 +101,6 @@ class PairConfig(ConfigModel):
     """Minimum difference in reward. Pairs with a smaller difference are dropped."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed of rules that use random numbers."""
+    models: ModelNames | None = None
+    """Names of the reward models that label: their rewards decide what is chosen and rejected.
+    `null` means all of score.reward_models except implicit ones that measure the pairs."""

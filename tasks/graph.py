@@ -48,7 +48,7 @@ from tasks.stages.pair import PAIR, pair_spec
 from tasks.stages.promote import BENCHMARK_INPUT, PROMOTE, PromoteSpec
 from tasks.stages.sample import SAMPLE, SampleSpec
 from tasks.stages.score import SCORE, ScoreSpec
-from tasks.stages.select import SELECT, ImplicitGapSpec, SelectSpec, without_unused_seed
+from tasks.stages.select import SELECT, ImplicitGapSpec, SelectSpec, select_settings
 from tasks.stages.train import TRAIN, TrainSpec
 from tasks.training.reference import REFERENCE
 
@@ -86,7 +86,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     exclude = _exclude(config, ingest, {name: node.keys for name, node in questions.items()})
     first = [] if config.sample.adaptive is None else _first_round(config, ingest)
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
-    scores = _scores(config, ingest, sample, first[1:])
+    scores = _scores(config, ingest, sample, first)
     select = _select(config, ingest, sample, scores, exclude)
     pair = _pair(config, ingest, sample, scores, select, exclude)
     train = _train(config, sample, pair)
@@ -168,7 +168,9 @@ def _sample(config: PipelineConfig, ingest: Node) -> Node:
 
 
 def _first_round(config: PipelineConfig, ingest: Node) -> list[Node]:
-    """The first responses to every prompt, and their scores (one node per reward model)."""
+    """The first responses to every prompt, and their scores by all models but those that only label
+    (they score the responses of the second round).
+    """
     assert config.sample.adaptive is not None
     few = config.sample.model_copy(
         update={"num_responses": config.sample.adaptive.first_responses, "adaptive": None}
@@ -176,7 +178,9 @@ def _first_round(config: PipelineConfig, ingest: Node) -> list[Node]:
     sample = replace(
         _sample(config.model_copy(update={"sample": few}), ingest), name="first-sample"
     )
-    scores = _scores(config, ingest, sample, [])
+    roles = config.model_roles
+    early = {f"score-{name}" for name in (*roles.selecting, *roles.implicit)}
+    scores = [node for node in _scores(config, ingest, sample, ()) if node.name in early]
     return [sample, *(replace(node, name=f"first-{node.name}") for node in scores)]
 
 
@@ -188,14 +192,13 @@ def _second_round(config: PipelineConfig, ingest: Node, first: list[Node]) -> No
         **plain.spec.model_dump(),
         first_responses=config.sample.adaptive.first_responses,
         second_round_share=config.sample.adaptive.second_round_share,
-        reward_models=_selecting_models(config),
+        reward_models=config.model_roles.selecting,
         rewards=select.reward_settings,
         combination=select.combination,
     )
     inputs = {**plain.inputs, "responses": first[0].keys}
-    for model, node in zip(config.score.reward_models, first[1:], strict=True):
-        if model.name in spec.reward_models:
-            inputs[f"scores-{model.name}"] = node.keys
+    scored = {node.name: node.keys for node in first}
+    inputs |= {f"scores-{name}": scored[f"first-score-{name}"] for name in spec.reward_models}
     return Node("sample", ADAPTIVE_SAMPLE, spec, inputs)
 
 
@@ -203,19 +206,14 @@ def _scores(
     config: PipelineConfig, ingest: Node, sample: Node, first: Sequence[Node]
 ) -> list[Node]:
     """One node per reward model. Responses that `first` scored are not scored again."""
+    scored = {node.name: node.keys for node in first}
     nodes = []
-    for row, model in enumerate(config.score.reward_models):
-        inputs = {"prompts": ingest.keys, "responses": sample.keys}
-        if first:
-            inputs["scored"] = first[row].keys
-        nodes.append(Node(f"score-{model.name}", SCORE, ScoreSpec(reward_model=model), inputs))
+    for model in config.score.reward_models:
+        name, inputs = f"score-{model.name}", {"prompts": ingest.keys, "responses": sample.keys}
+        if f"first-{name}" in scored:
+            inputs["scored"] = scored[f"first-{name}"]
+        nodes.append(Node(name, SCORE, ScoreSpec(reward_model=model), inputs))
     return nodes
-
-
-def _selecting_models(config: PipelineConfig) -> tuple[str, ...]:
-    """Names of the reward models that determine PVar and pairs."""
-    names = (model.name for model in config.score.reward_models)
-    return tuple(name for name in names if name not in config.implicit_models)
 
 
 def _answers(config: PipelineConfig, name: str, ingest: Node, policy: str) -> Node:
@@ -267,18 +265,19 @@ def _evaluate_spec(config: PipelineConfig) -> EvaluateSpec:
 def _select(
     config: PipelineConfig, ingest: Node, sample: Node, scores: list[Node], exclude: Node | None
 ) -> Node:
-    gap = None
-    if config.implicit_models:
-        measuring, *further = config.implicit_models
-        models = _selecting_models(config)
-        pairs = pair_spec(config.pair, config.select.reward_settings, models).settings
-        gap = ImplicitGapSpec(reward_model=measuring, pairs=pairs, further_models=tuple(further))
+    roles, names, gap = config.model_roles, config.model_roles.selecting, None
+    if roles.implicit:
+        names += (*roles.implicit, *roles.labelling)
+        measuring, *further = roles.implicit
+        gap = ImplicitGapSpec(
+            reward_model=measuring,
+            pairs=pair_spec(config.pair, config.select.reward_settings, roles.labelling).settings,
+            further_models=tuple(further),
+            pair_models=None if roles.labelling == roles.selecting else roles.labelling,
+        )
     spec = SelectSpec(
-        settings=without_unused_seed(config.select),
-        reward_models=_selecting_models(config),
-        implicit_gap=gap,
+        settings=select_settings(config.select), reward_models=roles.selecting, implicit_gap=gap
     )
-    names = [model.name for model in config.score.reward_models]
     inputs = {"prompts": ingest.keys, **_answer_inputs(config, sample, scores, names)}
     return Node("select", SELECT, spec, inputs | _exclusions(exclude))
 
@@ -291,7 +290,7 @@ def _pair(
     select: Node,
     exclude: Node | None,
 ) -> Node:
-    spec = pair_spec(config.pair, config.select.reward_settings, _selecting_models(config))
+    spec = pair_spec(config.pair, config.select.reward_settings, config.model_roles.labelling)
     inputs = {"prompts": ingest.keys, "selection": select.keys}
     if spec.rewards is not None:
         inputs |= _answer_inputs(config, sample, scores, spec.reward_models)

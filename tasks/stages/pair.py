@@ -38,7 +38,11 @@ class PairSpec(BaseModel):
 def pair_spec(
     settings: PairConfig, rewards: RewardSettings, reward_models: tuple[str, ...]
 ) -> PairSpec:
-    """The settings without those that the rule does not use, so that runs share the result."""
+    """The settings without those that the rule does not use, so that runs share the result.
+
+    The models are also left out: `PairSpec.reward_models` names them.
+    """
+    settings = settings.model_copy(update={"models": None})
     if settings.rule == ORIGINAL:
         unseeded = settings.model_copy(update={"seed": 0})
         return PairSpec(settings=unseeded, rewards=None, reward_models=())

@@ -52,6 +52,8 @@ class ImplicitGapSpec(BaseModel):
     pairs: PairConfig
     further_models: tuple[str, ...] = ()
     """Names of further score inputs, for strategies that compare the gaps of several policies."""
+    pair_models: tuple[str, ...] | None = None
+    """Names of the score inputs by which answers are compared, if they are not those of PVar."""
 
 
 class SelectSpec(BaseModel):
@@ -66,11 +68,13 @@ class SelectSpec(BaseModel):
     """None for strategies that do not use implicit gaps."""
 
 
-def without_unused_seed(settings: SelectConfig) -> SelectConfig:
-    """The settings with a fixed seed if the strategy does not use it: runs share the result."""
-    if STRATEGIES[settings.strategy].draws:
-        return settings
-    return settings.model_copy(update={"seed": 0})
+def select_settings(settings: SelectConfig) -> SelectConfig:
+    """The settings without an unused seed, so that runs share the result.
+
+    The models are also left out: `SelectSpec.reward_models` names them.
+    """
+    seed = settings.seed if STRATEGIES[settings.strategy].draws else 0
+    return settings.model_copy(update={"seed": seed, "models": None})
 
 
 class Choice(NamedTuple):
@@ -112,6 +116,8 @@ def choose(job: Job[SelectSpec]) -> Choice:
 
 
 def _implicit_gaps(job: Job[SelectSpec], rewards: Rewards, spec: ImplicitGapSpec) -> FloatArray:
+    if spec.pair_models is not None:
+        rewards = read_rewards(job.inputs, spec.pair_models, job.spec.settings)
     everything = frozenset(prompt.prompt_id for prompt in rewards.prompts)
     pairing = pair_by_reward(
         rewards, everything, spec.pairs, keep_truncated=job.spec.settings.keep_truncated

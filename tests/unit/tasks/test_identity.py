@@ -61,6 +61,11 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "evaluate": {"divergence": True},
         "train": {"num_steps": 100},
     },
+    "split roles": {
+        "score": {"reward_models": [CLASSIFIER, IMPLICIT, {"kind": "fake"}]},
+        "select": {"strategy": "implicit_gap_large", "models": ["fake"]},
+        "pair": {"models": ["c"]},
+    },
     "benchmarks": {
         "benchmarks": [
             {
@@ -194,6 +199,20 @@ GOLDEN: dict[str, dict[str, str]] = {
         "divergence": "7cbd38f4ac9a427e",
         "evaluate": "521be8030f0af65d",
         "promote": "828315f9f287d38b",
+    },
+    "split roles": {
+        "ingest": "d25b530c20223172",
+        "sample": "cf2af6416252bf76",
+        "score-c": "cb5991efeb1db67f",
+        "score-implicit": "da3de200fbd4f457",
+        "score-fake": "17754a2d546c337e",
+        "select": "4addad30ffc55d53",
+        "pair": "fd956cac8736427a",
+        "train": "4e8096a625f68a09",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "75030bea8fa0de09",
+        "evaluate": "84134c682fdbdb3c",
+        "promote": "37e474120c2b429a",
     },
     "benchmarks": {
         "ingest": "d25b530c20223172",
