@@ -14,20 +14,24 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 from pvar.errors import InputError, StoreError
 from pvar.records import BadRow, Row
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 STDIN = Path("-")
 """Standard input, which is read as JSON lines."""
 
 JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+WRITABLE_LINES = (".jsonl", ".jsonl.gz")
 PARQUET = (".parquet",)
 ROW_FILES = JSON_LINES + PARQUET
 PARQUET_ROWS_PER_BATCH = 8192
@@ -40,9 +44,61 @@ def read_rows(path: Path) -> Iterator[Row | BadRow]:
     or of an unknown type, and while reading for one that is empty or damaged.
     """
     if path == STDIN:
-        return _parse_lines(sys.stdin.buffer, "standard input")
+        return (row for row, _ in _parse_lines(sys.stdin.buffer, "standard input"))
     refuse_unreadable(path)
-    return _read_parquet(path) if path.name.endswith(PARQUET) else _read_json_lines(path)
+    if path.name.endswith(PARQUET):
+        return _read_parquet(path)
+    return (row for row, _ in _read_json_lines(path))
+
+
+def copy_lines(source: Path, target: Path, is_wanted: Callable[[Row], bool]) -> int:
+    """Copy lines of a JSON-lines file byte for byte, in their order; return their number.
+
+    Invalid lines are left out. Elements of a JSON array become lines. Writing is atomic. Raises
+    InputError as `read_rows` and `write_rows`.
+    """
+    refuse_unreadable(source, JSON_LINES)
+    num_lines = 0
+    with _writing(target) as file:
+        for row, line in _read_json_lines(source):
+            if isinstance(row, Row) and is_wanted(row):
+                file.write(_json_line(row.fields) if line is None else line)
+                num_lines += 1
+    return num_lines
+
+
+def copy_parquet_rows(
+    source: Path, target: Path, is_wanted: Callable[["pa.RecordBatch"], "pa.BooleanArray"]
+) -> int:
+    """Copy rows of a Parquet file, in their order and with its schema; return their number.
+
+    `is_wanted` marks the rows of a part of the file. Writing is atomic.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    refuse_unreadable(source, PARQUET)
+    refuse_target(target)
+    num_rows = 0
+    try:
+        with (
+            pq.ParquetFile(source, page_checksum_verification=True) as file,
+            _replacing(target) as copy,
+            pq.ParquetWriter(
+                copy,
+                file.schema_arrow,
+                compression="zstd",
+                write_page_checksum=True,
+                use_compliant_nested_type=False,  # else the elements of lists are renamed
+            ) as writer,
+        ):
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS_PER_BATCH):
+                wanted = batch.filter(is_wanted(batch))
+                writer.write_batch(wanted)
+                num_rows += wanted.num_rows
+    except pa.ArrowException as error:
+        raise InputError(f"{source}: not a valid Parquet file ({error}); copy it again") from error
+    return num_rows
 
 
 def refuse_unreadable(path: Path, kinds: tuple[str, ...] = ROW_FILES) -> None:
@@ -73,22 +129,33 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
     Equal rows give equal bytes. Raises InputError for an invalid target, StoreError if writing
     fails.
     """
-    if not path.name.endswith((".jsonl", ".jsonl.gz", *PARQUET)):
+    if path.name.endswith(PARQUET):
+        refuse_target(path)
+        with _replacing(path) as file:
+            return _write_parquet(file, rows)
+    if not path.name.endswith(WRITABLE_LINES):
         raise InputError(
             f"{path}: cannot write this file type; "
-            f"the name must end with {_kinds(('.jsonl', '.jsonl.gz', *PARQUET))}"
+            f"the name must end with {_kinds((*WRITABLE_LINES, *PARQUET))}"
         )
+    with _writing(path) as lines:
+        return _write_json_lines(lines, rows)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """A file of lines, packed if its name ends with .gz, that replaces `path` at the end."""
     refuse_target(path)
     with _replacing(path) as file:
-        if path.name.endswith(PARQUET):
-            return _write_parquet(file, rows)
         if path.name.endswith(".gz"):
             with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
-                return _write_json_lines(packed, rows)
-        return _write_json_lines(file, rows)
+                yield packed
+        else:
+            yield file
 
 
-def _read_json_lines(path: Path) -> Iterator[Row | BadRow]:
+def _read_json_lines(path: Path) -> Iterator[tuple[Row | BadRow, bytes | None]]:
+    """The rows with their lines; without for the elements of a JSON array."""
     try:
         with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
             yield from _parse_lines(file, str(path))
@@ -100,7 +167,7 @@ def _read_json_lines(path: Path) -> Iterator[Row | BadRow]:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _parse_lines(file: Iterable[bytes], name: str) -> Iterator[Row | BadRow]:
+def _parse_lines(file: Iterable[bytes], name: str) -> Iterator[tuple[Row | BadRow, bytes | None]]:
     is_empty = True
     lines = iter(file)
     for number, line in enumerate(lines, start=1):
@@ -108,10 +175,11 @@ def _parse_lines(file: Iterable[bytes], name: str) -> Iterator[Row | BadRow]:
         if not text.strip():
             continue
         if is_empty and text.lstrip().startswith(b"["):
-            yield from _parse_array(b"".join([text, *lines]), name)
+            for row in _parse_array(b"".join([text, *lines]), name):
+                yield row, None
             return
         is_empty = False
-        yield _parse_line(number, text)
+        yield _parse_line(number, text), line
     if is_empty:
         raise InputError(f"{name}: the file has no rows; it must have at least one")
 
@@ -169,9 +237,13 @@ def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
 def _write_json_lines(file: IO[bytes] | gzip.GzipFile, rows: Iterable[Mapping[str, object]]) -> int:
     num_rows = 0
     for row in rows:
-        file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        file.write(_json_line(row))
         num_rows += 1
     return num_rows
+
+
+def _json_line(fields: Mapping[str, object]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _write_parquet(file: IO[bytes], rows: Iterable[Mapping[str, object]]) -> int:

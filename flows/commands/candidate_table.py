@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flows.commands.columns import Columns
+from flows.commands.columns import REWARD, REWARD_LISTS, Columns
 from flows.commands.line_columns import read_line_columns
 from flows.commands.parquet_columns import is_parquet, parquet_schema, read_parquet_columns
 from flows.commands.reward_files import read_measure
@@ -25,7 +25,7 @@ from pvar.variance import MAX_PVAR
 
 Floats = npt.NDArray[np.float64]
 ROUNDING = 1e-6  # rounding error of a PVar computed in float32
-NUMBER_COLUMNS = ("reward", *MEASURES, "num_tokens")
+NUMBER_COLUMNS = (REWARD, *MEASURES, "num_tokens")
 
 
 class CandidateTable(NamedTuple):
@@ -41,7 +41,7 @@ class CandidateTable(NamedTuple):
 
 
 def read_candidates(path: Path, strategy: StrategyName, scale: float | None) -> CandidateTable:
-    """Read PVar from the column pvar if the file has it, else compute it from the rewards.
+    """Read PVar from the column pvar if the file has it, else compute it from rewards or lists.
 
     `scale` is the reward scale; None means 1. Raises InputError if the file has neither column, and
     ConfigError if a scale is given for a file with PVar.
@@ -57,11 +57,11 @@ def read_candidates(path: Path, strategy: StrategyName, scale: float | None) -> 
 
 
 def _is_long_parquet(path: Path) -> bool:
-    """Whether the file is Parquet with rewards, which can be larger than memory."""
+    """Whether the file is Parquet with one reward per row, which can be larger than memory."""
     if not is_parquet(path):
         return False
     names = parquet_schema(path).names
-    return "reward" in names and "pvar" not in names
+    return REWARD in names and PVAR.name not in names
 
 
 def _from_long_parquet(path: Path, measure: Measure, scale: float | None) -> CandidateTable:
@@ -126,18 +126,20 @@ def _whole(columns: Columns, num_tokens: Floats | None) -> npt.NDArray[np.int64]
 
 
 def _from_rewards(columns: Columns, measure: Measure, scale: float | None) -> CandidateTable:
-    """Candidates from one row per response: the measure is computed from the rewards."""
-    if "reward" not in columns.numbers:
+    """Candidates whose measure is computed from the rewards."""
+    if REWARD not in columns.numbers:
         raise InputError(
             f"{columns.file_name}: there is neither a column pvar (one row per prompt) nor a "
-            "column reward (one row per response); add one of them, or rename your column"
+            "column reward (one row per response) nor a list "
+            f"{' or '.join(REWARD_LISTS)} (one row per prompt); add one of them, or rename your "
+            "column"
         )
-    rewards = columns.numbers["reward"]
+    rewards = columns.numbers[REWARD]
     tau = 1.0 if scale is None else scale
     values = measure_by_prompt(columns.prompt_index, rewards, measure, scale=tau)
     return CandidateTable(
         Candidates(columns.prompt_ids, {measure.name: values}),
-        _computed(len(rewards), tau),
+        _computed(int(np.count_nonzero(np.isfinite(rewards))), tau),
         columns.row_counts,
         columns.first_problem,
     )

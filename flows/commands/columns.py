@@ -1,6 +1,10 @@
 """Prompt ids and number columns of a user's file, independent of the file format.
 
-Axes: R usable rows of the file, P prompts.
+A file of rewards has one row per response with a column reward, or one row per prompt with a list
+of rewards, which is read as one row per reward. `null` in a list is a missing reward; a row without
+a list, or with an empty one, has one missing reward.
+
+Axes: R usable rows of the file (with lists: their elements), P prompts.
 """
 
 from collections.abc import Mapping
@@ -13,6 +17,10 @@ from pvar.errors import InputError
 from pvar.row_counts import RowCounts
 
 STRINGS = np.dtypes.StringDType()  # variable width; dtype U pads all to the longest
+REWARD = "reward"
+REWARD_LISTS = ("rewards", "all_rm_scores")
+"""Columns with the rewards of a prompt's responses as a list. The first that a row has is read,
+unless it has a reward or a PVar."""
 NO_PROMPT_ID = "{}: there is no column prompt_id; add it, or rename your column to prompt_id"
 
 
@@ -27,18 +35,19 @@ class Columns(NamedTuple):
     numbers: Mapping[str, NDArray[np.float64]]
     """Name → (R,) values, NaN if missing. Columns that the file lacks are absent."""
     row_counts: RowCounts
-    """Counts of rows of the file. Reasons: unreadable, no_prompt_id, bad_prompt_id, bad_number."""
+    """Counts of rows of the file. Reasons: unreadable, no_prompt_id, bad_prompt_id, bad_number,
+    bad_rewards."""
     first_problem: str | None
     """Description of the first rejected row's problem."""
 
-    def require(self, name: str) -> NDArray[np.float64]:
-        """The values of a column. Raises InputError if the file lacks it."""
-        if name not in self.numbers:
+    def require_rewards(self) -> NDArray[np.float64]:
+        """(R,) rewards. Raises InputError if the file has none."""
+        if REWARD not in self.numbers:
             raise InputError(
-                f"{self.file_name}: there is no column {name}; add it, or rename your column to "
-                f"{name}"
+                f"{self.file_name}: there is no column {REWARD} (one row per response) and no list "
+                f"{' or '.join(REWARD_LISTS)} (one row per prompt); add one, or rename your column"
             )
-        return self.numbers[name]
+        return self.numbers[REWARD]
 
 
 def rank_ids(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:

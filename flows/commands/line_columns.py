@@ -6,24 +6,33 @@ Memory holds only the distinct ids and a few bytes per number; other columns are
 import math
 from array import array
 from collections import Counter
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.commands.columns import NO_PROMPT_ID, STRINGS, Columns, rank_ids
+from flows.commands.columns import (
+    NO_PROMPT_ID,
+    REWARD,
+    REWARD_LISTS,
+    STRINGS,
+    Columns,
+    rank_ids,
+)
 from infra.row_files import STDIN, read_rows
 from pvar.errors import InputError
 from pvar.records import BadRow, Row
 from pvar.row_counts import RowCounts
+from pvar.selection.strategy import PVAR
 
+Fields = Mapping[str, object]
 MAX_INTEGER_ID = 2**63 - 1
 
 
 def read_line_columns(path: Path, number_columns: Collection[str]) -> Columns:
-    """Read prompt_id and the number columns that occur in any row.
+    """Read prompt_id and the number columns that occur in any row; lists as rewards, if wanted.
 
     A number can be null or absent (missing). Raises InputError if the file cannot be read, has no
     column prompt_id or no usable row, or has both string and integer ids.
@@ -34,16 +43,20 @@ def read_line_columns(path: Path, number_columns: Collection[str]) -> Columns:
     present: set[str] = set()
     rejected: Counter[str] = Counter()
     first_problem: str | None = None
+    num_rows = 0
     for row in read_rows(path):
         entry = _entry(row, number_columns)
         if isinstance(entry, _Problem):
             rejected[entry.reason] += 1
             first_problem = first_problem or f"row {row.number}: {entry.details}"
             continue
-        index.append(codes.setdefault(entry.prompt_id, len(codes)))
+        num_rows += 1
         present |= entry.present
-        for name, value in zip(number_columns, entry.values, strict=True):
-            numbers[name].append(value)
+        code = codes.setdefault(entry.prompt_id, len(codes))
+        for values in entry.values:
+            index.append(code)
+            for name, value in zip(number_columns, values, strict=True):
+                numbers[name].append(value)
 
     name = "standard input" if path == STDIN else str(path)
     if not index:
@@ -54,16 +67,21 @@ def read_line_columns(path: Path, number_columns: Collection[str]) -> Columns:
         prompt_ids,
         rank[np.frombuffer(index, np.int64)],
         {name: np.frombuffer(numbers[name]) for name in number_columns if name in present},
-        RowCounts(
-            rows_in=len(index) + rejected.total(), rows_out=len(index), rejected=dict(rejected)
-        ),
+        RowCounts(rows_in=num_rows + rejected.total(), rows_out=num_rows, rejected=dict(rejected)),
         first_problem,
     )
 
 
+def usable_id(row: Row, number_columns: Collection[str]) -> str | int | None:
+    """The prompt id of a row that `read_line_columns` uses; None for one that it leaves out."""
+    entry = _entry(row, number_columns)
+    return None if isinstance(entry, _Problem) else entry.prompt_id
+
+
 class _Entry(NamedTuple):
     prompt_id: str | int
-    values: tuple[float, ...]
+    values: Sequence[Sequence[float]]
+    """Rows of numbers in the order of the columns: one, or one for each reward of a list."""
     present: Set[str]
 
 
@@ -88,7 +106,38 @@ def _entry(row: Row | BadRow, number_columns: Collection[str]) -> _Entry | _Prob
         if value is None:
             return _Problem("bad_number", f"{name} is {row.fields[name]!r}, not a number")
         values.append(value)
-    return _Entry(prompt_id, tuple(values), row.fields.keys() & set(number_columns))
+    present = row.fields.keys() & set(number_columns)
+    list_name = _list_of_rewards(row.fields, number_columns)
+    if list_name is None:
+        return _Entry(prompt_id, [values], present)
+    rewards = _as_rewards(list_name, row.fields[list_name])
+    if isinstance(rewards, _Problem):
+        return rewards
+    at = list(number_columns).index(REWARD)
+    rows = [[*values[:at], reward, *values[at + 1 :]] for reward in rewards]
+    return _Entry(prompt_id, rows, present | {REWARD})
+
+
+def _list_of_rewards(fields: Fields, number_columns: Collection[str]) -> str | None:
+    """The name of the row's list of rewards, if it has one that is wanted."""
+    if REWARD not in number_columns or REWARD in fields or PVAR.name in fields:
+        return None
+    return next((name for name in REWARD_LISTS if name in fields), None)
+
+
+def _as_rewards(name: str, value: object) -> list[float] | _Problem:
+    """The rewards of a list, NaN where missing; one that is missing for an empty list."""
+    if value is None or value == []:
+        return [math.nan]
+    if not isinstance(value, list):
+        return _Problem("bad_rewards", f"{name} is {value!r}, not a list of numbers")
+    rewards = []
+    for place, element in enumerate(value):
+        reward = _as_number(element)
+        if reward is None:
+            return _Problem("bad_rewards", f"{name}[{place}] is {element!r}, not a number")
+        rewards.append(reward)
+    return rewards
 
 
 def _as_id(value: object) -> str | int | None:

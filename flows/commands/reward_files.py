@@ -1,4 +1,8 @@
-"""Compute the PVar of each prompt from a file with one reward per row (long format)."""
+"""Compute the PVar of each prompt from a file of rewards.
+
+A Parquet file with one row per response (long format) can be larger than memory. Of a file with one
+row per prompt, ids and rewards must fit.
+"""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,9 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.commands.columns import STRINGS
+from flows.commands.columns import REWARD, STRINGS, Columns
 from flows.commands.line_columns import read_line_columns
-from flows.commands.parquet_columns import is_parquet, parquet_schema
+from flows.commands.parquet_columns import (
+    is_parquet,
+    list_of_rewards,
+    parquet_schema,
+    read_parquet_columns,
+)
 from infra.columnar import iter_rewards, variance_from_file
 from pvar.errors import InputError
 from pvar.row_counts import RowCounts
@@ -27,6 +36,8 @@ class Variances(NamedTuple):
     """NaN for fewer than two responses."""
     stderr: NDArray[np.float64]
     """NaN for fewer than three responses."""
+    num_missing: int
+    """Rewards that are missing."""
     pairs: PairCount
     """Pairs of responses of all prompts."""
     row_counts: RowCounts
@@ -41,30 +52,34 @@ class Variances(NamedTuple):
 
 
 def read_variances(path: Path, *, scale: float) -> Variances:
-    """Compute PVar from the columns prompt_id and reward. A Parquet file can be larger than memory.
+    """Compute PVar from the columns prompt_id and reward, or from lists of rewards.
 
     Raises InputError if the file cannot be read or lacks a column, and ConfigError if the scale is
     not positive.
     """
-    return _from_parquet(path, scale) if is_parquet(path) else _from_lines(path, scale)
+    if not is_parquet(path):
+        return _from_columns(read_line_columns(path, (REWARD,)), scale)
+    if list_of_rewards(parquet_schema(path)) is not None:
+        return _from_columns(read_parquet_columns(path, (REWARD,)), scale)
+    return _from_long_parquet(path, scale)
 
 
-def _from_lines(path: Path, scale: float) -> Variances:
-    columns = read_line_columns(path, ("reward",))
-    rewards = columns.require("reward")
+def _from_columns(columns: Columns, scale: float) -> Variances:
+    rewards = columns.require_rewards()
     result = variance_by_prompt(columns.prompt_index, rewards, scale=scale)
     return Variances(
         columns.prompt_ids,
         result.num_responses,
         result.pvar,
         result.stderr,
+        int(np.count_nonzero(~np.isfinite(rewards))),
         result.pairs,
         columns.row_counts,
         columns.first_problem,
     )
 
 
-def _from_parquet(path: Path, scale: float) -> Variances:
+def _from_long_parquet(path: Path, scale: float) -> Variances:
     kind = _kind_of_ids(path)
     table = variance_from_file(path, scale=scale)
     _refuse_no_rows(path, table.num_rows)
@@ -75,6 +90,7 @@ def _from_parquet(path: Path, scale: float) -> Variances:
         table.num_responses[order],
         table.pvar[order],
         table.stderr[order],
+        table.num_missing,
         PairCount(table.num_pairs, table.num_saturated),
         _row_counts(table.num_rows, table.num_without_id),
         None,

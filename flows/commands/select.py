@@ -7,7 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import ValidationError
 
-from flows.commands.candidate_table import CandidateTable, read_candidates
+from flows.commands.candidate_table import NUMBER_COLUMNS, CandidateTable, read_candidates
+from flows.commands.chosen_rows import refuse_rows_target, write_chosen_rows
 from flows.commands.summary import Figure, known, print_summary
 from infra.faults import describe_faults
 from infra.row_files import write_rows
@@ -28,6 +29,7 @@ def select(
     seed: int = 0,
     scale: float | None = None,
     out: Path | None = None,
+    rows: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Select prompts by a strategy, within a budget.
@@ -36,10 +38,11 @@ def select(
     ----------
     input
         JSONL or Parquet file (.jsonl may be .gz); `-` reads JSON lines from standard input.
-        The file has either one row per response with prompt_id and reward, from which PVar is
-        computed, or one row per prompt with prompt_id and pvar. Some strategies and budgets also
-        need reward_gap, reward_variance, disagreement, entropy, rip, implicit_gap, implicit_loss
-        (of selective), lossdiff_irm or num_tokens per prompt.
+        The file has the column prompt_id, and either rewards, from which PVar is computed (one row
+        per response with reward, or one row per prompt with the list rewards or all_rm_scores), or
+        one row per prompt with pvar. With pvar, some strategies and budgets also need reward_gap,
+        reward_variance, disagreement, entropy, rip, implicit_gap, implicit_loss (of selective),
+        lossdiff_irm or num_tokens.
     strategy
         Selection strategy. all selects every prompt; random is the control.
     fraction
@@ -57,6 +60,9 @@ def select(
     out
         Output file with the selected prompt ids and their measure, best first: .jsonl, .jsonl.gz
         or .parquet.
+    rows
+        Output file with the rows of the selected prompts as they are in the input, in its order
+        and format: .jsonl or .jsonl.gz for JSON lines, .parquet for Parquet.
     as_json
         Print the summary as one JSON object.
     """
@@ -66,11 +72,17 @@ def select(
             "or choose --strategy threshold"
         )
     budget = _budget(strategy, fraction, count, tokens)
+    if rows is not None:
+        refuse_rows_target(input, rows)
     table = read_candidates(input, strategy, scale)
     selection = select_prompts(table.candidates, strategy, budget, seed=seed, threshold=threshold)
     if out is not None:
         write_rows(out, _rows(selection))
-    print_summary("Selection", _figures(table, selection), as_json=as_json)
+    figures = _figures(table, selection)
+    if rows is not None:
+        num_rows = write_chosen_rows(input, rows, selection.prompt_ids, NUMBER_COLUMNS)
+        figures.append(Figure("rows_written", "Rows written", num_rows))
+    print_summary("Selection", figures, as_json=as_json)
 
 
 def _budget(

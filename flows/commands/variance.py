@@ -42,8 +42,9 @@ def variance(
     Parameters
     ----------
     input
-        JSONL or Parquet file (.jsonl may be .gz) with one row per response and the columns
-        prompt_id and reward; `-` reads JSON lines from standard input.
+        JSONL or Parquet file (.jsonl may be .gz) with the column prompt_id, and either one row per
+        response with reward, or one row per prompt with the list rewards (or all_rm_scores);
+        `-` reads JSON lines from standard input.
     out
         Output file with prompt_id, num_responses, pvar and stderr: .jsonl, .jsonl.gz or .parquet.
     scale
@@ -74,13 +75,12 @@ def variance(
 
 def _figures(variances: Variances, scale: float) -> list[Figure]:
     pvar = variances.pvar[~np.isnan(variances.pvar)]
-    num_missing = variances.row_counts.rows_out - variances.num_rewards
     pairs = variances.pairs
     return [
         Figure("prompts", "Prompts", len(variances.pvar)),
         Figure("prompts_with_pvar", "… with two rewards or more", len(pvar)),
         Figure("rewards", "Rewards", variances.num_rewards),
-        Figure("rewards_missing", "Rewards missing", num_missing),
+        Figure("rewards_missing", "Rewards missing", variances.num_missing),
         Figure("rows_rejected", "Rows left out", variances.row_counts.rejected),
         Figure("first_problem", "The first of them", variances.first_problem),
         Figure("scale", "Reward scale τ", scale),

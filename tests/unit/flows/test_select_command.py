@@ -1,7 +1,10 @@
+import gzip
 import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.commands.select import select
@@ -58,6 +61,93 @@ def test_gap_and_variance_of_rewards_are_computed_too(rewards, tmp_path):
     # Unbiased variance of two rewards is half their squared distance.
     select(rewards, strategy="reward_variance", count=2, out=out)
     assert [row.fields["reward_variance"] for row in read_rows(out)] == [12.5, 2.0]
+
+
+@pytest.mark.parametrize("name", ["lists.jsonl", "lists.parquet"])
+def test_lists_of_rewards_select_as_single_ones(tmp_path, name, capsys):
+    lists = {"a": [0, 0, None], "b": [5, 7], "c": [-2, 3], "d": [1, 2], "e": [9]}
+    rows = [{"prompt_id": prompt, "rewards": them} for prompt, them in lists.items()]
+    write_rows(tmp_path / name, rows)
+    assert selected(tmp_path / name, strategy="top", count=9) == ["c", "b", "d", "a"]
+    assert selected(tmp_path / name, strategy="reward_gap", count=1, as_json=True) == ["c"]
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["pvar_origin"] == "computed from 9 rewards with scale τ = 1"
+
+
+LINES = (
+    b'{"prompt_id": "a", "rewards": [0, 0],   "text": "kept as \\u00e9 \xe2\x80\xa8"}\n'
+    b'{"prompt_id":"b","rewards":[5,7]}\r\n'
+    b'{"prompt_id": "c", "rewards": ["unusable"]}\n'
+    b"{broken\n"
+    b"\n"
+    b'{"text": {"z": 1, "a": 1.00}, "rewards": [-2, 3], "prompt_id": "c"}'
+)
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_chosen_lines_are_written_byte_for_byte_in_their_order(tmp_path, packed, capsys):
+    source, rows = tmp_path / f"in.jsonl{packed}", tmp_path / f"rows.jsonl{packed}"
+    read = gzip.decompress if packed else bytes
+    source.write_bytes(gzip.compress(LINES) if packed else LINES)
+    select(source, count=2, rows=rows, as_json=True)
+    lines = LINES.splitlines(keepends=True)
+    assert read(rows.read_bytes()) == lines[1] + lines[-1]
+    assert json.loads(capsys.readouterr().out)["rows_written"] == 2
+
+
+def test_all_rows_of_a_chosen_prompt_are_written(rewards, tmp_path):
+    out = tmp_path / f"rows{rewards.suffix}"
+    select(rewards, strategy="top", count=2, rows=out)
+    assert [row.fields for row in read_rows(out)] == [
+        row for row in REWARDS if row["prompt_id"] in "bc"
+    ]
+
+
+@pytest.mark.parametrize("is_compliant", [True, False])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.int32()])
+def test_chosen_parquet_rows_keep_their_schema(tmp_path, kind, is_compliant):
+    ids = [1, 2, 3] if pa.types.is_integer(kind) else ["a", "b", "c"]
+    schema = pa.schema(
+        [
+            ("nested", pa.list_(pa.struct([("answer", pa.string()), ("rank", pa.int8())]))),
+            pa.field("prompt_id", kind, metadata={"about": "ids"}),
+            ("rewards", pa.list_(pa.float32())),
+        ],
+        metadata={"source": "by hand"},
+    )
+    columns = [[[{"answer": "x", "rank": 1}], None, []], ids, [[0.0, 0.5], [1.0, 1.0], [9.0, 0.0]]]
+    table = pa.table(columns, schema=schema)
+    path = tmp_path / "in.parquet"
+    pq.write_table(table, path, use_compliant_nested_type=is_compliant)  # names of list elements
+    select(path, count=2, rows=tmp_path / "rows.parquet")
+    found = pq.read_table(tmp_path / "rows.parquet")
+    table = pq.read_table(path)
+    assert found.schema.equals(table.schema, check_metadata=True)
+    assert found.equals(table.take([0, 2]))
+
+
+def test_elements_of_a_json_array_become_lines(tmp_path):
+    (tmp_path / "in.json").write_text(
+        json.dumps([*TABLE, {"prompt_id": "é", "pvar": 0.25, "num_tokens": 3}])
+    )
+    select(tmp_path / "in.json", count=2, rows=tmp_path / "rows.jsonl")
+    text = (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
+    assert text == f'{json.dumps(TABLE[1])}\n{{"prompt_id": "é", "pvar": 0.25, "num_tokens": 3}}\n'
+
+
+@pytest.mark.parametrize(
+    ("source", "rows", "message"),
+    [
+        ("table.jsonl", "rows.parquet", r"its format; the name must end with .jsonl or .jsonl.gz"),
+        ("table.parquet", "rows.jsonl", r"the name must end with .parquet"),
+        ("-", "rows.jsonl", "give a file"),
+    ],
+)
+def test_rows_that_could_not_stay_as_they_are_are_refused(tmp_path, source, rows, message):
+    path = Path("-") if source == "-" else tmp_path / source
+    with pytest.raises(ConfigError, match=message):
+        select(path, count=1, rows=tmp_path / rows)
+    assert not (tmp_path / rows).exists()
 
 
 def test_one_reward_alone_has_no_gap(tmp_path):

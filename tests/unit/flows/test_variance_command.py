@@ -3,10 +3,16 @@ import io
 import json
 import math
 import sys
+import tempfile
+from itertools import product
 from pathlib import Path
 
 import cyclopts
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flows.commands.variance import variance
 from infra.row_files import read_rows, write_rows
@@ -47,6 +53,109 @@ def test_every_format_gives_the_same_table(tmp_path, source, target):
     write_rows(tmp_path / source, ROWS)
     variance(tmp_path / source, out=tmp_path / target)
     assert rounded(tmp_path / target) == TABLE
+
+
+LISTS = [
+    {"prompt_id": "b", "rewards": [0.0, math.log(3)], "responses": ["one\u2028two", "x"]},
+    {"prompt_id": "a", "rewards": [1.0, None], "responses": ["y", "z"]},
+    {"prompt_id": "c", "rewards": [2.0, 2.0, 2.0], "responses": []},
+]
+"""ROWS with one row per prompt."""
+
+
+@pytest.mark.parametrize("source", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
+@pytest.mark.parametrize("name", ["rewards", "all_rm_scores"])
+def test_lists_of_rewards_give_the_table_of_single_rewards(tmp_path, capsys, source, name):
+    rows = [{name if key == "rewards" else key: row[key] for key in row} for row in LISTS]
+    write_rows(tmp_path / source, rows)
+    variance(tmp_path / source, out=tmp_path / "out.jsonl", as_json=True)
+    assert rounded(tmp_path / "out.jsonl") == TABLE
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["rewards"], summary["rewards_missing"]) == (6, 1)
+    assert summary["rows_rejected"] == {}
+
+
+@pytest.mark.parametrize("source", ["rows.jsonl", "rows.parquet"])
+def test_a_prompt_without_rewards_stays_and_its_reward_is_missing(tmp_path, capsys, source):
+    """Rewards of two rows with one id are joined, as those of single rewards are."""
+    rows = [*LISTS, {"prompt_id": "d", "rewards": []}, {"prompt_id": "e", "rewards": None}]
+    rows += [{"prompt_id": "f", "rewards": [0]}, {"prompt_id": "f", "rewards": [math.log(3)]}]
+    write_rows(tmp_path / source, rows)
+    variance(tmp_path / source, out=tmp_path / "out.jsonl", as_json=True)
+    more = [
+        {"prompt_id": "d", "num_responses": 0, "pvar": None, "stderr": None},
+        {"prompt_id": "e", "num_responses": 0, "pvar": None, "stderr": None},
+        {"prompt_id": "f", "num_responses": 2, "pvar": 0.0625, "stderr": None},
+    ]
+    assert rounded(tmp_path / "out.jsonl") == [*TABLE, *more]
+    assert json.loads(capsys.readouterr().out)["rewards_missing"] == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"rewards": [1.0, "high"]}, "row 4: rewards[1] is 'high', not a number"),
+        ({"rewards": [True]}, "row 4: rewards[0] is True, not a number"),
+        ({"rewards": 3.0}, "row 4: rewards is 3.0, not a list of numbers"),
+        ({"all_rm_scores": [[1.0]]}, "row 4: all_rm_scores[0] is [1.0], not a number"),
+    ],
+)
+def test_a_wrong_list_is_left_out_and_its_line_is_named(tmp_path, capsys, row, problem):
+    lines = [*map(json.dumps, LISTS), json.dumps({"prompt_id": "a", **row})]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    variance(tmp_path / "rows.jsonl", out=tmp_path / "out.jsonl", as_json=True)
+    assert rounded(tmp_path / "out.jsonl") == TABLE
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["rows_rejected"] == {"bad_rewards": 1}
+    assert summary["first_problem"] == problem
+
+
+@pytest.mark.parametrize("rewards", [["high"], [[1.0]], "high", 3.0])
+def test_a_parquet_column_of_other_lists_is_refused_by_its_type(tmp_path, rewards):
+    write_rows(tmp_path / "rows.parquet", [{"prompt_id": "a", "rewards": rewards}])
+    with pytest.raises(InputError, match=r"column rewards has type .* a list of numbers"):
+        variance(tmp_path / "rows.parquet")
+
+
+def test_single_rewards_come_before_lists(tmp_path):
+    rows = [{**row, "rewards": "of another kind"} for row in ROWS]
+    for source in ("rows.jsonl", "rows.parquet"):
+        write_rows(tmp_path / source, rows)
+        variance(tmp_path / source, out=tmp_path / "out.jsonl")
+        assert rounded(tmp_path / "out.jsonl") == TABLE
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.lists(st.none() | st.floats(-50, 50), max_size=5) | st.none(),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_both_readers_and_both_forms_agree(rows):
+    lists = [{"prompt_id": each, "rewards": rewards} for each, rewards in rows]
+    single = [
+        {"prompt_id": each, "reward": reward} for each, them in rows for reward in them or [None]
+    ]
+    tables = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (form, kind) in enumerate(product((lists, single), ("jsonl", "parquet"))):
+            source, out = Path(folder) / f"{number}.{kind}", Path(folder) / f"out{number}.jsonl"
+            schema = pa.schema([("prompt_id", pa.int64()), *FORMS[form is lists]])
+            if kind == "parquet":
+                pq.write_table(pa.Table.from_pylist(form, schema), source)
+            else:
+                write_rows(source, form)
+            variance(source, out=out)
+            tables.append(rounded(out))
+    assert tables[0] == tables[1] == tables[2] == tables[3]
+
+
+FORMS = {True: [("rewards", pa.list_(pa.float64()))], False: [("reward", pa.float64())]}
 
 
 def test_the_order_of_the_rows_does_not_matter(tmp_path):
