@@ -19,7 +19,7 @@ from pvar.number_format import NumberFormat, NumberFormatChoice, resolve
 from pvar.ports import Harness, Judge, Sampler, Scorer, Store
 from pvar.records import BadRow, Row
 from pvar.references import Pinned, without_locations
-from pvar.reward_config import ClassifierReward, RewardModelConfig
+from pvar.reward_config import ClassifierReward, ComputedReward
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import open_artifact
@@ -93,7 +93,7 @@ class Wiring:
                 return open_openai_sampler(folder, policy, settings, limit, SamplerAccess())
 
     def scorer(
-        self, settings: RewardModelConfig, folders: Mapping[str, Path], runtime: RuntimeConfig
+        self, settings: ComputedReward, folders: Mapping[str, Path], runtime: RuntimeConfig
     ) -> Scorer:
         """The reward model that the settings name."""
         match settings.kind:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
+    "IngestSpec": {"with_answers": False},
     "SamplerSettings": {
         "engine": "transformers",
         "max_new_tokens": 512,
@@ -28,6 +29,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
     "ClassifierReward": {"dtype": "auto", "max_length_tokens": 4096},
     "ImplicitReward": {"name": "implicit", "beta": 0.1, "max_length_tokens": 4096},
     "FakeReward": {"name": "fake", "missing_share": 0.0},
+    "DatasetReward": {"name": "dataset"},
     "RewardSettings": {
         "keep_truncated": False,
         "missing_eos_penalty": 0.0,

@@ -59,8 +59,14 @@ class AdaptiveConfig(ConfigModel):
 
 
 class SampleConfig(SamplerSettings):
-    """How the policy generates responses to the training prompts."""
+    """How the policy generates responses to the training prompts, or which ones the data holds."""
 
+    # One more than for answers to evaluation prompts, which the data does not hold.
+    engine: Literal["transformers", "vllm", "openai", "fake", "dataset"] = "transformers"  # type: ignore[assignment]
+    """Generation engine: in process (`transformers`, `vllm`), an OpenAI-compatible server
+    (`openai`), or `fake` for trying out the workflow. `dataset` samples nothing: the responses are
+    the answers that ingest.source holds for its prompts, and all other keys of sample have no
+    effect."""
     num_responses: int = Field(default=8, ge=2, le=256)
     """Responses per prompt (K)."""
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -75,6 +81,15 @@ class SampleConfig(SamplerSettings):
                 f"sample.adaptive.first_responses ({self.adaptive.first_responses}) must be less "
                 f"than sample.num_responses ({self.num_responses}); lower the first or raise the "
                 "second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _dataset_has_one_round(self) -> Self:
+        if self.engine == "dataset" and self.adaptive:
+            raise ValueError(
+                "sample.engine is dataset, whose answers exist already, but sample.adaptive "
+                "samples in two rounds; set sample.adaptive to null"
             )
         return self
 
@@ -274,13 +289,21 @@ class PipelineConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
-        if self.train.max_length_tokens < self.sample.max_new_tokens:
+        is_sampled = self.sample.engine != "dataset"
+        if is_sampled and self.train.max_length_tokens < self.sample.max_new_tokens:
             raise ValueError(
                 f"train.max_length_tokens ({self.train.max_length_tokens}) is less than "
                 f"sample.max_new_tokens ({self.sample.max_new_tokens}), so pairs with long "
                 "responses would be dropped; raise the first or lower the second"
             )
         self._refuse_uneven_batches()
+        dataset = [model.name for model in self.score.reward_models if model.kind == "dataset"]
+        if dataset and is_sampled:
+            raise ValueError(
+                f"reward model {dataset[0]} is of kind dataset, which has scores for the answers "
+                f"of the data only, but sample.engine is {self.sample.engine}; set sample.engine "
+                "to dataset, or use a reward model of another kind"
+            )
         refuse_unfit_models(self.score.reward_models, self.select, self.pair)
         if self.sample.adaptive and not STRATEGIES[self.select.strategy].wants_high_pvar:
             usable = ", ".join(

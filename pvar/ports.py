@@ -15,7 +15,7 @@ from pvar.judge_config import JudgeConfig
 from pvar.lm_eval_records import HarnessResult
 from pvar.number_format import NumberFormat, NumberFormatChoice
 from pvar.records import BadRow, Comparison, Message, Response, Row, Score, Verdict
-from pvar.reward_config import RewardModelConfig
+from pvar.reward_config import ComputedReward
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 
@@ -245,7 +245,7 @@ class Ports(Protocol):
         ...
 
     def scorer(
-        self, settings: RewardModelConfig, folders: Mapping[str, Path], runtime: RuntimeConfig
+        self, settings: ComputedReward, folders: Mapping[str, Path], runtime: RuntimeConfig
     ) -> Scorer:
         """Load a reward model; `folders` maps each of its reference fields to a model folder."""
         ...

@@ -6,9 +6,9 @@ its files. The records of all batches together are the watermark: a file is new 
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from pvar.config import PipelineConfig
 from pvar.config_model import ConfigModel
@@ -30,6 +30,16 @@ class RetrainConfig(ConfigModel):
     """Maximum failed runs of one batch. The batch is then set aside for a person to inspect."""
     pipeline: PipelineConfig = PipelineConfig()
     """The pipeline to run. The batch replaces its `ingest.source`."""
+
+    @model_validator(mode="after")
+    def _batches_are_sampled(self) -> Self:
+        if self.pipeline.sample.engine == "dataset":
+            raise ValueError(
+                "pipeline.sample.engine is dataset, but a batch holds the prompts and preferences "
+                "of new files, not lists of answers; use another engine, or run the pipeline on "
+                "the file itself"
+            )
+        return self
 
 
 class _Record(BaseModel):

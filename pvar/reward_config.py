@@ -73,15 +73,24 @@ class ImplicitReward(ConfigModel):
         return self
 
 
+class DatasetReward(ConfigModel):
+    """The scores that the data holds for its own answers. Requires `sample.engine: dataset`."""
+
+    kind: Literal["dataset"] = "dataset"
+    name: Name = "dataset"
+    """Name of the reward column and of the artifact."""
+
+
 JudgingRewardModel = Annotated[
     VaderReward | ClassifierReward | FakeReward, Field(discriminator="kind")
 ]
 """A reward model that can be a judge: it depends on no tuned policy."""
 
 
-RewardModelConfig = Annotated[
-    VaderReward | ClassifierReward | ImplicitReward | FakeReward, Field(discriminator="kind")
-]
+ComputedReward = VaderReward | ClassifierReward | ImplicitReward | FakeReward
+"""A reward model that scores any response."""
+
+RewardModelConfig = Annotated[ComputedReward | DatasetReward, Field(discriminator="kind")]
 
 _Reward = TypeVar("_Reward", bound=ConfigModel)
 
@@ -93,7 +102,7 @@ def reward_format(settings: RewardModelConfig) -> NumberFormatChoice | None:
             return settings.dtype
         case ImplicitReward():  # a small difference of two large sums, in which rounding shows
             return "float32"
-        case VaderReward() | FakeReward():
+        case VaderReward() | FakeReward() | DatasetReward():
             return None
 
 

@@ -12,6 +12,8 @@ With `sample.adaptive` a first round precedes `sample`, which then has the respo
 
     first-sample ── first-score-… ── sample ── score-…
 
+With `sample.engine: dataset`, `sample` takes the answers that `ingest` found in the data.
+
 A node is a stage with its part of the configuration. Its digest is computed from that part and from
 the digests of its inputs, so the whole plan is known before anything runs.
 """
@@ -35,6 +37,7 @@ from tasks.engine.node import Node
 from tasks.engine.stage import Stage
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.benchmark import BENCHMARK
+from tasks.stages.dataset_sample import DATASET_SAMPLE, DatasetSampleSpec
 from tasks.stages.divergence import DIVERGENCE, DivergenceSpec
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
 from tasks.stages.exam_questions import QUESTIONS
@@ -130,6 +133,7 @@ def _ingest(config: PipelineConfig) -> Node:
         near_duplicate_similarity=config.ingest.near_duplicate_similarity,
         decontaminate_against=config.ingest.decontaminate_against,
         decontaminate_ngram_words=config.ingest.decontaminate_ngram_words,
+        with_answers=config.sample.engine == "dataset",
     )
     return Node("ingest", INGEST, spec, {})
 
@@ -153,6 +157,9 @@ def _exclusions(exclude: Node | None) -> dict[str, ArtifactKeys]:
 
 def _sample(config: PipelineConfig, ingest: Node) -> Node:
     settings = config.sample
+    if settings.engine == "dataset":
+        spec = DatasetSampleSpec(policy=config.policy)
+        return Node("sample", DATASET_SAMPLE, spec, sampling_inputs(config.policy, ingest.keys))
     return Node(
         "sample",
         SAMPLE,

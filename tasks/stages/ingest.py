@@ -4,22 +4,26 @@ A prompt's split depends only on a hash of its id, so that a prompt is always in
 independent of the rest of the file. Ability questions (rows with an `answer`) are always held out.
 Every line of the source is counted: kept, or rejected by a named rule and listed in
 `rejected.parquet`.
+
+For `sample.engine: dataset`, the answers that the source holds for its training prompts are kept,
+too; a training prompt without at least two answers is rejected.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from pvar.answer_rows import PoolAnswer, parse_answers, parse_pool_prompt
 from pvar.artifacts import ShardSpec, Summary
 from pvar.decontaminate import EvaluationPrompt, decontaminate
 from pvar.dedup import deduplicate
 from pvar.digest import digest
 from pvar.errors import InputError
-from pvar.prompt_rows import parse_prompt
+from pvar.prompt_rows import Fields, parse_prompt
 from pvar.records import BadRow, Prompt, Split
 from pvar.references import DataReference, Pinned
 from pvar.row_counts import RowCounts
@@ -28,7 +32,13 @@ from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, write_table
 
 PROMPTS = "prompts.parquet"
+ANSWERS = "answers.parquet"
 REJECTED = "rejected.parquet"
+
+
+EXAMPLES = '{"prompt": "…"} or {"prompt": "…", "chosen": "…", "rejected": "…"}'
+EXAMPLE_WITH_ANSWERS = '{"prompt": "…", "responses": ["…", "…"], "rewards": [1.0, 0.5]}'
+"""A row for sample.engine dataset."""
 
 
 class IngestSpec(BaseModel):
@@ -42,11 +52,15 @@ class IngestSpec(BaseModel):
     near_duplicate_similarity: float | None
     decontaminate_against: tuple[DataReference, ...]
     decontaminate_ngram_words: int
+    with_answers: bool = False
+    """Keep the answers of the training prompts (`pvar/answer_rows.py`)."""
 
 
 class _Ingested(NamedTuple):
     prompts: list[Prompt]
     rejected: list[RejectedRow]
+    answers: Mapping[str, tuple[PoolAnswer, ...]]
+    """By prompt id; empty unless the spec says `with_answers`."""
 
 
 def training_prompts(ingested: Artifact) -> list[Prompt]:
@@ -62,12 +76,12 @@ def split_of(prompt_id: str, eval_fraction: float) -> Split:
 
 def _ingest(job: Job[IngestSpec]) -> _Ingested:
     source = Pinned.parse(job.spec.source).location
-    prompts, rejected = _read(job)
+    prompts, rejected, answers = _read(job)
     num_rows, unusable = len(prompts) + len(rejected), _rejections_text(rejected)
     if not prompts:
         raise InputError(
-            f"{source}: none of its {num_rows} rows is a prompt{unusable}; "
-            'give rows such as {"prompt": "…"} or {"prompt": "…", "chosen": "…", "rejected": "…"}'
+            f"{source}: none of its {num_rows} rows is a prompt{unusable}; give rows such as "
+            f"{EXAMPLE_WITH_ANSWERS if job.spec.with_answers else EXAMPLES}"
         )
     job.progress.begin(f"looking for duplicates among {len(prompts)} prompts")
     deduplicated = deduplicate(prompts, min_similarity=job.spec.near_duplicate_similarity)
@@ -95,7 +109,8 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
             f"{num_questions} ability questions{unusable}; both need at least one: add prompts, "
             f"or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
         )
-    return _Ingested(sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id), rejected)
+    kept = sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id)
+    return _Ingested(kept, rejected, answers)
 
 
 def _rejections_text(rejected: list[RejectedRow]) -> str:
@@ -110,21 +125,42 @@ def _rejections_text(rejected: list[RejectedRow]) -> str:
 
 
 def _read(job: Job[IngestSpec]) -> _Ingested:
-    prompts, rejected = [], []
+    prompts: list[Prompt] = []
+    rejected: list[RejectedRow] = []
+    answers: dict[str, tuple[PoolAnswer, ...]] = {}
     job.progress.begin("reading the source", unit="rows")
     for row in job.ports.source_rows(job.spec.source):
         job.progress.advance()
         if isinstance(row, BadRow):
             rejected.append(RejectedRow(f"line {row.number}", "unreadable_line", row.reason))
             continue
-        parsed = parse_prompt(row.fields, job.spec.source_name)
+        parsed = _parse(row.fields, job.spec)
         if isinstance(parsed, str):
             rejected.append(RejectedRow(f"line {row.number}", parsed, _excerpt(row.fields)))
-        else:
-            prompts.append(parsed._replace(split=_side(parsed, job.spec.eval_fraction)))
+            continue
+        prompts.append(parsed.prompt)
+        answers.setdefault(parsed.prompt.prompt_id, parsed.answers)
     # Of equal rows the first stays: a question before a prompt, whatever their order in the file.
     prompts.sort(key=lambda each: (not each.is_question, each.accepted_answers))
-    return _Ingested(prompts, rejected)
+    return _Ingested(prompts, rejected, answers)
+
+
+class _Parsed(NamedTuple):
+    prompt: Prompt
+    answers: tuple[PoolAnswer, ...] = ()
+
+
+def _parse(fields: Fields, spec: IngestSpec) -> _Parsed | str:
+    """The prompt of a row with its split, and its answers if they are kept and trained on."""
+    parse = parse_pool_prompt if spec.with_answers else parse_prompt
+    parsed = parse(fields, spec.source_name)
+    if isinstance(parsed, str):
+        return parsed
+    prompt = parsed._replace(split=_side(parsed, spec.eval_fraction))
+    if not spec.with_answers or prompt.split == "eval":
+        return _Parsed(prompt)
+    answers = parse_answers(fields, prompt.prompt_id)
+    return answers if isinstance(answers, str) else _Parsed(prompt, answers)
 
 
 def _side(prompt: Prompt, eval_fraction: float) -> Split:
@@ -158,6 +194,10 @@ def _open_worker(job: Job[IngestSpec]) -> Iterator[Work]:
         ingested = _ingest(job)
         write_table(folder / PROMPTS, ingested.prompts, Prompt)
         write_table(folder / REJECTED, ingested.rejected, RejectedRow)
+        if job.spec.with_answers:
+            ids = [prompt.prompt_id for prompt in ingested.prompts if prompt.split == "train"]
+            answers = (row for prompt_id in ids for row in ingested.answers[prompt_id])
+            write_table(folder / ANSWERS, answers, PoolAnswer)
         rejected = Counter(row.rule for row in ingested.rejected)
         return RowCounts(
             rows_in=len(ingested.prompts) + len(ingested.rejected),

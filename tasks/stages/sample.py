@@ -151,6 +151,11 @@ def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
             f"{job.keys.root}: none of {row_counts.rows_in // job.spec.num_responses} prompts was "
             f"answered ({row_counts.rejected}): {_what_to_do(job.spec.settings, row_counts)}"
         )
+    return response_figures(responses)
+
+
+def response_figures(responses: Sequence[Response]) -> Summary:
+    """Number and lengths of one or more responses."""
     texts = Counter((response.prompt_id, response.text) for response in responses)
     return {
         "num_responses": len(responses),

@@ -2,8 +2,9 @@
 
 Each reward model has its own artifact. Shards are ranges of responses in the order of the sample
 artifact. With two rounds of sampling, the input `scored` has the scores of the first round, which
-are reused. A missing reward has a reason, in the rows and in the row counts. If every reward is
-missing, the model is the cause and the stage fails.
+are reused. The reward model of kind `dataset` copies the scores that the data holds. A missing
+reward has a reason, in the rows and in the row counts. If every reward is missing, the model is the
+cause and the stage fails.
 """
 
 import math
@@ -15,17 +16,19 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from pvar.answer_rows import NO_SCORE
 from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.errors import ScoringError
 from pvar.number_format import NumberFormat
-from pvar.ports import Ports, ScoreRequest
+from pvar.ports import Ports, Scorer, ScoreRequest
 from pvar.records import Prompt, Response, Score
 from pvar.references import find_references
-from pvar.reward_config import RewardModelConfig, in_format, reward_format
+from pvar.reward_config import DatasetReward, RewardModelConfig, in_format, reward_format
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work, discard_shards
 from tasks.engine.tables import write_table
+from tasks.stages.dataset_sample import DatasetScores
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
 
@@ -36,6 +39,7 @@ ADVICE = {
     "too_long": "raise its max_length_tokens up to its context, or lower sample.max_new_tokens",
     "not_finite": "it overflows, or its weights are damaged: load it with dtype float32",
     "template_refused": "its chat template does not accept these messages: use another model",
+    NO_SCORE: "the data has no scores for its answers: add them, or use another reward model",
     "engine_failed": "see the engine's log above, and run again",
 }
 """What to do if no response has a reward, by the most frequent reason."""
@@ -76,8 +80,7 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
     }
     earlier = job.inputs["scored"].rows(SCORES, Score) if "scored" in job.inputs else []
     known = {row.response_id: row for row in earlier}
-    reward_model = in_format(job.spec.reward_model, job.number_format)
-    scorer = job.ports.scorer(reward_model, model_folders(reward_model, job.ports), job.runtime)
+    scorer = _scorer(job)
 
     def score(shard: ShardSpec, folder: Path) -> RowCounts:
         requests = [
@@ -104,6 +107,13 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
         yield score
     finally:
         scorer.close()
+
+
+def _scorer(job: Job[ScoreSpec]) -> Scorer:
+    reward_model = in_format(job.spec.reward_model, job.number_format)
+    if isinstance(reward_model, DatasetReward):
+        return DatasetScores(job.inputs["responses"])
+    return job.ports.scorer(reward_model, model_folders(reward_model, job.ports), job.runtime)
 
 
 def finite_or_missing(score: Score) -> Score:

@@ -66,6 +66,12 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "select": {"strategy": "implicit_gap_large", "models": ["fake"]},
         "pair": {"models": ["c"]},
     },
+    "answers of the data": {
+        "sample": {"engine": "dataset"},
+        "score": {"reward_models": [{"kind": "dataset"}, CLASSIFIER]},
+        "select": {"models": ["dataset"]},
+        "pair": {"models": ["c"]},
+    },
     "benchmarks": {
         "benchmarks": [
             {
@@ -213,6 +219,19 @@ GOLDEN: dict[str, dict[str, str]] = {
         "answers-challenger": "75030bea8fa0de09",
         "evaluate": "84134c682fdbdb3c",
         "promote": "37e474120c2b429a",
+    },
+    "answers of the data": {
+        "ingest": "af6052ef2066fd83",
+        "sample": "cdfe321d6a52dd34",
+        "score-dataset": "ad4dd75653fe1259",
+        "score-c": "ef9684f6ddf880ad",
+        "select": "d489744922be998d",
+        "pair": "423c83308ba4b1a4",
+        "train": "af3b97f4f1eba8b2",
+        "answers-opponent": "dcbea4ecba153b68",
+        "answers-challenger": "6e89042f71d8b18a",
+        "evaluate": "b5ee1be5647e3bed",
+        "promote": "acd751ed98046702",
     },
     "benchmarks": {
         "ingest": "d25b530c20223172",
