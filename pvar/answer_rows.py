@@ -33,6 +33,10 @@ SCORE_LISTS = {"all_generated_responses": ("all_rm_scores",), "responses": ("rew
 """List of answers → lists of their scores, of which a row has at most one."""
 
 
+NESTED = ("completions", "answers")
+"""Lists of answers with their scores: UltraFeedback's and Nectar's."""
+
+
 class PoolAnswer(NamedTuple):
     """An answer that the data holds for a prompt."""
 
@@ -76,6 +80,25 @@ def parse_answers(fields: Fields, prompt_id: str) -> tuple[PoolAnswer, ...] | st
         reason = OVERALL_SCORE_BUG if is_suspect else None if math.isfinite(score) else NO_SCORE
         answers.append(PoolAnswer(prompt_id, index, text, None if reason else score, reason))
     return tuple(answers)
+
+
+def nested_scores(fields: Fields) -> list[float] | str | None:
+    """Scores of a list of answers with their texts (UltraFeedback, Nectar), NaN where missing.
+
+    None if the row has no such list, or the reason why it cannot be read.
+    """
+    if all(fields.get(name) is None for name in NESTED):
+        return None
+    given = _given(fields)
+    if isinstance(given, str):
+        return given
+    scores = []
+    for each in given:
+        score = _number(each.score)
+        if score is None:
+            return "score_not_a_number"
+        scores.append(math.nan if each.is_suspect else score)
+    return scores
 
 
 def _given(fields: Fields) -> list[_Given] | str:

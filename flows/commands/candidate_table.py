@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flows.commands.columns import REWARD, REWARD_LISTS, Columns
-from flows.commands.line_columns import read_line_columns
-from flows.commands.parquet_columns import is_parquet, parquet_schema, read_parquet_columns
+from flows.commands.columns import ALL_LISTS, REWARD, Columns
+from flows.commands.parquet_columns import is_read_by_row, parquet_schema, read_parquet_columns
 from flows.commands.reward_files import read_measure
+from flows.commands.row_columns import read_row_columns
 from pvar.errors import ConfigError, InputError
 from pvar.row_counts import RowCounts
 from pvar.selection import (
@@ -49,7 +49,7 @@ def read_candidates(path: Path, strategy: StrategyName, scale: float | None) -> 
     measure = STRATEGIES[strategy].measure
     if _is_long_parquet(path):
         return _from_long_parquet(path, measure, scale)
-    read_columns = read_parquet_columns if is_parquet(path) else read_line_columns
+    read_columns = read_row_columns if is_read_by_row(path) else read_parquet_columns
     columns = read_columns(path, NUMBER_COLUMNS)
     if PVAR.name in columns.numbers:
         return _from_measures(columns, scale)
@@ -58,7 +58,7 @@ def read_candidates(path: Path, strategy: StrategyName, scale: float | None) -> 
 
 def _is_long_parquet(path: Path) -> bool:
     """Whether the file is Parquet with one reward per row, which can be larger than memory."""
-    if not is_parquet(path):
+    if is_read_by_row(path):
         return False
     names = parquet_schema(path).names
     return REWARD in names and PVAR.name not in names
@@ -131,8 +131,7 @@ def _from_rewards(columns: Columns, measure: Measure, scale: float | None) -> Ca
         raise InputError(
             f"{columns.file_name}: there is neither a column pvar (one row per prompt) nor a "
             "column reward (one row per response) nor a list "
-            f"{' or '.join(REWARD_LISTS)} (one row per prompt); add one of them, or rename your "
-            "column"
+            f"{', '.join(ALL_LISTS)} (one row per prompt); add one of them, or rename your column"
         )
     rewards = columns.numbers[REWARD]
     tau = 1.0 if scale is None else scale

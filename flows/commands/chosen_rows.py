@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from flows.commands.line_columns import usable_id
-from flows.commands.parquet_columns import is_parquet
+from flows.commands.parquet_columns import is_parquet, is_read_by_row
+from flows.commands.row_columns import usable_id
 from infra.row_files import (
     PARQUET,
     STDIN,
@@ -17,6 +17,7 @@ from infra.row_files import (
     refuse_target,
 )
 from pvar.errors import ConfigError
+from pvar.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,4 +56,8 @@ def write_chosen_rows(
         ids = batch.column("prompt_id")
         return pc.is_in(ids, pa.array(chosen, ids.type))
 
-    return copy_parquet_rows(source, target, is_chosen)
+    def is_row_chosen(batch: "pa.RecordBatch") -> "pa.BooleanArray":
+        ids = (usable_id(Row(0, fields), number_columns) for fields in batch.to_pylist())
+        return pa.array([each in chosen for each in ids], pa.bool_())
+
+    return copy_parquet_rows(source, target, is_row_chosen if is_read_by_row(source) else is_chosen)

@@ -2,7 +2,11 @@
 
 A file of rewards has one row per response with a column reward, or one row per prompt with a list
 of rewards, which is read as one row per reward. `null` in a list is a missing reward; a row without
-a list, or with an empty one, has one missing reward.
+a list, or with an empty one, has one missing reward. Lists of answers with their scores, as
+UltraFeedback and Nectar publish them, are lists of rewards, too (`pvar/answer_rows.py`).
+
+The id of a row with a list and without a column prompt_id is that which its prompt has in the
+pipeline: a hash of its messages.
 
 Axes: R usable rows of the file (with lists: their elements), P prompts.
 """
@@ -13,14 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pvar.answer_rows import NESTED
 from pvar.errors import InputError
 from pvar.row_counts import RowCounts
 
 STRINGS = np.dtypes.StringDType()  # variable width; dtype U pads all to the longest
 REWARD = "reward"
-REWARD_LISTS = ("rewards", "all_rm_scores")
+REWARD_LISTS = ("rewards", "scores", "all_rm_scores")
 """Columns with the rewards of a prompt's responses as a list. The first that a row has is read,
 unless it has a reward or a PVar."""
+ALL_LISTS = (*REWARD_LISTS, *NESTED)
 NO_PROMPT_ID = "{}: there is no column prompt_id; add it, or rename your column to prompt_id"
 
 
@@ -45,7 +51,7 @@ class Columns(NamedTuple):
         if REWARD not in self.numbers:
             raise InputError(
                 f"{self.file_name}: there is no column {REWARD} (one row per response) and no list "
-                f"{' or '.join(REWARD_LISTS)} (one row per prompt); add one, or rename your column"
+                f"{', '.join(ALL_LISTS)} (one row per prompt); add one, or rename your column"
             )
         return self.numbers[REWARD]
 

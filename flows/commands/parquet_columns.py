@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flows.commands.columns import (
+    ALL_LISTS,
     NO_PROMPT_ID,
     REWARD,
     REWARD_LISTS,
@@ -28,19 +29,38 @@ def is_parquet(path: Path) -> bool:
     return path.name.endswith(".parquet")
 
 
+def is_read_by_row(path: Path) -> bool:
+    """Whether rows must be read one by one (`flows/commands/row_columns.py`).
+
+    So are JSON lines, and Parquet whose rewards or ids are inside of other columns.
+    """
+    if not is_parquet(path):
+        return True
+    names = frozenset(_schema(path).names)
+    if names & {REWARD, PVAR.name}:
+        return False
+    if "prompt_id" in names and names & set(REWARD_LISTS):
+        return False
+    return bool(names & set(ALL_LISTS))
+
+
 def parquet_schema(path: Path) -> "pa.Schema":
     """The schema of a Parquet file. Raises InputError if it is unreadable or has no prompt_id."""
+    schema = _schema(path)
+    if "prompt_id" not in schema.names:
+        raise InputError(NO_PROMPT_ID.format(path))
+    return schema
+
+
+def _schema(path: Path) -> "pa.Schema":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     refuse_unreadable(path)
     try:
-        schema = pq.read_schema(path)
+        return pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a valid Parquet file ({error}); copy it again") from error
-    if "prompt_id" not in schema.names:
-        raise InputError(NO_PROMPT_ID.format(path))
-    return schema
 
 
 def read_parquet_columns(path: Path, number_columns: Collection[str]) -> Columns:

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.commands.columns import REWARD, STRINGS, Columns
-from flows.commands.line_columns import read_line_columns
 from flows.commands.parquet_columns import (
-    is_parquet,
+    is_read_by_row,
     list_of_rewards,
     parquet_schema,
     read_parquet_columns,
 )
+from flows.commands.row_columns import read_row_columns
 from infra.columnar import iter_rewards, variance_from_file
 from pvar.errors import InputError
 from pvar.row_counts import RowCounts
@@ -57,8 +57,8 @@ def read_variances(path: Path, *, scale: float) -> Variances:
     Raises InputError if the file cannot be read or lacks a column, and ConfigError if the scale is
     not positive.
     """
-    if not is_parquet(path):
-        return _from_columns(read_line_columns(path, (REWARD,)), scale)
+    if is_read_by_row(path):
+        return _from_columns(read_row_columns(path, (REWARD,)), scale)
     if list_of_rewards(parquet_schema(path)) is not None:
         return _from_columns(read_parquet_columns(path, (REWARD,)), scale)
     return _from_long_parquet(path, scale)

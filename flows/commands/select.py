@@ -38,11 +38,10 @@ def select(
     ----------
     input
         JSONL or Parquet file (.jsonl may be .gz); `-` reads JSON lines from standard input.
-        The file has the column prompt_id, and either rewards, from which PVar is computed (one row
-        per response with reward, or one row per prompt with the list rewards or all_rm_scores), or
-        one row per prompt with pvar. With pvar, some strategies and budgets also need reward_gap,
-        reward_variance, disagreement, entropy, rip, implicit_gap, implicit_loss (of selective),
-        lossdiff_irm or num_tokens.
+        The file has rewards, from which PVar is computed, in the forms that `pvar variance` reads,
+        or one row per prompt with prompt_id and pvar. With pvar, some strategies and budgets also
+        need reward_gap, reward_variance, disagreement, entropy, rip, implicit_gap, implicit_loss
+        (of selective), lossdiff_irm or num_tokens.
     strategy
         Selection strategy. all selects every prompt; random is the control.
     fraction

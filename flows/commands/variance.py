@@ -42,9 +42,10 @@ def variance(
     Parameters
     ----------
     input
-        JSONL or Parquet file (.jsonl may be .gz) with the column prompt_id, and either one row per
-        response with reward, or one row per prompt with the list rewards (or all_rm_scores);
-        `-` reads JSON lines from standard input.
+        JSONL or Parquet file (.jsonl may be .gz); `-` reads JSON lines from standard input. It has
+        one row per response with prompt_id and reward, or one row per prompt with a list: rewards,
+        scores, all_rm_scores (SimPO), completions (UltraFeedback) or answers (Nectar). If such a
+        row has no prompt_id, a hash of its prompt is its id.
     out
         Output file with prompt_id, num_responses, pvar and stderr: .jsonl, .jsonl.gz or .parquet.
     scale

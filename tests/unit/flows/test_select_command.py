@@ -126,6 +126,21 @@ def test_chosen_parquet_rows_keep_their_schema(tmp_path, kind, is_compliant):
     assert found.equals(table.take([0, 2]))
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_chosen_rows_of_a_pool_need_no_prompt_id(tmp_path, kind):
+    rows = [
+        {
+            "source": "flan",
+            "instruction": name,
+            "completions": [{"response": f"{score}", "overall_score": score} for score in scores],
+        }
+        for name, scores in {"a": [1.0, 1.5], "b": [1.0, 9.0], "c": [4.0, 9.0]}.items()
+    ]
+    write_rows(tmp_path / f"pool.{kind}", rows)
+    select(tmp_path / f"pool.{kind}", count=2, rows=tmp_path / f"rows.{kind}")
+    assert [row.fields for row in read_rows(tmp_path / f"rows.{kind}")] == rows[1:]
+
+
 def test_elements_of_a_json_array_become_lines(tmp_path):
     (tmp_path / "in.json").write_text(
         json.dumps([*TABLE, {"prompt_id": "é", "pvar": 0.25, "num_tokens": 3}])

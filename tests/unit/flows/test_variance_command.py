@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from flows.commands.variance import variance
 from infra.row_files import read_rows, write_rows
+from pvar.digest import prompt_id as id_of_prompt
 from pvar.errors import ConfigError, InputError
+from pvar.records import Message
 
 POOL = Path(__file__).parents[3].parent / "shared/data/preference_pool/pool.jsonl.gz"
 
@@ -153,6 +155,70 @@ def test_both_readers_and_both_forms_agree(rows):
             variance(source, out=out)
             tables.append(rounded(out))
     assert tables[0] == tables[1] == tables[2] == tables[3]
+
+
+# As UltraFeedback, Nectar and SimPO publish them, without prompt_id. Answers of PVar 0.0625.
+POOLS = {
+    "ultrafeedback": {
+        "instruction": "Name a river.",
+        "completions": [
+            {"response": "a", "overall_score": 1.0, "fine-grained_score": 2.0},
+            {"response": "b", "overall_score": 1 + math.log(3), "fine-grained_score": 2.0},
+            {"response": "c", "overall_score": 10.0, "fine-grained_score": 2.0},
+            {"response": "d", "overall_score": None, "fine-grained_score": None},
+        ],
+    },
+    "nectar": {
+        "prompt": "\n\nHuman: Name a river.\n\nAssistant: ",
+        "answers": [
+            {"answer": "a", "rank": 1.0},
+            {"answer": "b", "rank": 1 + math.log(3)},
+            {"answer": "c", "rank": None},
+            {"answer": "d", "rank": None},
+        ],
+    },
+    "simpo": {
+        "prompt": "Name a river.",
+        "all_generated_responses": ["a", "b", "c", "d"],
+        "all_rm_scores": [0.0, math.log(3), None, None],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_published_pools_are_read_as_they_are(tmp_path, capsys, pool, kind):
+    """The id is the pipeline's, for the same messages in every form."""
+    path, out = tmp_path / f"pool.{kind}", tmp_path / "out.jsonl"
+    write_rows(path, [POOLS[pool]])
+    variance(path, out=out, as_json=True)
+    expected = id_of_prompt([Message("user", "Name a river.")])
+    assert rounded(out) == [
+        {"prompt_id": expected, "num_responses": 2, "pvar": 0.0625, "stderr": None}
+    ]
+    assert json.loads(capsys.readouterr().out)["rewards_missing"] == 2
+    named = {"prompt_id": "mine", **POOLS[pool]}
+    write_rows(path, [named])
+    variance(path, out=out)
+    assert [row["prompt_id"] for row in rounded(out)] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"completions": ["a"], "instruction": "b"}, "cannot be read (answer_not_text)"),
+        ({"answers": [{"rank": "first"}], "prompt": "b"}, "cannot be read (score_not_a_number)"),
+        ({"rewards": [1.0]}, "there is no prompt_id, and no prompt either (no_prompt)"),
+    ],
+)
+def test_a_row_of_a_pool_that_cannot_be_read_is_left_out(tmp_path, capsys, row, problem):
+    path = tmp_path / "pool.jsonl"
+    write_rows(path, [POOLS["nectar"], row])
+    variance(path, as_json=True)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["prompts"] == 1
+    assert problem in summary["first_problem"]
+    assert summary["first_problem"].startswith("row 2: ")
 
 
 FORMS = {True: [("rewards", pa.list_(pa.float64()))], False: [("reward", pa.float64())]}

@@ -1,4 +1,6 @@
-"""Columns of JSON lines. Every id and number is checked, and unusable rows are counted.
+"""Columns of rows that are read one by one, such as JSON lines.
+
+Every id and number is checked, and unusable rows are counted.
 
 Memory holds only the distinct ids and a few bytes per number; other columns are not kept.
 """
@@ -22,6 +24,7 @@ from flows.commands.columns import (
     rank_ids,
 )
 from infra.row_files import STDIN, read_rows
+from pvar.answer_rows import nested_scores, parse_pool_prompt
 from pvar.errors import InputError
 from pvar.records import BadRow, Row
 from pvar.row_counts import RowCounts
@@ -31,7 +34,7 @@ Fields = Mapping[str, object]
 MAX_INTEGER_ID = 2**63 - 1
 
 
-def read_line_columns(path: Path, number_columns: Collection[str]) -> Columns:
+def read_row_columns(path: Path, number_columns: Collection[str]) -> Columns:
     """Read prompt_id and the number columns that occur in any row; lists as rewards, if wanted.
 
     A number can be null or absent (missing). Raises InputError if the file cannot be read, has no
@@ -73,7 +76,7 @@ def read_line_columns(path: Path, number_columns: Collection[str]) -> Columns:
 
 
 def usable_id(row: Row, number_columns: Collection[str]) -> str | int | None:
-    """The prompt id of a row that `read_line_columns` uses; None for one that it leaves out."""
+    """The prompt id of a row that `read_row_columns` uses; None for one that it leaves out."""
     entry = _entry(row, number_columns)
     return None if isinstance(entry, _Problem) else entry.prompt_id
 
@@ -94,12 +97,12 @@ def _entry(row: Row | BadRow, number_columns: Collection[str]) -> _Entry | _Prob
     """The row's id and numbers, or why the row is rejected."""
     if isinstance(row, BadRow):
         return _Problem("unreadable", row.reason)
-    if "prompt_id" not in row.fields:
-        return _Problem("no_prompt_id", "there is no prompt_id")
-    prompt_id = _as_id(row.fields["prompt_id"])
-    if prompt_id is None:
-        found = row.fields["prompt_id"]
-        return _Problem("bad_prompt_id", f"prompt_id is {found!r}, not a string or an integer")
+    rewards = _rewards(row.fields) if REWARD in number_columns else None
+    prompt_id = _id_of(row.fields, has_list=rewards is not None)
+    if isinstance(prompt_id, _Problem):
+        return prompt_id
+    if isinstance(rewards, _Problem):
+        return rewards
     values = []
     for name in number_columns:
         value = _as_number(row.fields.get(name))
@@ -107,22 +110,39 @@ def _entry(row: Row | BadRow, number_columns: Collection[str]) -> _Entry | _Prob
             return _Problem("bad_number", f"{name} is {row.fields[name]!r}, not a number")
         values.append(value)
     present = row.fields.keys() & set(number_columns)
-    list_name = _list_of_rewards(row.fields, number_columns)
-    if list_name is None:
+    if rewards is None:
         return _Entry(prompt_id, [values], present)
-    rewards = _as_rewards(list_name, row.fields[list_name])
-    if isinstance(rewards, _Problem):
-        return rewards
     at = list(number_columns).index(REWARD)
     rows = [[*values[:at], reward, *values[at + 1 :]] for reward in rewards]
     return _Entry(prompt_id, rows, present | {REWARD})
 
 
-def _list_of_rewards(fields: Fields, number_columns: Collection[str]) -> str | None:
-    """The name of the row's list of rewards, if it has one that is wanted."""
-    if REWARD not in number_columns or REWARD in fields or PVAR.name in fields:
+def _id_of(fields: Fields, *, has_list: bool) -> str | int | _Problem:
+    if "prompt_id" in fields:
+        prompt_id = _as_id(fields["prompt_id"])
+        if prompt_id is not None:
+            return prompt_id
+        found = fields["prompt_id"]
+        return _Problem("bad_prompt_id", f"prompt_id is {found!r}, not a string or an integer")
+    if not has_list:
+        return _Problem("no_prompt_id", "there is no prompt_id")
+    prompt = parse_pool_prompt(fields, "")
+    if isinstance(prompt, str):
+        return _Problem("no_prompt_id", f"there is no prompt_id, and no prompt either ({prompt})")
+    return prompt.prompt_id
+
+
+def _rewards(fields: Fields) -> list[float] | _Problem | None:
+    """The rewards of the row's list; None if it has none, or a single reward or a PVar."""
+    if REWARD in fields or PVAR.name in fields:
         return None
-    return next((name for name in REWARD_LISTS if name in fields), None)
+    name = next((name for name in REWARD_LISTS if name in fields), None)
+    if name is not None:
+        return _as_rewards(name, fields[name])
+    scores = nested_scores(fields)
+    if isinstance(scores, str):
+        return _Problem("bad_rewards", f"its answers cannot be read ({scores})")
+    return [math.nan] if scores == [] else scores
 
 
 def _as_rewards(name: str, value: object) -> list[float] | _Problem:
