@@ -1,68 +1,106 @@
 """The prompts of a configuration for `pvar gradients`, read from its existing artifacts."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flows.pinning import pin
+from flows.pinning import pin, pin_reference
 from flows.wiring import Wiring
-from pvar.chat import ChatTokenizer, answer_token_ids, end_token_ids, prompt_token_ids
+from pvar.chat import answer_token_ids, end_token_ids, prompt_token_ids
 from pvar.config import PipelineConfig
 from pvar.errors import InputError
+from pvar.pairs import ORIGINAL
 from pvar.pairs.answers import RewardedAnswer, usable_answers
+from pvar.references import Pinned
 from pvar.variance import preference_variance
 from tasks.engine.artifact import open_artifact
 from tasks.engine.progress_log import ProgressLog
 from tasks.graph import plan_nodes
+from tasks.stages.pair import original_pairs
 from tasks.stages.reward_matrix import Rewards, read_rewards
-from tasks.training.prompt_gradients import PromptGradient, ScoredAnswers, measure_gradients
-from tasks.training.token_rows import cut_off_answers
+from tasks.stages.reward_pairs import pair_by_reward
+from tasks.training.logps import PromptAnswer, answer_logps
+from tasks.training.model import load_in_float32
+from tasks.training.prompt_gradients import (
+    AnswerPair,
+    PromptGroup,
+    ScoredAnswers,
+    measure_gradients,
+)
+from tasks.training.token_rows import cut_off_answers, encode_pairs
+
+NUM_GROUPS = 3
+"""Thirds of the measured prompts by PVar."""
 
 
-def gradients_of(config: PipelineConfig, wiring: Wiring, num_prompts: int) -> list[PromptGradient]:
-    """Gradients of the policy on `num_prompts` training prompts, spread evenly over ranks of PVar.
+def gradients_of(
+    config: PipelineConfig, wiring: Wiring, num_prompts: int, model: str | None = None
+) -> list[PromptGroup]:
+    """Gradients on `num_prompts` training prompts, spread evenly over the ranks of PVar.
 
-    Raises IncompleteError if the responses are not sampled and scored yet, and InputError if fewer
-    than three prompts have two usable responses.
+    model: a model reference, or the folder of a checkpoint of LoRA adapters on the policy; None for
+    the starting policy. Returns thirds of the prompts, lowest PVar first. Raises IncompleteError if
+    the responses are not sampled and scored yet, and InputError if fewer than three prompts have
+    two usable responses.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     pinned = pin(config, wiring)
+    policy = wiring.model_folder(pinned.policy)
+    open_model = _opener(model, pinned.policy, wiring)
+    tokenizer = AutoTokenizer.from_pretrained(policy, trust_remote_code=False)
+    sample = _spread(_scored(_rewards(pinned, wiring), tokenizer, pinned), num_prompts)
+    rows = list(dict.fromkeys(row for prompt in sample for row in prompt.rows))
+    with ProgressLog("gradients") as progress:
+        if open_model is None:
+            measured, log_ratios = load_in_float32(policy), dict.fromkeys(rows, 0.0)
+        else:
+            progress.begin("log-probabilities of the policy and the model")
+            reference = answer_logps(load_in_float32(policy), rows, autocast=False)
+            measured = open_model()
+            log_ratios = _log_ratios(measured, reference)
+        progress.begin(total=len(sample), unit="prompts")
+        return measure_gradients(
+            measured, _groups(sample), log_ratios, beta=pinned.train.beta, advance=progress.advance
+        )
+
+
+def _rewards(pinned: PipelineConfig, wiring: Wiring) -> Rewards:
     node = plan_nodes(pinned)["select"]
-    with tempfile.TemporaryDirectory(dir=_existing(wiring.settings.home)) as scratch:
+    home = wiring.settings.home
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home) as scratch:
         inputs = {
             name: open_artifact(wiring.store, keys.stage, keys.digest, Path(scratch))
             for name, keys in node.inputs.items()
         }
-        rewards = read_rewards(inputs, node.spec.model_dump()["reward_models"], pinned.select)
-    folder = wiring.model_folder(pinned.policy)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    sample = _spread(_scored(rewards, tokenizer, pinned), num_prompts)
-    found = []
-    with ProgressLog("gradients") as progress:
-        progress.begin(total=len(sample), unit="prompts")
-        for gradient in measure_gradients(model, sample, beta=pinned.train.beta):
-            found.append(gradient)
-            progress.advance()
-    return found
+        return read_rewards(inputs, node.spec.model_dump()["reward_models"], pinned.select)
 
 
-def _existing(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _opener(model: str | None, policy: str, wiring: Wiring) -> Callable[[], Any] | None:
+    """Loads the model to measure; None for the starting policy, which is its own reference."""
+    if model is None:
+        return None
+    adapter = Path(model).expanduser()
+    if (adapter / "adapter_model.safetensors").is_file():
+        return lambda: load_in_float32(wiring.model_folder(policy), adapter)
+    reference = pin_reference(model, wiring)
+    if Pinned.parse(reference).digest == Pinned.parse(policy).digest:
+        return None
+    return lambda: load_in_float32(wiring.model_folder(reference))
 
 
-def _scored(
-    rewards: Rewards, tokenizer: ChatTokenizer, config: PipelineConfig
-) -> list[ScoredAnswers]:
+def _log_ratios(model: Any, reference: Mapping[PromptAnswer, float]) -> dict[PromptAnswer, float]:
+    """log π_θ(y|x) − log π_ref(y|x) of each row, in nats."""
+    own = answer_logps(model, list(reference), autocast=False)
+    return {row: own[row] - logp for row, logp in reference.items()}
+
+
+def _scored(rewards: Rewards, tokenizer: Any, config: PipelineConfig) -> list[ScoredAnswers]:
     """Every prompt with at least two usable responses. Rewards are in units of the reward scale."""
     scale = rewards.scales[0] if len(rewards.scales) == 1 else 1.0  # combined ones are scaled
     by_prompt = usable_answers(
@@ -73,6 +111,7 @@ def _scored(
     ).by_prompt
     cut_off = cut_off_answers(rewards.responses)
     end = end_token_ids(tokenizer)
+    pairs = _pairs(rewards, tokenizer, config)
 
     def ids(prompt_id: str, answer: RewardedAnswer) -> tuple[int, ...]:
         ending = () if (prompt_id, answer.text) in cut_off else end
@@ -84,10 +123,30 @@ def _scored(
             tuple(prompt_token_ids(tokenizer, prompt.messages)),
             tuple(ids(prompt.prompt_id, answer) for answer in answers),
             tuple(answer.reward / scale for answer in answers),
+            tuple(pairs.get(prompt.prompt_id, ())),
         )
         for prompt in rewards.prompts
         if len(answers := by_prompt.get(prompt.prompt_id, ())) >= 2
     ]
+
+
+def _pairs(rewards: Rewards, tokenizer: Any, config: PipelineConfig) -> dict[str, list[AnswerPair]]:
+    """What the pair rule makes of every prompt, as if all were selected, as training encodes it."""
+    if config.pair.rule == ORIGINAL:
+        pairing = original_pairs(rewards.prompts, config.pair)
+    else:
+        everyone = {prompt.prompt_id for prompt in rewards.prompts}
+        pairing = pair_by_reward(
+            rewards, everyone, config.pair, keep_truncated=config.select.keep_truncated
+        )
+    encoded = encode_pairs(
+        pairing.pairs, rewards.responses, tokenizer, config.train.max_length_tokens
+    )
+    found: dict[str, list[AnswerPair]] = {}
+    for pair in encoded.pairs:
+        answers = AnswerPair(tuple(pair.chosen_ids), tuple(pair.rejected_ids))
+        found.setdefault(pair.prompt_id, []).append(answers)
+    return found
 
 
 def _spread(prompts: Sequence[ScoredAnswers], num: int) -> list[ScoredAnswers]:
@@ -103,3 +162,9 @@ def _spread(prompts: Sequence[ScoredAnswers], num: int) -> list[ScoredAnswers]:
     )
     places = np.linspace(0, len(ordered) - 1, min(num, len(ordered))).round().astype(int)
     return [ordered[place] for place in places]
+
+
+def _groups(ordered: Sequence[ScoredAnswers]) -> list[Sequence[ScoredAnswers]]:
+    """Thirds, whose sizes differ by at most one."""
+    cuts = [round(len(ordered) * third / NUM_GROUPS) for third in range(NUM_GROUPS + 1)]
+    return [ordered[start:stop] for start, stop in pairwise(cuts)]

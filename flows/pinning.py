@@ -32,7 +32,7 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
             case "folder":
                 return pin_folder(reference.text)
             case "model":
-                return _pin_model(reference.text, wiring)
+                return pin_reference(reference.text, wiring)
 
     pinned = replace_references(config, pin_one)
     # Check again: now the digests show whether two references are the same model.
@@ -67,7 +67,7 @@ def _in_epoch(benchmark: BenchmarkConfig, wiring: Wiring) -> BenchmarkConfig:
 
 def pin_judge(judge: JudgeConfig, wiring: Wiring) -> JudgeConfig:
     """A judge with its own references pinned, without the rest of a configuration."""
-    return replace_references(judge, lambda reference: _pin_model(reference.text, wiring))
+    return replace_references(judge, lambda reference: pin_reference(reference.text, wiring))
 
 
 def _refuse_equal_models(reward: ImplicitReward) -> None:
@@ -79,7 +79,8 @@ def _refuse_equal_models(reward: ImplicitReward) -> None:
         )
 
 
-def _pin_model(reference: str, wiring: Wiring) -> str:
+def pin_reference(reference: str, wiring: Wiring) -> str:
+    """A reference to a model, pinned; `artifact:…` if this store has it."""
     location, _, digest = pin_model(reference, wiring.registry.resolve).rpartition("#")
     return f"{_here_or(location, digest, wiring)}#{digest}"
 
@@ -104,7 +105,7 @@ def _pin_opponent(config: PipelineConfig, wiring: Wiring) -> str:
     """
     opponent = config.evaluate.opponent
     if opponent != CHAMPION:
-        return _pin_model(opponent, wiring)
+        return pin_reference(opponent, wiring)
     champion: RegisteredVersion | None = wiring.registry.champion(config.promote.model_name)
     if (
         champion is not None
@@ -120,4 +121,4 @@ def _pin_champion(config: PipelineConfig, wiring: Wiring) -> str:
     champion = wiring.registry.champion(config.promote.model_name)
     if champion is None:
         return config.policy
-    return _pin_model(f"models:/{champion.model_name}/{champion.version}", wiring)
+    return pin_reference(f"models:/{champion.model_name}/{champion.version}", wiring)

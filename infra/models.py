@@ -52,6 +52,13 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
     if scheme == "models" and separator:
         version = registered(reference)
         return f"models:/{version.model_name}/{version.version}#{version.digest}"
+    if scheme == "artifact" and separator:
+        if not is_pinned(f"{reference}#{rest}"):
+            raise ModelError(
+                f"{reference!r} does not name a trained model; `pvar show` prints its artifact, "
+                "train/ and 16 hexadecimal digits"
+            )
+        return f"{reference}#{rest}"
     if scheme == "s3" and separator:
         return f"{reference}#{_s3_digest(reference)}"
     if _is_path(reference):

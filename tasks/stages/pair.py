@@ -1,6 +1,6 @@
 """Stage pair: which answers of the selected prompts become chosen and rejected."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.pairs import ORIGINAL, RULES, Annotation, Pairing, make_pairs
-from pvar.records import Pair
+from pvar.records import Pair, Prompt
 from pvar.row_counts import RowCounts
 from pvar.selection_config import PairConfig, RewardSettings
 from tasks.engine.artifact import Artifact
@@ -71,9 +71,12 @@ def _pair(job: Job[PairSpec], selected: frozenset[str]) -> Pairing:
         return pair_by_reward(
             rewards, selected, spec.settings, keep_truncated=spec.rewards.keep_truncated
         )
-    prompts = [
-        prompt for prompt in training_prompts(job.inputs["prompts"]) if prompt.prompt_id in selected
-    ]
+    prompts = training_prompts(job.inputs["prompts"])
+    return original_pairs([each for each in prompts if each.prompt_id in selected], spec.settings)
+
+
+def original_pairs(prompts: Sequence[Prompt], settings: PairConfig) -> Pairing:
+    """The preferences annotated in the data (rule `original`)."""
     annotations = [
         Annotation(
             prompt.prompt_id, prompt.chosen_score, prompt.rejected_score, prompt.chosen_aspects
@@ -85,10 +88,10 @@ def _pair(job: Job[PairSpec], selected: frozenset[str]) -> Pairing:
         prompts,
         (),
         (),
-        spec.settings.rule,
-        seed=spec.settings.seed,
-        pairs_per_prompt=spec.settings.pairs_per_prompt,
-        min_margin=spec.settings.min_margin,
+        settings.rule,
+        seed=settings.seed,
+        pairs_per_prompt=settings.pairs_per_prompt,
+        min_margin=settings.min_margin,
         annotations=annotations,
     )
 

@@ -36,6 +36,25 @@ def load_frozen(folder: Path, settings: TrainConfig) -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def load_in_float32(folder: Path, adapter: Path | None = None) -> Any:
+    """A model for exact gradients, on the GPU if there is one.
+
+    `adapter`: folder of LoRA adapters on it, which are merged into its weights.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        model.requires_grad_(True)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
 def lora_config(adapter: LoraAdapter) -> "LoraConfig":
     """Adapters on all linear layers."""
     from peft import LoraConfig

@@ -323,11 +323,16 @@ def read_promotion(bench: Bench) -> dict[str, JsonValue]:
 def read_gradients(bench: Bench, settings: Settings, num_prompts: int) -> dict[str, JsonValue]:
     """Prompt → what `pvar gradients` measures of it."""
     config = _config(settings)
+    groups = gradients_of(config, bench.wiring, num_prompts)
     return {
-        row["prompt_id"]: {name: value for name, value in row.items() if name != "prompt_id"}
-        for row in (
-            gradient._asdict() for gradient in gradients_of(config, bench.wiring, num_prompts)
-        )
+        gradient.prompt_id: {
+            "num_responses": len(gradient.rewards),
+            "pvar": gradient.pvar,
+            "gradient_norm": gradient.soft_norm,
+            "difference_norm": gradient.difference_norm,
+        }
+        for group in groups
+        for gradient in group.prompts
     }
 
 

@@ -116,3 +116,10 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(InputError, match=r"prompts\.jsonl"):
         list(source_rows(pinned, tmp_path))
+
+
+def test_a_trained_model_of_this_store_is_pinned_by_its_digest() -> None:
+    name = "train/0123456789abcdef"
+    assert pin_model(f"artifact:{name}", unregistered) == f"artifact:{name}#{name}"
+    with pytest.raises(ModelError, match="'artifact:train/01' does not name a trained model"):
+        pin_model("artifact:train/01", unregistered)
