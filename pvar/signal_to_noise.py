@@ -9,8 +9,9 @@ all weights. As E‖v̄‖² = ‖E v‖² + noise², a group without any common
 1, not 0. The noise shrinks with √n: compare groups of the same size only.
 
 The prompts' gradients are needed only as sums: Σ_k ‖v_k − v̄‖² = Σ_k ‖v_k‖² − ‖Σ_k v_k‖²/n.
-(arXiv 2510.13022 argues with a signal-to-noise ratio in a later version, as its abstract says; its
-definition was not available, and this is not claimed to be the same.)
+(The abstract of the paper's later version, openreview.net/forum?id=axQgyubT4X, says that PVar
+controls a signal-to-noise ratio of the updates. Its definition was not at hand; this is not claimed
+to be the same.)
 """
 
 from typing import NamedTuple

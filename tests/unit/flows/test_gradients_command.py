@@ -144,10 +144,10 @@ def test_the_datas_own_pairs_are_measured_with_rule_original(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Every second prompt has annotated answers; sampled ones must not take the place of others.
+    # Three of four prompts have annotated answers; sampled ones must not take the place of others.
     lines = [
         {"prompt": f"Describe {topic}.", "chosen": f"I liked {topic}.", "rejected": "No."}
-        if number % 2
+        if number % 4
         else {"prompt": f"Describe {topic}."}
         for number, topic in enumerate(TOPICS)
     ]
