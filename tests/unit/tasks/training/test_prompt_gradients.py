@@ -145,6 +145,7 @@ def test_at_the_start_a_trained_pair_has_half_beta_times_the_difference(policy: 
     assert same.trained_norm > 100 * same.bound
 
 
+@pytest.mark.slow
 def test_the_trained_pairs_gradient_is_that_of_trls_first_step(
     tmp_path: Path, policy: Path
 ) -> None:
