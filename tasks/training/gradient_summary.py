@@ -30,8 +30,8 @@ class GradientSummary(NamedTuple):
     """PVar and `trained_norm`, over the prompts with a pair: an observation."""
     policy_pvar: Spearman
     """PVar and the policy's own PVar; NaN at the starting policy, whose own is 0 everywhere."""
-    drift: float
-    """Mean of |policy_pvar − pvar| over prompts."""
+    drift: float | None
+    """Mean of |policy_pvar − pvar| over prompts; None at the starting policy."""
     num_prompts: int
     num_within_bound: int
     """Prompts whose `soft_norm` is within its bound; the theorem says all."""
@@ -59,7 +59,7 @@ def summarise_gradients(gradients: Sequence[PromptGradient]) -> GradientSummary:
         soft=_with_pvar(table, "soft"),
         trained=_with_pvar(table, "trained"),
         policy_pvar=_with_pvar(table, "policy_pvar"),
-        drift=float(np.mean([abs(g.policy_pvar - g.pvar) for g in gradients])),
+        drift=_drift(gradients),
         num_prompts=len(gradients),
         num_within_bound=sum(g.is_within_bound for g in gradients),
         tightness=(float(tightness.min()), float(np.median(tightness)), float(tightness.max())),
@@ -68,6 +68,12 @@ def summarise_gradients(gradients: Sequence[PromptGradient]) -> GradientSummary:
             g.trained_norm > g.bound for g in trained if g.trained_norm is not None
         ),
     )
+
+
+def _drift(gradients: Sequence[PromptGradient]) -> float | None:
+    if not any(g.policy_pvar for g in gradients):
+        return None
+    return float(np.mean([abs(g.policy_pvar - g.pvar) for g in gradients]))
 
 
 def _with_pvar(table: CorrelationTable, name: str) -> Spearman:

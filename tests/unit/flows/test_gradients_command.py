@@ -76,6 +76,7 @@ def test_the_start_is_measured_with_a_file_a_figure_and_a_table(
     assert summary["prompts"] == summary["within_bound"] == NUM_PROMPTS
     assert summary["prompts_with_pair"] == num_pairs
     assert summary["spearman_policy_pvar"] is None
+    assert summary["drift"] is None
     assert set(summary["soft_ratio"]) == {"low", "middle", "high"}
     assert "<svg" in (tmp_path / "out" / "gradients.svg").read_text()
 
