@@ -53,7 +53,9 @@ def gradients_of(
     policy = wiring.model_folder(pinned.policy)
     open_model = _opener(model, pinned.policy, wiring)
     tokenizer = AutoTokenizer.from_pretrained(policy, trust_remote_code=False)
-    sample = _spread(_scored(_rewards(pinned, wiring), tokenizer, pinned), num_prompts)
+    selecting, labelling = _rewards(pinned, wiring)
+    pairs = _pairs(labelling, tokenizer, pinned)
+    sample = _spread(_scored(selecting, pairs, tokenizer, pinned), num_prompts)
     rows = list(dict.fromkeys(row for prompt in sample for row in prompt.rows))
     with ProgressLog("gradients") as progress:
         if open_model is None:
@@ -69,16 +71,22 @@ def gradients_of(
         )
 
 
-def _rewards(pinned: PipelineConfig, wiring: Wiring) -> Rewards:
-    node = plan_nodes(pinned)["select"]
+def _rewards(pinned: PipelineConfig, wiring: Wiring) -> tuple[Rewards, Rewards]:
+    """The rewards that determine PVar, and those that determine the pairs."""
+    nodes, roles = plan_nodes(pinned), pinned.model_roles
+    wanted = {**nodes["select"].inputs, **nodes["pair"].inputs}
+    wanted.pop("selection")  # not needed, and perhaps not made yet
     home = wiring.settings.home
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home) as scratch:
         inputs = {
             name: open_artifact(wiring.store, keys.stage, keys.digest, Path(scratch))
-            for name, keys in node.inputs.items()
+            for name, keys in wanted.items()
         }
-        return read_rewards(inputs, node.spec.model_dump()["reward_models"], pinned.select)
+        selecting = read_rewards(inputs, roles.selecting, pinned.select)
+        if roles.labelling in ((), roles.selecting):
+            return selecting, selecting
+        return selecting, read_rewards(inputs, roles.labelling, pinned.select)
 
 
 def _opener(model: str | None, policy: str, wiring: Wiring) -> Callable[[], Any] | None:
@@ -100,7 +108,12 @@ def _log_ratios(model: Any, reference: Mapping[PromptAnswer, float]) -> dict[Pro
     return {row: own[row] - logp for row, logp in reference.items()}
 
 
-def _scored(rewards: Rewards, tokenizer: Any, config: PipelineConfig) -> list[ScoredAnswers]:
+def _scored(
+    rewards: Rewards,
+    pairs: Mapping[str, Sequence[AnswerPair]],
+    tokenizer: Any,
+    config: PipelineConfig,
+) -> list[ScoredAnswers]:
     """Every prompt with at least two usable responses. Rewards are in units of the reward scale."""
     scale = rewards.scales[0] if len(rewards.scales) == 1 else 1.0  # combined ones are scaled
     by_prompt = usable_answers(
@@ -111,7 +124,6 @@ def _scored(rewards: Rewards, tokenizer: Any, config: PipelineConfig) -> list[Sc
     ).by_prompt
     cut_off = cut_off_answers(rewards.responses)
     end = end_token_ids(tokenizer)
-    pairs = _pairs(rewards, tokenizer, config)
 
     def ids(prompt_id: str, answer: RewardedAnswer) -> tuple[int, ...]:
         ending = () if (prompt_id, answer.text) in cut_off else end

@@ -48,10 +48,9 @@ def measure(
     """The printed summary, and the rows of the file."""
     gradients(
         preset=preset_of(flow, folder),
-        prompts=NUM_PROMPTS,
+        **{"prompts": NUM_PROMPTS, **options},
         out=folder / "out",
         as_json=True,
-        **options,
     )
     lines = (folder / "out" / "gradients.jsonl").read_text().splitlines()
     return json.loads(capsys.readouterr().out), [json.loads(line) for line in lines]
@@ -169,3 +168,28 @@ def test_the_datas_own_pairs_are_measured_with_rule_original(
     assert measured == labelled & {row["prompt_id"] for row in rows}
     assert 0 < len(measured) < NUM_PROMPTS
     assert summary["prompts_with_pair"] == len(measured)
+
+
+def test_pairs_are_those_of_the_labelling_models_and_pvar_that_of_the_selecting_ones(
+    tmp_path: Path,
+    flow: Workflow,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def rows_of(*names: str, **roles: Any) -> dict[str, dict[str, Any]]:
+        models = [{"kind": "fake", "name": name} for name in names]
+        changes = {"policy": policy, "score.reward_models": models, **roles}
+        other = start_workflow(tmp_path / "home", **changes)
+        other.make("ingest", "sample", *(f"score-{name}" for name in names))
+        # All prompts, since those between the lowest and the highest differ with the PVar.
+        found = measure(other, tmp_path, capsys, prompts=len(TOPICS))[1]
+        return {row["prompt_id"]: row for row in found}
+
+    policy = flow.config.policy.rpartition("#")[0]
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path / "home"))
+    both = rows_of("small", "large", **{"select.models": ["small"], "pair.models": ["large"]})
+    small, large = rows_of("small"), rows_of("large")
+    for prompt, row in both.items():
+        assert row["pvar"] == small[prompt]["pvar"]
+        assert row["trained_norm"] == pytest.approx(large[prompt]["trained_norm"])
+    assert any(row["trained_norm"] != small[prompt]["trained_norm"] for prompt, row in both.items())
