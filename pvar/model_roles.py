@@ -24,6 +24,11 @@ class ModelRoles(NamedTuple):
     implicit: tuple[str, ...]
     """They measure implicit gaps (used for nothing else); empty for strategies without such."""
 
+    @property
+    def used(self) -> frozenset[str]:
+        """Names of all models that have a role."""
+        return frozenset({*self.selecting, *self.labelling, *self.implicit})
+
 
 def model_roles(
     reward_models: Sequence[RewardModelConfig], select: SelectConfig, pair: PairConfig
@@ -69,8 +74,7 @@ def refuse_unfit_models(
             "annotated in the data; leave pair.models out, or use another rule"
         )
     _refuse_too_few(names, roles, select)
-    used = {*roles.selecting, *roles.labelling, *roles.implicit}
-    if unused := [name for name in names if name not in used]:
+    if unused := [name for name in names if name not in roles.used]:
         raise ValueError(
             f"reward model {unused[0]!r} neither selects (select.models) nor labels (pair.models), "
             "so its scores would not be used; add it to one of the two, or remove it from "

@@ -12,9 +12,11 @@ from typing import Any, Self
 from pydantic import Field, JsonValue, model_validator
 
 from pvar.benchmark_config import JudgedBenchmark
-from pvar.config import PipelineConfig
+from pvar.config import PipelineConfig, ScoreConfig
 from pvar.config_model import ConfigModel, Name
+from pvar.model_roles import model_roles
 from pvar.selection import CONTROL, STRATEGIES
+from pvar.selection_config import PairConfig, SelectConfig
 
 HELD_OUT = "evaluate"
 """The endpoint of the pipeline's own held-out prompts."""
@@ -207,8 +209,9 @@ def control_of(study: StudyConfig, cell: Cell) -> str | None:
 def variant(study: StudyConfig, cell: Cell, seed: int) -> PipelineConfig:
     """The pipeline of one training. Raises ValueError, naming the arm, if it cannot run.
 
-    A reward model of kind implicit that measures pairs for another arm's strategy is left out, so
-    that the same reward models decide about PVar and pairs of all arms.
+    A reward model without a role in this arm is left out. One of kind implicit that measures pairs
+    for another arm's strategy has none here unless it is named, so that the same reward models
+    decide about PVar and pairs of all arms.
     """
     settings = {**cell.settings, **_held(study, cell)}
     return with_seed(study, _changed(study, cell, settings), seed)
@@ -253,15 +256,31 @@ def _changed(study: StudyConfig, cell: Cell, settings: Mapping[str, JsonValue]) 
     tree = study.pipeline.model_dump()
     for key, value in settings.items():
         _set(tree, key, value, cell.name)
-    num_implicit = _num_implicit(tree["select"]["strategy"])
-    if num_implicit < max(_num_implicit(_strategy(study, each.settings)) for each in study.arms):
-        models = tree["score"]["reward_models"]
-        unused = [model for model in models if model["kind"] == "implicit"][num_implicit:]
-        tree["score"]["reward_models"] = [model for model in models if model not in unused]
+    _leave_out_unused(study, tree)
     try:
         return PipelineConfig.model_validate(tree)
     except ValueError as error:
         raise ValueError(f"arm {cell.name}: {_first_fault(error)}") from error
+
+
+def _leave_out_unused(study: StudyConfig, tree: dict[str, Any]) -> None:
+    """Leave only reward models that have a role in the arm. What is invalid is left as it is."""
+    try:
+        models = ScoreConfig.model_validate(tree["score"]).reward_models
+        select = SelectConfig.model_validate(tree["select"])
+        pair = PairConfig.model_validate(tree["pair"])
+    except ValueError:
+        return
+    named = {*(select.models or ()), *(pair.models or ())}
+    if not named <= {model.name for model in models}:
+        return
+    num_implicit = _num_implicit(select.strategy)
+    if num_implicit < max(_num_implicit(_strategy(study, each.settings)) for each in study.arms):
+        implicit = [model.name for model in models if model.kind == "implicit"]
+        of_others = {*implicit[num_implicit:]} - named
+        models = tuple(model for model in models if model.name not in of_others)
+    roles = model_roles(models, select, pair)
+    tree["score"]["reward_models"] = [model for model in models if model.name in roles.used]
 
 
 def _strategy(study: StudyConfig, settings: Mapping[str, JsonValue]) -> str:

@@ -103,6 +103,66 @@ def test_reward_models_that_measure_pairs_for_one_arm_decide_for_none() -> None:
         study(arms=arms("random", "selective"))
 
 
+SMALL: dict[str, Any] = {"kind": "fake", "name": "small"}
+LARGE: dict[str, Any] = {"kind": "fake", "name": "large"}
+IMPLICIT = {"kind": "implicit", "name": "warm", "policy": "org/warm", "reference": "org/start"}
+
+
+def roles_of(config: StudyConfig) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Per arm: the reward models that select, those that label, those that measure, and all."""
+    found = {}
+    for cell in cells(config):
+        changed = variant(config, cell, 0)
+        scored = tuple(model.name for model in changed.score.reward_models)
+        found[cell.name] = (*changed.model_roles, scored)
+    return found
+
+
+def test_a_reward_model_without_a_role_in_an_arm_is_left_out_of_it() -> None:
+    selecting = {"small": "small", "large": "large"}
+    by_model = [
+        {"name": name, "settings": {"select.strategy": "top", "select.models": [model]}}
+        for name, model in selecting.items()
+    ]
+    config = study(
+        pipeline={"score": {"reward_models": [SMALL, LARGE]}, "pair": {"models": ["large"]}},
+        arms=[*arms("random"), *by_model],
+    )
+    both = ("small", "large")
+    assert roles_of(config) == {
+        "random": (both, ("large",), (), both),
+        "small": (("small",), ("large",), (), both),
+        "large": (("large",), ("large",), (), ("large",)),
+    }
+
+
+def test_roles_hold_beside_models_that_measure_pairs_for_one_arm() -> None:
+    config = study(
+        pipeline={
+            "score": {"reward_models": [IMPLICIT, SMALL, LARGE]},
+            "select": {"strategy": "implicit_gap_small", "models": ["small"]},
+            "pair": {"models": ["large"]},
+        },
+        arms=[
+            *arms("random", "selective"),
+            {"name": "own", "settings": {"select.strategy": "top", "select.models": ["warm"]}},
+        ],
+    )
+    assert roles_of(config) == {
+        "random": (("small",), ("large",), (), ("small", "large")),
+        "selective": (("small",), ("large",), ("warm",), ("warm", "small", "large")),
+        "own": (("warm",), ("large",), (), ("warm", "large")),
+    }
+
+
+def test_a_name_of_no_reward_model_is_refused_beside_all_that_there_are() -> None:
+    pipeline = {"score": {"reward_models": [SMALL, LARGE]}, "pair": {"models": ["large"]}}
+    misspelt = {"name": "x", "settings": {"select.strategy": "top", "select.models": ["smal"]}}
+    message = r"arm x: select\.models: there is no reward model 'smal'; .* has small, large"
+    with pytest.raises(ValidationError, match=message):
+        study(pipeline=pipeline, arms=[*arms("random"), misspelt])
+
+
 def test_arms_share_what_they_have_in_common() -> None:
     config = study(arms=arms("random", "top", "bottom"), seeds=(0, 1))
     roots: dict[str, set[str]] = {}
