@@ -72,13 +72,15 @@ def compare(config: StudyConfig) -> str:
         config: The pipeline, the arms and the seeds.
     """
     wiring = connect()
-    record = _begin(config, wiring)
+    work = _Work(_begin(config, wiring), wiring)
     try:
-        record, outcomes = _run(record, wiring)
-        page = _keep(record, outcomes, wiring)
+        work.run()
+        page = work.keep()
     except BaseException:  # stopped from outside, too
-        wiring.tracking.end_failed_run(record.mlflow_run)
+        work.keep_when_stopped()
+        wiring.tracking.end_failed_run(work.record.mlflow_run)
         raise
+    record = work.record
     failed = [each for each in record.trainings if each.state == "failed"]
     wiring.tracking.end_run(record.mlflow_run, failed=bool(failed))
     create_markdown_artifact(page, key="comparison", description=record.run)
@@ -127,32 +129,50 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
     return record
 
 
-def _run(record: StudyRecord, wiring: Wiring) -> tuple[StudyRecord, list[Outcome]]:
-    """Make what is shared, then every training; returns the record with their ends, and results."""
-    at_once = record.config.at_once
-    for end in run_parts(record.run, [SHARED], at_once=1):
-        if end.error is not None:  # the trainings that need what failed will say so
-            logger.warning("what several trainings need: %s", end.error)
-    labels = [training.label for training in record.trainings]
-    outcomes: list[Outcome] = []
-    kept_at = time.monotonic()
-    for number, end in enumerate(run_parts(record.run, labels, at_once=at_once), start=1):
-        training = _ended(record, end)
-        record = record.with_training(training)
-        save_study(wiring.store, record)
+class _Work:
+    """The study while it runs: its record, and the results so far."""
+
+    def __init__(self, record: StudyRecord, wiring: Wiring) -> None:
+        self.record = record
+        self._wiring = wiring
+        self._outcomes: list[Outcome] = []
+
+    def run(self) -> None:
+        """Make what is shared, then every training. The results so far are kept once a minute."""
+        run, at_once = self.record.run, self.record.config.at_once
+        for end in run_parts(run, [SHARED], at_once=1):
+            if end.error is not None:  # the trainings that need what failed will say so
+                logger.warning("what several trainings need: %s", end.error)
+        labels = [training.label for training in self.record.trainings]
+        kept_at = time.monotonic()
+        for number, end in enumerate(run_parts(run, labels, at_once=at_once), start=1):
+            self._note(end)
+            left = len(labels) - number
+            _log_end(end, number, len(labels), mean_seconds(self.record), left / at_once)
+            if left and time.monotonic() - kept_at > KEEP_SECONDS:
+                self.keep()
+                kept_at = time.monotonic()
+
+    def _note(self, end: PartEnd) -> None:
+        training = _ended(self.record, end)
+        self.record = self.record.with_training(training)
+        save_study(self._wiring.store, self.record)
         if end.error is None:
-            outcomes.append(_read(record, training, wiring))
-        left = len(labels) - number
-        _log_end(end, number, len(labels), mean_seconds(record), left / at_once)
-        if left and time.monotonic() - kept_at > KEEP_SECONDS:
-            _keep(record, outcomes, wiring)
-            kept_at = time.monotonic()
-    return record, outcomes
+            with work_folder(self._wiring.settings.home, "compare") as scratch:
+                self._outcomes.append(read_outcome(self.record, training, self._wiring, scratch))
 
+    def keep(self) -> str:
+        """Write the results so far to the store and to MLflow; returns the page."""
+        return _keep(self.record, self._outcomes, self._wiring)
 
-def _read(record: StudyRecord, training: StudyTraining, wiring: Wiring) -> Outcome:
-    with work_folder(wiring.settings.home, "compare") as scratch:
-        return read_outcome(record, training, wiring, scratch)
+    def keep_when_stopped(self) -> None:
+        """Keep the results so far if there are any, and if that is possible."""
+        if not self._outcomes:
+            return
+        try:
+            self.keep()
+        except Exception as error:  # noqa: BLE001  the first error is shown
+            logger.warning("%s: could not write the results so far: %s", self.record.run, error)
 
 
 def _ended(record: StudyRecord, end: PartEnd) -> StudyTraining:

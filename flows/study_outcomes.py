@@ -30,6 +30,7 @@ from tasks.stages.select import VARIANCE
 from tasks.stages.train import STEPS
 
 SUMMARY_NAMES = {
+    "num_distinct_pairs": "num_pairs",
     "num_pairs": "num_pairs_seen",
     "seconds": "training_seconds",
     "mean_length_tokens": "challenger_mean_length_tokens",

@@ -104,8 +104,8 @@ def table(rows: Sequence[ArmRow]) -> str:
     the line below the table says otherwise."""
     lines = [
         "| arm | trainings | win rate | minus control | ability | KL | length | finished "
-        "| repeated | pairs | steps | tokens | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| repeated | pairs seen | of them distinct | steps | tokens | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(_line(row) for row in rows),
     ]
     differences = [row.over_control for row in rows if row.over_control is not None]
@@ -138,6 +138,7 @@ def _line(row: ArmRow) -> str:
         _number(figures["ended_share"], ".0%"),
         _number(figures["repetition"], ".1%"),
         _number(figures["num_pairs"], ".0f"),
+        _number(figures["num_distinct_pairs"], ".0f"),
         _number(figures["num_steps"], ".0f"),
         _number(figures["num_tokens"], ".0f"),
         _number(figures["seconds"], ".0f"),

@@ -18,8 +18,8 @@ from pvar.evaluation.trainings import MethodDifference, method_difference, metho
 from pvar.study_config import HELD_OUT, Cell, StudyConfig, cells, control_of
 
 FIGURES = (
-    "num_pairs", "num_steps", "num_tokens", "seconds", "kl", "mean_length_tokens", "ended_share",
-    "repetition", "pvar_mean_selected",
+    "num_distinct_pairs", "num_pairs", "num_steps", "num_tokens", "seconds", "kl",
+    "mean_length_tokens", "ended_share", "repetition", "pvar_mean_selected",
 )  # fmt: skip
 """Figures of a training that the table shows as means over trainings."""
 

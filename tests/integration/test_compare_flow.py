@@ -1,12 +1,14 @@
 """A comparison of selections: trained for real, on answers and scores that are made once."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from flows.comparison import compare
 from flows.garbage_collection import plan_sweep
+from flows.study_processes import PartEnd, run_parts
 from flows.study_record import StudyRecord
 from flows.wiring import connect
 from pvar.config import PipelineConfig
@@ -111,3 +113,25 @@ def test_a_training_that_fails_leaves_the_others_and_the_same_command_goes_on(
         "2 of 2"
     ]
     assert first.trainings[0].state == "done"
+
+
+def test_a_study_that_is_stopped_keeps_what_it_found(
+    pipeline: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the first training, as by Ctrl-C."""
+
+    def one_training(run: str, parts: Sequence[str], *, at_once: int) -> Iterator[PartEnd]:
+        yield from run_parts(run, parts[:1], at_once=at_once)
+        if len(parts) > 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.comparison.run_parts", one_training)
+    with pytest.raises(KeyboardInterrupt):
+        compare(StudyConfig(pipeline=pipeline, seeds=(0,)))
+    store = connect().store
+    (page,) = [
+        store.read(info.key).decode()
+        for info in store.list("comparisons/")
+        if info.key.endswith("/certificate.md")
+    ]
+    assert "| random | 1 of 1 |" in page
