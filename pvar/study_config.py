@@ -318,7 +318,7 @@ def _first_fault(error: ValueError) -> str:
     fault = error.errors()[0]
     where = ".".join(str(part) for part in fault["loc"])
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+    return f"{where}: {message} (given: {fault['input']!r})" if where else message
 
 
 def _label(value: JsonValue) -> str:

@@ -1,10 +1,14 @@
 """A comparison of selections: trained for real, on answers and scores that are made once."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
+import yaml
 
 from flows.comparison import compare
 from flows.garbage_collection import plan_sweep
@@ -16,6 +20,7 @@ from pvar.errors import StageError
 from pvar.ports import Store
 from pvar.study_config import StudyConfig
 from tests.services.prefect_server import PrefectServer
+from tests.services.processes import wait_until
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import fake_settings, write_prompts
 
@@ -135,3 +140,33 @@ def test_a_study_that_is_stopped_keeps_what_it_found(
         if info.key.endswith("/certificate.md")
     ]
     assert "| random | 1 of 1 |" in page
+
+
+def test_a_killed_study_leaves_no_process_and_goes_on(
+    pipeline: PipelineConfig, server: PrefectServer, tmp_path: Path
+) -> None:
+    """`kill -9` after the first training; the same command then makes what is missing."""
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        yaml.safe_dump({"pipeline": pipeline.model_dump(mode="json"), "seeds": [0, 1]})
+    )
+    command = [sys.executable, "-m", "flows.cli", "compare", str(study)]
+    store = connect().store
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        wait_until(lambda: artifacts(store, "train") > 0, "the first training")
+        members = psutil.Process(process.pid).children()
+    finally:
+        process.kill()
+        process.wait()
+    assert members
+    wait_until(lambda: not any(each.is_running() for each in members), "the end of its processes")
+    before = {info.key for info in store.list("train/") if info.key.endswith("/manifest.json")}
+    page = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "| random | 2 of 2 |" in page
+    assert "| top | 2 of 2 |" in page
+    after = {info.key for info in store.list("train/") if info.key.endswith("/manifest.json")}
+    assert len(after) == 4
+    assert before <= after

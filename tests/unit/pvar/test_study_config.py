@@ -198,6 +198,10 @@ def test_arms_share_what_they_have_in_common() -> None:
             {"arms": [*arms("random"), {"name": "x", "settings": {"selct.strategy": "top"}}]},
             r"arm x: the configuration has no setting 'selct\.strategy'",
         ),
+        (
+            {"arms": [*arms("random"), {"name": "x", "settings": {"train.beta": -1}}]},
+            r"arm x: train\.beta: Input should be greater than 0 \(given: -1\)",
+        ),
         ({"arms": arms("random", "disagreement")}, r"arm disagreement: .*at least 2 reward models"),
         ({"sweep": {"values": [0.1]}}, "sweep has no key"),
         (
