@@ -17,7 +17,7 @@ from pvar.errors import PvarError
 COMMANDS = (
     "run", "stage", "show", "schema", "report", "gradients", "history", "rollback", "approve",
     "lineage", "deploy", "serve", "notify", "retrain", "compare", "benchmark", "gc", "doctor",
-    "variance", "select", "judge-agreement",
+    "variance", "reliability", "select", "judge-agreement",
 )  # fmt: skip
 """Each command is a function in a module of the same name, with underscores."""
 

@@ -97,6 +97,24 @@ def _from_long_parquet(path: Path, scale: float) -> Variances:
     )
 
 
+def read_reward_matrix(path: Path) -> NDArray[np.float64]:
+    """The rewards of each prompt, (num_prompts, most rewards of a prompt), in the file's order.
+
+    NaN is a missing reward, or a response that a prompt does not have. The file must fit into
+    memory. Raises the errors of `read_variances`.
+    """
+    read = read_row_columns if is_read_by_row(path) else read_parquet_columns
+    columns = read(path, (REWARD,))
+    rewards, prompts = columns.require_rewards(), columns.prompt_index
+    order = np.argsort(prompts, kind="stable")
+    counts = np.bincount(prompts, minlength=len(columns.prompt_ids))
+    starts = np.cumsum(counts) - counts
+    within = np.arange(len(prompts)) - np.repeat(starts, counts)
+    matrix = np.full((len(counts), int(counts.max(initial=0))), np.nan)
+    matrix[prompts[order], within] = rewards[order]
+    return matrix
+
+
 class MeasuredFile(NamedTuple):
     """One measure by prompt, for selection."""
 
