@@ -94,11 +94,12 @@ def _end(each: _Running) -> PartEnd:
     assert each.process.stdin is not None
     each.process.stdin.close()
     code = each.process.returncode
-    error = None if code == 0 else _cause(code, list(each.lines))
+    error = None if code == 0 else failure_cause(code, list(each.lines))
     return PartEnd(each.part, error, time.monotonic() - each.began)
 
 
-def _cause(code: int, lines: list[str]) -> str:
+def failure_cause(code: int, lines: list[str]) -> str:
+    """Why a process ended with this code, from its last lines of output."""
     if code < 0:
         return f"its process was killed by signal {-code}"
     ours = next((line for line in reversed(lines) if line.startswith("error: ")), None)
