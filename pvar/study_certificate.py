@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from pvar.evaluation.method_verdict import ERROR_RATE, MIN_TRAININGS, MethodClaim
 from pvar.evaluation.trainings import MethodDifference
-from pvar.study_config import StudyConfig
+from pvar.study_config import StudyConfig, cells
 from pvar.study_results import ArmRow
 
 FLOOR = 0.01
@@ -68,6 +68,7 @@ class Certificate(NamedTuple):
             "run": self.run,
             "question": self.study.question,
             "plan": self.study.plan,
+            "interim": self.num_missing > 0,
             "verdicts": {row.cell: row.claim.verdict for row in self.rows if row.claim},
             "study": self.study.model_dump(mode="json", exclude={"pipeline"}),
             "policy": pipeline.policy,
@@ -81,10 +82,17 @@ class Certificate(NamedTuple):
             "failures": dict(self.failures),
         }
 
+    @property
+    def num_missing(self) -> int:
+        """Trainings of the plan without a result."""
+        planned = len(cells(self.study)) * len(self.study.seeds)
+        return planned - sum(row.num_trainings for row in self.rows)
+
     def to_markdown(self) -> str:
         """As a page."""
         parts = [
             f"# {self.study.question}",
+            *([_interim_note(self)] if self.num_missing else []),
             "\n".join(_verdict_lines(self)),
             table(self.rows),
             *(
@@ -102,6 +110,8 @@ class Certificate(NamedTuple):
 def table(rows: Sequence[ArmRow]) -> str:
     """One row per arm as a Markdown table. Every interval is over prompts and trainings, unless
     the line below the table says otherwise."""
+    if not rows:
+        return "No training has a result."
     lines = [
         "| arm | trainings | win rate | minus control | ability | KL | length | finished "
         "| repeated | pairs seen | of them distinct | steps | tokens | seconds |",
@@ -144,6 +154,14 @@ def _line(row: ArmRow) -> str:
         _number(figures["seconds"], ".0f"),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _interim_note(certificate: Certificate) -> str:
+    return (
+        f"**Interim**: {certificate.num_missing} trainings of the plan have no result yet. Verdicts "
+        "count when all of them do: whoever looks often and stops at a good moment claims more "
+        "often than the level says."
+    )
 
 
 def _verdict_lines(certificate: Certificate) -> list[str]:

@@ -118,6 +118,19 @@ def test_the_certificate_names_everything_and_is_valid_json() -> None:
     assert tree["failures"] == {"bottom/1": "it broke"}
 
 
+def test_a_study_that_is_not_over_says_so_and_one_without_results_has_a_page() -> None:
+    def page(*tops: TrainingResult) -> str:
+        results = {"random": [trained(0.5), trained(0.5)], "top": tops} if tops else {}
+        rows = tabulate(STUDY, results, {})
+        return Certificate("run", STUDY, None, rows, {}, 0.0, {}).to_markdown()
+
+    assert "**Interim**: 1 trainings of the plan" in page(trained(0.9))
+    assert "Interim" not in page(trained(0.9), trained(0.8))
+    nothing = page()
+    assert "**Interim**: 4 trainings" in nothing
+    assert "No training has a result." in nothing
+
+
 def test_a_table_of_single_trainings_says_that_their_spread_is_unknown() -> None:
     rows = tabulate(STUDY, {"random": [trained(0.5, 0.4)], "top": [trained(0.9, 0.9)]}, {})
     assert "over prompts only: the spread of trainings is not known" in table(rows)
