@@ -158,9 +158,9 @@ def _line(row: ArmRow) -> str:
 
 def _interim_note(certificate: Certificate) -> str:
     return (
-        f"**Interim**: {certificate.num_missing} trainings of the plan have no result yet. Verdicts "
-        "count when all of them do: whoever looks often and stops at a good moment claims more "
-        "often than the level says."
+        f"**Interim**: {certificate.num_missing} trainings of the plan have no result yet. "
+        "Verdicts count when all of them do: whoever looks often and stops at a good moment claims "
+        "more often than the level says."
     )
 
 
