@@ -46,7 +46,8 @@ from flows.study_record import (
 )
 from flows.wiring import Wiring, connect
 from pvar.artifacts import Summary
-from pvar.errors import StageError
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError, StageError
 from pvar.study_certificate import Certificate, Pool
 from pvar.study_config import StudyConfig, cells, variant, with_seed
 from pvar.study_results import ArmRow, TrainingResult, tabulate
@@ -77,7 +78,7 @@ def compare(config: StudyConfig) -> str:
         work.run()
         page = work.keep()
     except BaseException:  # stopped from outside, too
-        work.keep_when_stopped()
+        work.try_to_keep()
         wiring.tracking.end_failed_run(work.record.mlflow_run)
         raise
     record = work.record
@@ -104,6 +105,7 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
     pipelines = {
         cell.name: pin(variant(pinned, cell, config.seeds[0]), wiring) for cell in cells(pinned)
     }
+    _refuse_equal_trainings(pinned, pipelines)
     trainings = [StudyTraining(cell=cell, seed=seed) for seed in config.seeds for cell in pipelines]
     now = datetime.now(UTC)
     run = f"compare-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -129,6 +131,20 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
     return record
 
 
+def _refuse_equal_trainings(study: StudyConfig, pipelines: Mapping[str, PipelineConfig]) -> None:
+    """Raise ConfigError if two arms, however they are written, are the same trainings."""
+    of_artifacts: dict[tuple[str, ...], str] = {}
+    for cell, pipeline in pipelines.items():
+        nodes = compared_nodes(pipeline, study.endpoints).values()
+        made = tuple(node.keys.root for node in nodes)
+        if made in of_artifacts:
+            raise ConfigError(
+                f"the arms {of_artifacts[made]} and {cell} are the same trainings: their settings "
+                "differ in nothing that training and results depend on; leave one of them out"
+            )
+        of_artifacts[made] = cell
+
+
 class _Work:
     """The study while it runs: its record, and the results so far."""
 
@@ -150,7 +166,7 @@ class _Work:
             left = len(labels) - number
             _log_end(end, number, len(labels), mean_seconds(self.record), left / at_once)
             if left and time.monotonic() - kept_at > KEEP_SECONDS:
-                self.keep()
+                self.try_to_keep()
                 kept_at = time.monotonic()
 
     def _note(self, end: PartEnd) -> None:
@@ -165,13 +181,14 @@ class _Work:
         """Write the results so far to the store and to MLflow; returns the page."""
         return _keep(self.record, self._outcomes, self._wiring)
 
-    def keep_when_stopped(self) -> None:
-        """Keep the results so far if there are any, and if that is possible."""
+    def try_to_keep(self) -> None:
+        """Keep the results so far if there are any. A server that is away for a while, or away
+        when the study is stopped, does not end the trainings that run."""
         if not self._outcomes:
             return
         try:
             self.keep()
-        except Exception as error:  # noqa: BLE001  the first error is shown
+        except Exception as error:  # noqa: BLE001  whatever store and MLflow raise
             logger.warning("%s: could not write the results so far: %s", self.record.run, error)
 
 
@@ -226,10 +243,10 @@ def _certificate(
 ) -> Certificate:
     first, *others = record.config.endpoints
     results: dict[str, list[TrainingResult]] = {}
-    start: Mapping[str, float] = {}
+    start: dict[str, Mapping[str, float]] = {}
     for outcome in outcomes:
         results.setdefault(outcome.training.cell, []).append(outcome.result)
-        start = {**start, **outcome.start_ability}
+        start[outcome.training.cell] = outcome.start_ability
     return Certificate(
         run=record.run,
         study=record.config,

@@ -57,7 +57,9 @@ class _Given(NamedTuple):
 
 def parse_pool_prompt(fields: Fields, source: str) -> Prompt | str:
     """The row's prompt (with the split `train`, to be reassigned), or the reason for rejection."""
-    prompt = fields.get("prompt", fields.get("instruction"))
+    prompt = fields.get("prompt")
+    if prompt is None:
+        prompt = fields.get("instruction")
     if "answers" in fields and isinstance(prompt, str):
         prompt = _transcript(prompt) or prompt
     return parse_prompt(fields if prompt is None else {**fields, "prompt": prompt}, source)

@@ -152,9 +152,10 @@ class TrainConfig(ConfigModel):
     num_epochs: int = Field(default=1, ge=1, le=100)
     """Passes over the training pairs."""
     num_steps: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Number of optimiser steps. The pairs are passed over again, in a new order, until it is
-    reached, and the last pass may be partial; so trainings with the same pairs_per_step use the
-    same number of pairs. `null` means num_epochs passes; with a number, leave num_epochs out."""
+    """Number of optimiser steps. The pairs are passed over again, in a new order (kto: in the same
+    one, which no seed changes), until it is reached, and the last pass may be partial; so trainings
+    with the same pairs_per_step use the same number of pairs. `null` means num_epochs passes; with
+    a number, leave num_epochs out."""
     pairs_per_step: int = Field(default=8, ge=1)
     """Pairs per optimiser step over all devices (the global batch size). The last step of an epoch
     is filled up with pairs from the start of the epoch."""

@@ -68,7 +68,7 @@ def split_half_reliability(
             preference_variance(half, scale=scale) for half in _halves(usable, num_responses, rng)
         )
         correlations.append(_spearman(first, second))
-        overlaps.append(len(_top(first, num_top) & _top(second, num_top)) / num_top)
+        overlaps.append(len(_top(first, num_top, rng) & _top(second, num_top, rng)) / num_top)
     return Reliability(
         num_responses, len(usable), float(np.mean(correlations)), float(np.mean(overlaps))
     )
@@ -83,8 +83,9 @@ def _halves(
     return drawn[:, :size], drawn[:, size:]
 
 
-def _top(pvar: npt.NDArray[np.floating], number: int) -> set[int]:
-    return set(np.argsort(-pvar, kind="stable")[:number].tolist())
+def _top(pvar: npt.NDArray[np.floating], number: int, rng: np.random.Generator) -> set[int]:
+    """Rows of the highest PVars. Ties are broken at random: equal PVars are no agreement."""
+    return set(np.lexsort((rng.random(pvar.size), -pvar))[:number].tolist())
 
 
 def _spearman(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:

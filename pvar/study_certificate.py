@@ -191,7 +191,10 @@ def _needs(said: MethodClaim, certificate: Certificate) -> str:
     """What would change the answer."""
     width = f"{100 * certificate.study.width:g} points"
     if said.difference.spread is None:
-        return f"How many trainings an interval of {width} takes is not known from one training."
+        return (
+            f"How many trainings an interval of {width} takes is not known: there is one training "
+            "an arm, or they do not differ."
+        )
     trainings, prompts = said.trainings_needed, said.prompts_needed
     by_trainings = (
         f"{trainings} trainings an arm on these {said.difference.num_prompts} prompts"
@@ -212,12 +215,21 @@ def _made_with(certificate: Certificate) -> list[str]:
         f"{arm.name} ({', '.join(f'{key}={value}' for key, value in arm.settings.items()) or '–'})"
         for arm in study.arms
     )
+    swept = (
+        []
+        if study.sweep is None
+        else [
+            f"sweep of {study.sweep.key or 'several settings'}: "
+            + ", ".join(map(study.sweep.label_of, study.sweep.values))
+        ]
+    )
     held = study.held_equal.model_dump(exclude_none=True) if study.held_equal else {}
     lines = [
         f"policy {study.pipeline.policy.partition('#')[0]}, data "
         f"{study.pipeline.ingest.source.partition('#')[0]}, judge "
         f"{study.pipeline.evaluate.judge.kind}",
         f"arms: {arms}; control {study.control}; seeds {', '.join(map(str, study.seeds))}",
+        *swept,
         f"compared by {', '.join(study.endpoints)}",
         "held equal: " + (", ".join(f"{name} {n}" for name, n in held.items()) or "nothing more"),
         "responses drawn anew for each seed"

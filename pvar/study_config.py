@@ -7,7 +7,7 @@ are compared with the control of that value. Each training is a pipeline of its 
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -20,6 +20,7 @@ from pvar.selection_config import PairConfig, SelectConfig
 
 HELD_OUT = "evaluate"
 """The endpoint of the pipeline's own held-out prompts."""
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 SETTING = r"^[a-z_]+(\.[a-z_]+)+$"
 
 
@@ -108,7 +109,7 @@ class StudyConfig(ConfigModel):
     """Name of the arm with which the others are compared."""
     sweep: SettingSweep | None = None
     """Repeat all arms for each value of a setting. `null` trains each arm once per seed."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
     """Seeds of the random choices and of the training order: one training per arm and seed. Below
     five, no claim is made."""
     fresh_responses: bool = False
@@ -153,8 +154,46 @@ class StudyConfig(ConfigModel):
         labels = [cell.name for cell in cells(self)]
         if twice := next((name for name in labels if labels.count(name) > 1), None):
             raise ValueError(f"sweep: {twice!r} would be two arms; give each value once")
+        self._refuse_settings_twice()
         self._refuse_equal_arms()
+        self._refuse_other_exams()
         return self
+
+    def _refuse_settings_twice(self) -> None:
+        """What the sweep or `held_equal` sets, no arm may set: its value would not be used."""
+        swept = self.sweep
+        for arm in self.arms:
+            taken = {} if self.held_equal is None else _held(self, arm.name, arm.settings)
+            by = "held_equal"
+            if swept is not None and (
+                both := [k for v in swept.values for k in swept.settings_of(v) if k in arm.settings]
+            ):
+                taken, by = dict.fromkeys(both), "the sweep"
+            if key := next((key for key in taken if key in arm.settings), None):
+                raise ValueError(
+                    f"arm {arm.name} sets {key}, and {by} sets it, too; leave it out of one of them"
+                )
+
+    def _refuse_other_exams(self) -> None:
+        """An arm and its control are compared on the same prompts, by the same judge."""
+        variants = {cell.name: variant(self, cell, self.seeds[0]) for cell in cells(self)}
+        for cell in cells(self):
+            own, control = variants[cell.name], control_of(self, cell)
+            if self.fresh_responses and own.sample.engine == "dataset":
+                raise ValueError(
+                    "fresh_responses is true, but sample.engine is dataset, whose answers are the "
+                    "same for every seed; set fresh_responses to false"
+                )
+            if control is None:
+                continue
+            for key in ("ingest", "evaluate"):
+                if getattr(own, key) != getattr(variants[control], key):
+                    raise ValueError(
+                        f"arm {cell.name} differs from its control {control} in {key} (the "
+                        "held-out prompts, the opponent, the judge, or how answers are made), so "
+                        "their results could not be compared; change it in `pipeline` or in the "
+                        "sweep, for both"
+                    )
 
     def _refuse_equal_arms(self) -> None:
         of_pipeline: dict[str, str] = {}
@@ -213,7 +252,7 @@ def variant(study: StudyConfig, cell: Cell, seed: int) -> PipelineConfig:
     for another arm's strategy has none here unless it is named, so that the same reward models
     decide about PVar and pairs of all arms.
     """
-    settings = {**cell.settings, **_held(study, cell)}
+    settings = {**cell.settings, **_held(study, cell.name, cell.settings)}
     return with_seed(study, _changed(study, cell, settings), seed)
 
 
@@ -228,26 +267,26 @@ def with_seed(study: StudyConfig, pipeline: PipelineConfig, seed: int) -> Pipeli
     return PipelineConfig.model_validate(tree)
 
 
-def _held(study: StudyConfig, cell: Cell) -> dict[str, JsonValue]:
+def _held(study: StudyConfig, name: str, settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     held = study.held_equal
     if held is None:
         return {}
     if held.tokens is not None:
-        strategy = _strategy(study, cell.settings)
+        strategy = _strategy(study, settings)
         if strategy in STRATEGIES and STRATEGIES[strategy].budget != "fills":
             raise ValueError(
                 f"held_equal.tokens is {held.tokens}, but the strategy {strategy} of arm "
-                f"{cell.name} chooses its own number of prompts; hold steps or pairs equal instead"
+                f"{name} chooses its own number of prompts; hold steps or pairs equal instead"
             )
         return {"select.budget": {"tokens": held.tokens}}
     if held.steps is not None:
         return {"train.num_steps": held.steps}
     assert held.pairs is not None
-    per_step = cell.settings.get("train.pairs_per_step", study.pipeline.train.pairs_per_step)
-    if not isinstance(per_step, int) or held.pairs % per_step:
+    per_step = settings.get("train.pairs_per_step", study.pipeline.train.pairs_per_step)
+    if not isinstance(per_step, int) or per_step < 1 or held.pairs % per_step:
         raise ValueError(
             f"held_equal.pairs ({held.pairs}) is not a multiple of train.pairs_per_step "
-            f"({per_step}) of arm {cell.name}; change one of the two"
+            f"({per_step}) of arm {name}; change one of the two"
         )
     return {"train.num_steps": held.pairs // per_step}
 

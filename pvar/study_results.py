@@ -48,7 +48,7 @@ class ArmRow(NamedTuple):
     by_training: tuple[float, ...]
     """Win rate of each training."""
     ability_change: MethodDifference | None
-    """Share of right answers minus that of the starting policy; None without ability questions."""
+    """Share of right answers minus the opponent's; None without ability questions."""
     over_control: MethodDifference | None
     """Win rate minus the control's, at the study's usual confidence; None for the control."""
     claim: MethodClaim | None
@@ -60,13 +60,13 @@ class ArmRow(NamedTuple):
 def tabulate(
     study: StudyConfig,
     results: Mapping[str, Sequence[TrainingResult]],
-    start_ability: Mapping[str, float],
+    start_ability: Mapping[str, Mapping[str, float]],
     endpoint: str = HELD_OUT,
 ) -> list[ArmRow]:
     """One row per cell of the study that has a result, in their order, by one endpoint.
 
-    `results` has the finished trainings of each cell; `start_ability` the starting policy's share
-    of right answers per ability question.
+    `results` has the finished trainings of each cell; `start_ability` the opponent's share of
+    right answers per ability question, of each cell.
     """
     evaluate = study.pipeline.evaluate
     claimed = [cell for cell in cells(study) if control_of(study, cell) is not None]
@@ -84,7 +84,8 @@ def tabulate(
                 arm, other, num_claims=len(claimed), delta=study.delta, width=study.width,
                 seed=evaluate.seed,
             )  # fmt: skip
-        rows.append(_row(study, cell, runs, start_ability, over, said, endpoint))
+        start = start_ability.get(cell.name, {})
+        rows.append(_row(study, cell, runs, start, over, said, endpoint))
     return rows
 
 

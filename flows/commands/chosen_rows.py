@@ -36,6 +36,13 @@ def refuse_rows_target(source: Path, target: Path) -> None:
             f"with {' or '.join(kinds)}"
         )
     refuse_target(target)
+    refuse_own_input(source, target, "--rows")
+
+
+def refuse_own_input(source: Path, target: Path, option: str) -> None:
+    """Raise ConfigError if the target is the input: writing it would lose what was not chosen."""
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ConfigError(f"{option} is {target}, which is the input itself; name another file")
 
 
 def write_chosen_rows(

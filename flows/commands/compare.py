@@ -111,11 +111,15 @@ def _arm(text: str) -> dict[str, object]:
 
     from pvar.errors import ConfigError
 
-    name, *settings = shlex.split(text) or [""]
-    if not name or not all("=" in setting for setting in settings):
+    try:
+        name, *settings = shlex.split(text) or [""]
+        if not name or not all("=" in setting for setting in settings):
+            raise ValueError("no name, or a setting without =")
+        pairs = [setting.partition("=") for setting in settings]
+        values = {key: yaml.safe_load(value) for key, _, value in pairs}
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"--arm {text!r} is not a name and settings; write, for example, "
-            '--arm "gentle select.strategy=top train.learning_rate=1e-4"'
-        )
-    pairs = (setting.partition("=") for setting in settings)
-    return {"name": name, "settings": {key: yaml.safe_load(value) for key, _, value in pairs}}
+            f"--arm {text!r} is not a name and settings ({str(error).splitlines()[0]}); write, for "
+            'example, --arm "gentle select.strategy=top train.learning_rate=1e-4"'
+        ) from error
+    return {"name": name, "settings": values}

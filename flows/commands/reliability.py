@@ -20,7 +20,7 @@ def reliability(
     scale: float = 1.0,
     top_share: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.1,
     splits: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 20,
-    seed: int = 0,
+    seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Show how well PVar from few responses agrees with PVar from as many others.

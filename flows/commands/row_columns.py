@@ -31,6 +31,8 @@ from pvar.row_counts import RowCounts
 from pvar.selection.strategy import PVAR
 
 Fields = Mapping[str, object]
+SINGLE = {REWARD, PVAR.name}
+"""Columns with one number per row."""
 MAX_INTEGER_ID = 2**63 - 1
 
 
@@ -134,14 +136,16 @@ def _id_of(fields: Fields, *, has_list: bool) -> str | int | _Problem:
 
 def _rewards(fields: Fields) -> list[float] | _Problem | None:
     """The rewards of the row's list; None if it has none, or a single reward or a PVar."""
-    if REWARD in fields or PVAR.name in fields:
+    if fields.get(REWARD) is not None or fields.get(PVAR.name) is not None:
         return None
-    name = next((name for name in REWARD_LISTS if name in fields), None)
+    name = next((name for name in REWARD_LISTS if fields.get(name) is not None), None)
     if name is not None:
         return _as_rewards(name, fields[name])
     scores = nested_scores(fields)
     if isinstance(scores, str):
         return _Problem("bad_rewards", f"its answers cannot be read ({scores})")
+    if scores is None and fields.keys() & set(REWARD_LISTS) and not fields.keys() & SINGLE:
+        return [math.nan]  # the list is null
     return [math.nan] if scores == [] else scores
 
 

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from pydantic import ValidationError
 
 from flows.commands.candidate_table import NUMBER_COLUMNS, CandidateTable, read_candidates
-from flows.commands.chosen_rows import refuse_rows_target, write_chosen_rows
+from flows.commands.chosen_rows import refuse_own_input, refuse_rows_target, write_chosen_rows
 from flows.commands.summary import Figure, known, print_summary
 from infra.faults import describe_faults
 from infra.row_files import write_rows
@@ -73,6 +73,10 @@ def select(
     budget = _budget(strategy, fraction, count, tokens)
     if rows is not None:
         refuse_rows_target(input, rows)
+        if out is not None and out.absolute() == rows.absolute():
+            raise ConfigError(f"--out and --rows are both {out}; name two files")
+    if out is not None:
+        refuse_own_input(input, out, "--out")
     table = read_candidates(input, strategy, scale)
     selection = select_prompts(table.candidates, strategy, budget, seed=seed, threshold=threshold)
     if out is not None:

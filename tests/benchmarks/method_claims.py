@@ -16,6 +16,10 @@ With `--verdicts`, whole studies instead: a control and three arms, none of whic
 (one scatters otherwise where two numbers are given). The share of studies whose certificate says
 that any arm helps or hurts, the share with a verdict "no difference above 2 points" for all arms,
 and, with one arm better by 5 points, how often the certificate says that this arm helps.
+
+With `--many`, the worst case for a study of many arms: the control's trainings agree, those of the
+others scatter by 5 points, and a graded judge leaves little else. The share of studies that claim
+something, by the level that their intervals together aim at.
 """
 
 import argparse
@@ -71,9 +75,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--verdicts", action="store_true")
+    parser.add_argument("--many", action="store_true")
     options = parser.parse_args()
     print(f"{datetime.now(UTC):%Y-%m-%d}, {describe_machine()}")
-    (print_verdicts if options.verdicts else print_intervals)(options.draws)
+    if options.many:
+        print_many_claims(options.draws)
+    else:
+        (print_verdicts if options.verdicts else print_intervals)(options.draws)
+
+
+def print_many_claims(draws: int) -> None:
+    levels = (0.05, 0.04, 0.03)
+    print(f"| arms | trainings | {' | '.join(f'{100 * level:g} %' for level in levels)} |")
+    print(f"|---|---|{'---|' * len(levels)}")
+    rng = np.random.default_rng(5)
+    for arms in (3, 7):
+        for trainings in (5, 10):
+            found = [_lowest_error_rate(rng, arms, trainings, levels) for _ in range(draws)]
+            shares = (sum(lowest <= level for lowest in found) / draws for level in levels)
+            cells = " | ".join(f"{100 * share:.1f} %" for share in shares)
+            print(f"| {arms} | {trainings} | {cells} |", flush=True)
+
+
+def _lowest_error_rate(
+    rng: np.random.Generator, arms: int, trainings: int, levels: tuple[float, ...]
+) -> float:
+    """The lowest of the levels at which the study claims something; infinity if it never does."""
+    control, *others = (
+        np.clip(
+            0.5
+            + scatter * rng.normal(size=(trainings, 1))
+            + 0.15 * rng.normal(size=(trainings, 100)),
+            0,
+            1,
+        )
+        for scatter in (0.0, *[0.05] * arms)
+    )
+    for level in sorted(levels):
+        for other in others:
+            found = method_difference(other, control, confidence=1 - level / arms, seed=0)
+            if found.ci_lower > 0 or found.ci_upper < 0:
+                return level
+    return math.inf
 
 
 def print_verdicts(draws: int) -> None:

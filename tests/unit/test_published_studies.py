@@ -36,6 +36,11 @@ def test_the_table_follows_from_the_outcomes(study: str) -> None:
     certificate = json.loads((FOLDER / study / "certificate.json").read_text())
     rows = {row.cell: row for row in tabulate(load_study(study), published_results(study), {})}
     assert {row["cell"] for row in certificate["arms"]} == set(rows)
+    planned = len(load_study(study).arms) * len(load_study(study).seeds)
+    is_interim = sum(row.num_trainings for row in rows.values()) < planned
+    assert certificate["interim"] is is_interim
+    page = (FOLDER / study / "certificate.md").read_text()
+    assert ("**Interim**" in page) is is_interim
     for said in certificate["arms"]:
         row = rows[said["cell"]]
         assert said["by_training"] == pytest.approx(sorted_as(row.by_training, said["by_training"]))

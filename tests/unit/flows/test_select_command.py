@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows import cli
 from flows.commands.select import select
 from flows.commands.variance import variance
 from infra.row_files import read_rows, write_rows
@@ -325,3 +326,15 @@ def test_the_top_tenth_of_the_real_pool_is_the_highest_pvar(tmp_path):
     top = [row.fields["prompt_id"] for row in read_rows(tmp_path / "top.jsonl")]
     assert len(top) == 40
     assert min(pvar[each] for each in top) > max(pvar[each] for each in pvar.keys() - set(top))
+
+
+def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "rewards.jsonl"
+    rows = [{"prompt_id": str(row), "rewards": [0, row]} for row in range(4)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = path.read_bytes()
+    other = str(tmp_path / "chosen.jsonl")
+    for options in (["--rows", str(path)], ["--out", str(path)], ["--rows", other, "--out", other]):
+        with pytest.raises(ConfigError, match=r"the input itself|name two files"):
+            cli.app(["select", str(path), "--count", "2", *options], result_action="return_value")
+    assert path.read_bytes() == before

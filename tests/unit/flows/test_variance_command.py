@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.commands.reward_files import read_variances
 from flows.commands.variance import variance
 from infra.row_files import read_rows, write_rows
 from pvar.digest import prompt_id as id_of_prompt
@@ -393,3 +394,15 @@ def test_labels_that_contradict_the_rewards_give_no_scale(tmp_path):
         variance(tmp_path / "rows.jsonl", scale_from=tmp_path / "pairs.jsonl")
     with pytest.raises(InputError, match="give one of the two"):
         variance(tmp_path / "rows.jsonl", scale=2.0, scale_from=tmp_path / "pairs.jsonl")
+
+
+def test_a_null_beside_a_list_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "rewards.jsonl"
+    rows = [
+        {"prompt_id": "a", "rewards": None, "scores": [0.0, 1.0]},
+        {"prompt_id": "b", "reward": None, "pvar": None, "rewards": [0.0, 1.0]},
+        {"prompt_id": "c", "rewards": None},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_variances(path, scale=1.0)
+    assert found.num_responses.tolist() == [2, 2, 0]

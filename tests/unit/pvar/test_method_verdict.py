@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pvar.evaluation.method_verdict import NOMINAL_ERROR_RATE, MethodClaim, claim
+from pvar.evaluation.method_verdict import MethodClaim, claim
 
 Floats = NDArray[np.float64]
 
@@ -40,9 +40,15 @@ def test_below_five_trainings_nothing_is_claimed(few: int) -> None:
 
 def test_several_claims_share_the_error_rate() -> None:
     alone, one_of_four = said(arm(0.6), arm(0.5)), said(arm(0.6), arm(0.5), num_claims=4)
-    assert alone.confidence == 1 - NOMINAL_ERROR_RATE
-    assert one_of_four.confidence == 1 - NOMINAL_ERROR_RATE / 4
+    assert alone.confidence == pytest.approx(0.96)
+    assert one_of_four.confidence == pytest.approx(1 - 0.03 / 4)
     assert one_of_four.difference.ci_lower < alone.difference.ci_lower
+
+
+def test_copies_of_a_training_are_no_further_trainings() -> None:
+    """A seed that changes nothing (KTO's order, say) must not make a claim."""
+    copies = np.tile(arm(0.6)[:1], (10, 1))
+    assert said(copies, arm(0.5)).verdict == "not enough trainings"
 
 
 def test_the_needed_trainings_give_the_wanted_width() -> None:

@@ -25,6 +25,13 @@ def test_like_prompts_agree_by_chance_alone() -> None:
     assert found.overlap == pytest.approx(0.1, abs=0.03)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-4], ids=["wins and losses", "saturated"])
+def test_ties_are_no_agreement(scale: float) -> None:
+    rewards = np.random.default_rng(6).integers(0, 2, size=(1000, 8))
+    found = split_half_reliability(rewards.astype(float), 4, scale=scale, num_splits=40)
+    assert found.overlap == pytest.approx(0.1, abs=0.03)
+
+
 def test_more_responses_are_more_reliable() -> None:
     rng = np.random.default_rng(2)
     rewards = rng.normal(size=(300, 16)) * rng.uniform(0.1, 3, size=(300, 1))

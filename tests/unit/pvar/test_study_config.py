@@ -185,6 +185,46 @@ def test_arms_share_what_they_have_in_common() -> None:
         ({"arms": arms("top", "bottom")}, "control is 'random', but the arms are top, bottom"),
         ({"arms": arms("random")}, "at least 2 items"),
         ({"seeds": [1, 1]}, "give each once"),
+        ({"seeds": [-1]}, r"seeds\.0\n.*greater than or equal to 0"),
+        (
+            {"arms": [*arms("random"), {"name": "x", "settings": {"policy": "org/other"}}]},
+            r"arm x differs from its control random in evaluate \(the held-out prompts, the opp",
+        ),
+        (
+            {"arms": [*arms("random"), {"name": "x", "settings": {"ingest.eval_fraction": 0.5}}]},
+            "arm x differs from its control random in ingest",
+        ),
+        (
+            {
+                "pipeline": {
+                    "sample": {"engine": "dataset"},
+                    "score": {"reward_models": [{"kind": "dataset", "name": "own"}]},
+                },
+                "fresh_responses": True,
+            },
+            "fresh_responses is true, but sample.engine is dataset",
+        ),
+        (
+            {
+                "arms": [*arms("random"), {"name": "x", "settings": {"train.beta": 0.2}}],
+                "sweep": {"key": "train.beta", "values": [0.1, 0.3]},
+            },
+            "arm x sets train.beta, and the sweep sets it, too",
+        ),
+        (
+            {
+                "arms": [*arms("random"), {"name": "x", "settings": {"train.num_steps": 500}}],
+                "held_equal": {"steps": 14},
+            },
+            "arm x sets train.num_steps, and held_equal sets it, too",
+        ),
+        (
+            {
+                "arms": [*arms("random"), {"name": "x", "settings": {"train.pairs_per_step": 0}}],
+                "held_equal": {"pairs": 16},
+            },
+            r"pairs_per_step \(0\) of arm x; change",
+        ),
         ({"endpoints": ["mt_bench"]}, r"endpoints has 'mt_bench'; .* \(there is none\)"),
         (
             {"arms": [*arms("random", "top"), {**arms("top")[0], "name": "x"}]},

@@ -74,10 +74,22 @@ def test_ability_is_the_change_from_the_starting_policy() -> None:
         STUDY,
         {"random": [trained(0.5, ability=start), trained(0.5, ability=start)],
          "top": [trained(0.5, ability=worse), trained(0.5, ability=start)]},
-        start,
+        {"random": start, "top": start},
     )  # fmt: skip
     changes = [row.ability_change.difference for row in rows if row.ability_change]
     assert changes == pytest.approx([0, -0.625 / 2])
+
+
+def test_each_arm_is_compared_with_its_own_start() -> None:
+    """A sweep over the policy: another start, another ability."""
+    weak, strong = {"q0": 0.0, "q1": 0.5}, {"q0": 1.0, "q1": 0.5}
+    rows = tabulate(
+        STUDY,
+        {"random": [trained(0.5, ability=weak)], "top": [trained(0.5, ability=strong)]},
+        {"random": weak, "top": strong},
+    )
+    changes = [row.ability_change.difference for row in rows if row.ability_change]
+    assert changes == [0, 0]
 
 
 def test_an_arm_without_results_has_no_row_and_one_without_its_control_no_claim() -> None:
