@@ -94,28 +94,28 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
 def test_a_training_that_fails_leaves_the_others_and_the_same_command_goes_on(
     pipeline: PipelineConfig,
 ) -> None:
-    """The learning rate of one arm diverges; three run at once."""
+    """No pair of one arm is short enough; three trainings run at once."""
     arms = [
         {"name": "random", "settings": {"select.strategy": "random"}},
         {"name": "top", "settings": {"select.strategy": "top"}},
         {"name": "torn", "settings": {"train.max_length_tokens": 12}},
     ]
     study = StudyConfig.model_validate(
-        {"pipeline": pipeline, "arms": arms, "seeds": (0, 1), "at_once": 3}
+        {"pipeline": pipeline, "arms": arms, "seeds": (0,), "at_once": 3}
     )
     for _ in range(2):
-        with pytest.raises(StageError, match=r"^2 of 6 trainings failed, first torn/0: .*none of"):
+        with pytest.raises(StageError, match=r"^1 of 3 trainings failed, first torn/0: .*none of"):
             compare(study)
     store = connect().store
     keys = [info.key for info in store.list("comparisons/") if info.key.count("/") == 1]
     first, second = (StudyRecord.model_validate_json(store.read(key)) for key in sorted(keys))
     done = [each.label for each in second.trainings if each.state == "done"]
-    assert done == ["random/0", "top/0", "random/1", "top/1"]
-    assert artifacts(store, "train") == 4
+    assert done == ["random/0", "top/0"]
+    assert artifacts(store, "train") == 2
     page = store.read(f"comparisons/{second.run}/certificate.md").decode()
     assert "- torn/0: " in page
     assert [line.split(" | ")[1] for line in page.splitlines() if line.startswith("| top")] == [
-        "2 of 2"
+        "1 of 1"
     ]
     assert first.trainings[0].state == "done"
 
