@@ -113,7 +113,11 @@ def list_of_rewards(schema: "pa.Schema") -> str | None:
     """The column with lists of rewards, unless the file has single rewards or PVar."""
     if REWARD in schema.names or PVAR.name in schema.names:
         return None
-    return next((name for name in REWARD_LISTS if name in schema.names), None)
+    import pyarrow as pa
+
+    columns = [name for name in REWARD_LISTS if name in schema.names]
+    known = [name for name in columns if not pa.types.is_null(schema.field(name).type)]
+    return next(iter([*known, *columns]), None)
 
 
 def _one_row_per_reward(table: "pa.Table", lists: str) -> "pa.Table":
@@ -122,6 +126,8 @@ def _one_row_per_reward(table: "pa.Table", lists: str) -> "pa.Table":
     import pyarrow.compute as pc
 
     column = table[lists].combine_chunks()
+    if pa.types.is_fixed_size_list(column.type):  # as datasets' sequences of a fixed length are
+        column = column.cast(pa.list_(column.type.value_type))
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     num_rewards = np.maximum(lengths, 1)
     rewards = np.full(int(num_rewards.sum()), np.nan)
@@ -147,7 +153,11 @@ def _refuse_types(
             raise InputError(f"{path}: the column {name} has type {kind}; it must be numeric")
     if lists is not None:
         kind = schema.field(lists).type
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        is_list = (
+            pa.types.is_list(kind)
+            or pa.types.is_large_list(kind)
+            or pa.types.is_fixed_size_list(kind)
+        )
         if not (is_list and _is_number(kind.value_type)):
             raise InputError(
                 f"{path}: the column {lists} has type {kind}; it must be a list of numbers"

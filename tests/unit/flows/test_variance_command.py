@@ -406,3 +406,15 @@ def test_a_null_beside_a_list_is_not_read(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = read_variances(path, scale=1.0)
     assert found.num_responses.tolist() == [2, 2, 0]
+
+
+def test_lists_of_a_fixed_length_are_lists_and_a_column_of_nulls_is_passed_over(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "rewards.parquet"
+    lists = pa.array([[0.0, 1.0], [0.0, None]], pa.list_(pa.float64(), 2))
+    columns = {"prompt_id": ["a", "b"], "rewards": pa.nulls(2), "scores": lists}
+    pq.write_table(pa.table(columns), path)
+    found = read_variances(path, scale=1.0)
+    assert found.num_responses.tolist() == [2, 1]
+    assert found.pvar[0] == pytest.approx((1 / (1 + math.exp(-1)) - 0.5) ** 2)
