@@ -91,7 +91,7 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     assert wiring.tracking.client.search_registered_models() == []
 
 
-def test_a_training_that_fails_leaves_the_others_and_the_same_command_goes_on(
+def test_a_training_that_fails_leaves_the_others(
     pipeline: PipelineConfig,
 ) -> None:
     """No pair of one arm is short enough; three trainings run at once."""
@@ -103,21 +103,19 @@ def test_a_training_that_fails_leaves_the_others_and_the_same_command_goes_on(
     study = StudyConfig.model_validate(
         {"pipeline": pipeline, "arms": arms, "seeds": (0,), "at_once": 3}
     )
-    for _ in range(2):
-        with pytest.raises(StageError, match=r"^1 of 3 trainings failed, first torn/0: .*none of"):
-            compare(study)
+    with pytest.raises(StageError, match=r"^1 of 3 trainings failed, first torn/0: .*none of"):
+        compare(study)
     store = connect().store
-    keys = [info.key for info in store.list("comparisons/") if info.key.count("/") == 1]
-    first, second = (StudyRecord.model_validate_json(store.read(key)) for key in sorted(keys))
-    done = [each.label for each in second.trainings if each.state == "done"]
+    (key,) = [info.key for info in store.list("comparisons/") if info.key.count("/") == 1]
+    record = StudyRecord.model_validate_json(store.read(key))
+    done = [each.label for each in record.trainings if each.state == "done"]
     assert done == ["random/0", "top/0"]
     assert artifacts(store, "train") == 2
-    page = store.read(f"comparisons/{second.run}/certificate.md").decode()
+    page = store.read(f"comparisons/{record.run}/certificate.md").decode()
     assert "- torn/0: " in page
     assert [line.split(" | ")[1] for line in page.splitlines() if line.startswith("| top")] == [
         "1 of 1"
     ]
-    assert first.trainings[0].state == "done"
 
 
 def test_a_study_that_is_stopped_keeps_what_it_found(
@@ -147,9 +145,7 @@ def test_a_killed_study_leaves_no_process_and_goes_on(
 ) -> None:
     """`kill -9` after the first training; the same command then makes what is missing."""
     study = tmp_path / "study.yaml"
-    study.write_text(
-        yaml.safe_dump({"pipeline": pipeline.model_dump(mode="json"), "seeds": [0, 1]})
-    )
+    study.write_text(yaml.safe_dump({"pipeline": pipeline.model_dump(mode="json"), "seeds": [0]}))
     command = [sys.executable, "-m", "flows.cli", "compare", str(study)]
     store = connect().store
     process = subprocess.Popen(
@@ -165,8 +161,8 @@ def test_a_killed_study_leaves_no_process_and_goes_on(
     wait_until(lambda: not any(each.is_running() for each in members), "the end of its processes")
     before = {info.key for info in store.list("train/") if info.key.endswith("/manifest.json")}
     page = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "| random | 2 of 2 |" in page
-    assert "| top | 2 of 2 |" in page
+    assert "| random | 1 of 1 |" in page
+    assert "| top | 1 of 1 |" in page
     after = {info.key for info in store.list("train/") if info.key.endswith("/manifest.json")}
-    assert len(after) == 4
+    assert len(after) == 2
     assert before <= after
