@@ -131,6 +131,17 @@ class StudyConfig(ConfigModel):
     """Where the plan of the study is written down, and since when (a file and a commit), shown in
     the certificate."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_strategies(cls, given: Any) -> Any:
+        """A deployment registered before studies had arms names `strategies` beside the control."""
+        if not isinstance(given, dict) or "strategies" not in given:
+            return given
+        tree = {key: value for key, value in given.items() if key != "strategies"}
+        names = [CONTROL, *given["strategies"]]
+        arms = [{"name": name, "settings": {"select.strategy": name}} for name in names]
+        return {"arms": arms, **tree}
+
     @model_validator(mode="after")
     def _can_run(self) -> Self:
         names = [arm.name for arm in self.arms]

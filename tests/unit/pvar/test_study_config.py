@@ -26,6 +26,12 @@ def test_trainings_of_an_arm_differ_in_seeds_alone() -> None:
     assert changed.evaluate.opponent == PipelineConfig().policy  # a promotion changes nothing
 
 
+def test_the_parameters_of_an_earlier_deployment_are_still_a_study() -> None:
+    config = study(strategies=["top", "bottom"], seeds=[0, 1, 2])
+    assert [arm.name for arm in config.arms] == ["random", "top", "bottom"]
+    assert variant(config, cells(config)[2], 0).select.strategy == "bottom"
+
+
 def test_fresh_responses_are_drawn_with_the_seed() -> None:
     config = study(fresh_responses=True)
     assert variant(config, cells(config)[0], 4).sample.seed == 4
