@@ -2,13 +2,13 @@
 
 import json
 import re
+import warnings
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from afinn import Afinn
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from flows.pinning import pin
@@ -17,6 +17,10 @@ from pvar.records import Prompt
 from tasks.engine.artifact import Artifact
 from tasks.stages.ingest import PROMPTS
 from tests.workflow import Workflow, fake_settings, open_wiring
+
+with warnings.catch_warnings():  # afinn's first compilation warns
+    warnings.simplefilter("ignore")
+    from afinn import Afinn
 
 Row = dict[str, Any]
 
