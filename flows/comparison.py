@@ -42,12 +42,12 @@ from flows.study_record import (
     StudyRecord,
     StudyTraining,
     compared_nodes,
+    refuse_equal_trainings,
     save_study,
 )
 from flows.wiring import Wiring, connect
 from pvar.artifacts import Summary
-from pvar.config import PipelineConfig
-from pvar.errors import ConfigError, StageError
+from pvar.errors import StageError
 from pvar.study_certificate import Certificate, Pool
 from pvar.study_config import StudyConfig, cells, variant, with_seed
 from pvar.study_results import ArmRow, TrainingResult, tabulate
@@ -105,7 +105,7 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
     pipelines = {
         cell.name: pin(variant(pinned, cell, config.seeds[0]), wiring) for cell in cells(pinned)
     }
-    _refuse_equal_trainings(pinned, pipelines)
+    refuse_equal_trainings(pipelines, pinned.endpoints)
     trainings = [StudyTraining(cell=cell, seed=seed) for seed in config.seeds for cell in pipelines]
     now = datetime.now(UTC)
     run = f"compare-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -129,20 +129,6 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
     save_study(wiring.store, record)
     logger.info("study %s: %s", run, estimate_study(record, wiring))
     return record
-
-
-def _refuse_equal_trainings(study: StudyConfig, pipelines: Mapping[str, PipelineConfig]) -> None:
-    """Raise ConfigError if two arms, however they are written, are the same trainings."""
-    of_artifacts: dict[tuple[str, ...], str] = {}
-    for cell, pipeline in pipelines.items():
-        nodes = compared_nodes(pipeline, study.endpoints).values()
-        made = tuple(node.keys.root for node in nodes)
-        if made in of_artifacts:
-            raise ConfigError(
-                f"the arms {of_artifacts[made]} and {cell} are the same trainings: their settings "
-                "differ in nothing that training and results depend on; leave one of them out"
-            )
-        of_artifacts[made] = cell
 
 
 class _Work:

@@ -6,13 +6,14 @@ one training needs nothing else.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
 from pvar.ports import Store
 from pvar.study_config import HELD_OUT, StudyConfig, with_seed
 from tasks.benchmark_nodes import score_name
@@ -108,6 +109,21 @@ def compared_nodes(config: PipelineConfig, endpoints: Sequence[str] = ()) -> dic
         if node.keys in needed:
             needed |= set(node.inputs.values())
     return {name: node for name, node in nodes.items() if node.keys in needed}
+
+
+def refuse_equal_trainings(
+    pipelines: Mapping[str, PipelineConfig], endpoints: Sequence[str]
+) -> None:
+    """Raise ConfigError if two cells, however they are written, are the same trainings."""
+    of_artifacts: dict[tuple[str, ...], str] = {}
+    for cell, pipeline in pipelines.items():
+        made = tuple(node.keys.root for node in compared_nodes(pipeline, endpoints).values())
+        if made in of_artifacts:
+            raise ConfigError(
+                f"the arms {of_artifacts[made]} and {cell} are the same trainings: their settings "
+                "differ in nothing that training and results depend on; leave one of them out"
+            )
+        of_artifacts[made] = cell
 
 
 def save_study(store: Store, record: StudyRecord) -> None:

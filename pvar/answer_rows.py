@@ -74,7 +74,7 @@ def parse_answers(fields: Fields, prompt_id: str) -> tuple[PoolAnswer, ...] | st
         return "too_few_answers"
     answers = []
     for index, (text, value, is_suspect) in enumerate(given):
-        score = _number(value)
+        score = as_number(value)
         if not isinstance(text, str):
             return "answer_not_text"
         if score is None:
@@ -96,7 +96,7 @@ def nested_scores(fields: Fields) -> list[float] | str | None:
         return given
     scores = []
     for each in given:
-        score = _number(each.score)
+        score = as_number(each.score)
         if score is None:
             return "score_not_a_number"
         scores.append(math.nan if each.is_suspect else score)
@@ -123,14 +123,14 @@ def _objects(value: object, parse: Callable[[Mapping[str, object]], _Given]) -> 
 
 
 def _completion(item: Mapping[str, object]) -> _Given:
-    score, aspects = _number(item.get("overall_score")), _number(item.get("fine-grained_score"))
+    score, aspects = as_number(item.get("overall_score")), as_number(item.get("fine-grained_score"))
     is_high = score is not None and score >= SUSPECT_OVERALL_SCORE
     is_checked = aspects is not None and aspects > MIN_ASPECT_MEAN
     return _Given(item.get("response"), item.get("overall_score"), is_high and not is_checked)
 
 
 def _ranked(item: Mapping[str, object]) -> _Given:
-    rank = _number(item.get("rank"))
+    rank = as_number(item.get("rank"))
     return _Given(item.get("answer"), item.get("rank") if rank is None else -rank)
 
 
@@ -144,7 +144,7 @@ def _aligned(texts: object, scores: list[object]) -> list[_Given] | str:
     return [_Given(text, score) for text, score in zip(texts, scores[0], strict=True)]
 
 
-def _number(value: object) -> float | None:
+def as_number(value: object) -> float | None:
     """The number, NaN if it is missing, None if it is not a number."""
     if value is None:
         return math.nan

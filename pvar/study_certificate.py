@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from pvar.evaluation.method_verdict import ERROR_RATE, MIN_TRAININGS, MethodClaim
 from pvar.evaluation.trainings import MethodDifference
-from pvar.study_config import StudyConfig, cells
+from pvar.study_config import SettingSweep, StudyConfig, cells, variant
 from pvar.study_results import ArmRow
 
 FLOOR = 0.01
@@ -71,7 +71,7 @@ class Certificate(NamedTuple):
             "interim": self.num_missing > 0,
             "verdicts": {row.cell: row.claim.verdict for row in self.rows if row.claim},
             "study": self.study.model_dump(mode="json", exclude={"pipeline"}),
-            "policy": pipeline.policy,
+            "policies": self.policies,
             "judge": pipeline.evaluate.judge.model_dump(mode="json"),
             "error_rate": ERROR_RATE,
             "min_trainings": MIN_TRAININGS,
@@ -81,6 +81,12 @@ class Certificate(NamedTuple):
             "seconds": self.seconds,
             "failures": dict(self.failures),
         }
+
+    @property
+    def policies(self) -> list[str]:
+        """The starting policies of all arms."""
+        variants = (variant(self.study, cell, self.study.seeds[0]) for cell in cells(self.study))
+        return list(dict.fromkeys(each.policy for each in variants))
 
     @property
     def num_missing(self) -> int:
@@ -211,34 +217,38 @@ def _needs(said: MethodClaim, certificate: Certificate) -> str:
 
 def _made_with(certificate: Certificate) -> list[str]:
     study = certificate.study
-    arms = "; ".join(
-        f"{arm.name} ({', '.join(f'{key}={value}' for key, value in arm.settings.items()) or '–'})"
-        for arm in study.arms
-    )
-    swept = (
-        []
-        if study.sweep is None
-        else [
-            f"sweep of {study.sweep.key or 'several settings'}: "
-            + ", ".join(map(study.sweep.label_of, study.sweep.values))
-        ]
-    )
+    evaluate, source = study.pipeline.evaluate, study.pipeline.ingest.source
+    policies = ", ".join(map(_location, certificate.policies))
+    arms = "; ".join(f"{arm.name} ({_settings(arm.settings)})" for arm in study.arms)
     held = study.held_equal.model_dump(exclude_none=True) if study.held_equal else {}
     lines = [
-        f"policy {study.pipeline.policy.partition('#')[0]}, data "
-        f"{study.pipeline.ingest.source.partition('#')[0]}, judge "
-        f"{study.pipeline.evaluate.judge.kind}",
+        f"policy {policies}, data {_location(source)}, judge {evaluate.judge.kind}",
         f"arms: {arms}; control {study.control}; seeds {', '.join(map(str, study.seeds))}",
-        *swept,
+        "" if study.sweep is None else _swept(study.sweep),
         f"compared by {', '.join(study.endpoints)}",
-        "held equal: " + (", ".join(f"{name} {n}" for name, n in held.items()) or "nothing more"),
+        f"held equal: {_settings(held)}",
         "responses drawn anew for each seed"
         if study.fresh_responses
         else "responses shared by all trainings: the luck of the pool is not in the intervals",
         _pool_line(certificate.pool),
         f"{certificate.seconds / 3600:.2f} hours of processes for the trainings made now",
+        f"plan: {study.plan}" if study.plan else "",
     ]
-    return [*lines, f"plan: {study.plan}"] if study.plan else lines
+    return [line for line in lines if line]
+
+
+def _location(reference: str) -> str:
+    """A pinned reference without its digest."""
+    return reference.partition("#")[0]
+
+
+def _settings(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items()) or "nothing"
+
+
+def _swept(sweep: SettingSweep) -> str:
+    values = ", ".join(map(sweep.label_of, sweep.values))
+    return f"sweep of {sweep.key or 'several settings'}: {values}"
 
 
 def _pool_line(pool: Pool | None) -> str:
@@ -246,8 +256,8 @@ def _pool_line(pool: Pool | None) -> str:
         return "pool: no prompt has a PVar"
     low, first, middle, third, high = pool.quantiles
     return (
-        f"pool: {pool.num_prompts} prompts, PVar {low:.3f} to {high:.3f}, quartiles {first:.3f}, "
-        f"{middle:.3f}, {third:.3f}; {pool.share_low:.0%} below {FLOOR}"
+        f"pool of the first training: {pool.num_prompts} prompts, PVar {low:.3f} to {high:.3f}, "
+        f"quartiles {first:.3f}, {middle:.3f}, {third:.3f}; {pool.share_low:.0%} below {FLOOR}"
     )
 
 

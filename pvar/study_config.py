@@ -21,7 +21,7 @@ from pvar.selection_config import PairConfig, SelectConfig
 HELD_OUT = "evaluate"
 """The endpoint of the pipeline's own held-out prompts."""
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-SETTING = r"^[a-z_]+(\.[a-z_]+)+$"
+SETTING = r"^[a-z_]+(\.[a-z_]+)*$"
 
 
 class Arm(ConfigModel):
@@ -51,6 +51,11 @@ class SettingSweep(ConfigModel):
                 "{train.method: kto}; give a key, or write the values so"
             )
         return self
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of all settings that it sets."""
+        return [key for value in self.values for key in self.settings_of(value)]
 
     def settings_of(self, value: JsonValue) -> dict[str, JsonValue]:
         """The settings that one of the values stands for."""
@@ -87,6 +92,11 @@ class HeldEqual(ConfigModel):
                 f"held_equal has {given or 'nothing'}; give exactly one of steps, pairs and tokens"
             )
         return self
+
+    @property
+    def key(self) -> str:
+        """Key of the setting by which it is held equal."""
+        return "train.num_steps" if self.tokens is None else "select.budget"
 
 
 class StudyConfig(ConfigModel):
@@ -166,23 +176,22 @@ class StudyConfig(ConfigModel):
         if twice := next((name for name in labels if labels.count(name) > 1), None):
             raise ValueError(f"sweep: {twice!r} would be two arms; give each value once")
         self._refuse_settings_twice()
-        self._refuse_equal_arms()
         self._refuse_other_exams()
         return self
 
     def _refuse_settings_twice(self) -> None:
-        """What the sweep or `held_equal` sets, no arm may set: its value would not be used."""
-        swept = self.sweep
-        for arm in self.arms:
-            taken = {} if self.held_equal is None else _held(self, arm.name, arm.settings)
-            by = "held_equal"
-            if swept is not None and (
-                both := [k for v in swept.values for k in swept.settings_of(v) if k in arm.settings]
-            ):
-                taken, by = dict.fromkeys(both), "the sweep"
-            if key := next((key for key in taken if key in arm.settings), None):
+        """A setting has one source: the value of another would not be used."""
+        sources: dict[str, str] = {}
+        if self.held_equal is not None:
+            sources[self.held_equal.key] = "held_equal"
+        swept = {} if self.sweep is None else dict.fromkeys(self.sweep.keys, "the sweep")
+        setting: dict[str, Mapping[str, object]] = {"the sweep": swept}
+        setting |= {f"arm {arm.name}": arm.settings for arm in self.arms}
+        for who, keys in setting.items():
+            others = sources if who == "the sweep" else {**sources, **swept}
+            if key := next((key for key in keys if key in others), None):
                 raise ValueError(
-                    f"arm {arm.name} sets {key}, and {by} sets it, too; leave it out of one of them"
+                    f"{who} sets {key}, and {others[key]} sets it, too; leave it out of one of them"
                 )
 
     def _refuse_other_exams(self) -> None:
@@ -205,17 +214,6 @@ class StudyConfig(ConfigModel):
                         "their results could not be compared; change it in `pipeline` or in the "
                         "sweep, for both"
                     )
-
-    def _refuse_equal_arms(self) -> None:
-        of_pipeline: dict[str, str] = {}
-        for cell in cells(self):
-            config = variant(self, cell, self.seeds[0]).model_dump_json()
-            if config in of_pipeline:
-                raise ValueError(
-                    f"the arms {of_pipeline[config]} and {cell.name} have the same settings, so "
-                    "they would be the same trainings; change one of them, or leave it out"
-                )
-            of_pipeline[config] = cell.name
 
 
 class Cell(ConfigModel):

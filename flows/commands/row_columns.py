@@ -24,7 +24,7 @@ from flows.commands.columns import (
     rank_ids,
 )
 from infra.row_files import STDIN, read_rows
-from pvar.answer_rows import nested_scores, parse_pool_prompt
+from pvar.answer_rows import as_number, nested_scores, parse_pool_prompt
 from pvar.errors import InputError
 from pvar.records import BadRow, Row
 from pvar.row_counts import RowCounts
@@ -107,7 +107,7 @@ def _entry(row: Row | BadRow, number_columns: Collection[str]) -> _Entry | _Prob
         return rewards
     values = []
     for name in number_columns:
-        value = _as_number(row.fields.get(name))
+        value = as_number(row.fields.get(name))
         if value is None:
             return _Problem("bad_number", f"{name} is {row.fields[name]!r}, not a number")
         values.append(value)
@@ -157,7 +157,7 @@ def _as_rewards(name: str, value: object) -> list[float] | _Problem:
         return _Problem("bad_rewards", f"{name} is {value!r}, not a list of numbers")
     rewards = []
     for place, element in enumerate(value):
-        reward = _as_number(element)
+        reward = as_number(element)
         if reward is None:
             return _Problem("bad_rewards", f"{name}[{place}] is {element!r}, not a number")
         rewards.append(reward)
@@ -170,18 +170,6 @@ def _as_id(value: object) -> str | int | None:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER_ID:
         return value
     return None
-
-
-def _as_number(value: object) -> float | None:
-    """The number, NaN if it is missing, None if it is not a number."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None
 
 
 def _sorted_ids(

@@ -17,7 +17,8 @@ prompt from 0 to 1 (`mid_ranks.py`), the measure is
     max(|u(LossDiff) − ½|, |u(IRM) − ½|),
 
 so that a prompt lies between the quantiles ½ − w and ½ + w of both exactly when its measure is at
-most w, and the smallest measures are selected.
+most w, and the smallest measures are selected. Scores that differ by rounding alone are equal, so
+that a rank depends neither on the order of a sum nor on the machine.
 
 What differs from the source (definitions from its abstract and a published summary of the paper):
 
@@ -33,12 +34,16 @@ from pvar.selection.mid_ranks import mid_ranks
 from pvar.selection.pair_losses import mean_of_known, pair_losses
 from pvar.selection.strategy import FloatArray, Measure, Strategy, smallest_first
 
+DECIMALS = 9
+"""Of the scores, in nats: far below what log-probabilities in float32 resolve."""
+
 
 def _measure(gaps: FloatArray) -> FloatArray:
     """(P,) half the width of the narrowest medium range with the prompt, from 0 to ½."""
     margins, validation_margins = gaps[:2]
     loss_difference = mean_of_known(pair_losses(margins) - pair_losses(validation_margins))
-    ranks = mid_ranks(loss_difference), mid_ranks(mean_of_known(margins))
+    scores = (loss_difference, mean_of_known(margins))
+    ranks = (mid_ranks(np.round(score, DECIMALS)) for score in scores)
     width: FloatArray = np.maximum(*(np.abs(rank - 0.5) for rank in ranks))
     return width
 

@@ -3,8 +3,37 @@
 import json
 from pathlib import Path
 
-from flows.study_record import compared_nodes
+import pytest
+from pydantic import JsonValue
+
+from flows.study_record import compared_nodes, refuse_equal_trainings
+from pvar.errors import ConfigError
+from pvar.study_config import Arm, StudyConfig, cells, variant
 from tests.workflow import start_workflow
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [{}, {"select.models": ["vader"]}, {"promote.model_name": "other"}, {"pair.seed": 0}],
+    ids=["copy", "only model", "registered name", "unused seed"],
+)
+def test_arms_that_are_the_same_trainings_are_refused(
+    tmp_path: Path, unused: dict[str, JsonValue]
+) -> None:
+    """However they are written: each would count as a method of its own."""
+    flow = start_workflow(tmp_path / "home")
+    top: dict[str, JsonValue] = {"select.strategy": "top"}
+    arms = (
+        Arm(name="random", settings={"select.strategy": "random"}),
+        Arm(name="top", settings=top),
+        Arm(name="again", settings={**top, **unused}),
+    )
+    study = StudyConfig(pipeline=flow.config, arms=arms)
+    pipelines = {cell.name: variant(study, cell, 0) for cell in cells(study)}
+    with pytest.raises(ConfigError, match="the arms top and again are the same trainings"):
+        refuse_equal_trainings(pipelines, study.endpoints)
+    del pipelines["again"]
+    refuse_equal_trainings(pipelines, study.endpoints)
 
 
 def test_a_comparison_takes_no_benchmark_but_keeps_its_questions_out_of_training(

@@ -226,16 +226,19 @@ def test_arms_share_what_they_have_in_common() -> None:
         ),
         (
             {
+                "sweep": {"key": "train.num_steps", "values": [5, 10]},
+                "held_equal": {"pairs": 16},
+            },
+            "the sweep sets train.num_steps, and held_equal sets it, too",
+        ),
+        (
+            {
                 "arms": [*arms("random"), {"name": "x", "settings": {"train.pairs_per_step": 0}}],
                 "held_equal": {"pairs": 16},
             },
             r"pairs_per_step \(0\) of arm x; change",
         ),
         ({"endpoints": ["mt_bench"]}, r"endpoints has 'mt_bench'; .* \(there is none\)"),
-        (
-            {"arms": [*arms("random", "top"), {**arms("top")[0], "name": "x"}]},
-            "the arms top and x have the same settings",
-        ),
         (
             {"arms": [*arms("random"), {"name": "x", "settings": {"select.stratgy": "top"}}]},
             r"arm x: the configuration has no setting 'select\.stratgy'; there are .*strategy",
