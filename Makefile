@@ -58,7 +58,7 @@ demo: setup ## from prompts to a gated, registered, better-aligned model
 	@$(BIN)/pvar run --preset demo
 
 STUDY ?= mixed-pool
-study: setup ## train each arm of a study (STUDY=mixed-pool) ten times: hours; stop and go on at will
+study: setup ## train each arm of a study (STUDY=mixed-pool) ten times; stop and go on at will
 	@$(BIN)/pvar compare $(STUDY)
 
 test: setup-vllm ## all tests; services that are not installed are named and left out

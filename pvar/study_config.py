@@ -53,8 +53,9 @@ class SettingSweep(ConfigModel):
         return self
 
     @property
-    def keys(self) -> list[str]:
-        """Keys of all settings that it sets."""
+    def swept_keys(self) -> list[str]:
+        """Keys of all settings that it sets. Named so, because Prefect takes an object with `keys`
+        for a mapping."""
         return [key for value in self.values for key in self.settings_of(value)]
 
     def settings_of(self, value: JsonValue) -> dict[str, JsonValue]:
@@ -184,7 +185,7 @@ class StudyConfig(ConfigModel):
         sources: dict[str, str] = {}
         if self.held_equal is not None:
             sources[self.held_equal.key] = "held_equal"
-        swept = {} if self.sweep is None else dict.fromkeys(self.sweep.keys, "the sweep")
+        swept = {} if self.sweep is None else dict.fromkeys(self.sweep.swept_keys, "the sweep")
         setting: dict[str, Mapping[str, object]] = {"the sweep": swept}
         setting |= {f"arm {arm.name}": arm.settings for arm in self.arms}
         for who, keys in setting.items():

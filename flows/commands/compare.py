@@ -2,12 +2,15 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
 from flows.commands.options import PresetOption, SetOption
 from pvar.selection import MatchedStrategyName
+
+if TYPE_CHECKING:
+    from pvar.study_config import StudyConfig
 
 
 def compare(
@@ -53,24 +56,17 @@ def compare(
     set_
         Changes to the preset as key=value.
     """
-    from infra.preconditions import inline_stages, refuse_missing
     from infra.studies import load_study
-    from pvar.study_config import HELD_OUT, cells, variant
 
-    options: dict[str, object] = {}
-    if arms := _arms(strategy, arm, replaces=study is None):
-        options["arms"] = arms
-    if control is not None:
-        options["control"] = control
-    if seeds is not None:
-        options["seeds"] = tuple(range(seeds))
-    if at_once is not None:
-        options["at_once"] = at_once
-    config = load_study(study, preset=preset, changes=set_, options=options)
-    left_out = {"harness"} if set(config.endpoints) - {HELD_OUT} else {"judge", "harness"}
-    for cell in cells(config):
-        pipeline = variant(config, cell, config.seeds[0])
-        refuse_missing(pipeline, inline_stages(pipeline) - left_out)
+    options = {
+        "arms": _arms(strategy, arm, replaces=study is None) or None,
+        "control": control,
+        "seeds": None if seeds is None else tuple(range(seeds)),
+        "at_once": at_once,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    config = load_study(study, preset=preset, changes=set_, options=given)
+    _refuse_missing(config)
 
     from flows.console import show_progress
     from flows.temporary_server import temporary_server
@@ -80,6 +76,17 @@ def compare(
 
         page = run(config)
     print(page)  # noqa: T201  plain Markdown, also for files and programs
+
+
+def _refuse_missing(config: "StudyConfig") -> None:
+    """Raise ConfigError, before anything starts, for what any arm needs and is not there."""
+    from infra.preconditions import inline_stages, refuse_missing
+    from pvar.study_config import HELD_OUT, cells, variant
+
+    left_out = {"harness"} if set(config.endpoints) - {HELD_OUT} else {"judge", "harness"}
+    for cell in cells(config):
+        pipeline = variant(config, cell, config.seeds[0])
+        refuse_missing(pipeline, inline_stages(pipeline) - left_out)
 
 
 def _arms(

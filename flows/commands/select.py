@@ -65,18 +65,9 @@ def select(
     as_json
         Print the summary as one JSON object.
     """
-    if threshold is not None and strategy != "threshold":
-        raise ConfigError(
-            f"the strategy {strategy} has no threshold; leave --threshold out, "
-            "or choose --strategy threshold"
-        )
     budget = _budget(strategy, fraction, count, tokens)
-    if rows is not None:
-        refuse_rows_target(input, rows)
-        if out is not None and out.absolute() == rows.absolute():
-            raise ConfigError(f"--out and --rows are both {out}; name two files")
-    if out is not None:
-        refuse_own_input(input, out, "--out")
+    _refuse_threshold(strategy, threshold)
+    _refuse_targets(input, out, rows)
     table = read_candidates(input, strategy, scale)
     selection = select_prompts(table.candidates, strategy, budget, seed=seed, threshold=threshold)
     if out is not None:
@@ -86,6 +77,24 @@ def select(
         num_rows = write_chosen_rows(input, rows, selection.prompt_ids, NUMBER_COLUMNS)
         figures.append(Figure("rows_written", "Rows written", num_rows))
     print_summary("Selection", figures, as_json=as_json)
+
+
+def _refuse_threshold(strategy: StrategyName, threshold: float | None) -> None:
+    if threshold is not None and strategy != "threshold":
+        raise ConfigError(
+            f"the strategy {strategy} has no threshold; leave --threshold out, "
+            "or choose --strategy threshold"
+        )
+
+
+def _refuse_targets(source: Path, out: Path | None, rows: Path | None) -> None:
+    """Raise ConfigError if a file would be overwritten that is still needed."""
+    if rows is not None:
+        refuse_rows_target(source, rows)
+        if out is not None and out.absolute() == rows.absolute():
+            raise ConfigError(f"--out and --rows are both {out}; name two files")
+    if out is not None:
+        refuse_own_input(source, out, "--out")
 
 
 def _budget(

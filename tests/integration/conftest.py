@@ -15,7 +15,7 @@ from pvar.ports import RegisteredVersion
 from tests.services import docker, prefect_server
 from tests.services.docker import Engine
 from tests.services.prefect_server import PrefectServer
-from tests.services.processes import common_folder, locked
+from tests.services.processes import NEVER_SECONDS, common_folder, locked
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +47,17 @@ def running_server(
     shutil.copytree(migrated_home, home, dirs_exist_ok=True)
     with prefect_server.running(home) as server:
         yield server
+        _send_what_is_left()
+
+
+def _send_what_is_left() -> None:
+    """Let Prefect in this process send its events and logs: without the server, it would try to
+    reach it for more than a minute at the process's end."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for service in (EventsWorker, APILogWorker):
+        service.drain_all(timeout=NEVER_SECONDS)
 
 
 @pytest.fixture

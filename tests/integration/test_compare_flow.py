@@ -12,7 +12,7 @@ import yaml
 
 from flows.comparison import compare
 from flows.garbage_collection import plan_sweep
-from flows.study_processes import PartEnd, run_parts
+from flows.study_processes import PartEnd
 from flows.study_record import StudyRecord
 from flows.wiring import connect
 from pvar.config import PipelineConfig
@@ -21,6 +21,7 @@ from pvar.ports import Store
 from pvar.study_config import StudyConfig
 from tests.services.prefect_server import PrefectServer
 from tests.services.processes import wait_until
+from tests.study_parts import parts_in_this_process
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import fake_settings, write_prompts
 
@@ -56,8 +57,9 @@ def pipeline(
 
 
 def test_each_arm_is_trained_beside_the_control_on_shared_answers(
-    pipeline: PipelineConfig, tmp_path: Path
+    pipeline: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("flows.comparison.run_parts", parts_in_this_process)
     page = compare(StudyConfig(pipeline=pipeline, seeds=(3,)))
 
     table = [line for line in page.splitlines() if line.startswith("| ")]
@@ -124,7 +126,7 @@ def test_a_study_that_is_stopped_keeps_what_it_found(
     """Stopped after the first training, as by Ctrl-C."""
 
     def one_training(run: str, parts: Sequence[str], *, at_once: int) -> Iterator[PartEnd]:
-        yield from run_parts(run, parts[:1], at_once=at_once)
+        yield from parts_in_this_process(run, parts[:1], at_once=at_once)
         if len(parts) > 1:
             raise KeyboardInterrupt
 

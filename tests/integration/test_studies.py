@@ -1,27 +1,18 @@
 """The studies that ship with the product: each loads, and its CPU version runs to a certificate."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from flows.comparison import compare
-from flows.study_member import make_part
-from flows.study_processes import PartEnd
 from infra.studies import load_study, study_names
 from pvar.study_config import cells
 from tests.services.prefect_server import PrefectServer
+from tests.study_parts import parts_in_this_process
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import write_prompts
 
 ON_CPU = [name for name in study_names() if name.endswith("-cpu") or name == "mixed-pool"]
-
-
-def in_this_process(run: str, parts: Sequence[str], *, at_once: int) -> Iterator[PartEnd]:
-    """As flows.study_processes.run_parts, without the time that processes take to start."""
-    for part in parts:
-        make_part(run, part)
-        yield PartEnd(part, None, 1.0)
 
 
 @pytest.mark.slow
@@ -30,25 +21,32 @@ def in_this_process(run: str, parts: Sequence[str], *, at_once: int) -> Iterator
 def test_a_study_for_two_cores_runs_to_its_certificate(
     server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Fake answers are trained on; a tiny model is trained, answers, and is judged."""
+    """Fake answers are trained on; a tiny model is trained, answers, and is judged.
+
+    Of a sweep, two values are run. One study also estimates the divergence, which takes a third of
+    the time.
+    """
     monkeypatch.setenv("PVAR_HOME", str(tmp_path))
     monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setattr("flows.comparison.run_parts", in_this_process)
+    monkeypatch.setattr("flows.comparison.run_parts", parts_in_this_process)
     changes = [
         f"policy={save_language_model(tmp_path / 'policy', seed=1)}",
         f"ingest.source={write_prompts(tmp_path / 'prompts.jsonl')}",
         "sample.engine=fake",
         "train.precision=float32",
         "evaluate.answers.max_new_tokens=6",
+        f"evaluate.divergence={name == 'mixed-pool'}",
     ]
     study = load_study(name, changes=changes, options={"seeds": (0,), "held_equal": {"steps": 2}})
-    if study.sweep is not None and study.sweep.key is not None:  # two values are as good as four
-        few = study.sweep.model_copy(update={"values": study.sweep.values[:2]})
+    if study.sweep is not None:
+        few = study.sweep.model_copy(update={"values": study.sweep.values[1:3]})
         study = study.model_copy(update={"sweep": few})
     page = compare(study)
     rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ")]
     assert rows == ["| arm", *(f"| {cell.name}" for cell in cells(study))]
     assert "not enough trainings" in page
+    kl = {line.split(" | ")[5] for line in page.splitlines() if line.startswith("| random")}
+    assert ("–" in kl) is not study.pipeline.evaluate.divergence
 
 
 def test_each_study_for_gpus_has_the_control_and_the_sweep_of_its_cpu_version() -> None:
