@@ -14,11 +14,12 @@ from flows.comparison import compare
 from flows.garbage_collection import plan_sweep
 from flows.study_processes import PartEnd
 from flows.study_record import StudyRecord
-from flows.wiring import connect
+from flows.wiring import Wiring, connect
 from pvar.config import PipelineConfig
 from pvar.errors import StageError
 from pvar.ports import Store
 from pvar.study_config import StudyConfig
+from tasks.engine.node import Node
 from tests.services.prefect_server import PrefectServer
 from tests.services.processes import wait_until
 from tests.study_parts import parts_in_this_process
@@ -91,6 +92,33 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     assert plan_sweep(wiring, None).plan.artifacts == ()
     assert list((tmp_path / "work").iterdir()) == []
     assert wiring.tracking.client.search_registered_models() == []
+
+
+def test_the_stages_of_all_arms_run_on_their_pools(
+    pipeline: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is handed to the pools; that a worker takes it is tested with the pools themselves."""
+    handed_over: list[str] = []
+
+    def take(node: Node, config: PipelineConfig, wiring: Wiring, *, parent_run: str | None) -> None:
+        handed_over.append(f"{node.name} on {config.runtime.placement.of(node.stage.name).pool}")
+        raise StageError("the pool has no worker")
+
+    def parts(run: str, labels: Sequence[str], *, at_once: int) -> Iterator[PartEnd]:
+        for label in labels:
+            try:
+                yield from parts_in_this_process(run, [label], at_once=at_once)
+            except StageError as error:
+                yield PartEnd(label, str(error), 1.0)
+
+    monkeypatch.setattr("flows.comparison.run_parts", parts)
+    monkeypatch.setattr("flows.pipeline.run_placed", take)
+    placed = pipeline.model_dump(mode="json")
+    placed["runtime"]["placement"]["select"] = {"pool": "gpus"}
+    study = StudyConfig(pipeline=PipelineConfig.model_validate(placed), seeds=(0,))
+    with pytest.raises(StageError, match=r"2 of 2 trainings failed.*the pool has no worker"):
+        compare(study)
+    assert handed_over == ["select on gpus", "select on gpus"]  # of the control, and of the arm
 
 
 def test_a_training_that_fails_leaves_the_others(
