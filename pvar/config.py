@@ -36,6 +36,9 @@ class IngestConfig(ConfigModel):
     conversational format. A row with `answer` (a string, or a list of accepted strings) is an
     ability question. It is always held out, and its answers are compared with `answer` instead of
     judged."""
+    source_field: str | None = None
+    """Field of a row that names where its prompt is from, such as `source` in UltraFeedback. The
+    report shows selection and win rate by it. `null`, or a row without it: the name of the file."""
     eval_fraction: float = Field(default=0.4, gt=0, lt=1)
     """Fraction of the prompts held out for evaluation, chosen by a hash of the prompt id."""
     near_duplicate_similarity: float | None = Field(default=0.8, gt=0, le=1)

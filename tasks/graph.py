@@ -129,6 +129,7 @@ def _ingest(config: PipelineConfig) -> Node:
     spec = IngestSpec(
         source=config.ingest.source,
         source_name=location.rstrip("/").rpartition("/")[2],
+        source_field=config.ingest.source_field,
         eval_fraction=config.ingest.eval_fraction,
         near_duplicate_similarity=config.ingest.near_duplicate_similarity,
         decontaminate_against=config.ingest.decontaminate_against,

@@ -48,6 +48,8 @@ class IngestSpec(BaseModel):
 
     source: DataReference
     source_name: str
+    source_field: str | None = None
+    """Field of a row with the name of its source; without a text there, it is `source_name`."""
     eval_fraction: float
     near_duplicate_similarity: float | None
     decontaminate_against: tuple[DataReference, ...]
@@ -150,10 +152,15 @@ class _Parsed(NamedTuple):
     answers: tuple[PoolAnswer, ...] = ()
 
 
+def _source(fields: Fields, spec: IngestSpec) -> str:
+    given = None if spec.source_field is None else fields.get(spec.source_field)
+    return given if isinstance(given, str) and given.strip() else spec.source_name
+
+
 def _parse(fields: Fields, spec: IngestSpec) -> _Parsed | str:
     """The prompt of a row with its split, and its answers if they are kept and trained on."""
     parse = parse_pool_prompt if spec.with_answers else parse_prompt
-    parsed = parse(fields, spec.source_name)
+    parsed = parse(fields, _source(fields, spec))
     if isinstance(parsed, str):
         return parsed
     prompt = parsed._replace(split=_side(parsed, spec.eval_fraction))
