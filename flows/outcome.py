@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 def describe(record: RunRecord, wiring: Wiring, console: "Console") -> None:
     """Print the available results of a run, and what the run waits for."""
     with work_folder(wiring.settings.home, "outcome") as scratch:
-        artifacts = {
-            node.name: open_artifact(wiring.store, *node.artifact.split("/"), scratch)
-            for node in record.nodes
-            if node.state in ("made", "reused")
-        }
+        artifacts = {}
+        for node in record.nodes:
+            if node.state in ("made", "reused"):
+                stage, _, digest = node.artifact.partition("/")
+                artifacts[node.name] = open_artifact(wiring.store, stage, digest, scratch)
         sources = rows_by_source(artifacts, record.config.evaluate.confidence)
     summaries = {name: artifact.manifest.summary for name, artifact in artifacts.items()}
     for line in _lines(record, summaries, sources, wiring.store.uri):

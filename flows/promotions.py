@@ -32,6 +32,8 @@ class MoveWithResults(NamedTuple):
 
     move: Move
     results: Results
+    has_files: bool = True
+    """Whether the version's files are there; False if MLflow has no such version."""
 
 
 class Decided(NamedTuple):
@@ -44,8 +46,20 @@ class Decided(NamedTuple):
 def read_history(registry: MlflowRegistry, model_name: str) -> list[MoveWithResults]:
     """All moves of the champion alias, oldest first."""
     moves = registry.history(model_name)
-    tags = {each.version.version: each.tags for each in registry.versions(model_name)}
-    return [MoveWithResults(move, results_of(tags.get(move.to_version or 0, {}))) for move in moves]
+    facts = {each.version.version: each for each in registry.versions(model_name)}
+    usable = {
+        number: number in facts and registry.has_files(facts[number].version)
+        for number in {move.to_version for move in moves}
+        if number is not None
+    }
+    return [
+        MoveWithResults(
+            move,
+            results_of(facts[to].tags if (to := move.to_version) in facts else {}),
+            move.to_version is None or usable[move.to_version],
+        )
+        for move in moves
+    ]
 
 
 def results_of(tags: Mapping[str, str]) -> Results:

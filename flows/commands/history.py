@@ -24,7 +24,10 @@ def history(
 
     moves = read_history(connect().registry, model)
     if as_json:
-        rows = [{**move.model_dump(mode="json"), **results._asdict()} for move, results in moves]
+        rows = [
+            {**move.model_dump(mode="json"), **results._asdict(), "has_files": has_files}
+            for move, results, has_files in moves
+        ]
         sys.stdout.write(json.dumps(rows, ensure_ascii=False) + "\n")
         return
     from rich.table import Table
@@ -36,12 +39,12 @@ def history(
         console().print(f"{model} has had no champion yet", highlight=False)
         return
     table = Table("", "when (UTC)", "from", "to", "win rate", "who", "why", box=None)
-    for move, results in moves:
+    for move, results, has_files in moves:
         table.add_row(
             str(move.number),
             f"{move.at:%Y-%m-%d %H:%M}",
             _version(move.from_version),
-            _version(move.to_version),
+            _version(move.to_version) + ("" if has_files else " (its files are gone)"),
             str(results),
             Text(move.by),
             Text(f"{move.kind.replace('_', ' ')}: {move.reason}"),

@@ -133,6 +133,12 @@ def _benchmarks(job: Job[PromoteSpec]) -> dict[str, Summary]:
     }
 
 
+def version_tags(job: Job[PromoteSpec]) -> dict[str, str]:
+    """The tags with which the version of this comparison is registered."""
+    summary = job.inputs["results"].manifest.summary
+    return _tags(job, apply_gate(summary, _benchmarks(job), job.spec.gate))
+
+
 def promote(job: Job[PromoteSpec]) -> PromotionRecord:
     """Apply the gate, register the version, and move the champion alias if the gate passed.
 
