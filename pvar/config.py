@@ -31,11 +31,11 @@ class IngestConfig(ConfigModel):
     """Where prompts come from, and how they are filtered and split."""
 
     source: DataReference = "bundled:sentiment"
-    """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, `bundled:sentiment`, or
-    `bundled:mixed` (pvar/data/README.md). Rows are prompts or preferences in TRL's standard or
-    conversational format. A row with `answer` (a string, or a list of accepted strings) is an
-    ability question. It is always held out, and its answers are compared with `answer` instead of
-    judged."""
+    """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, `bundled:sentiment`,
+    `bundled:mixed` or `bundled:annotated` (pvar/data/README.md). Rows are prompts or preferences in
+    TRL's standard or conversational format. A row with `answer` (a string, or a list of accepted
+    strings) is an ability question. It is always held out, and its answers are compared with
+    `answer` instead of judged."""
     source_field: str | None = None
     """Field of a row that names where its prompt is from, such as `source` in UltraFeedback. The
     report shows selection and win rate by it. `null`, or a row without it: the name of the file."""
