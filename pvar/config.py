@@ -225,6 +225,11 @@ class EvaluateConfig(ConfigModel):
     divergence: bool = False
     """Also estimate the KL divergence of the trained model from the starting policy, on answers at
     temperature 1. Costs one more answer per held-out prompt and a forward pass of both models."""
+    margins: bool = False
+    """Also measure during training the implicit reward margin of held-out pairs, which nothing is
+    trained on: the best and the worst of sample.num_responses responses of the policy to each
+    held-out prompt, by the reward models that label. Costs these responses and their rewards, once
+    for all trainings that share them, and six forward passes over the pairs in each training."""
 
     @model_validator(mode="after")
     def _divergence_has_models(self) -> Self:
@@ -324,12 +329,22 @@ class PipelineConfig(ConfigModel):
             allowed=self.evaluate.allow_circular_judge,
         )
         self._refuse_unknown_benchmarks()
+        self._refuse_margins_without_pairs()
         return self
 
     @property
     def model_roles(self) -> ModelRoles:
         """Which reward models select prompts, and which label answers."""
         return model_roles(self.score.reward_models, self.select, self.pair)
+
+    def _refuse_margins_without_pairs(self) -> None:
+        sampled = self.sample.engine != "dataset"
+        if self.evaluate.margins and not (sampled and self.model_roles.labelling):
+            raise ValueError(
+                "evaluate.margins is true, which needs responses to the held-out prompts and a "
+                f"reward model that labels them, but sample.engine is {self.sample.engine} and "
+                f"pair.rule is {self.pair.rule}; change these, or set evaluate.margins to false"
+            )
 
     def _refuse_unknown_benchmarks(self) -> None:
         names = [benchmark.name for benchmark in self.benchmarks]

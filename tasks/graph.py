@@ -4,6 +4,10 @@
             ├─ answers-challenger (by the trained model) ─┬─ evaluate ── promote
             └─ answers-opponent ──────────────────────────┘
 
+With `evaluate.margins`, `train` also reads pairs that it does not train on:
+
+    ingest ── held-out-sample ── held-out-score-… ── held-out-select ── held-out-pair ── train
+
 With `evaluate.divergence`, `answers-divergence` and `divergence` follow `answers-challenger`.
 
 If there are exams, `exclude` follows them and `ingest`, and `select` leaves out what it names.
@@ -35,6 +39,7 @@ from tasks.benchmark_nodes import (
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
 from tasks.engine.stage import Stage
+from tasks.held_out_nodes import held_out_nodes
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.dataset_sample import DATASET_SAMPLE, DatasetSampleSpec
@@ -92,7 +97,8 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     scores = _scores(config, ingest, sample, first)
     select = _select(config, ingest, sample, scores, exclude)
     pair = _pair(config, ingest, sample, scores, select, exclude)
-    train = _train(config, sample, pair)
+    held_out = held_out_nodes(config, ingest) if config.evaluate.margins else []
+    train = _train(config, sample, pair, held_out)
     challenger = f"artifact:{train.keys.root}#{train.keys.root}"
     challenger_answers = _answers(config, "answers-challenger", ingest, challenger)
     opponent_answers = _answers(config, "answers-opponent", ingest, config.evaluate.opponent)
@@ -110,7 +116,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     promote = _promote(config, train, evaluate, benchmarks)
     nodes = (
         ingest, *questions.values(), *([exclude] if exclude else []),
-        *first, sample, *scores, select, pair, train,
+        *first, sample, *scores, select, pair, *held_out, train,
         opponent_answers, challenger_answers, *_divergence(config, ingest, challenger),
         evaluate, *benchmarks, promote,
     )  # fmt: skip
@@ -318,9 +324,12 @@ def _answer_inputs(
     }
 
 
-def _train(config: PipelineConfig, sample: Node, pair: Node) -> Node:
+def _train(config: PipelineConfig, sample: Node, pair: Node, held_out: Sequence[Node]) -> Node:
     spec = TrainSpec(policy=config.policy, settings=config.train)
-    return Node("train", TRAIN, spec, {"pairs": pair.keys, "responses": sample.keys})
+    inputs = {"pairs": pair.keys, "responses": sample.keys}
+    if held_out:
+        inputs |= {"held_out_pairs": held_out[-1].keys, "held_out_responses": held_out[0].keys}
+    return Node("train", TRAIN, spec, inputs)
 
 
 def _promote(

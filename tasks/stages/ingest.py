@@ -70,6 +70,15 @@ def training_prompts(ingested: Artifact) -> list[Prompt]:
     return [row for row in ingested.rows(PROMPTS, Prompt) if row.split == "train"]
 
 
+def paired_prompts(ingested: Artifact, split: Split) -> list[Prompt]:
+    """The prompts of a split of which pairs can be made, in the order of their ids.
+
+    Held-out ability questions are left out: their answers are right or wrong, not preferred.
+    """
+    rows = ingested.rows(PROMPTS, Prompt)
+    return [row for row in rows if row.split == split and not row.is_question]
+
+
 def split_of(prompt_id: str, eval_fraction: float) -> Split:
     """Split of a prompt: `eval` with probability `eval_fraction` over prompt ids."""
     position = int(digest(["split", prompt_id], length=8), 16) / 16**8

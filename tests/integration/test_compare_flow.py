@@ -61,10 +61,12 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     pipeline: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.comparison.run_parts", parts_in_this_process)
+    with_margins = pipeline.evaluate.model_copy(update={"margins": True})
+    pipeline = pipeline.model_copy(update={"evaluate": with_margins})
     page = compare(StudyConfig(pipeline=pipeline, seeds=(3,)))
 
     table = [line for line in page.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in table] == ["| arm", "| random", "| top"]
+    assert [line.split(" | ")[0] for line in table] == ["| arm", "| random", "| top"] * 2
     assert "**top: not enough trainings, " in page
     assert "11 of 11 prompts judged for every training. Intervals of differences are over" in page
     wiring = connect()
@@ -72,8 +74,9 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     made = {
         stage: artifacts(store, stage) for stage in ("ingest", "score", "select", "pair", "train")
     }
-    assert made == {"ingest": 1, "score": 1, "select": 2, "pair": 2, "train": 2}
-    assert artifacts(store, "sample") == 4  # for training, of the opponent, of two challengers
+    # One more of each for the held-out pairs, which both arms share.
+    assert made == {"ingest": 1, "score": 2, "select": 3, "pair": 3, "train": 2}
+    assert artifacts(store, "sample") == 5  # for training, of the opponent, of two challengers
     (key,) = [info.key for info in store.list("comparisons/") if info.key.count("/") == 1]
     record = StudyRecord.model_validate_json(store.read(key))
     results = {
@@ -83,6 +86,19 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     assert results["certificate.md"] == page
     certificate = json.loads(results["certificate.json"])
     assert certificate["verdicts"] == {"top": "not enough trainings"}
+    assert {name for name in results if "held_out" in name} == {
+        "held_out_margins.svg",
+        "held_out_margins_by_pvar.svg",
+    }
+    margins = certificate["held_out_margins"]
+    assert [row["cell"] for row in margins] == ["random", "top"]
+    numbers = [[curve["num_pairs"] for curve in row["curves"].values()] for row in margins]
+    assert numbers[0] == numbers[1]
+    assert sum(numbers[0][1:]) == numbers[0][0] > 2  # all have a PVar
+    for row in margins:
+        start, *_, end = row["curves"]["all"]["mean"]
+        assert start == 0
+        assert abs(end) > 0.01
     rows = [json.loads(line) for line in results["outcomes.jsonl"].splitlines()]
     assert len(rows) == 2 * 11
     assert {row["arm"] for row in rows} == {"random", "top"}
