@@ -229,7 +229,7 @@ class EvaluateConfig(ConfigModel):
     """Also measure during training the implicit reward margin of held-out pairs, which nothing is
     trained on: the best and the worst of sample.num_responses responses of the policy to each
     held-out prompt, by the reward models that label. Costs these responses and their rewards, once
-    for all trainings that share them, and six forward passes over the pairs in each training."""
+    for all trainings that share them, and five forward passes over the pairs in each training."""
 
     @model_validator(mode="after")
     def _divergence_has_models(self) -> Self:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from flows.comparison import compare
+from flows.study_record import refuse_other_held_out_pairs
 from infra.studies import load_study, study_names
-from pvar.study_config import cells
+from pvar.references import replace_references
+from pvar.study_config import cells, variant
 from tests.services.prefect_server import PrefectServer
 from tests.study_parts import parts_in_this_process
 from tests.unit.infra.tiny_models import save_language_model
@@ -25,7 +27,7 @@ def test_a_study_for_two_cores_runs_to_its_certificate(
     """Fake answers are trained on; a tiny model is trained, answers, and is judged.
 
     Of a sweep, two values are run. One study also estimates the divergence, which takes a third of
-    the time.
+    the time. Held-out margins are left out: test_compare_flow.py has them.
     """
     monkeypatch.setenv("PVAR_HOME", str(tmp_path))
     monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -37,6 +39,7 @@ def test_a_study_for_two_cores_runs_to_its_certificate(
         "train.precision=float32",
         "evaluate.answers.max_new_tokens=6",
         f"evaluate.divergence={name == 'mixed-pool'}",
+        "evaluate.margins=False",
     ]
     study = load_study(name, changes=changes, options={"seeds": (0,), "held_equal": {"steps": 2}})
     if study.sweep is not None:
@@ -58,6 +61,18 @@ def labelled_prompts(path: Path) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def test_arms_that_measure_margins_share_the_pairs_with_their_control() -> None:
+    studies = [load_study(name) for name in study_names()]
+    measured = [study for study in studies if study.pipeline.evaluate.margins]
+    assert measured
+    for study in measured:
+        pipelines = {
+            cell.name: replace_references(variant(study, cell, 0), lambda each: f"{each.text}#pin")
+            for cell in cells(study)
+        }
+        refuse_other_held_out_pairs(study, pipelines)
 
 
 def test_each_study_for_gpus_has_the_control_and_the_sweep_of_its_cpu_version() -> None:
