@@ -1,6 +1,5 @@
 """The prompts of a configuration for `pvar gradients`, read from its existing artifacts."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flows.open_inputs import open_inputs
 from flows.pinning import pin, pin_reference
 from flows.wiring import Wiring
 from pvar.chat import answer_token_ids, end_token_ids, prompt_token_ids
@@ -17,7 +17,6 @@ from pvar.pairs import ORIGINAL
 from pvar.pairs.answers import RewardedAnswer, usable_answers
 from pvar.references import Pinned
 from pvar.variance import preference_variance
-from tasks.engine.artifact import open_artifact
 from tasks.engine.progress_log import ProgressLog
 from tasks.graph import plan_nodes
 from tasks.stages.pair import original_pairs
@@ -76,13 +75,7 @@ def _rewards(pinned: PipelineConfig, wiring: Wiring) -> tuple[Rewards, Rewards]:
     nodes, roles = plan_nodes(pinned), pinned.model_roles
     wanted = {**nodes["select"].inputs, **nodes["pair"].inputs}
     wanted.pop("selection")  # not needed, and perhaps not made yet
-    home = wiring.settings.home
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home) as scratch:
-        inputs = {
-            name: open_artifact(wiring.store, keys.stage, keys.digest, Path(scratch))
-            for name, keys in wanted.items()
-        }
+    with open_inputs(wiring, wanted) as inputs:
         selecting = read_rewards(inputs, roles.selecting, pinned.select)
         if roles.labelling in ((), roles.selecting):
             return selecting, selecting
