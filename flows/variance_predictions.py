@@ -17,8 +17,8 @@ from pvar.config import PipelineConfig, TrainConfig
 from pvar.errors import IncompleteError, InputError
 from pvar.evaluation.paired import WinRate, paired_win_rate
 from pvar.prediction import (
-    Comparison,
     GroupVariance,
+    SamplingComparison,
     compare_with_sampling,
     is_usable,
     predict_variance,
@@ -58,7 +58,7 @@ class Cost(NamedTuple):
 class VariancePredictions(NamedTuple):
     """What `pvar predict` shows."""
 
-    comparison: Comparison
+    comparison: SamplingComparison
     cost: Cost
     num_left_out: int
     """Training prompts with too few usable responses."""
@@ -106,7 +106,7 @@ def predictions_of(
         len(rewards.prompts) - len(prompts),
         {}
         if by is None
-        else variance_by_group(pvar, predictions, groups, top_share=top_share, seed=seed),
+        else variance_by_group(matrix, predictions, groups, top_share=top_share, seed=seed),
         {} if by is None else _win_rates(pinned, wiring, everyone, group_of),
     )
 

@@ -23,6 +23,7 @@ Axes: P prompts, D dimensions of the embedding, S splits, B resamples; rewards a
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +71,7 @@ class Agreement(NamedTuple):
     """Share of the target's top prompts that are also the estimate's, in [0, 1]."""
 
 
-class Comparison(NamedTuple):
+class SamplingComparison(NamedTuple):
     """The prediction, and PVar of few responses, against the same measurements."""
 
     num_prompts: int
@@ -85,14 +86,14 @@ class Comparison(NamedTuple):
 
 
 class GroupVariance(NamedTuple):
-    """PVar and its prediction in one group of prompts."""
+    """PVar in one group of prompts, and the comparison among them."""
 
     num_prompts: int
     pvar_mean: float
     pvar_interval: Interval
     """95 %, of the mean over prompts."""
-    prediction: Agreement | None
-    """The prediction against PVar of all responses; None below MIN_PROMPTS."""
+    comparison: SamplingComparison | None
+    """None below MIN_PROMPTS."""
 
 
 def is_usable(rewards: RewardMatrix) -> npt.NDArray[np.bool_]:
@@ -147,7 +148,7 @@ def compare_with_sampling(
     num_splits: int = 20,
     num_resamples: int = 1000,
     seed: int = 0,
-) -> Comparison:
+) -> SamplingComparison:
     """Compare predictions with PVar of 2, 3, 4, … responses, up to half of them.
 
     rewards: prompts with at least MIN_RESPONSES usable responses each (`is_usable`).
@@ -162,7 +163,7 @@ def compare_with_sampling(
         sampled.append([_variance(rewards, others < size) for size in sizes])
     halves, everything = np.stack(targets), _variance(rewards, None)[None]
     order, values = predictions.above_mean, predictions.pvar
-    return Comparison(
+    return SamplingComparison(
         len(values),
         top_share,
         _agreement(order[None], values[None], everything, draws),
@@ -180,7 +181,7 @@ def compare_with_sampling(
 
 
 def variance_by_group(
-    pvar: Floats,
+    rewards: RewardMatrix,
     predictions: Predictions,
     groups: Sequence[str],
     *,
@@ -188,29 +189,29 @@ def variance_by_group(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, GroupVariance]:
-    """PVar (P,) of all responses and its prediction by the group (P,) of each prompt, sorted."""
+    """PVar by the group (P,) of each prompt, sorted, with the comparison of `predictions` in it.
+
+    Arguments as in `compare_with_sampling`.
+    """
     found = {}
     for group in sorted(set(groups)):
         rows = np.flatnonzero(np.array(groups) == group)
+        among = replace(rewards, rewards=rewards.rewards[:, rows], num_tokens=None)
+        pvar = _variance(among, None)
         ends = mean_interval(  # PVar is at most ¼, and the interval is for values in [0, 1]
-            pvar[rows] / MAX_PVAR, confidence=0.95, num_resamples=num_resamples, seed=seed
+            pvar / MAX_PVAR, confidence=0.95, num_resamples=num_resamples, seed=seed
         )
-        agreement = None
+        comparison = None
         if len(rows) >= MIN_PROMPTS:
-            rng = np.random.default_rng(seed)
-            draws = _draws(len(rows), num_resamples, top_share, rng)
-            agreement = _agreement(
-                predictions.above_mean[None, rows],
-                predictions.pvar[None, rows],
-                pvar[None, rows],
-                draws,
+            comparison = compare_with_sampling(
+                among,
+                Predictions(predictions.pvar[rows], predictions.above_mean[rows]),
+                top_share=top_share,
+                num_resamples=num_resamples,
+                seed=seed,
             )
-        found[group] = GroupVariance(
-            len(rows),
-            float(pvar[rows].mean()),
-            Interval(ends.lower * MAX_PVAR, ends.upper * MAX_PVAR),
-            agreement,
-        )
+        interval = Interval(ends.lower * MAX_PVAR, ends.upper * MAX_PVAR)
+        found[group] = GroupVariance(len(rows), float(pvar.mean()), interval, comparison)
     return found
 
 

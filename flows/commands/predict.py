@@ -13,7 +13,7 @@ from flows.commands.summary import known
 if TYPE_CHECKING:
     from flows.variance_predictions import VariancePredictions
     from pvar.evaluation.paired import Interval, WinRate
-    from pvar.prediction import Agreement
+    from pvar.prediction import Agreement, GroupVariance, SamplingComparison
 
 
 def predict(
@@ -74,16 +74,14 @@ def _to_json(found: "VariancePredictions") -> dict[str, object]:
         "prompts": comparison.num_prompts,
         "prompts_left_out": found.num_left_out,
         "top_share": comparison.top_share,
-        "prediction_of_all": _agreement(comparison.prediction_of_all),
-        "prediction": _agreement(comparison.prediction),
-        "responses": {str(k): _agreement(each) for k, each in comparison.sampling.items()},
+        **_comparison(comparison),
         "cost": found.cost._asdict(),
         "groups": {
             name: {
                 "prompts": group.num_prompts,
                 "pvar_mean": group.pvar_mean,
                 "pvar_interval": list(group.pvar_interval),
-                "prediction_of_all": group.prediction and _agreement(group.prediction),
+                **({} if group.comparison is None else _comparison(group.comparison)),
             }
             for name, group in found.groups.items()
         },
@@ -91,6 +89,14 @@ def _to_json(found: "VariancePredictions") -> dict[str, object]:
             name: {key: known(value) for key, value in rate._asdict().items()}
             for name, rate in found.win_rates.items()
         },
+    }
+
+
+def _comparison(comparison: "SamplingComparison") -> dict[str, object]:
+    return {
+        "prediction_of_all": _agreement(comparison.prediction_of_all),
+        "prediction": _agreement(comparison.prediction),
+        "responses": {str(k): _agreement(each) for k, each in comparison.sampling.items()},
     }
 
 
@@ -113,9 +119,11 @@ def _print_comparison(found: "VariancePredictions") -> None:
         title=f"Estimates of PVar against half of the responses: {comparison.num_prompts} prompts",
         title_justify="left",
     )
-    table.add_column("estimate")
+    table.add_column("estimate", no_wrap=True)
     top = f"top {comparison.top_share:.0%}"
-    for heading in ("rank correlation", "R²", f"in both {top}", "tokens"):
+    for heading in ("rank correlation", "R²"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in (f"in both {top}", "tokens"):
         table.add_column(heading, justify="right")
     table.add_row("prediction", *_cells(comparison.prediction), "0")
     for size, agreement in comparison.sampling.items():
@@ -139,28 +147,37 @@ def _print_groups(found: "VariancePredictions", by: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"By {by}: PVar of all responses, and its prediction", title_justify="left")
+    table = Table(
+        title=f"By {by}: rank correlations against half of the responses", title_justify="left"
+    )
     table.add_column(by)
-    headings = ["prompts", "mean PVar", "rank correlation"]
+    most = max(found.comparison.sampling)
+    headings = ["prompts", "mean PVar", "prediction", f"{most} responses"]
     headings += ["judged", "win rate"] if found.win_rates else []
     for heading in headings:
         table.add_column(heading, justify="right")
     for name in sorted({*found.groups, *found.win_rates}):
-        cells = ["–"] * 3
-        if (group := found.groups.get(name)) is not None:
-            mean = _with_interval(group.pvar_mean, group.pvar_interval, 3)
-            cells = [str(group.num_prompts), mean]
-            cells.append("–" if group.prediction is None else _cells(group.prediction)[0])
+        cells = _group_cells(found.groups.get(name), most)
         if found.win_rates:
             cells += _win_rate_cells(found.win_rates.get(name))
         table.add_row(name, *cells)
     Console().print(table)
 
 
+def _group_cells(group: "GroupVariance | None", num_responses: int) -> tuple[str, ...]:
+    if group is None:
+        return ("–",) * 4
+    mean = _with_interval(group.pvar_mean, group.pvar_interval, 3)
+    if group.comparison is None:
+        return str(group.num_prompts), mean, "–", "–"
+    estimates = group.comparison.prediction, group.comparison.sampling[num_responses]
+    return str(group.num_prompts), mean, *(_cells(estimate)[0] for estimate in estimates)
+
+
 def _win_rate_cells(rate: "WinRate | None") -> tuple[str, str]:
     if rate is None or math.isnan(rate.win_rate):
         return "–", "–"
-    interval = f"({rate.ci_lower:.0%} to {rate.ci_upper:.0%})"
+    interval = f"({rate.ci_lower:.0%}, {rate.ci_upper:.0%})"
     return str(rate.num_judged), f"{rate.win_rate:.0%} {interval}"
 
 
@@ -176,4 +193,4 @@ def _with_interval(value: float, interval: "Interval", digits: int) -> str:
     if math.isnan(value):
         return "–"
     lower, upper = interval
-    return f"{value:.{digits}f} ({lower:.{digits}f} to {upper:.{digits}f})"
+    return f"{value:.{digits}f} ({lower:.{digits}f}, {upper:.{digits}f})"

@@ -115,7 +115,7 @@ def test_the_prediction_stands_beside_fewer_responses_with_its_cost(
     assert found["top_share"] == 13 / 25  # half, select.budget
     assert list(found["groups"]) == ["Blame", "Praise"]
     assert sum(group["prompts"] for group in found["groups"].values()) == found["prompts"]
-    assert found["groups"]["Blame"]["prediction_of_all"] is None  # fewer than 20 prompts
+    assert "prediction" not in found["groups"]["Blame"]  # fewer than 20 prompts
     assert found["win_rates"] == {}  # not evaluated yet
 
     tokenizer = AutoTokenizer.from_pretrained(flow.config.policy.rpartition("#")[0])

@@ -144,25 +144,33 @@ def test_an_estimate_that_is_constant_has_no_correlation() -> None:
         assert np.isnan(agreement.spearman_interval).all()
 
 
-def test_groups_have_their_own_means_and_correlations() -> None:
+def test_groups_have_their_own_means_and_comparisons() -> None:
+    """A prediction that tells two groups apart, and nothing within them."""
     rng = np.random.default_rng(11)
-    pvar = np.concatenate([rng.uniform(0, 0.05, 30), rng.uniform(0.2, 0.25, 30), [0.1, 0.2]])
-    order = np.concatenate([pvar[:30], -pvar[30:60], [0, 0]])
-    groups = ["plain"] * 30 + ["bright"] * 30 + ["few"] * 2
-    found = variance_by_group(pvar, Predictions(pvar, order), groups, top_share=0.1)
+    spread = np.concatenate([np.full(40, 0.3), np.full(40, 2.0), [1.0] * 2])
+    rewards = rewards_of(spread, 8, seed=12)
+    predicted = spread + rng.normal(scale=0.01, size=82)
+    predictions = Predictions(predicted, predicted)
+    together = compare_with_sampling(rewards, predictions, top_share=0.1, num_resamples=50)
+    assert together.prediction.spearman > 0.6
+    groups = ["plain"] * 40 + ["bright"] * 40 + ["few"] * 2
+    found = variance_by_group(rewards, predictions, groups, top_share=0.1, num_resamples=50)
     assert list(found) == ["bright", "few", "plain"]
-    assert found["few"].pvar_mean == pytest.approx(0.15)
-    assert found["few"].prediction is None
-    plain, bright = found["plain"], found["bright"]
-    assert plain.prediction is not None
-    assert bright.prediction is not None
-    assert plain.num_prompts == 30
-    assert plain.prediction.spearman == pytest.approx(1)
-    assert bright.prediction.spearman == pytest.approx(-1)
-    # 30 uniform values of width 0.05: the standard error of the mean is 0.05 / √12 / √30.
-    lower, upper = plain.pvar_interval
-    assert lower < plain.pvar_mean < upper
-    assert upper - lower == pytest.approx(2 * 1.96 * 0.05 / 12**0.5 / 30**0.5, rel=0.25)
+    assert found["few"].comparison is None
+    pvar = preference_variance(rewards.rewards[0])
+    for name, rows in (("plain", slice(0, 40)), ("bright", slice(40, 80)), ("few", slice(80, 82))):
+        group = found[name]
+        assert group.num_prompts == len(pvar[rows])
+        assert group.pvar_mean == pytest.approx(pvar[rows].mean())
+        assert group.pvar_interval.lower < group.pvar_mean < group.pvar_interval.upper
+    for name in ("plain", "bright"):
+        comparison = found[name].comparison
+        assert comparison is not None
+        assert abs(comparison.prediction.spearman) < 0.3
+        assert comparison.num_prompts == 40
+    # The mean of 40 values has a standard error of √(variance/40).
+    lower, upper = found["bright"].pvar_interval
+    assert upper - lower == pytest.approx(2 * 1.96 * pvar[40:80].std() / 40**0.5, rel=0.25)
 
 
 def test_what_is_too_little_or_does_not_fit_is_named() -> None:
