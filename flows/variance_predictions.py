@@ -62,6 +62,8 @@ class VariancePredictions(NamedTuple):
     cost: Cost
     num_left_out: int
     """Training prompts with too few usable responses."""
+    by_group: SamplingComparison | None
+    """The same with a prediction from each prompt's group alone; None without a field."""
     groups: Mapping[str, GroupVariance]
     """PVar by group; empty without a field."""
     win_rates: Mapping[str, WinRate]
@@ -99,15 +101,20 @@ def predictions_of(
     predictions = predict_variance(embeddings, pvar, num_folds=num_folds, seed=seed)
     cost = cost._replace(fitting_seconds=time.monotonic() - began)
     top_share = _selected_share(candidates, usable, pinned.select.budget)
+    comparison = compare_with_sampling(matrix, predictions, top_share=top_share, seed=seed)
+    num_left_out = len(rewards.prompts) - len(prompts)
+    if by is None:
+        return VariancePredictions(comparison, cost, num_left_out, None, {}, {})
     groups = [group_of.get(prompt.prompt_id, NO_VALUE) for prompt in prompts]
+    is_in_group = np.array(groups)[:, None] == np.unique(groups)
+    of_groups = predict_variance(is_in_group, pvar, num_folds=num_folds, seed=seed)
     return VariancePredictions(
-        compare_with_sampling(matrix, predictions, top_share=top_share, seed=seed),
+        comparison,
         cost,
-        len(rewards.prompts) - len(prompts),
-        {}
-        if by is None
-        else variance_by_group(matrix, predictions, groups, top_share=top_share, seed=seed),
-        {} if by is None else _win_rates(pinned, wiring, everyone, group_of),
+        num_left_out,
+        compare_with_sampling(matrix, of_groups, top_share=top_share, seed=seed),
+        variance_by_group(matrix, predictions, groups, top_share=top_share, seed=seed),
+        _win_rates(pinned, wiring, everyone, group_of),
     )
 
 

@@ -44,7 +44,8 @@ def predict(
         Changes to the preset as key=value.
     by
         Field of the source's rows, such as source in UltraFeedback: PVar, its prediction and, where
-        the configuration is evaluated, the win rate are also shown by its values.
+        the configuration is evaluated, the win rate are also shown by its values, and how far they
+        alone predict PVar.
     folds
         Number of parts of the prompts, each predicted by a regression on the others.
     seed
@@ -63,7 +64,7 @@ def predict(
     if as_json:
         sys.stdout.write(json.dumps(_to_json(found), ensure_ascii=False, allow_nan=False) + "\n")
         return
-    _print_comparison(found)
+    _print_comparison(found, by)
     if by is not None:
         _print_groups(found, by)
 
@@ -75,6 +76,7 @@ def _to_json(found: "VariancePredictions") -> dict[str, object]:
         "prompts_left_out": found.num_left_out,
         "top_share": comparison.top_share,
         **_comparison(comparison),
+        "prediction_by_group": found.by_group and _agreement(found.by_group.prediction),
         "cost": found.cost._asdict(),
         "groups": {
             name: {
@@ -110,7 +112,7 @@ def _agreement(agreement: "Agreement") -> dict[str, object]:
     }
 
 
-def _print_comparison(found: "VariancePredictions") -> None:
+def _print_comparison(found: "VariancePredictions", by: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -126,6 +128,8 @@ def _print_comparison(found: "VariancePredictions") -> None:
     for heading in (f"in both {top}", "tokens"):
         table.add_column(heading, justify="right")
     table.add_row("prediction", *_cells(comparison.prediction), "0")
+    if found.by_group is not None:
+        table.add_row(f"{by} alone", *_cells(found.by_group.prediction), "0")
     for size, agreement in comparison.sampling.items():
         tokens = f"{size * cost.response_tokens:,.0f}"
         table.add_row(f"{size} responses", *_cells(agreement), tokens)

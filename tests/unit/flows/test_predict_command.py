@@ -116,6 +116,7 @@ def test_the_prediction_stands_beside_fewer_responses_with_its_cost(
     assert list(found["groups"]) == ["Blame", "Praise"]
     assert sum(group["prompts"] for group in found["groups"].values()) == found["prompts"]
     assert "prediction" not in found["groups"]["Blame"]  # fewer than 20 prompts
+    assert found["prediction_by_group"]["spearman"] != found["prediction"]["spearman"]
     assert found["win_rates"] == {}  # not evaluated yet
 
     tokenizer = AutoTokenizer.from_pretrained(flow.config.policy.rpartition("#")[0])
@@ -141,7 +142,15 @@ def test_the_win_rate_is_shown_by_a_field_of_the_rows(
 
     predict(preset=preset_of(flow, tmp_path), by="form")
     table = capsys.readouterr().out
-    for text in ("prediction", "2 responses", "By form", "Praise", "100%", "its cost:"):
+    for text in (
+        "prediction",
+        "2 responses",
+        "form alone",
+        "By form",
+        "Praise",
+        "100%",
+        "its cost:",
+    ):
         assert text in table
 
 
