@@ -35,7 +35,7 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
 
     for key in result.quarantined:
         say(f"quarantined: {key}")
-    for sentence in result.waiting:
+    for sentence in (*result.postponed, *result.waiting):
         say(sentence)
     for run in result.runs:
         say(f"run {run} succeeded; its report: pvar report {run}")
