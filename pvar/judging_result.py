@@ -145,7 +145,7 @@ class JudgingResult:
             any(s.preference is None and not _PASSING.fullmatch(str(s.reason)) for s in p.showings)
             for p in self.pairs
         )
-        return lasting > (1 - self.min_coverage) * len(self.pairs)
+        return len(self.pairs) - lasting < self.min_coverage * len(self.pairs)
 
 
 def total_of(results: Sequence[JudgingResult], *, min_coverage: float) -> JudgingResult:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
-    from tasks.retraining.batch_states import RetrainingBatch, BatchState
+    from tasks.retraining.batch_states import BatchState, RetrainingBatch
 
 app = App(name="batches", version_flags=())
 

@@ -85,11 +85,6 @@ def attempts_of(store: Store, batch: Batch) -> list[Attempt]:
     return sorted((read_record(store, key, Attempt) for key in keys), key=lambda each: each.number)
 
 
-def is_done(store: Store, batch: Batch) -> bool:
-    """Whether a run of the batch succeeded."""
-    return any(store.list(f"{folder_of(batch.number)}/done.json"))
-
-
 def add_batch(
     store: Store,
     good: Sequence[GoodFile],
@@ -157,12 +152,6 @@ def record_waiting_run(
     waiting = WaitingRun(since=now, run=run)
     store.write(_waiting_key(batch), to_json(waiting))
     take_back(store, batch, attempt)
-
-
-def waiting_run_of(store: Store, batch: Batch) -> WaitingRun | None:
-    """The waiting run of a batch, as last recorded."""
-    key = _waiting_key(batch)
-    return read_record(store, key, WaitingRun) if any(store.list(key)) else None
 
 
 def record_success(store: Store, batch: Batch, run: str, now: datetime) -> None:

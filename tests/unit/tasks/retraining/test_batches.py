@@ -12,18 +12,17 @@ from pvar.errors import DamagedError
 from pvar.ports import Store
 from pvar.records import Row
 from pvar.retrain_decision import Batch
+from tasks.retraining.batch_states import read_records
 from tasks.retraining.batches import (
     RowFiles,
     add_batch,
     attempts_of,
     begin_attempt,
-    is_done,
     read_batches,
     record_failure,
     record_success,
     record_waiting_run,
     take_back,
-    waiting_run_of,
 )
 from tasks.retraining.incoming_files import look
 
@@ -152,11 +151,12 @@ def test_a_batch_is_done_by_success_and_not_by_failures(store: Store, tmp_path: 
     record_failure(store, batch, failed, "StageError: no disk")
     cancelled = begin_attempt(store, batch, NOW)
     take_back(store, batch, cancelled)
-    assert not is_done(store, batch)
+    assert read_records(store)[0].done is None
     assert [each.error for each in attempts_of(store, batch)] == [None, "StageError: no disk"]
     record_success(store, batch, "20260310-120000-abcd", NOW)
-    assert is_done(store, batch)
-    assert read_batches(store) == [batch]
+    (record,) = read_records(store)
+    assert record.done is not None
+    assert (record.batch, record.done.run) == (batch, "20260310-120000-abcd")
 
 
 def test_a_run_that_waits_is_neither_done_nor_a_failed_attempt(
@@ -165,17 +165,16 @@ def test_a_run_that_waits_is_neither_done_nor_a_failed_attempt(
     put(store, "incoming/a.jsonl", "one")
     batch = take_up(store, tmp_path)
     assert batch is not None
-    assert waiting_run_of(store, batch) is None
     record_waiting_run(store, batch, begin_attempt(store, batch, NOW), "20260310-1", NOW)
-    assert not is_done(store, batch)
-    assert attempts_of(store, batch) == []
-    assert read_batches(store) == [batch]
-    waiting = waiting_run_of(store, batch)
-    assert waiting is not None
-    assert (waiting.run, waiting.since) == ("20260310-1", NOW)
+    (record,) = read_records(store)
+    assert record.done is None
+    assert record.attempts == ()
+    assert record.waiting is not None
+    assert (record.waiting.run, record.waiting.since) == ("20260310-1", NOW)
     record_success(store, batch, "20260311-1", NOW)
-    assert is_done(store, batch)
-    assert waiting_run_of(store, batch) is None
+    (record,) = read_records(store)
+    assert record.done is not None
+    assert record.waiting is None
 
 
 def test_a_damaged_record_stops_instead_of_using_its_files_again(
