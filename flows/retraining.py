@@ -52,7 +52,7 @@ from tasks.retraining.batches import (
     split_duplicates,
     take_back,
 )
-from tasks.retraining.incoming_files import look
+from tasks.retraining.incoming_files import fetch, keep_inspected, look
 from tasks.retraining.outage_notes import note_outage, record_noted_outages
 
 logger = logging.getLogger(__name__)
@@ -162,17 +162,20 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
         last_batch_at = batches[-1].created_at if batches else None
         now = datetime.now(UTC)
         decision = decide_retraining(config, waiting, last_batch_at, now)
-        batch = None
+        batch, good = None, list(found.good)
         if decision.start:
+            good = fetch(store, good, Path(folder))
+        if decision.start and split_duplicates(good, batches)[0]:
             batch = add_batch(
                 store,
-                found.good,
+                good,
                 batches,
                 reasons=decision.reasons,
                 now=now,
                 row_files=row_files,
                 scratch=Path(folder),
             )
+        keep_inspected(store, () if batch else (each.file for each in good))
     logger.info("%s: %s", "retrain" if decision.start else "no run", "; ".join(decision.reasons))
     return batch, RetrainResult(
         runs=(),

@@ -46,6 +46,20 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class FileVersion(NamedTuple):
+    """A file as the store lists it."""
+
+    key: str
+    num_bytes: int
+    modified: datetime
+    store_version: str | None
+
+    @property
+    def without_store_version(self) -> "FileVersion":
+        """As records name it that have no identifier of the content."""
+        return self._replace(store_version=None)
+
+
 class IncomingFile(_Record):
     """A file under the incoming prefix, as it was when it was read."""
 
@@ -55,11 +69,13 @@ class IncomingFile(_Record):
     sha256: str
     """Digest of the content. The same content under another key is not new."""
     row_counts: RowCounts
+    store_version: str | None = None
+    """The store's identifier of the content; None in records of pvar before it was kept."""
 
     @property
-    def version(self) -> tuple[str, int, datetime]:
-        """Key, size and time from the listing, by which a known file is recognised unread."""
-        return self.key, self.num_bytes, self.modified
+    def version(self) -> "FileVersion":
+        """What the listing says about it, by which a known file is recognised unread."""
+        return FileVersion(self.key, self.num_bytes, self.modified, self.store_version)
 
 
 class Batch(_Record):

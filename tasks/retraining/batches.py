@@ -97,7 +97,8 @@ def add_batch(
 ) -> Batch | None:
     """Make the next batch after `batches`; None if another run added one since they were read.
 
-    `good` are the files that are in no batch. At least one of them must have new content.
+    `good` are the files that are in no batch, with local copies. At least one of them must have new
+    content.
     """
     fresh, duplicates = split_duplicates(good, batches)
     data = _write_data(store, fresh, row_files, scratch)
@@ -171,6 +172,7 @@ def _write_data(store: Store, files: Sequence[GoodFile], row_files: RowFiles, sc
 
 def _prompts(files: Iterable[GoodFile], read: RowReader) -> Iterator[Prompt]:
     for each in files:
+        assert each.path is not None
         for row in read(each.path):
             parsed = parse_row(row, each.file.key)
             if isinstance(parsed, Prompt):

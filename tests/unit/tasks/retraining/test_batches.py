@@ -24,7 +24,7 @@ from tasks.retraining.batches import (
     record_waiting_run,
     take_back,
 )
-from tasks.retraining.incoming_files import look
+from tasks.retraining.incoming_files import fetch, keep_inspected, look
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -51,7 +51,7 @@ def take_up(store: Store, scratch: Path) -> Batch | None:
     row_files = RowFiles(read_rows, write_rows)
     return add_batch(
         store,
-        found.good,
+        fetch(store, found.good, scratch),
         batches,
         reasons=("enough",),
         now=NOW,
@@ -90,6 +90,18 @@ def test_a_file_of_a_batch_is_not_taken_up_again(store: Store, tmp_path: Path) -
     second = take_up(store, tmp_path / "3")
     assert second is not None
     assert (second.number, [file.key for file in second.files]) == (2, ["incoming/b.jsonl"])
+
+
+def test_a_file_that_an_earlier_retraining_inspected_is_read_for_its_batch(
+    store: Store, tmp_path: Path
+) -> None:
+    put(store, "incoming/a.jsonl", "one")
+    found = look(store, "incoming", read_rows, known=set(), scratch=tmp_path / "1")
+    keep_inspected(store, [each.file for each in found.good])
+    batch = take_up(store, tmp_path / "2")
+    assert batch is not None
+    assert batch.files == tuple(each.file for each in found.good)
+    assert prompts_of(store, batch, tmp_path) == [user("one")]
 
 
 def test_the_same_content_under_another_name_is_used_once(store: Store, tmp_path: Path) -> None:
