@@ -19,9 +19,8 @@ from pvar.references import Pinned
 from pvar.variance import preference_variance
 from tasks.engine.progress_log import ProgressLog
 from tasks.graph import plan_nodes
-from tasks.stages.pair import original_pairs
+from tasks.stages.pair import original_pairs, pairs_of
 from tasks.stages.reward_matrix import Rewards, read_rewards
-from tasks.stages.reward_pairs import pair_by_reward
 from tasks.training.logps import PromptAnswer, answer_logps
 from tasks.training.model import load_in_float32
 from tasks.training.prompt_gradients import (
@@ -140,9 +139,8 @@ def _pairs(rewards: Rewards, tokenizer: Any, config: PipelineConfig) -> dict[str
     if config.pair.rule == ORIGINAL:
         pairing = original_pairs(rewards.prompts, config.pair)
     else:
-        everyone = {prompt.prompt_id for prompt in rewards.prompts}
-        pairing = pair_by_reward(
-            rewards, everyone, config.pair, keep_truncated=config.select.keep_truncated
+        pairing = pairs_of(
+            rewards.prompts, rewards, config.pair, keep_truncated=config.select.keep_truncated
         )
     encoded = encode_pairs(
         pairing.pairs, rewards.responses, tokenizer, config.train.max_length_tokens

@@ -176,11 +176,14 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
                 scratch=Path(folder),
             )
         keep_inspected(store, () if batch else (each.file for each in good))
-    logger.info("%s: %s", "retrain" if decision.start else "no run", "; ".join(decision.reasons))
+    reasons = decision.reasons
+    if decision.start and batch is None:
+        reasons = ("no batch: no new row can be used yet, or the files changed (see log)", *reasons)
+    logger.info("%s: %s", "retrain" if batch else "no run", "; ".join(reasons))
     return batch, RetrainResult(
         runs=(),
         batch=batch.number if batch else None,
-        reasons=decision.reasons,
+        reasons=reasons,
         quarantined=tuple(each.key for each in found.quarantined),
     )
 
@@ -192,11 +195,19 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
     """
     store, batch = wiring.store, record.batch
     wanted = with_source(config.pipeline, f"{store.uri}/{batch.data}")
+    if config.pairs == "auto":
+        wanted = with_own_labels(wanted)
     if record.waiting:
         wanted = load_run(store, record.waiting.run).config
         if not is_approval_decided(wanted, wiring):
             return _waits(batch, record.waiting.run, wiring)
-    logger.info("batch %d: %d pairs of %d files", batch.number, batch.num_pairs, len(batch.files))
+    logger.info(
+        "batch %d: %d rows of %d files, %s with labels",
+        batch.number,
+        batch.num_pairs,
+        len(batch.files),
+        "unknown" if batch.num_labelled is None else batch.num_labelled,
+    )
     attempt = begin_attempt(store, batch, datetime.now(UTC))
     try:
         run: str = pipeline(wanted)
@@ -246,3 +257,8 @@ def _waits(batch: Batch, run: str, wiring: Wiring) -> _Ended:
 def with_source(config: PipelineConfig, source: str) -> PipelineConfig:
     """The configuration with another source of prompts."""
     return config.model_copy(update={"ingest": config.ingest.model_copy(update={"source": source})})
+
+
+def with_own_labels(config: PipelineConfig) -> PipelineConfig:
+    """The configuration that uses the data's own labels where there are any."""
+    return config.model_copy(update={"pair": config.pair.model_copy(update={"own_labels": True})})

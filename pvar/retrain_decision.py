@@ -6,7 +6,7 @@ its files. The records of all batches together are the watermark: a file is new 
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -28,6 +28,9 @@ class RetrainConfig(ConfigModel):
     min_new_pairs."""
     max_attempts: int = Field(default=3, ge=1)
     """Maximum failed runs of one batch. The batch is then set aside for a person to inspect."""
+    pairs: Literal["auto", "pipeline"] = "auto"
+    """`auto` uses the labels that arrive: pair.own_labels is true for every batch. `pipeline` makes
+    pairs as the pipeline's configuration says."""
     pipeline: PipelineConfig = PipelineConfig()
     """The pipeline to run. The batch replaces its `ingest.source`."""
 
@@ -90,10 +93,17 @@ class Batch(_Record):
     """Files whose content is that of another file, of this batch or an earlier one."""
     reasons: tuple[str, ...]
     """Why the run was started."""
+    row_counts: RowCounts | None = None
+    """Good rows of all files in, rows of the data out. None in records of pvar before it was kept:
+    all good rows are in the data."""
+    num_labelled: int | None = None
+    """Rows of the data that say which of two answers is preferred; None in such records."""
 
     @property
     def num_pairs(self) -> int:
-        """Rows of all files, prompts and preferences alike."""
+        """Rows of the data, prompts and preferences alike."""
+        if self.row_counts is not None:
+            return self.row_counts.rows_out
         return sum(file.row_counts.rows_out for file in self.files)
 
 

@@ -41,13 +41,14 @@ def batches(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] =
     if not listed:
         console().print(f"{store.uri} has no batches yet", highlight=False, markup=False)
         return
-    table = Table("", "made (UTC)", "state", "rows", "attempts", "why", box=None)
+    table = Table("", "made (UTC)", "state", "rows", "labelled", "attempts", "why", box=None)
     for record, state in listed:
         table.add_row(
             str(record.batch.number),
             f"{record.batch.created_at:%Y-%m-%d %H:%M}",
             Text(_state_text(record, state)),
             str(record.batch.num_pairs),
+            "–" if record.batch.num_labelled is None else str(record.batch.num_labelled),
             str(len(record.counted)),
             Text("; ".join(_reasons(record))),
         )
@@ -98,6 +99,8 @@ def _row(record: "RetrainingBatch", state: "BatchState") -> dict[str, object]:
         "created_at": batch.created_at.isoformat(),
         "state": state,
         "rows": batch.num_pairs,
+        "labelled": batch.num_labelled,
+        "rejected": dict(batch.row_counts.rejected) if batch.row_counts else None,
         "files": [file.key for file in batch.files],
         "reasons": list(batch.reasons),
         "counted_attempts": len(record.counted),

@@ -16,6 +16,7 @@ has used no files. A run that dies after the entry leaves an unfinished batch, w
 continues. So each file is in exactly one batch, and no second record per file can contradict this.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -25,11 +26,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from pvar.digest import digest
 from pvar.errors import DamagedError
-from pvar.incoming_rows import parse_row, to_fields
+from pvar.incoming_rows import batch_rows, parse_row, to_fields
 from pvar.ports import Store
 from pvar.records import Prompt
 from pvar.retrain_decision import Batch
+from pvar.unpaired_labels import UnpairedLabel
 from tasks.retraining.incoming_files import GoodFile, RowReader
+
+logger = logging.getLogger(__name__)
 
 BATCHES = "retrain/batches"
 
@@ -95,20 +99,28 @@ def add_batch(
     row_files: RowFiles,
     scratch: Path,
 ) -> Batch | None:
-    """Make the next batch after `batches`; None if another run added one since they were read.
+    """Make the next batch after `batches`.
+
+    None if another run added one since they were read, or if no row can be used (labels whose
+    counterpart has not arrived yet): the files then stay new.
 
     `good` are the files that are in no batch, with local copies. At least one of them must have new
     content.
     """
     fresh, duplicates = split_duplicates(good, batches)
-    data = _write_data(store, fresh, row_files, scratch)
+    rows = batch_rows(_rows(fresh, row_files.read))
+    if not rows.prompts:
+        logger.warning("no batch: none of the new rows can be used (%s)", rows.row_counts.rejected)
+        return None
     batch = Batch(
         number=len(batches) + 1,
         created_at=now,
-        data=data,
+        data=_write_data(store, fresh, rows.prompts, row_files, scratch),
         files=tuple(each.file for each in fresh),
         duplicates=tuple(each.file for each in duplicates),
         reasons=tuple(reasons),
+        row_counts=rows.row_counts,
+        num_labelled=rows.num_labelled,
     )
     key = f"{folder_of(batch.number)}/batch.json"
     return batch if store.create(key, to_json(batch)) else None
@@ -162,20 +174,26 @@ def record_success(store: Store, batch: Batch, run: str, now: datetime) -> None:
     store.delete(_waiting_key(batch))
 
 
-def _write_data(store: Store, files: Sequence[GoodFile], row_files: RowFiles, scratch: Path) -> str:
+def _write_data(
+    store: Store,
+    files: Sequence[GoodFile],
+    prompts: Iterable[Prompt],
+    row_files: RowFiles,
+    scratch: Path,
+) -> str:
     """Write one object with the rows of all files. The same files give the same object."""
     name = f"{digest([each.file.sha256 for each in files])}.jsonl.gz"
-    row_files.write(scratch / name, map(to_fields, _prompts(files, row_files.read)))
+    row_files.write(scratch / name, map(to_fields, prompts))
     store.upload(scratch / name, f"retrain/data/{name}")
     return f"retrain/data/{name}"
 
 
-def _prompts(files: Iterable[GoodFile], read: RowReader) -> Iterator[Prompt]:
+def _rows(files: Iterable[GoodFile], read: RowReader) -> Iterator[Prompt | UnpairedLabel]:
     for each in files:
         assert each.path is not None
         for row in read(each.path):
             parsed = parse_row(row, each.file.key)
-            if isinstance(parsed, Prompt):
+            if not isinstance(parsed, str):
                 yield parsed
 
 

@@ -12,6 +12,7 @@ from pvar.errors import DamagedError
 from pvar.ports import Store
 from pvar.records import Row
 from pvar.retrain_decision import Batch
+from pvar.row_counts import RowCounts
 from tasks.retraining.batch_states import read_records
 from tasks.retraining.batches import (
     RowFiles,
@@ -102,6 +103,59 @@ def test_a_file_that_an_earlier_retraining_inspected_is_read_for_its_batch(
     assert batch is not None
     assert batch.files == tuple(each.file for each in found.good)
     assert prompts_of(store, batch, tmp_path) == [user("one")]
+
+
+def put_rows(store: Store, key: str, *rows: dict[str, object]) -> None:
+    store.write(key, "\n".join(map(json.dumps, rows)).encode())
+
+
+def test_labels_of_one_prompt_are_joined_over_the_files_of_a_batch(
+    file_store: Store, tmp_path: Path
+) -> None:
+    good = {"prompt": "Hi", "completion": "Hello.", "label": True}
+    bad = {"prompt": "Hi", "completion": "Go away.", "label": False}
+    lonely = {"prompt": "Why?", "completion": "No.", "label": False}
+    bare = {"prompt": "Hi"}
+    pair = {"prompt": "Who?", "chosen": "I am.", "rejected": "Nobody."}
+    put_rows(file_store, "incoming/monday.jsonl", good, lonely, bare)
+    put_rows(file_store, "incoming/tuesday.jsonl", bad, pair, {"prompt": "When?"})
+    batch = take_up(file_store, tmp_path)
+    assert batch is not None
+    assert (batch.num_pairs, batch.num_labelled) == (3, 2)
+    assert batch.row_counts == RowCounts(
+        rows_in=6,
+        rows_out=3,
+        rejected={"joined_in_pair": 1, "labelled_elsewhere": 1, "unpaired_label": 1},
+    )
+    path = tmp_path / "data.jsonl.gz"
+    file_store.download(batch.data, path)
+    rows = [row.fields for row in read_rows(path) if isinstance(row, Row)]
+    assert {"prompt": user("Hi"), "chosen": "Hello.", "rejected": "Go away."} in rows
+    assert {"prompt": user("When?")} in rows
+
+
+def test_labels_without_a_counterpart_wait_for_it(file_store: Store, tmp_path: Path) -> None:
+    put_rows(
+        file_store, "incoming/a.jsonl", {"prompt": "Hi", "completion": "Hello.", "label": True}
+    )
+    assert take_up(file_store, tmp_path / "1") is None
+    assert read_batches(file_store) == []
+    put_rows(
+        file_store, "incoming/b.jsonl", {"prompt": "Hi", "completion": "Go away.", "label": False}
+    )
+    batch = take_up(file_store, tmp_path / "2")
+    assert batch is not None
+    assert (batch.num_pairs, batch.num_labelled) == (1, 1)
+
+
+def test_a_record_without_row_counts_has_the_rows_of_its_files(
+    file_store: Store, tmp_path: Path
+) -> None:
+    put(file_store, "incoming/a.jsonl", "one", "two")
+    batch = take_up(file_store, tmp_path)
+    assert batch is not None
+    old = Batch.model_validate(batch.model_dump(exclude={"row_counts", "num_labelled"}))
+    assert (old.num_pairs, old.num_labelled) == (2, None)
 
 
 def test_the_same_content_under_another_name_is_used_once(store: Store, tmp_path: Path) -> None:
