@@ -142,8 +142,8 @@ def _unfinished(config: RetrainConfig, wiring: Wiring, now: datetime) -> _Unfini
             )
         elif record.outage is not None:
             postponed.append(
-                f"batch {number} is not run before {record.outage.not_before:%Y-%m-%d %H:%M} UTC, "
-                f"after {record.outage.num_in_row} outages: {record.outage.error}; "
+                f"batch {number} is not run before {record.outage.not_before:%Y-%m-%d %H:%M} UTC "
+                f"(outages in a row: {record.outage.num_in_row}; the last: {record.outage.error}); "
                 f"to run it now: pvar batches retry {number}"
             )
             logger.warning("%s", postponed[-1])

@@ -12,7 +12,7 @@ of their errors, so that none of them is imported here.
 import errno
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pvar.errors import (
     CoverageError,
@@ -34,12 +34,10 @@ _LIBRARIES = frozenset(
     {
         "boto3.Boto3Error",
         "botocore.BotoCoreError",
-        "botocore.ClientError",
         "httpx.TransportError",
         "huggingface_hub.LocalEntryNotFoundError",
         "huggingface_hub.OfflineModeIsEnabled",
         "infra.TransientError",
-        "mlflow.MlflowException",
         "openai.APIConnectionError",
         "requests.ConnectionError",
         "requests.Timeout",
@@ -47,7 +45,7 @@ _LIBRARIES = frozenset(
         "urllib.URLError",
     }
 )
-"""Package and class; subclasses count."""
+"""Package and class of errors without an answer of a server; subclasses count."""
 
 _SYSTEM = frozenset(
     {
@@ -112,13 +110,22 @@ def _is_outage(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in _SYSTEM:
         return True
-    return not _LIBRARIES.isdisjoint(_names(error)) or _is_refusal_of_a_busy_server(error)
+    status = _http_status(error)
+    if status is not None:
+        return status >= 500 or status == _TOO_MANY_REQUESTS
+    return not _LIBRARIES.isdisjoint(_names(error))
 
 
-def _is_refusal_of_a_busy_server(error: BaseException) -> bool:
-    """Whether a client's error (httpx, requests, openai) has an answer of this kind."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return isinstance(status, int) and (status >= 500 or status == _TOO_MANY_REQUESTS)
+def _http_status(error: BaseException) -> int | None:
+    """The status of a server's answer, as httpx, requests, openai, botocore and MLflow keep it."""
+    if callable(status_of := getattr(error, "get_http_status_code", None)):
+        return int(status_of())
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(response, "status_code", None)
+    return status if isinstance(status, int) else None
 
 
 def _names(error: BaseException) -> set[str]:

@@ -1,12 +1,14 @@
 """What is an outage, and what a batch can be the cause of."""
 
 import errno
+from typing import Any
 
 import httpx
 import pytest
 import requests
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from openai import APIConnectionError
 
 from infra.judges.calls import TransientError
@@ -40,6 +42,11 @@ def answered(status: int) -> httpx.HTTPStatusError:
     return httpx.HTTPStatusError(str(status), request=REQUEST, response=response)
 
 
+def s3_answered(status: int) -> ClientError:
+    response: Any = {"Error": {}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "GetObject")
+
+
 def led_to(cause: Exception, error: Exception, *, hidden: bool = False) -> Exception:
     """The error as it is when raised while `cause` was handled, `hidden` by `from None`."""
     error.__context__ = cause
@@ -61,6 +68,7 @@ def led_to(cause: Exception, error: Exception, *, hidden: bool = False) -> Excep
         httpx.ConnectError("refused"),
         httpx.ReadTimeout("late"),
         answered(503),
+        s3_answered(503),
         answered(429),
         APIConnectionError(request=REQUEST),
         ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
@@ -91,6 +99,10 @@ def test_outages_are_not_the_data_s_fault(error: Exception) -> None:
         ValueError("a bug"),
         FileNotFoundError(errno.ENOENT, "no such file"),
         answered(404),
+        led_to(s3_answered(404), NotFoundError("no object")),
+        led_to(
+            MlflowException("gone", error_code=RESOURCE_DOES_NOT_EXIST), ModelError("no version 9")
+        ),
         MemoryError(),
         OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         led_to(OutOfMemoryError("CUDA out of memory"), StageError("train failed")),
