@@ -31,6 +31,7 @@ from flows.study_estimate import estimate_study
 from flows.study_member import SHARED
 from flows.study_outcomes import (
     Outcome,
+    is_made,
     mean_seconds,
     read_outcome,
     total_seconds,
@@ -143,12 +144,22 @@ class _Work:
         self._outcomes: list[Outcome] = []
 
     def run(self) -> None:
-        """Make what is shared, then every training. The results so far are kept once a minute."""
+        """Make what is shared, then every training. The results so far are kept once a minute.
+
+        A training of which all is there, of an earlier start, needs no process.
+        """
         run, at_once = self.record.run, self.record.config.at_once
+        labels = []
+        for training in self.record.trainings:
+            if is_made(self.record, training, self._wiring):
+                self._note(PartEnd(training.label, None, seconds=0.0))
+            else:
+                labels.append(training.label)
+        if not labels:
+            return
         for end in run_parts(run, [SHARED], at_once=1):
             if end.error is not None:  # the trainings that need what failed will say so
                 logger.warning("what several trainings need: %s", end.error)
-        labels = [training.label for training in self.record.trainings]
         kept_at = time.monotonic()
         for number, end in enumerate(run_parts(run, labels, at_once=at_once), start=1):
             self._note(end)

@@ -2,11 +2,9 @@
 
 from pydantic import ValidationError
 
-from flows.study_outcomes import mean_seconds
+from flows.study_outcomes import is_made, mean_seconds
 from flows.study_record import FOLDER, StudyRecord
 from flows.wiring import Wiring
-from pvar.errors import IncompleteError
-from tasks.engine.artifact import open_artifact
 from tasks.engine.progress_text import duration_text
 
 
@@ -16,7 +14,7 @@ def estimate_study(record: StudyRecord, wiring: Wiring) -> str:
     The measured rate is that of the newest study in the store that trained the same policy: the
     wall time of a training's process, on whatever machine that was.
     """
-    missing = sum(not _is_trained(record, row, wiring) for row in range(len(record.trainings)))
+    missing = sum(not is_made(record, training, wiring) for training in record.trainings)
     said = f"{missing} of {len(record.trainings)} trainings are to be made"
     if not missing:
         return said
@@ -31,15 +29,6 @@ def estimate_study(record: StudyRecord, wiring: Wiring) -> str:
         f"{total / 3600:.1f} hours of processes, {duration_text(total / beside)} with {beside} "
         "at once"
     )
-
-
-def _is_trained(record: StudyRecord, row: int, wiring: Wiring) -> bool:
-    *_, last = record.nodes_of(record.trainings[row]).values()
-    try:
-        open_artifact(wiring.store, last.keys.stage, last.keys.digest, wiring.settings.home)
-    except IncompleteError:
-        return False
-    return True
 
 
 def _known_rate(record: StudyRecord, wiring: Wiring) -> float | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flows.study_record import StudyRecord, StudyTraining
 from flows.wiring import Wiring
-from pvar.artifacts import Summary
+from pvar.artifacts import Manifest, Summary
 from pvar.evaluation.ability import share_right
 from pvar.evaluation.benchmark_scores import QuestionResult
 from pvar.records import Prompt, Response, Verdict
@@ -19,7 +19,7 @@ from pvar.study_config import HELD_OUT
 from pvar.study_margins import HeldOutMargins
 from pvar.study_results import FIGURES, TrainingResult
 from tasks.benchmark_nodes import score_name
-from tasks.engine.artifact import Artifact, open_artifact
+from tasks.engine.artifact import Artifact, open_artifact, read_document
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
 from tasks.held_out_nodes import HELD_OUT_SELECT
 from tasks.report.study_figures import TrainingPoint
@@ -89,6 +89,14 @@ class _Artifacts:
         for node in ("select", "train", "evaluate", "divergence"):
             if self.has(node):
                 yield self.of(node).manifest.summary
+
+
+def is_made(record: StudyRecord, training: StudyTraining, wiring: Wiring) -> bool:
+    """Whether every artifact of the training is complete."""
+    return all(
+        read_document(wiring.store, node.keys.manifest, Manifest) is not None
+        for node in reversed(list(record.nodes_of(training).values()))  # the last is missing first
+    )
 
 
 def read_outcome(

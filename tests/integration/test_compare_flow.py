@@ -185,6 +185,23 @@ def test_a_study_that_is_stopped_keeps_what_it_found(
     ]
     assert "| random | 1 of 1 |" in page
 
+    asked: list[str] = []
+
+    def note(run: str, parts: Sequence[str], *, at_once: int) -> Iterator[PartEnd]:
+        asked.extend(parts)
+        yield from parts_in_this_process(run, parts, at_once=at_once)
+
+    monkeypatch.setattr("flows.comparison.run_parts", note)
+    page = compare(StudyConfig(pipeline=pipeline, seeds=(0,)))
+    assert asked == ["shared", "top/0"]
+    assert "| random | 1 of 1 |" in page
+    assert "| top | 1 of 1 |" in page
+    again = compare(StudyConfig(pipeline=pipeline, seeds=(0,)))
+    assert asked == ["shared", "top/0"]
+    assert [line for line in again.splitlines() if line.startswith("| ")] == [
+        line for line in page.splitlines() if line.startswith("| ")
+    ]
+
 
 def test_a_killed_study_leaves_no_process_and_goes_on(
     pipeline: PipelineConfig, server: PrefectServer, tmp_path: Path
