@@ -24,6 +24,7 @@ from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
 from tasks.engine.work_folders import work_folder
+from tasks.graph import exam_node
 from tasks.report.data import (
     AnswerFigures,
     AnswerSample,
@@ -256,7 +257,8 @@ def _answer_figures(summary: Mapping[str, object], role: str) -> AnswerFigures:
 
 def _samples(artifacts: Mapping[str, Artifact]) -> tuple[AnswerSample, ...]:
     """First answers to the first prompts by id, a choice that favours neither model."""
-    prompts = {each.prompt_id: each for each in artifacts["ingest"].rows(PROMPTS, Prompt)}
+    asked = artifacts[exam_node(artifacts)]
+    prompts = {each.prompt_id: each for each in asked.rows(PROMPTS, Prompt)}
     before = by_prompt(artifacts["answers-opponent"].rows(RESPONSES, Response))
     after = by_prompt(artifacts["answers-challenger"].rows(RESPONSES, Response))
     verdicts = by_prompt(artifacts["evaluate"].rows(VERDICTS, Verdict))

@@ -202,6 +202,11 @@ class TrainConfig(ConfigModel):
 class EvaluateConfig(ConfigModel):
     """How the trained model is compared with its opponent on held-out prompts."""
 
+    prompts: tuple[DataReference, ...] = ()
+    """Files of evaluation prompts (the exam), in the forms of `ingest.source`. Rows with `answer`
+    are ability questions. Training prompts that are among them, or nearly so, are never selected.
+    All prompts of `ingest.source` are then for training (`ingest.eval_fraction` has no effect), and
+    its ability questions are left out. Empty means the held-out prompts of `ingest.source`."""
     judge: JudgeConfig = Field(default=AfinnJudge())
     """The judge, which decides which of two answers is better."""
     judge_orders: Literal["both", "seeded"] = "both"
@@ -233,6 +238,9 @@ class EvaluateConfig(ConfigModel):
             )
         return self
 
+
+EXAM_NAME = "evaluate.prompts"
+"""Name of the exam of `evaluate.prompts` among the exams that exclude training prompts."""
 
 USUAL_MAX_ABILITY_LOSS = 0.2
 """Default of max_ability_loss if the source has ability questions. It catches a collapse."""
@@ -321,6 +329,7 @@ class PipelineConfig(ConfigModel):
             allowed=self.evaluate.allow_circular_judge,
         )
         self._refuse_unknown_benchmarks()
+        self._refuse_second_exam()
         return self
 
     @property
@@ -346,6 +355,14 @@ class PipelineConfig(ConfigModel):
                     f"{key}: there is no benchmark {unknown[0]!r}; benchmarks has "
                     f"{', '.join(names) or 'none'}"
                 )
+
+    def _refuse_second_exam(self) -> None:
+        taken = any(benchmark.name == EXAM_NAME for benchmark in self.benchmarks)
+        if self.evaluate.prompts and taken:
+            raise ValueError(
+                f"a benchmark is named {EXAM_NAME}, which is the name of the exam of that key; "
+                "give the benchmark another `name`"
+            )
 
     @staticmethod
     def _refuse_equal_paths(names: list[str], models: list[str]) -> None:

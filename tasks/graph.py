@@ -4,6 +4,8 @@
             ├─ answers-challenger (by the trained model) ─┬─ evaluate ── promote
             └─ answers-opponent ──────────────────────────┘
 
+With `evaluate.prompts`, a node `exam` has the prompts that the models answer, instead of `ingest`.
+
 With `evaluate.divergence`, `answers-divergence` and `divergence` follow `answers-challenger`.
 
 If there are exams, `exclude` follows them and `ingest`, and `select` leaves out what it names.
@@ -18,11 +20,11 @@ A node is a stage with its part of the configuration. Its digest is computed fro
 the digests of its inputs, so the whole plan is known before anything runs.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pvar.config import PipelineConfig
+from pvar.config import EXAM_NAME, PipelineConfig
 from pvar.exclusion import MIN_SIMILARITY
 from pvar.references import Pinned
 from tasks.benchmark_nodes import (
@@ -40,7 +42,7 @@ from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.dataset_sample import DATASET_SAMPLE, DatasetSampleSpec
 from tasks.stages.divergence import DIVERGENCE, DivergenceSpec
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
-from tasks.stages.exam_questions import QUESTIONS
+from tasks.stages.exam_questions import QUESTIONS, ExamQuestions, QuestionsSpec
 from tasks.stages.exclude import EXAM, EXCLUDE, ExcludeSpec
 from tasks.stages.harness import HARNESS
 from tasks.stages.ingest import INGEST, IngestSpec
@@ -78,15 +80,20 @@ STAGES: dict[str, Stage[Any]] = {
 }
 """The stages, in order."""
 
+EXAM_NODE = "exam"
+"""Name of the node with the prompts of `evaluate.prompts`."""
+
 CACHES = (REFERENCE.name,)
 """Additional artifacts of stages, which no run record names."""
 
 
 def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     """All nodes of a pinned configuration by name, in execution order."""
-    ingest = _ingest(config)
+    ingest, own_exam = _ingest(config), exam_nodes(config)
+    exam = own_exam[0] if own_exam else ingest
     questions = question_nodes(config)
-    exclude = _exclude(config, ingest, {name: node.keys for name, node in questions.items()})
+    exams = {**questions, **({EXAM_NAME: exam} if own_exam else {})}
+    exclude = _exclude(config, ingest, {name: node.keys for name, node in exams.items()})
     first = [] if config.sample.adaptive is None else _first_round(config, ingest)
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
     scores = _scores(config, ingest, sample, first)
@@ -94,24 +101,24 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     pair = _pair(config, ingest, sample, scores, select, exclude)
     train = _train(config, sample, pair)
     challenger = f"artifact:{train.keys.root}#{train.keys.root}"
-    challenger_answers = _answers(config, "answers-challenger", ingest, challenger)
-    opponent_answers = _answers(config, "answers-opponent", ingest, config.evaluate.opponent)
+    challenger_answers = _answers(config, "answers-challenger", exam, challenger)
+    opponent_answers = _answers(config, "answers-opponent", exam, config.evaluate.opponent)
     evaluate = Node(
         "evaluate",
         EVALUATE,
         _evaluate_spec(config),
         {
-            "prompts": ingest.keys,
+            "prompts": exam.keys,
             "challenger": challenger_answers.keys,
             "opponent": opponent_answers.keys,
         },
     )
-    benchmarks = benchmark_nodes(config, questions, ingest, challenger)
+    benchmarks = benchmark_nodes(config, questions, exam, challenger)
     promote = _promote(config, train, evaluate, benchmarks)
     nodes = (
-        ingest, *questions.values(), *([exclude] if exclude else []),
+        ingest, *own_exam, *questions.values(), *([exclude] if exclude else []),
         *first, sample, *scores, select, pair, train,
-        opponent_answers, challenger_answers, *_divergence(config, ingest, challenger),
+        opponent_answers, challenger_answers, *_divergence(config, exam, challenger),
         evaluate, *benchmarks, promote,
     )  # fmt: skip
     return {node.name: node for node in nodes}
@@ -124,12 +131,25 @@ def train_keys(config: PipelineConfig) -> ArtifactKeys:
     return plan_nodes(alone)["train"].keys
 
 
+def exam_node(names: Container[str]) -> str:
+    """Which of these nodes has the prompts on which the models are compared."""
+    return EXAM_NODE if EXAM_NODE in names else INGEST.name
+
+
+def exam_nodes(config: PipelineConfig) -> list[Node]:
+    """The node of `evaluate.prompts`; none if the exam is what `ingest` holds out."""
+    if not config.evaluate.prompts:
+        return []
+    spec = QuestionsSpec(benchmark=ExamQuestions(kind="exam", prompts=config.evaluate.prompts))
+    return [Node(EXAM_NODE, QUESTIONS, spec, {})]
+
+
 def _ingest(config: PipelineConfig) -> Node:
     location = Pinned.parse(config.ingest.source).location
     spec = IngestSpec(
         source=config.ingest.source,
         source_name=location.rstrip("/").rpartition("/")[2],
-        eval_fraction=config.ingest.eval_fraction,
+        eval_fraction=0.0 if config.evaluate.prompts else config.ingest.eval_fraction,
         near_duplicate_similarity=config.ingest.near_duplicate_similarity,
         decontaminate_against=config.ingest.decontaminate_against,
         decontaminate_ngram_words=config.ingest.decontaminate_ngram_words,
@@ -223,7 +243,7 @@ def _scores(
     return nodes
 
 
-def _answers(config: PipelineConfig, name: str, ingest: Node, policy: str) -> Node:
+def _answers(config: PipelineConfig, name: str, exam: Node, policy: str) -> Node:
     return Node(
         name,
         SAMPLE,
@@ -234,18 +254,18 @@ def _answers(config: PipelineConfig, name: str, ingest: Node, policy: str) -> No
             seed=config.evaluate.seed,
             split="eval",
         ),
-        sampling_inputs(policy, ingest.keys),
+        sampling_inputs(policy, exam.keys),
     )
 
 
-def _divergence(config: PipelineConfig, ingest: Node, challenger: str) -> list[Node]:
+def _divergence(config: PipelineConfig, exam: Node, challenger: str) -> list[Node]:
     """Answers at temperature 1, one per prompt, and the divergence estimated on them."""
     if not config.evaluate.divergence:
         return []
     plain = config.evaluate.answers.model_copy(update={"temperature": 1.0, "top_p": 1.0})
     evaluate = config.evaluate.model_copy(update={"answers": plain, "num_answers": 1})
     answers = _answers(
-        config.model_copy(update={"evaluate": evaluate}), "answers-divergence", ingest, challenger
+        config.model_copy(update={"evaluate": evaluate}), "answers-divergence", exam, challenger
     )
     spec = DivergenceSpec(
         policy=challenger,
@@ -253,7 +273,7 @@ def _divergence(config: PipelineConfig, ingest: Node, challenger: str) -> list[N
         dtype=config.train.precision,
         confidence=config.evaluate.confidence,
     )
-    inputs = {**sampling_inputs(challenger, ingest.keys), "answers": answers.keys}
+    inputs = {**sampling_inputs(challenger, exam.keys), "answers": answers.keys}
     if reference := policy_input(config.policy):
         inputs["reference"] = reference["policy"]
     return [answers, Node("divergence", DIVERGENCE, spec, inputs)]

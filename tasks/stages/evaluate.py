@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pvar.artifacts import ShardSpec, Summary
+from pvar.artifacts import Recipe, ShardSpec, Summary
 from pvar.evaluation.ability import ability_change, share_right
 from pvar.evaluation.paired import paired_win_rate
+from pvar.exam import conditions_digest, exam_digest
+from pvar.identity import identity
 from pvar.judge_config import JudgeConfig
 from pvar.judging import JudgeBudget
 from pvar.records import Comparison, Prompt, Response, Verdict
 from pvar.row_counts import RowCounts
-from tasks.engine.artifact import Artifact
+from tasks.engine.artifact import Artifact, read_document
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import JudgedShowing, by_prompt
 from tasks.stages.ingest import PROMPTS
@@ -132,12 +134,18 @@ def preferences(
 
 def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
     prompts = _held_out(job)
+    answers = job.inputs["challenger"]
+    made = read_document(answers.store, answers.keys.recipe, Recipe)
     verdicts = artifact.rows(VERDICTS, Verdict)
     most = max((len(rows) for rows in by_prompt(verdicts).values()), default=1)
     result = paired_win_rate(
         preferences(prompts, verdicts, most), confidence=job.spec.confidence, seed=job.spec.seed
     )
     return {
+        "exam": exam_digest(prompts),
+        "exam_conditions": conditions_digest(
+            identity(job.spec.judge), job.spec.orders, made.identity if made else {}
+        ),
         "win_rate": _number(result.win_rate),
         "win_rate_lower": _number(result.ci_lower),
         "win_rate_upper": _number(result.ci_upper),

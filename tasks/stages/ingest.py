@@ -49,6 +49,7 @@ class IngestSpec(BaseModel):
     source: DataReference
     source_name: str
     eval_fraction: float
+    """0 if the exam has a source of its own; ability questions are held out even then."""
     near_duplicate_similarity: float | None
     decontaminate_against: tuple[DataReference, ...]
     decontaminate_ngram_words: int
@@ -102,7 +103,8 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     ]
     held_out = [prompt for prompt in deduplicated.prompts if prompt.split == "eval"]
     num_questions = sum(prompt.is_question for prompt in held_out)
-    if not clean.prompts or len(held_out) == num_questions:
+    is_exam = job.spec.eval_fraction > 0
+    if not clean.prompts or (is_exam and len(held_out) == num_questions):
         raise InputError(
             f"{source}: {len(clean.prompts)} prompts are left for training and "
             f"{len(held_out) - num_questions} for evaluation, of {num_rows} rows with "

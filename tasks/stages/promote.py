@@ -43,6 +43,10 @@ GATE_TAG = "pvar.gate"
 RESULTS_TAG = "pvar.results"
 """Tag of a registered version: the artifact of its comparison with the opponent."""
 
+EXAM_TAGS = {"exam": "pvar.exam", "exam_conditions": "pvar.exam_conditions"}
+"""Figure of stage evaluate → tag of a registered version: on which exam it was measured, and how.
+Only results that have both in common are on one curve."""
+
 _FIGURES = ("win_rate", "win_rate_lower", "win_rate_upper", "coverage")
 
 
@@ -116,6 +120,7 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
     summary = results.manifest.summary
     figures = _FIGURES + (ABILITY_FIGURES if _has_questions(summary) else ())
     tags |= {f"pvar.{name}": f"{_number(summary.get(name)):.4f}" for name in figures}
+    tags |= {tag: str(summary[name]) for name, tag in EXAM_TAGS.items() if name in summary}
     return tags | {
         f"pvar.{name}.{figure}": f"{value:.4f}" if isinstance(value, float) else str(value)
         for name, found in _benchmarks(job).items()

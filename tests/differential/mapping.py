@@ -73,6 +73,8 @@ IGNORED: Mapping[str, str] = {
     "**/report/evaluation/circularity": "another wording",
     "**/nodes/evaluate/summary/judge_served": "new: what the judge's server called itself",
     "**/nodes/evaluate/summary/judge_form": "new: tokens, text or mixed",
+    "**/nodes/evaluate/summary/exam": "new: which prompts were asked",
+    "**/nodes/evaluate/summary/exam_conditions": "new: how they were answered and judged",
 }
 
 MAPPING = Changes(RENAMED, VALUES, IGNORED)

@@ -72,6 +72,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "select": {"models": ["dataset"]},
         "pair": {"models": ["c"]},
     },
+    "an exam of its own": {
+        "evaluate": {"prompts": ["exam.jsonl", "questions.jsonl"]},
+    },
     "benchmarks": {
         "benchmarks": [
             {
@@ -232,6 +235,20 @@ GOLDEN: dict[str, dict[str, str]] = {
         "answers-challenger": "6e89042f71d8b18a",
         "evaluate": "b5ee1be5647e3bed",
         "promote": "acd751ed98046702",
+    },
+    "an exam of its own": {
+        "ingest": "1089aacce2cceb3d",
+        "exam": "5d33c399af293b9c",
+        "exclude": "2b192951d158b6de",
+        "sample": "a78bfaa8014013a5",
+        "score-vader": "e5c11ab14451998a",
+        "select": "df703a025de8b0b7",
+        "pair": "82953546b745573b",
+        "train": "fe5eb158242a4ee5",
+        "answers-opponent": "c9aa2abab2e3d9e6",
+        "answers-challenger": "7e4ce384e22add35",
+        "evaluate": "f7a893e9ea8d992f",
+        "promote": "655adc74f586882f",
     },
     "benchmarks": {
         "ingest": "d25b530c20223172",

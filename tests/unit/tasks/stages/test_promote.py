@@ -137,6 +137,12 @@ def test_the_version_says_where_it_came_from_and_what_came_out(bench: Bench) -> 
     }
 
 
+def test_the_version_says_on_which_exam_it_was_measured(bench: Bench) -> None:
+    bench.promote(bench.model(1), exam="e1", exam_conditions="c1")
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert (facts.tags["pvar.exam"], facts.tags["pvar.exam_conditions"]) == ("e1", "c1")
+
+
 @pytest.mark.parametrize(
     ("figures", "failed"),
     [
