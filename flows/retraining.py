@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.approval import is_approval_decided
 from flows.pipeline import pipeline
+from flows.retrain_exam import with_exam
 from flows.run_record import load_run
 from flows.wiring import Wiring, connect
 from infra.row_files import read_rows, write_rows
@@ -167,7 +168,7 @@ def _run(batch: Batch, config: RetrainConfig, wiring: Wiring) -> _Ended:
     logger.info("batch %d: %d pairs of %d files", batch.number, batch.num_pairs, len(batch.files))
     attempt = begin_attempt(store, batch, datetime.now(UTC))
     try:
-        run: str = pipeline(wanted)
+        run: str = pipeline(wanted if waiting else with_exam(wanted, batch, config.exam, store))
     except Exception as error:
         record_failure(store, batch, attempt, f"{type(error).__name__}: {error}")
         raise

@@ -10,7 +10,7 @@ too; a training prompt without at least two answers is rejected.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -73,6 +73,17 @@ def split_of(prompt_id: str, eval_fraction: float) -> Split:
     """Split of a prompt: `eval` with probability `eval_fraction` over prompt ids."""
     position = int(digest(["split", prompt_id], length=8), 16) / 16**8
     return "eval" if position < eval_fraction else "train"
+
+
+def held_out_prompts(
+    prompts: Iterable[Prompt], *, eval_fraction: float, min_similarity: float | None
+) -> list[Prompt]:
+    """The prompts that this stage holds out of these, ability questions included."""
+    placed = [each._replace(split=_side(each, eval_fraction)) for each in prompts]
+    kept = deduplicate(sorted(placed, key=_rank), min_similarity=min_similarity).prompts
+    return sorted(
+        (prompt for prompt in kept if prompt.split == "eval"), key=lambda each: each.prompt_id
+    )
 
 
 def _ingest(job: Job[IngestSpec]) -> _Ingested:
@@ -142,9 +153,13 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
             continue
         prompts.append(parsed.prompt)
         answers.setdefault(parsed.prompt.prompt_id, parsed.answers)
-    # Of equal rows the first stays: a question before a prompt, whatever their order in the file.
-    prompts.sort(key=lambda each: (not each.is_question, each.accepted_answers))
+    prompts.sort(key=_rank)
     return _Ingested(prompts, rejected, answers)
+
+
+def _rank(prompt: Prompt) -> tuple[bool, tuple[str, ...]]:
+    """Of equal rows the first stays: a question before a prompt, whatever their order in a file."""
+    return not prompt.is_question, prompt.accepted_answers
 
 
 class _Parsed(NamedTuple):
