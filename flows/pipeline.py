@@ -37,7 +37,7 @@ from tasks.engine.artifact import open_artifact
 from tasks.engine.node import Node
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage_outcome import StageState
-from tasks.graph import exam_node, plan_nodes
+from tasks.graph import FIRST_NODE, exam_node, plan_nodes
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.divergence import DIVERGENCE
 from tasks.stages.evaluate import EVALUATE
@@ -137,15 +137,17 @@ def _refuse_gate_without_questions(exam: Node, config: PipelineConfig, wiring: W
 
     Otherwise the run would fail only in its last stage.
     """
-    bound = config.promote.max_ability_loss
+    key, bound = "promote.max_ability_loss", config.promote.max_ability_loss
+    if bound is None:
+        key, bound = "promote.max_total_ability_loss", config.promote.max_total_ability_loss
     if bound is None or config.promote.mode == "never":
         return
     artifact = open_artifact(wiring.store, exam.keys.stage, exam.keys.digest, wiring.settings.home)
     if not artifact.manifest.summary["num_ability_questions"]:
         source = ", ".join(config.evaluate.prompts) or config.ingest.source
         raise ConfigError(
-            f"promote.max_ability_loss is {bound:g}, but {source} has no rows with "
-            "an `answer` to measure ability; add such rows, or set promote.max_ability_loss=null"
+            f"{key} is {bound:g}, but {source} has no rows with an `answer` to measure ability; "
+            f"add such rows, or set {key}=null"
         )
 
 
@@ -212,7 +214,7 @@ def _log_headline(run: str, node: str, stage: str, digest: str, wiring: Wiring) 
     """Log a node's summary to the parent run, too, so that runs can be compared."""
     artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
     summary = artifact.manifest.summary
-    if stage in (BENCHMARK.name, DIVERGENCE.name):  # apart from those of evaluate
+    if stage in (BENCHMARK.name, DIVERGENCE.name) or node == FIRST_NODE:  # apart from evaluate's
         name = node.removeprefix(f"{BENCHMARK.name}-")
         summary = {f"{name}.{figure}": value for figure, value in summary.items()}
     wiring.tracking.log_summary(run, summary)

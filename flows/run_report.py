@@ -24,7 +24,7 @@ from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
 from tasks.engine.work_folders import work_folder
-from tasks.graph import exam_node
+from tasks.graph import FIRST_NODE, exam_node
 from tasks.report.data import (
     AnswerFigures,
     AnswerSample,
@@ -61,6 +61,7 @@ CHECKS = {
     "coverage": "share of prompts judged, at least",
     "ended_share": "share of answers that are not truncated, at least",
     "ability_change_lower": "lower end of the change of ability, at least",
+    "total_ability_change_lower": "lower end of the change of ability since the first, at least",
 }
 """Condition of the gate → its description, which precedes the bound."""
 
@@ -296,7 +297,8 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
         for each in record.config.benchmarks
     }
     figures = artifacts["evaluate"].manifest.summary
-    so_far = apply_gate(figures, benchmarks, record.config.promote)
+    first = artifacts[FIRST_NODE].manifest.summary if FIRST_NODE in artifacts else None
+    so_far = apply_gate(figures, benchmarks, record.config.promote, first)
     return Gate(False, _gate_checks(so_far.checks), waits=True)
 
 

@@ -100,6 +100,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "min_coverage": 0.95,
         "min_ended_share": 0.0,
         "max_ability_loss": None,
+        "max_total_ability_loss": None,
         "mode": "automatic",
         "benchmarks": [],
     },

@@ -19,7 +19,7 @@ from pvar.circular_judge import refuse_circular_judge
 from pvar.config_model import ConfigModel, Name
 from pvar.judge_config import AfinnJudge, JudgeConfig
 from pvar.model_roles import ModelRoles, model_roles, refuse_unfit_models
-from pvar.references import DataReference, ModelReference
+from pvar.references import CHAMPION, DataReference, ModelReference, is_pinned
 from pvar.reward_config import RewardModelConfig, VaderReward
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
@@ -224,6 +224,10 @@ class EvaluateConfig(ConfigModel):
     """Seed of the answers and of the bootstrap."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Confidence level of the intervals."""
+    against_first: bool = False
+    """Also compare the trained model with the first one (`policy_if_none`, or else `policy`) on the
+    same prompts. The first model stays the same while champions change, so these results are a
+    curve over all versions. Costs the judging of another answer per prompt."""
     divergence: bool = False
     """Also estimate the KL divergence of the trained model from the starting policy, on answers at
     temperature 1. Costs one more answer per held-out prompt and a forward pass of both models."""
@@ -261,6 +265,10 @@ class PromoteConfig(ConfigModel):
     """Maximum loss of ability (fraction of ability questions answered correctly). The lower bound
     of the change must be at least minus this value. `null` means 0.2 if the source has rows with
     `answer`, and no check otherwise. A number fails the gate if the source has no such rows."""
+    max_total_ability_loss: float | None = Field(default=None, ge=0, le=1)
+    """Maximum loss of ability against the first model, so that many small losses are seen. The
+    lower bound of the change must be at least minus this value. Needs `evaluate.against_first` and
+    ability questions. `null` means no check."""
     benchmarks: tuple[BenchmarkGate, ...] = ()
     """What the gate requires of benchmarks."""
     mode: Literal["automatic", "approval", "never"] = "automatic"
@@ -272,7 +280,11 @@ class PipelineConfig(ConfigModel):
     """The configuration of one pipeline run."""
 
     policy: ModelReference = "bundled:smollm2-135m-instruct"
-    """The model to improve. It generates the responses, and training starts from it."""
+    """The model to improve. It generates the responses, and training starts from it. `champion` is
+    the promoted model, so that each training continues from the last promoted one."""
+    policy_if_none: ModelReference | None = None
+    """The first model: the model to improve if `policy` is `champion` and no model is promoted.
+    Required with `policy: champion`, and `null` otherwise."""
     ingest: IngestConfig = IngestConfig()
     """Stage ingest: read, filter and split the prompts."""
     sample: SampleConfig = SampleConfig()
@@ -330,7 +342,13 @@ class PipelineConfig(ConfigModel):
         )
         self._refuse_unknown_benchmarks()
         self._refuse_second_exam()
+        self._refuse_unknown_first_model()
         return self
+
+    @property
+    def first_model(self) -> str:
+        """The model from which the first training starts. Later ones may start from a champion."""
+        return self.policy if self.policy_if_none is None else self.policy_if_none
 
     @property
     def model_roles(self) -> ModelRoles:
@@ -355,6 +373,26 @@ class PipelineConfig(ConfigModel):
                     f"{key}: there is no benchmark {unknown[0]!r}; benchmarks has "
                     f"{', '.join(names) or 'none'}"
                 )
+
+    def _refuse_unknown_first_model(self) -> None:
+        starts_from_champion = self.policy == CHAMPION
+        if starts_from_champion and self.policy_if_none is None:
+            raise ValueError(
+                "policy is champion, but policy_if_none does not say which model is improved while "
+                "none is promoted; set policy_if_none to the first model"
+            )
+        # A pinned policy is what `champion` meant when the run began.
+        if not (starts_from_champion or self.policy_if_none is None or is_pinned(self.policy)):
+            raise ValueError(
+                f"policy is {self.policy} and policy_if_none is {self.policy_if_none}, which is "
+                "used with policy champion only; set policy to champion, or policy_if_none to null"
+            )
+        if self.promote.max_total_ability_loss is not None and not self.evaluate.against_first:
+            raise ValueError(
+                f"promote.max_total_ability_loss is {self.promote.max_total_ability_loss:g}, but "
+                "evaluate.against_first is false, so that the trained model is not compared with "
+                "the first one; set evaluate.against_first to true"
+            )
 
     def _refuse_second_exam(self) -> None:
         taken = any(benchmark.name == EXAM_NAME for benchmark in self.benchmarks)

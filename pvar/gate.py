@@ -10,6 +10,9 @@ alike, the 95 % interval reaches down to −(1 − 0.025^(1/n)), which is 52 % f
 17 and 10 % for 36. So the default bound needs at least 17. If a tenth of the answers becomes
 correct and a tenth incorrect (a spread of 0.45), a bound of 20 % needs about 20 questions, and a
 bound of 10 % about 80.
+
+A model that is retrained often can lose a little each time, and no single comparison shows it. So
+`max_total_ability_loss` is the same test against the first model.
 """
 
 import math
@@ -36,6 +39,8 @@ class GateFigures(NamedTuple):
     ability_change_lower: float | None
     """Lower bound of the change of ability, in [−1, 1]; NaN if no question was answered, None if
     the source has no questions."""
+    total_ability_change_lower: float | None = None
+    """The same against the first model; None if there was no such comparison."""
     benchmark_differences: Mapping[str, float] = {}
     """Lower bound of the difference from the opponent on each benchmark that the gate names, in
     percentage points; NaN if it was not measured."""
@@ -79,6 +84,15 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
         bound = 0 - (USUAL_MAX_ABILITY_LOSS if max_loss is None else max_loss)
         checks.append(
             _at_least("ability_change_lower", math.nan if lower is None else lower, bound)
+        )
+    if gate.max_total_ability_loss is not None:
+        total = figures.total_ability_change_lower
+        checks.append(
+            _at_least(
+                "total_ability_change_lower",
+                math.nan if total is None else total,
+                0 - gate.max_total_ability_loss,
+            )
         )
     checks += [
         _at_least(

@@ -6,6 +6,9 @@
 
 With `evaluate.prompts`, a node `exam` has the prompts that the models answer, instead of `ingest`.
 
+With `evaluate.against_first`, `answers-first` and `evaluate-first` compare the trained model with
+the first one in the same way.
+
 With `evaluate.divergence`, `answers-divergence` and `divergence` follow `answers-challenger`.
 
 If there are exams, `exclude` follows them and `ingest`, and `select` leaves out what it names.
@@ -50,7 +53,7 @@ from tasks.stages.judge import JUDGE
 from tasks.stages.likelihood import LIKELIHOOD
 from tasks.stages.outputs import OUTPUTS
 from tasks.stages.pair import PAIR, pair_spec
-from tasks.stages.promote import BENCHMARK_INPUT, PROMOTE, PromoteSpec
+from tasks.stages.promote import BENCHMARK_INPUT, FIRST_RESULTS, PROMOTE, PromoteSpec
 from tasks.stages.sample import SAMPLE, SampleSpec
 from tasks.stages.score import SCORE, ScoreSpec
 from tasks.stages.select import SELECT, ImplicitGapSpec, SelectSpec, select_settings
@@ -83,6 +86,9 @@ STAGES: dict[str, Stage[Any]] = {
 EXAM_NODE = "exam"
 """Name of the node with the prompts of `evaluate.prompts`."""
 
+FIRST_NODE = "evaluate-first"
+"""Name of the node that compares the trained model with the first one."""
+
 CACHES = (REFERENCE.name,)
 """Additional artifacts of stages, which no run record names."""
 
@@ -113,13 +119,14 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
             "opponent": opponent_answers.keys,
         },
     )
+    against_first = _against_first(config, exam, evaluate)
     benchmarks = benchmark_nodes(config, questions, exam, challenger)
-    promote = _promote(config, train, evaluate, benchmarks)
+    promote = _promote(config, train, evaluate, against_first, benchmarks)
     nodes = (
         ingest, *own_exam, *questions.values(), *([exclude] if exclude else []),
         *first, sample, *scores, select, pair, train,
         opponent_answers, challenger_answers, *_divergence(config, exam, challenger),
-        evaluate, *benchmarks, promote,
+        evaluate, *against_first, *benchmarks, promote,
     )  # fmt: skip
     return {node.name: node for node in nodes}
 
@@ -279,6 +286,15 @@ def _divergence(config: PipelineConfig, exam: Node, challenger: str) -> list[Nod
     return [answers, Node("divergence", DIVERGENCE, spec, inputs)]
 
 
+def _against_first(config: PipelineConfig, exam: Node, evaluate: Node) -> list[Node]:
+    """The first model's answers to the exam, and the challenger compared with them."""
+    if not config.evaluate.against_first:
+        return []
+    answers = _answers(config, "answers-first", exam, config.first_model)
+    inputs = {**evaluate.inputs, "opponent": answers.keys}
+    return [answers, replace(evaluate, name=FIRST_NODE, inputs=inputs)]
+
+
 def _evaluate_spec(config: PipelineConfig) -> EvaluateSpec:
     return EvaluateSpec(
         judge=config.evaluate.judge,
@@ -343,7 +359,11 @@ def _train(config: PipelineConfig, sample: Node, pair: Node) -> Node:
 
 
 def _promote(
-    config: PipelineConfig, train: Node, evaluate: Node, benchmarks: Sequence[Node]
+    config: PipelineConfig,
+    train: Node,
+    evaluate: Node,
+    against_first: Sequence[Node],
+    benchmarks: Sequence[Node],
 ) -> Node:
     spec = PromoteSpec(
         gate=config.promote,
@@ -357,7 +377,10 @@ def _promote(
         for node in benchmarks
         if node.name in names
     }
-    return Node("promote", PROMOTE, spec, {"results": evaluate.keys, "model": train.keys, **scores})
+    inputs = {"results": evaluate.keys, "model": train.keys, **scores}
+    if against_first:
+        inputs[FIRST_RESULTS] = against_first[-1].keys
+    return Node("promote", PROMOTE, spec, inputs)
 
 
 def _budget(config: PipelineConfig) -> str:

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 DECISION = "decision.json"
 BENCHMARK_INPUT = "benchmark-"
 """Prefix of the inputs that are the scores of benchmarks; the rest is the benchmark's name."""
+FIRST_RESULTS = "first-results"
+"""Input: the comparison with the first model."""
 GATE_TAG = "pvar.gate"
 """Tag of a registered version: `passed` or `failed`."""
 RESULTS_TAG = "pvar.results"
@@ -46,6 +48,14 @@ RESULTS_TAG = "pvar.results"
 EXAM_TAGS = {"exam": "pvar.exam", "exam_conditions": "pvar.exam_conditions"}
 """Figure of stage evaluate → tag of a registered version: on which exam it was measured, and how.
 Only results that have both in common are on one curve."""
+
+FIRST_TAG = "pvar.first."
+"""Prefix of the tags with figures of the comparison with the first model."""
+FIRST_FIGURES = (
+    "win_rate", "win_rate_lower", "win_rate_upper",
+    "ability_change", "ability_change_lower", "ability_change_upper",
+)  # fmt: skip
+"""Those figures."""
 
 _FIGURES = ("win_rate", "win_rate_lower", "win_rate_upper", "coverage")
 
@@ -81,15 +91,22 @@ class PromotionRecord(BaseModel):
 
 
 def apply_gate(
-    summary: Summary, benchmarks: Mapping[str, Summary], gate: PromoteConfig
+    summary: Summary,
+    benchmarks: Mapping[str, Summary],
+    gate: PromoteConfig,
+    first: Summary | None = None,
 ) -> GateDecision:
-    """The decision on the figures of stage evaluate and of the benchmarks, by their names."""
+    """The decision on the figures of stage evaluate, of the benchmarks by their names, and of the
+    comparison with the first model, if there was one."""
     figures = GateFigures(
         win_rate_lower=_number(summary.get("win_rate_lower")),
         coverage=_number(summary.get("coverage")),
         ended_share=_number(summary.get("challenger_ended_share")),
         ability_change_lower=(
             _number(summary.get("ability_change_lower")) if _has_questions(summary) else None
+        ),
+        total_ability_change_lower=(
+            None if first is None else _number(first.get("ability_change_lower"))
         ),
         benchmark_differences={
             name: _number(figures.get("difference_lower")) for name, figures in benchmarks.items()
@@ -121,12 +138,24 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
     figures = _FIGURES + (ABILITY_FIGURES if _has_questions(summary) else ())
     tags |= {f"pvar.{name}": f"{_number(summary.get(name)):.4f}" for name in figures}
     tags |= {tag: str(summary[name]) for name, tag in EXAM_TAGS.items() if name in summary}
+    if (first := _first(job)) is not None:
+        tags |= {
+            f"{FIRST_TAG}{name}": f"{_number(first.get(name)):.4f}"
+            for name in figures
+            if name in FIRST_FIGURES
+        }
     return tags | {
         f"pvar.{name}.{figure}": f"{value:.4f}" if isinstance(value, float) else str(value)
         for name, found in _benchmarks(job).items()
         for figure, value in found.items()
         if value is not None
     }
+
+
+def _first(job: Job[PromoteSpec]) -> Summary | None:
+    """The figures of the comparison with the first model; None if there was none."""
+    results = job.inputs.get(FIRST_RESULTS)
+    return None if results is None else results.manifest.summary
 
 
 def _benchmarks(job: Job[PromoteSpec]) -> dict[str, Summary]:
@@ -144,7 +173,7 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
     Raises Waiting if a person must decide.
     """
     gate, results = job.spec.gate, job.inputs["results"]
-    decision = apply_gate(results.manifest.summary, _benchmarks(job), gate)
+    decision = apply_gate(results.manifest.summary, _benchmarks(job), gate, _first(job))
     registry = job.ports.registry
     model = job.inputs["model"]
     version = registry.register(

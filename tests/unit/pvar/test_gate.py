@@ -69,6 +69,18 @@ def test_where_there_are_questions_a_collapse_fails_without_a_bound_of_ones_own(
     ]
 
 
+def test_a_loss_against_the_first_model_is_a_check_of_its_own() -> None:
+    both = GATE.model_copy(update={"max_total_ability_loss": 0.15})
+    # Each step loses five points at most; the fourth is twenty below the first model.
+    small = GOOD._replace(total_ability_change_lower=-0.2)
+    assert failed_checks(small, both) == ["total_ability_change_lower"]
+    assert failed_checks(small._replace(total_ability_change_lower=-0.15), both) == []
+    assert failed_checks(small) == []
+    for missing in (None, math.nan):
+        unknown = GOOD._replace(total_ability_change_lower=missing)
+        assert failed_checks(unknown, both) == ["total_ability_change_lower"]
+
+
 @pytest.mark.parametrize("loss", [-0.1, 1.1, math.nan])
 def test_a_bound_of_ability_is_a_share(loss: float) -> None:
     with pytest.raises(ValidationError, match="max_ability_loss"):

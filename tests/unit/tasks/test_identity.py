@@ -75,6 +75,12 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "an exam of its own": {
         "evaluate": {"prompts": ["exam.jsonl", "questions.jsonl"]},
     },
+    "against the first model": {
+        "policy_if_none": "org/first",
+        "policy": "champion",
+        "evaluate": {"against_first": True},
+        "promote": {"max_total_ability_loss": 0.2},
+    },
     "benchmarks": {
         "benchmarks": [
             {
@@ -249,6 +255,20 @@ GOLDEN: dict[str, dict[str, str]] = {
         "answers-challenger": "7e4ce384e22add35",
         "evaluate": "f7a893e9ea8d992f",
         "promote": "655adc74f586882f",
+    },
+    "against the first model": {
+        "ingest": "d25b530c20223172",
+        "sample": "8a295d224383fe50",
+        "score-vader": "acbc64792a8cf18d",
+        "select": "74111e9657253f0c",
+        "pair": "e3970359610e7430",
+        "train": "4abf6a7dd6d28fcc",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "29383d00704ae6a2",
+        "evaluate": "eaf0efadb6c2f2f9",
+        "answers-first": "e43feee593f6f288",
+        "evaluate-first": "00ccf2cf38dd734f",
+        "promote": "a689f3621541c2c2",
     },
     "benchmarks": {
         "ingest": "d25b530c20223172",

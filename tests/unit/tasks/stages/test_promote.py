@@ -18,7 +18,14 @@ from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.stage import Job
 from tasks.engine.stage_outcome import Waiting
 from tasks.stages.person_decision import PersonDecision, keep_decision
-from tasks.stages.promote import PROMOTE, PromoteSpec, PromotionRecord, promote, refuse_stale
+from tasks.stages.promote import (
+    FIRST_RESULTS,
+    PROMOTE,
+    PromoteSpec,
+    PromotionRecord,
+    promote,
+    refuse_stale,
+)
 from tests.artifacts import opened, put_artifact
 from tests.services.registry import MODEL, RegistryNeighbours
 
@@ -62,7 +69,9 @@ class Bench(NamedTuple):
             model_name=MODEL,
             mode=changes.pop("mode", "automatic"),
             max_ability_loss=changes.pop("max_ability_loss", None),
+            max_total_ability_loss=changes.pop("max_total_ability_loss", None),
         )
+        first = changes.pop("first", None)
         results = put_artifact(
             store,
             "evaluate",
@@ -70,6 +79,11 @@ class Bench(NamedTuple):
             inputs={"challenger": model},
             summary={**GOOD, **changes},
         )
+        inputs = {"results": results, "model": model}
+        if first is not None:
+            inputs[FIRST_RESULTS] = put_artifact(
+                store, "evaluate", config={}, inputs={"opponent": model}, summary=first
+            )
         tracking = self.neighbours.tracking()
         settings = Settings(home=self.folder)
         return Job(
@@ -81,8 +95,7 @@ class Bench(NamedTuple):
             ),
             runtime=RuntimeConfig(),
             inputs={
-                "results": opened(store, results, self.folder / "cache"),
-                "model": opened(store, model, self.folder / "cache"),
+                name: opened(store, keys, self.folder / "cache") for name, keys in inputs.items()
             },
             ports=Wiring(settings, store, tracking, self.neighbours.registry()),
             keys=ArtifactKeys("promote", "0123456789abcdef"),
@@ -182,6 +195,20 @@ def test_ability_is_in_the_decision_and_on_the_version_or_said_to_be_missing(
     unmeasured = bench.promote(bench.model(2), mode="never")
     assert unmeasured.passed
     assert unmeasured.note == "ability not measured: no rows with an answer"
+
+
+def test_a_loss_since_the_first_model_stops_a_model_that_beats_the_champion(bench: Bench) -> None:
+    since_first = {**GOOD, **ABILITY, "win_rate": 0.7, "ability_change_lower": -0.25}
+    gate = {"mode": "never", "max_total_ability_loss": 0.2}
+    record = bench.promote(bench.model(1), **gate, **ABILITY, first=since_first)
+    assert [check[0] for check in record.checks if not check[3]] == ["total_ability_change_lower"]
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert facts.tags["pvar.ability_change_lower"] == "-0.1500"
+    assert facts.tags["pvar.first.ability_change_lower"] == "-0.2500"
+    assert facts.tags["pvar.first.win_rate"] == "0.7000"
+
+    lost_less = {**since_first, "ability_change_lower": -0.2}
+    assert bench.promote(bench.model(2), **gate, **ABILITY, first=lost_less).passed
 
 
 def test_mode_never_registers_only(bench: Bench) -> None:
