@@ -257,6 +257,11 @@ class PromoteConfig(ConfigModel):
     """Name of the registered model in MLflow."""
     min_win_rate: float = Field(default=0.5, ge=0, lt=1)
     """The lower bound of the paired win rate must be above this value."""
+    alpha_budget: float | None = Field(default=None, gt=0, lt=1)
+    """Bound on the probability that any promotion since the exam was frozen is false, in that the
+    win rate is not above `min_win_rate`. The i-th look at an exam tests at level
+    alpha_budget · 6 / (π² i²), beside `evaluate.confidence`. Recommended for retraining (0.05).
+    `null` tests every look as if it were the only one."""
     min_coverage: float = Field(default=0.95, gt=0, le=1)
     """Minimum fraction of the prompts that have a verdict."""
     min_ended_share: float = Field(default=0.0, ge=0, le=1)

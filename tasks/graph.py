@@ -53,7 +53,13 @@ from tasks.stages.judge import JUDGE
 from tasks.stages.likelihood import LIKELIHOOD
 from tasks.stages.outputs import OUTPUTS
 from tasks.stages.pair import PAIR, pair_spec
-from tasks.stages.promote import BENCHMARK_INPUT, FIRST_RESULTS, PROMOTE, PromoteSpec
+from tasks.stages.promote import (
+    BENCHMARK_INPUT,
+    EXAM_PROMPTS,
+    FIRST_RESULTS,
+    PROMOTE,
+    PromoteSpec,
+)
 from tasks.stages.sample import SAMPLE, SampleSpec
 from tasks.stages.score import SCORE, ScoreSpec
 from tasks.stages.select import SELECT, ImplicitGapSpec, SelectSpec, select_settings
@@ -121,7 +127,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     )
     against_first = _against_first(config, exam, evaluate)
     benchmarks = benchmark_nodes(config, questions, exam, challenger)
-    promote = _promote(config, train, evaluate, against_first, benchmarks)
+    promote = _promote(config, exam, train, evaluate, against_first, benchmarks)
     nodes = (
         ingest, *own_exam, *questions.values(), *([exclude] if exclude else []),
         *first, sample, *scores, select, pair, train,
@@ -360,6 +366,7 @@ def _train(config: PipelineConfig, sample: Node, pair: Node) -> Node:
 
 def _promote(
     config: PipelineConfig,
+    exam: Node,
     train: Node,
     evaluate: Node,
     against_first: Sequence[Node],
@@ -378,6 +385,8 @@ def _promote(
         if node.name in names
     }
     inputs = {"results": evaluate.keys, "model": train.keys, **scores}
+    if config.promote.alpha_budget is not None:
+        inputs[EXAM_PROMPTS] = exam.keys
     if against_first:
         inputs[FIRST_RESULTS] = against_first[-1].keys
     return Node("promote", PROMOTE, spec, inputs)

@@ -78,8 +78,12 @@ def comparisons(job: Job[EvaluateSpec]) -> list[Comparison]:
 
 
 def _held_out(job: Job[EvaluateSpec]) -> list[Prompt]:
-    rows = job.inputs["prompts"].rows(PROMPTS, Prompt)
-    return [prompt for prompt in rows if prompt.split == "eval"]
+    return held_out(job.inputs["prompts"])
+
+
+def held_out(prompts: Artifact) -> list[Prompt]:
+    """The prompts of an artifact that are for evaluation, ability questions included."""
+    return [prompt for prompt in prompts.rows(PROMPTS, Prompt) if prompt.split == "eval"]
 
 
 def _judged(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -132,14 +136,19 @@ def preferences(
     return table
 
 
+def all_preferences(prompts: list[Prompt], results: Artifact) -> NDArray[np.float64]:
+    """As `preferences`, of all verdicts of a complete evaluate artifact."""
+    verdicts = results.rows(VERDICTS, Verdict)
+    most = max((len(rows) for rows in by_prompt(verdicts).values()), default=1)
+    return preferences(prompts, verdicts, most)
+
+
 def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
     prompts = _held_out(job)
     answers = job.inputs["challenger"]
     made = read_document(answers.store, answers.keys.recipe, Recipe)
-    verdicts = artifact.rows(VERDICTS, Verdict)
-    most = max((len(rows) for rows in by_prompt(verdicts).values()), default=1)
     result = paired_win_rate(
-        preferences(prompts, verdicts, most), confidence=job.spec.confidence, seed=job.spec.seed
+        all_preferences(prompts, artifact), confidence=job.spec.confidence, seed=job.spec.seed
     )
     return {
         "exam": exam_digest(prompts),

@@ -22,14 +22,18 @@ from pydantic import BaseModel, ConfigDict
 from pvar.artifacts import ShardSpec, Summary
 from pvar.config import PromoteConfig
 from pvar.errors import PromotionError
+from pvar.evaluation.alpha_spending import mean_lower_bound
+from pvar.evaluation.paired import prompt_means
+from pvar.exam import exam_digest
 from pvar.gate import GateDecision, GateFigures, decide_promotion
-from pvar.ports import RegisteredVersion, Registry
+from pvar.ports import RegisteredVersion, Registry, Store
 from pvar.references import ModelReference
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.stage_outcome import Waiting
-from tasks.stages.evaluate import ABILITY_FIGURES
+from tasks.stages.evaluate import ABILITY_FIGURES, all_preferences, held_out
+from tasks.stages.exam_looks import Look, look_at
 from tasks.stages.person_decision import PersonDecision, decision_on
 from tasks.stages.train import MODEL
 
@@ -40,6 +44,8 @@ BENCHMARK_INPUT = "benchmark-"
 """Prefix of the inputs that are the scores of benchmarks; the rest is the benchmark's name."""
 FIRST_RESULTS = "first-results"
 """Input: the comparison with the first model."""
+EXAM_PROMPTS = "prompts"
+"""Input with `promote.alpha_budget`: the artifact of the exam's prompts."""
 GATE_TAG = "pvar.gate"
 """Tag of a registered version: `passed` or `failed`."""
 RESULTS_TAG = "pvar.results"
@@ -49,6 +55,8 @@ EXAM_TAGS = {"exam": "pvar.exam", "exam_conditions": "pvar.exam_conditions"}
 """Figure of stage evaluate → tag of a registered version: on which exam it was measured, and how.
 Only results that have both in common are on one curve."""
 
+LOOK_TAG = "pvar.look"
+"""Tag of a registered version: the look at its exam, and the level of that look."""
 FIRST_TAG = "pvar.first."
 """Prefix of the tags with figures of the comparison with the first model."""
 FIRST_FIGURES = (
@@ -85,6 +93,8 @@ class PromotionRecord(BaseModel):
     """Name, value (None if missing), bound, passed."""
     note: str
     """The checks that were not made, and why."""
+    look: Look | None = None
+    """The look at the exam; None if promotion is switched off, or the exam is not known."""
     model_name: str
     version: int
     previous_version: int | None
@@ -95,9 +105,11 @@ def apply_gate(
     benchmarks: Mapping[str, Summary],
     gate: PromoteConfig,
     first: Summary | None = None,
+    at_look: float | None = None,
 ) -> GateDecision:
-    """The decision on the figures of stage evaluate, of the benchmarks by their names, and of the
-    comparison with the first model, if there was one."""
+    """The decision on the figures of stage evaluate, of the benchmarks by their names, of the
+    comparison with the first model, if there was one, and on the win rate's lower bound at the
+    level of the look at the exam, if it has a budget."""
     figures = GateFigures(
         win_rate_lower=_number(summary.get("win_rate_lower")),
         coverage=_number(summary.get("coverage")),
@@ -105,6 +117,7 @@ def apply_gate(
         ability_change_lower=(
             _number(summary.get("ability_change_lower")) if _has_questions(summary) else None
         ),
+        win_rate_lower_at_look=at_look,
         total_ability_change_lower=(
             None if first is None else _number(first.get("ability_change_lower"))
         ),
@@ -123,7 +136,32 @@ def _number(value: float | int | str | bool | None) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
+def look_of(
+    results: Artifact, prompts: Artifact | None, gate: PromoteConfig, store: Store
+) -> Look | None:
+    """The look at the exam that these results are. A new one is counted.
+
+    None if promotion is switched off, or if results that an earlier version made do not name their
+    exam and `prompts`, the exam's artifact, is not given.
+    """
+    exam = results.manifest.summary.get("exam")
+    if exam is None and prompts is not None:
+        exam = exam_digest(held_out(prompts))
+    if exam is None or gate.mode == "never":
+        return None
+    number = look_at(store, gate.model_name, str(exam), results.keys.root)
+    return Look(number=number, exam=str(exam), budget=gate.alpha_budget)
+
+
+def lower_at_look(results: Artifact, prompts: Artifact | None, look: Look | None) -> float | None:
+    """The win rate's lower bound at the level of a look; None without a budget."""
+    if look is None or look.level is None or prompts is None:
+        return None
+    table = all_preferences(held_out(prompts), results)
+    return mean_lower_bound(prompt_means(table), look.level)
+
+
+def _tags(job: Job[PromoteSpec], decision: GateDecision, look: Look | None) -> dict[str, str]:
     """Tags of the version: artifacts, strategy, budget and results."""
     results = job.inputs["results"]
     tags = {
@@ -138,6 +176,8 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
     figures = _FIGURES + (ABILITY_FIGURES if _has_questions(summary) else ())
     tags |= {f"pvar.{name}": f"{_number(summary.get(name)):.4f}" for name in figures}
     tags |= {tag: str(summary[name]) for name, tag in EXAM_TAGS.items() if name in summary}
+    if look is not None:
+        tags[LOOK_TAG] = look.sentence
     if (first := _first(job)) is not None:
         tags |= {
             f"{FIRST_TAG}{name}": f"{_number(first.get(name)):.4f}"
@@ -173,11 +213,14 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
     Raises Waiting if a person must decide.
     """
     gate, results = job.spec.gate, job.inputs["results"]
-    decision = apply_gate(results.manifest.summary, _benchmarks(job), gate, _first(job))
+    prompts = job.inputs.get(EXAM_PROMPTS)
+    look = look_of(results, prompts, gate, job.ports.store)
+    at_look = lower_at_look(results, prompts, look)
+    decision = apply_gate(results.manifest.summary, _benchmarks(job), gate, _first(job), at_look)
     registry = job.ports.registry
     model = job.inputs["model"]
     version = registry.register(
-        gate.model_name, model.folder(MODEL), model.keys.root, _tags(job, decision)
+        gate.model_name, model.folder(MODEL), model.keys.root, _tags(job, decision, look)
     )
     if decision.passed and gate.mode == "approval":
         answer = decision_on(job.ports.store, version, results.keys.root)
@@ -188,13 +231,15 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
             if answer.approved
             else None
         )
-        return _record(decision, version, replaced, promoted=answer.approved, answer=answer)
+        return _record(
+            decision, version, replaced, promoted=answer.approved, answer=answer, look=look
+        )
     previous = registry.champion(gate.model_name)
     promoted = decision.passed and gate.mode == "automatic"
     if promoted:
         refuse_stale(version, previous)
         registry.promote(version, instead_of=previous, reason=f"gate passed: {job.keys.root}")
-    return _record(decision, version, _number_of(previous), promoted=promoted)
+    return _record(decision, version, _number_of(previous), promoted=promoted, look=look)
 
 
 def carry_out_approval(
@@ -245,6 +290,7 @@ def _record(
     previous: int | None,
     *,
     promoted: bool,
+    look: Look | None,
     answer: PersonDecision | None = None,
 ) -> PromotionRecord:
     return PromotionRecord(
@@ -261,6 +307,7 @@ def _record(
             for check in decision.checks
         ),
         note=decision.note,
+        look=look,
         model_name=version.model_name,
         version=version.version,
         previous_version=None if previous == version.version else previous,
@@ -272,11 +319,12 @@ def _open_worker(job: Job[PromoteSpec]) -> Iterator[Work]:
     def work(_: ShardSpec, folder: Path) -> RowCounts:
         record = promote(job)
         logger.info(
-            "%s version %d: gate %s%s%s",
+            "%s version %d: gate %s%s%s%s",
             record.model_name,
             record.version,
             "passed" if record.passed else "failed",
             _fate(record),
+            f"; {record.look.sentence}" if record.look else "",
             f"; {record.note}" if record.note else "",
         )
         (folder / DECISION).write_text(record.model_dump_json(indent=1))
@@ -302,6 +350,8 @@ def _summarise(_: Job[PromoteSpec], artifact: Artifact) -> Summary:
         "gate_passed": record.passed,
         "gate_note": record.note or None,
         "promoted": record.promoted,
+        "exam_look": record.look.number if record.look else None,
+        "alpha_level": record.look.level if record.look else None,
         "decision": record.decision.sentence if record.decision else None,
         "version": record.version,
         "previous_version": record.previous_version,

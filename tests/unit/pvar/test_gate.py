@@ -69,6 +69,18 @@ def test_where_there_are_questions_a_collapse_fails_without_a_bound_of_ones_own(
     ]
 
 
+def test_a_win_rate_must_hold_at_the_level_of_its_look_too() -> None:
+    spent = GATE.model_copy(update={"alpha_budget": 0.05})
+    assert failed_checks(GOOD._replace(win_rate_lower_at_look=0.501), spent) == []
+    for lower in (None, math.nan, 0.5, 0.4):
+        at_look = GOOD._replace(win_rate_lower_at_look=lower)
+        assert failed_checks(at_look, spent) == ["win_rate_lower_at_look"]
+        assert failed_checks(at_look) == []  # without a budget
+    # The first look has 3.0 % of 5 %, which is not to loosen the gate's own 2.5 %.
+    loose = GOOD._replace(win_rate_lower=0.5, win_rate_lower_at_look=0.501)
+    assert failed_checks(loose, spent) == ["win_rate_lower"]
+
+
 def test_a_loss_against_the_first_model_is_a_check_of_its_own() -> None:
     both = GATE.model_copy(update={"max_total_ability_loss": 0.15})
     # Each step loses five points at most; the fourth is twenty below the first model.

@@ -81,6 +81,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "evaluate": {"against_first": True},
         "promote": {"max_total_ability_loss": 0.2},
     },
+    "a budget for errors": {"promote": {"alpha_budget": 0.05}},
     "benchmarks": {
         "benchmarks": [
             {
@@ -269,6 +270,18 @@ GOLDEN: dict[str, dict[str, str]] = {
         "answers-first": "e43feee593f6f288",
         "evaluate-first": "00ccf2cf38dd734f",
         "promote": "a689f3621541c2c2",
+    },
+    "a budget for errors": {
+        "ingest": "d25b530c20223172",
+        "sample": "cf2af6416252bf76",
+        "score-vader": "1be9e5cc4d1f2cd0",
+        "select": "326fe9e91b5dcbad",
+        "pair": "972aa7955df3df7e",
+        "train": "bcb7ee4e69296a08",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "96a94f1e35d42e50",
+        "evaluate": "b3360a5c54954c16",
+        "promote": "0583389edd0f1717",
     },
     "benchmarks": {
         "ingest": "d25b530c20223172",
