@@ -1,30 +1,16 @@
 """Decisions of people about the champion, and the results that they are shown."""
 
-import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from flows.version_results import Results, results_of
 from flows.wiring import Wiring
 from infra.actor import whoami
 from infra.promotion_history import Move
 from infra.registry import MlflowRegistry, VersionFacts
 from pvar.errors import PromotionError
 from tasks.stages.person_decision import PersonDecision, decision_on, keep_decision
-from tasks.stages.promote import GATE_TAG, RESULTS_TAG, carry_out_approval, refuse_stale
-
-
-class Results(NamedTuple):
-    """A version's paired win rate and its interval, in [0, 1]; None if it was not evaluated."""
-
-    win_rate: float | None
-    win_rate_lower: float | None
-    win_rate_upper: float | None
-
-    def __str__(self) -> str:
-        if self.win_rate is None or self.win_rate_lower is None or self.win_rate_upper is None:
-            return "no results"
-        return f"{self.win_rate:.1%} ({self.win_rate_lower:.1%}–{self.win_rate_upper:.1%})"
+from tasks.stages.promote import EXAM_TAGS, GATE_TAG, RESULTS_TAG, carry_out_approval, refuse_stale
 
 
 class MoveWithResults(NamedTuple):
@@ -32,6 +18,8 @@ class MoveWithResults(NamedTuple):
 
     move: Move
     results: Results
+    exam: str | None
+    """Digest of the exam of these results; None if it is not known."""
 
 
 class Decided(NamedTuple):
@@ -45,12 +33,8 @@ def read_history(registry: MlflowRegistry, model_name: str) -> list[MoveWithResu
     """All moves of the champion alias, oldest first."""
     moves = registry.history(model_name)
     tags = {each.version.version: each.tags for each in registry.versions(model_name)}
-    return [MoveWithResults(move, results_of(tags.get(move.to_version or 0, {}))) for move in moves]
-
-
-def results_of(tags: Mapping[str, str]) -> Results:
-    """The results among a version's tags."""
-    return Results(*(_figure(tags.get(f"pvar.{name}")) for name in Results._fields))
+    found = [(move, tags.get(move.to_version or 0, {})) for move in moves]
+    return [MoveWithResults(move, results_of(of), of.get(EXAM_TAGS["exam"])) for move, of in found]
 
 
 def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> VersionFacts:
@@ -102,8 +86,3 @@ def decide(
     if kept.approved:
         carry_out_approval(wiring.registry, facts.version, results, kept)
     return Decided(kept, is_new)
-
-
-def _figure(text: str | None) -> float | None:
-    value = math.nan if text is None else float(text)
-    return None if math.isnan(value) else value

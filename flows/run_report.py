@@ -10,6 +10,7 @@ import numpy as np
 from flows.execution import flatten
 from flows.report_benchmarks import benchmark_reports
 from flows.report_correlations import correlations
+from flows.report_exam import exam_curve
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
 from infra.row_files import refuse_target
@@ -113,6 +114,7 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         benchmarks=benchmark_reports(record, artifacts),
         samples=_samples(artifacts) if "evaluate" in artifacts else (),
         gate=_gate(record, artifacts),
+        exam_curve=exam_curve(artifacts, wiring),
         links=_links(record, wiring),
         failure=Failure(failed.name, failed.error or "no message") if failed else None,
         waiting=_waiting(record),
