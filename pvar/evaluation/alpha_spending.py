@@ -53,6 +53,6 @@ def mean_lower_bound(values: ArrayLike, level: float) -> float:
         return math.nan
     mean, spread = float(given.mean()), float(np.ptp(given))
     if spread < 1e-12:
-        return mean * level ** (1 / given.size)
+        return mean * math.pow(level, 1 / given.size)
     error = float(given.std(ddof=1)) / math.sqrt(given.size)
     return max(0.0, mean - float(stats.t.isf(level, given.size - 1)) * error)
