@@ -46,7 +46,7 @@ from tasks.report.data import (
     WaitingStage,
 )
 from tasks.report.page import render_report
-from tasks.stages.exam_looks import Look
+from tasks.stages.exam_looks import ExamLook
 from tasks.stages.exclude import excluded_by_exam
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judgments import VERDICTS
@@ -328,7 +328,7 @@ def _gate_check(name: str, value: float | None, bound: float, passed: bool) -> G
     return GateCheck(check, None if value is None else value / 100, bound / 100, passed)
 
 
-def _gate_note(record: RunRecord, decision: PersonDecision | None, look: Look | None) -> str:
+def _gate_note(record: RunRecord, decision: PersonDecision | None, look: ExamLook | None) -> str:
     """The person's decision and the look at the exam, as sentences."""
     if record.config.promote.mode == "never":
         return "Promotion is switched off (promote.mode = never)."

@@ -70,15 +70,11 @@ def comparisons(job: Job[EvaluateSpec]) -> list[Comparison]:
     challenger = by_prompt(job.inputs["challenger"].rows(RESPONSES, Response))
     return [
         Comparison(prompt.prompt_id, prompt.messages, theirs.text, ours.text)
-        for prompt in _judged(_held_out(job))
+        for prompt in _judged(held_out(job.inputs["prompts"]))
         for theirs, ours in zip(
             opponent.get(prompt.prompt_id, ()), challenger.get(prompt.prompt_id, ()), strict=False
         )
     ]
-
-
-def _held_out(job: Job[EvaluateSpec]) -> list[Prompt]:
-    return held_out(job.inputs["prompts"])
 
 
 def held_out(prompts: Artifact) -> list[Prompt]:
@@ -144,7 +140,7 @@ def all_preferences(prompts: list[Prompt], results: Artifact) -> NDArray[np.floa
 
 
 def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
-    prompts = _held_out(job)
+    prompts = held_out(job.inputs["prompts"])
     answers = job.inputs["challenger"]
     made = read_document(answers.store, answers.keys.recipe, Recipe)
     result = paired_win_rate(

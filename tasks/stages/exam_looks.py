@@ -12,7 +12,7 @@ from pvar.evaluation.alpha_spending import level_of_look
 from pvar.ports import Store
 
 
-class Look(BaseModel):
+class ExamLook(BaseModel):
     """A look at an exam, and its share of the budget for errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

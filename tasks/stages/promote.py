@@ -33,7 +33,7 @@ from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.stage_outcome import Waiting
 from tasks.stages.evaluate import ABILITY_FIGURES, all_preferences, held_out
-from tasks.stages.exam_looks import Look, look_at
+from tasks.stages.exam_looks import ExamLook, look_at
 from tasks.stages.person_decision import PersonDecision, decision_on
 from tasks.stages.train import MODEL
 
@@ -93,7 +93,7 @@ class PromotionRecord(BaseModel):
     """Name, value (None if missing), bound, passed."""
     note: str
     """The checks that were not made, and why."""
-    look: Look | None = None
+    look: ExamLook | None = None
     """The look at the exam; None if promotion is switched off, or the exam is not known."""
     model_name: str
     version: int
@@ -138,7 +138,7 @@ def _number(value: float | int | str | bool | None) -> float:
 
 def look_of(
     results: Artifact, prompts: Artifact | None, gate: PromoteConfig, store: Store
-) -> Look | None:
+) -> ExamLook | None:
     """The look at the exam that these results are. A new one is counted.
 
     None if promotion is switched off, or if results that an earlier version made do not name their
@@ -150,10 +150,12 @@ def look_of(
     if exam is None or gate.mode == "never":
         return None
     number = look_at(store, gate.model_name, str(exam), results.keys.root)
-    return Look(number=number, exam=str(exam), budget=gate.alpha_budget)
+    return ExamLook(number=number, exam=str(exam), budget=gate.alpha_budget)
 
 
-def lower_at_look(results: Artifact, prompts: Artifact | None, look: Look | None) -> float | None:
+def lower_at_look(
+    results: Artifact, prompts: Artifact | None, look: ExamLook | None
+) -> float | None:
     """The win rate's lower bound at the level of a look; None without a budget."""
     if look is None or look.level is None or prompts is None:
         return None
@@ -161,7 +163,7 @@ def lower_at_look(results: Artifact, prompts: Artifact | None, look: Look | None
     return mean_lower_bound(prompt_means(table), look.level)
 
 
-def _tags(job: Job[PromoteSpec], decision: GateDecision, look: Look | None) -> dict[str, str]:
+def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) -> dict[str, str]:
     """Tags of the version: artifacts, strategy, budget and results."""
     results = job.inputs["results"]
     tags = {
@@ -290,7 +292,7 @@ def _record(
     previous: int | None,
     *,
     promoted: bool,
-    look: Look | None,
+    look: ExamLook | None,
     answer: PersonDecision | None = None,
 ) -> PromotionRecord:
     return PromotionRecord(
