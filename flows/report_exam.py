@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 
-from flows.version_results import VersionResults, version_results
+from flows.version_results import Results, VersionResults, version_results
 from flows.wiring import Wiring
 from pvar.errors import TrackingError
 from tasks.engine.artifact import Artifact
@@ -33,12 +33,13 @@ def exam_curve(artifacts: Mapping[str, Artifact], wiring: Wiring) -> ExamCurve |
     curve = [each for each in results if each.curve == this.curve]
     if len(curve) < 2:
         return None
-    has_first = this.against_first.win_rate is not None
-    return ExamCurve(
-        this.exam, has_first, tuple(_point(each, has_first=has_first) for each in curve)
-    )
+    has_first = this.first_model is not None
+    return ExamCurve(this.exam, has_first, tuple(_point(each, this.first_model) for each in curve))
 
 
-def _point(results: VersionResults, *, has_first: bool) -> ExamPoint:
-    rates = results.against_first if has_first else results.against_opponent
+def _point(results: VersionResults, first_model: str | None) -> ExamPoint:
+    """Win rates against this first model, or against the opponents if it is None."""
+    rates = results.against_opponent if first_model is None else results.against_first
+    if results.first_model != first_model and first_model is not None:
+        rates = Results(None, None, None)
     return ExamPoint(results.version, *rates, results.ability)

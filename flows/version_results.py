@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from infra.registry import VersionFacts
-from tasks.stages.promote import EXAM_TAGS, FIRST_TAG, GATE_TAG, LOOK_TAG
+from tasks.stages.promote import EXAM_TAGS, FIRST_MODEL_TAG, FIRST_TAG, GATE_TAG, LOOK_TAG
 
 
 class Results(NamedTuple):
@@ -34,6 +34,8 @@ class VersionResults(NamedTuple):
     """`look 3 at this exam, level 0.0034 of 0.05`."""
     against_opponent: Results
     against_first: Results
+    first_model: str | None
+    """Digest of the first model; None if the version was not compared with it."""
     ability: float | None
     """Share of the ability questions that it answered correctly."""
     ability_change_since_first: float | None
@@ -68,6 +70,7 @@ def version_results(versions: Iterable[VersionFacts]) -> list[VersionResults]:
             look=facts.tags.get(LOOK_TAG),
             against_opponent=results_of(facts.tags),
             against_first=results_of(facts.tags, FIRST_TAG),
+            first_model=facts.tags.get(FIRST_MODEL_TAG),
             ability=_figure(facts.tags.get("pvar.ability")),
             ability_change_since_first=_figure(facts.tags.get(f"{FIRST_TAG}ability_change")),
         )

@@ -94,6 +94,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "max_length_tokens": None,
         "dtype": "auto",
     },
+    "PromoteSpec": {"first": None},
     "PromoteConfig": {
         "model_name": "pvar",
         "min_win_rate": 0.5,

@@ -377,6 +377,7 @@ def _promote(
         strategy=config.select.strategy,
         budget=_budget(config),
         opponent=config.evaluate.opponent,
+        first=config.first_model if against_first else None,
     )
     names = {score_name(each.name): each.name for each in config.benchmarks}
     scores = {

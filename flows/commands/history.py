@@ -86,6 +86,7 @@ def _curve_table(curve: "list[VersionResults]") -> "Table":
     title = "exam not recorded: these results are not comparable"
     if exam is not None:
         title = f"exam {exam}, conditions {conditions or 'not recorded'}"
+    several = len({each.first_model for each in curve} - {None}) > 1
     columns = ("version", "gate", "against its opponent", "against the first model", "ability")
     table = Table(*columns, "since the first", "look", box=None, title=title, title_justify="left")
     for each in curve:
@@ -93,12 +94,17 @@ def _curve_table(curve: "list[VersionResults]") -> "Table":
             str(each.version),
             each.gate or "–",
             str(each.against_opponent),
-            str(each.against_first),
+            Text(f"{each.against_first}{_of_model(each.first_model) if several else ''}"),
             "–" if each.ability is None else f"{each.ability:.1%}",
             _points(each.ability_change_since_first),
             Text(each.look or "–"),
         )
     return table
+
+
+def _of_model(first_model: str | None) -> str:
+    """Which first model, where there are several: those results are not comparable."""
+    return "" if first_model is None else f" [{first_model[:14]}]"
 
 
 def _points(change: float | None) -> str:

@@ -27,7 +27,7 @@ from pvar.evaluation.paired import prompt_means
 from pvar.exam import exam_digest
 from pvar.gate import GateDecision, GateFigures, decide_promotion
 from pvar.ports import RegisteredVersion, Registry, Store
-from pvar.references import ModelReference
+from pvar.references import ModelReference, Pinned
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
@@ -59,6 +59,8 @@ LOOK_TAG = "pvar.look"
 """Tag of a registered version: the look at its exam, and the level of that look."""
 FIRST_TAG = "pvar.first."
 """Prefix of the tags with figures of the comparison with the first model."""
+FIRST_MODEL_TAG = f"{FIRST_TAG}model"
+"""Tag: digest of the first model. Only comparisons with the same one are comparable."""
 FIRST_FIGURES = (
     "win_rate", "win_rate_lower", "win_rate_upper",
     "ability_change", "ability_change_lower", "ability_change_upper",
@@ -78,6 +80,8 @@ class PromoteSpec(BaseModel):
     budget: str
     opponent: ModelReference
     """The model that the new model was compared with."""
+    first: ModelReference | None = None
+    """The first model, if the new model was compared with it, too."""
 
 
 class PromotionRecord(BaseModel):
@@ -186,6 +190,8 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) 
             for name in figures
             if name in FIRST_FIGURES
         }
+    if job.spec.first is not None:
+        tags[FIRST_MODEL_TAG] = Pinned.parse(job.spec.first).digest
     return tags | {
         f"pvar.{name}.{figure}": f"{value:.4f}" if isinstance(value, float) else str(value)
         for name, found in _benchmarks(job).items()

@@ -153,6 +153,16 @@ def test_json_of_the_versions_has_the_curve(capsys: pytest.CaptureFixture[str]) 
     assert [row["win_rate"] for row in curve] == [0.61, 0.61]
 
 
+def test_comparisons_with_different_first_models_are_told_apart(
+    neighbours: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = {f"first.{name}": value for name, value in RESULTS.items()}
+    for number, model in enumerate(("sha256-aa", "sha256-aa", "sha256-bb")):
+        neighbours.register(f"train/{number}", **measured("e1"), **first, **{"first.model": model})
+        history(MODEL, versions=True)
+        assert ("[sha256-" in capsys.readouterr().out) == (model == "sha256-bb")
+
+
 def test_moves_name_the_exam_of_their_results(
     examined: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -269,7 +269,7 @@ GOLDEN: dict[str, dict[str, str]] = {
         "evaluate": "eaf0efadb6c2f2f9",
         "answers-first": "e43feee593f6f288",
         "evaluate-first": "00ccf2cf38dd734f",
-        "promote": "a689f3621541c2c2",
+        "promote": "c5b886c00f316e09",
     },
     "a budget for errors": {
         "ingest": "d25b530c20223172",

@@ -110,6 +110,7 @@ class Bench(NamedTuple):
                 strategy="top",
                 budget="fraction=0.1",
                 opponent=opponent,
+                first=None if first is None else POLICY,
             ),
             runtime=RuntimeConfig(),
             inputs={
@@ -224,6 +225,7 @@ def test_a_loss_since_the_first_model_stops_a_model_that_beats_the_champion(benc
     assert facts.tags["pvar.ability_change_lower"] == "-0.1500"
     assert facts.tags["pvar.first.ability_change_lower"] == "-0.2500"
     assert facts.tags["pvar.first.win_rate"] == "0.7000"
+    assert facts.tags["pvar.first.model"] == "bundled:start-1"
 
     lost_less = {**since_first, "ability_change_lower": -0.2}
     assert bench.promote(bench.model(2), **gate, **ABILITY, first=lost_less).passed
