@@ -51,6 +51,8 @@ pytestmark = [
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: PrefectServer) -> Store:
     """An empty home of this test."""
     monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    # MLflow leaves the address of an earlier test in MLFLOW_TRACKING_URI.
+    monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     return connect().store
 
 
