@@ -43,6 +43,7 @@ from flows.study_record import (
     StudyTraining,
     compared_nodes,
     refuse_equal_trainings,
+    refuse_other_held_out_pairs,
     save_study,
 )
 from flows.wiring import Wiring, connect
@@ -50,7 +51,8 @@ from pvar.artifacts import Summary
 from pvar.errors import StageError
 from pvar.study_certificate import Certificate, Pool
 from pvar.study_config import StudyConfig, cells, variant, with_seed
-from pvar.study_results import ArmRow, TrainingResult, tabulate
+from pvar.study_margins import HeldOutMargins, tabulate_margins
+from pvar.study_results import TrainingResult, tabulate
 from tasks.engine.progress_text import duration_text
 from tasks.engine.work_folders import work_folder
 from tasks.report.study_figures import study_figures
@@ -106,6 +108,7 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
         cell.name: pin(variant(pinned, cell, config.seeds[0]), wiring) for cell in cells(pinned)
     }
     refuse_equal_trainings(pipelines, pinned.endpoints)
+    refuse_other_held_out_pairs(pinned, pipelines)
     trainings = [StudyTraining(cell=cell, seed=seed) for seed in config.seeds for cell in pipelines]
     now = datetime.now(UTC)
     run = f"compare-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -200,7 +203,7 @@ def _keep(record: StudyRecord, outcomes: Sequence[Outcome], wiring: Wiring) -> s
         "certificate.md": page,
         "certificate.json": json.dumps(certificate.to_json(), indent=1) + "\n",
         "outcomes.jsonl": "".join(f"{json.dumps(row)}\n" for row in outcome_rows(outcomes)),
-        **{f"{name}.svg": svg for name, svg in _figures(certificate.rows, outcomes).items()},
+        **{f"{name}.svg": svg for name, svg in _figures(certificate, outcomes).items()},
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
@@ -216,12 +219,12 @@ def _keep(record: StudyRecord, outcomes: Sequence[Outcome], wiring: Wiring) -> s
     return page
 
 
-def _figures(rows: Sequence[ArmRow], outcomes: Sequence[Outcome]) -> dict[str, str]:
+def _figures(certificate: Certificate, outcomes: Sequence[Outcome]) -> dict[str, str]:
     margins: dict[str, list[NDArray[np.float64]]] = {}
     for outcome in outcomes:
         margins.setdefault(outcome.training.cell, []).append(outcome.margins)
     points = [point for outcome in outcomes if (point := outcome.point) is not None]
-    return study_figures(rows, points, margins)
+    return study_figures(certificate.rows, points, margins, certificate.margins)
 
 
 def _certificate(
@@ -230,7 +233,10 @@ def _certificate(
     first, *others = record.config.endpoints
     results: dict[str, list[TrainingResult]] = {}
     start: dict[str, Mapping[str, float]] = {}
+    held_out: dict[str, list[HeldOutMargins]] = {}
     for outcome in outcomes:
+        if outcome.held_out is not None:
+            held_out.setdefault(outcome.training.cell, []).append(outcome.held_out)
         results.setdefault(outcome.training.cell, []).append(outcome.result)
         start[outcome.training.cell] = outcome.start_ability
     return Certificate(
@@ -241,6 +247,7 @@ def _certificate(
         further={name: tabulate(record.config, results, start, name) for name in others},
         seconds=total_seconds(record),
         failures={each.label: each.error for each in record.trainings if each.error is not None},
+        margins=tabulate_margins(record.config, held_out),
     )
 
 

@@ -1,8 +1,9 @@
 """The last lines of `pvar run`: the main results, and the next step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from flows.report_sources import rows_by_source
 from flows.run_record import RunRecord
 from flows.wiring import Wiring
 from pvar.artifacts import Summary
@@ -10,6 +11,11 @@ from pvar.gate import ABILITY_NOT_MEASURED
 from pvar.references import Pinned
 from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import open_artifact
+from tasks.engine.work_folders import work_folder
+from tasks.report.data import SourceRow
+
+MOST_SOURCES = 6
+"""With more of them, only the report has them."""
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,19 +23,28 @@ if TYPE_CHECKING:
 
 def describe(record: RunRecord, wiring: Wiring, console: "Console") -> None:
     """Print the available results of a run, and what the run waits for."""
-    summaries: dict[str, Summary] = {}
-    for node in record.nodes:
-        if node.state in ("made", "reused"):
-            stage, _, digest = node.artifact.partition("/")
-            artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
-            summaries[node.name] = artifact.manifest.summary
-    for line in _lines(record, summaries, wiring.store.uri):
+    with work_folder(wiring.settings.home, "outcome") as scratch:
+        artifacts = {}
+        for node in record.nodes:
+            if node.state in ("made", "reused"):
+                stage, _, digest = node.artifact.partition("/")
+                artifacts[node.name] = open_artifact(wiring.store, stage, digest, scratch)
+        sources = rows_by_source(artifacts, record.config.evaluate.confidence)
+    summaries = {name: artifact.manifest.summary for name, artifact in artifacts.items()}
+    for line in _lines(record, summaries, sources, wiring.store.uri):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _lines(record: RunRecord, summaries: Mapping[str, Summary], store_uri: str) -> Iterator[str]:
+def _lines(
+    record: RunRecord,
+    summaries: Mapping[str, Summary],
+    sources: Sequence[SourceRow],
+    store_uri: str,
+) -> Iterator[str]:
     num_reused = sum(node.state == "reused" for node in record.nodes)
     yield f"run {record.run}: {num_reused} of {len(record.nodes)} artifacts reused"
+    if chosen := summaries.get("select"):
+        yield _selected(record.config.select.strategy, chosen, sources)
     if result := summaries.get("evaluate"):
         opponent = Pinned.parse(record.config.evaluate.opponent).location
         yield (
@@ -56,6 +71,19 @@ def _lines(record: RunRecord, summaries: Mapping[str, Summary], store_uri: str) 
     if node is not None and node.waiting is not None:
         yield f"{node.name} waits for {node.waiting.what}"
         yield f"to go on: {node.waiting.how_to_go_on}"
+
+
+def _selected(strategy: str, chosen: Summary, sources: Sequence[SourceRow]) -> str:
+    line = (
+        f"selected {chosen['num_selected']} of {chosen['num_prompts']} prompts ({strategy}), mean "
+        f"PVar {_number(chosen['pvar_mean_selected'])}, of all {_number(chosen['pvar_mean'])}"
+    )
+    of_each = [f"{each.num_selected} of {each.num_prompts} {each.source}" for each in sources]
+    return f"{line}: {', '.join(of_each)}" if 0 < len(of_each) <= MOST_SOURCES else line
+
+
+def _number(value: float | int | str | bool | None) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "missing"
 
 
 def _ability(result: Summary) -> str:

@@ -20,6 +20,8 @@ class MoveWithResults(NamedTuple):
     results: Results
     exam: str | None
     """Digest of the exam of these results; None if it is not known."""
+    has_files: bool = True
+    """Whether the version's files are there; False if MLflow has no such version."""
 
 
 class Decided(NamedTuple):
@@ -32,9 +34,21 @@ class Decided(NamedTuple):
 def read_history(registry: MlflowRegistry, model_name: str) -> list[MoveWithResults]:
     """All moves of the champion alias, oldest first."""
     moves = registry.history(model_name)
-    tags = {each.version.version: each.tags for each in registry.versions(model_name)}
-    found = [(move, tags.get(move.to_version or 0, {})) for move in moves]
-    return [MoveWithResults(move, results_of(of), of.get(EXAM_TAGS["exam"])) for move, of in found]
+    facts = {each.version.version: each for each in registry.versions(model_name)}
+    usable = {
+        number: number in facts and registry.has_files(facts[number].version)
+        for number in {move.to_version for move in moves}
+        if number is not None
+    }
+    found = []
+    for move in moves:
+        to = move.to_version
+        tags = facts[to].tags if to in facts else {}
+        has_files = to is None or usable[to]
+        found.append(
+            MoveWithResults(move, results_of(tags), tags.get(EXAM_TAGS["exam"]), has_files)
+        )
+    return found
 
 
 def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> VersionFacts:

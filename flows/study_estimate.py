@@ -11,10 +11,10 @@ from tasks.engine.progress_text import duration_text
 
 
 def estimate_study(record: StudyRecord, wiring: Wiring) -> str:
-    """A sentence: the trainings that are missing, and their time where a rate is known.
+    """A sentence: the trainings that are missing and their time, measured or as the study expects.
 
-    The rate is that of the newest study in the store that trained the same policy: the wall time of
-    a training's process, on whatever machine that was.
+    The measured rate is that of the newest study in the store that trained the same policy: the
+    wall time of a training's process, on whatever machine that was.
     """
     missing = sum(not _is_trained(record, row, wiring) for row in range(len(record.trainings)))
     said = f"{missing} of {len(record.trainings)} trainings are to be made"
@@ -22,7 +22,8 @@ def estimate_study(record: StudyRecord, wiring: Wiring) -> str:
         return said
     seconds = _known_rate(record, wiring)
     if seconds is None:
-        return f"{said}; no training of this policy is known here, so the first will tell how long"
+        expected = record.config.expected_cost or "the first will tell how long"
+        return f"{said}; no training of this policy was measured here: {expected}"
     total = missing * seconds
     beside = record.config.at_once
     return (

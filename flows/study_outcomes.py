@@ -16,11 +16,13 @@ from pvar.evaluation.benchmark_scores import QuestionResult
 from pvar.records import Prompt, Response, Verdict
 from pvar.study_certificate import Pool
 from pvar.study_config import HELD_OUT
+from pvar.study_margins import HeldOutMargins
 from pvar.study_results import FIGURES, TrainingResult
 from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
 from tasks.graph import exam_node
+from tasks.held_out_nodes import HELD_OUT_SELECT
 from tasks.report.study_figures import TrainingPoint
 from tasks.stages.benchmark import BY_QUESTION, CHALLENGER
 from tasks.stages.evaluate import preferences
@@ -28,7 +30,7 @@ from tasks.stages.ingest import PROMPTS
 from tasks.stages.judgments import VERDICTS
 from tasks.stages.sample import RESPONSES
 from tasks.stages.select import VARIANCE
-from tasks.stages.train import STEPS
+from tasks.stages.train import STEPS, held_out_margins
 
 SUMMARY_NAMES = {
     "num_distinct_pairs": "num_pairs",
@@ -52,6 +54,8 @@ class Outcome(NamedTuple):
     """Implicit margin of the training pairs at each step, (num_steps,)."""
     pool: Pool
     """PVar of the prompts from which it selected."""
+    held_out: HeldOutMargins | None
+    """Margins of held-out pairs; None if they are not measured (`evaluate.margins`)."""
 
     @property
     def point(self) -> TrainingPoint | None:
@@ -78,10 +82,13 @@ class _Artifacts:
         keys = self._nodes[node].keys
         return open_artifact(self._store, keys.stage, keys.digest, self._scratch)
 
+    def has(self, node: str) -> bool:
+        return node in self._nodes
+
     def summaries(self) -> Iterator[Summary]:
         """Those of the stages whose figures the table shows."""
         for node in ("select", "train", "evaluate", "divergence"):
-            if node in self._nodes:
+            if self.has(node):
                 yield self.of(node).manifest.summary
 
 
@@ -110,6 +117,20 @@ def read_outcome(
         _shares_right(artifacts.of("answers-opponent"), questions),
         np.array([step.margin for step in artifacts.of("train").rows(STEPS, TrainStep)]),
         _pool(artifacts.of("select")),
+        _held_out(artifacts) if artifacts.has(HELD_OUT_SELECT) else None,
+    )
+
+
+def _held_out(artifacts: _Artifacts) -> HeldOutMargins:
+    rows = held_out_margins(artifacts.of("train"))
+    steps = sorted({row.step for row in rows})
+    prompts = [row.prompt_id for row in rows if row.step == steps[0]]
+    measured = artifacts.of(HELD_OUT_SELECT).rows(VARIANCE, PromptVariance)
+    return HeldOutMargins(
+        tuple(steps),
+        tuple(prompts),
+        np.array([row.margin for row in rows]).reshape(len(steps), len(prompts)),
+        {row.prompt_id: row.pvar for row in measured if row.pvar is not None},
     )
 
 

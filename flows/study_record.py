@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.ports import Store
-from pvar.study_config import HELD_OUT, StudyConfig, with_seed
+from pvar.study_config import HELD_OUT, StudyConfig, cells, control_of, with_seed
 from tasks.benchmark_nodes import score_name
 from tasks.engine.node import Node
 from tasks.graph import plan_nodes
+from tasks.held_out_nodes import HELD_OUT_PAIR
 
 FOLDER = "comparisons"
 
@@ -124,6 +125,24 @@ def refuse_equal_trainings(
                 "differ in nothing that training and results depend on; leave one of them out"
             )
         of_artifacts[made] = cell
+
+
+def refuse_other_held_out_pairs(
+    study: StudyConfig, pipelines: Mapping[str, PipelineConfig]
+) -> None:
+    """Raise ConfigError if an arm and its control would measure margins on different pairs."""
+    for cell in cells(study):
+        control = control_of(study, cell)
+        if control is None or not pipelines[cell.name].evaluate.margins:
+            continue
+        own, other = (plan_nodes(pipelines[name]) for name in (cell.name, control))
+        if own[HELD_OUT_PAIR].keys != other[HELD_OUT_PAIR].keys:
+            raise ConfigError(
+                f"evaluate.margins is true, but the held-out pairs of arm {cell.name} are not "
+                f"those of its control {control}, because the arm changes how responses are "
+                "sampled or which rewards label them; give both the same pair.models, sample and "
+                "reward settings, or set evaluate.margins to false"
+            )
 
 
 def save_study(store: Store, record: StudyRecord) -> None:

@@ -186,6 +186,82 @@ class MlflowRegistry:
         return RegisteredVersion(model_name, int(version.version), artifact, tags.get(OPPONENT_TAG))
 
     @_explained
+    def restore(self, version: RegisteredVersion, folder: Path, tags: Mapping[str, str]) -> bool:
+        """Register a version again under its number, with its files; False if it is all there.
+
+        Numbers below it that MLflow would give first are used up. ModelError if MLflow has another
+        model under this number, or gives only higher ones.
+        """
+        name, number, artifact = version.model_name, version.version, version.artifact
+        self._ensure_model(name)
+        client = self._tracking.client
+        there = {facts.version.version: facts.version for facts in self.versions(name)}
+        if (found := there.get(number)) is not None:
+            if found.artifact != artifact:
+                raise ModelError(
+                    f"{name} version {number} is of {found.artifact or 'another origin'} in MLflow "
+                    f"and of {artifact} in the store, so they are of different registries; give "
+                    "PVAR_MLFLOW_TRACKING_URI and PVAR_STORE_URI of one and the same"
+                )
+            if self.has_files(found):
+                return False
+            prefix = self._files_of(found)
+            for path in sorted(folder.rglob("*")):
+                if path.is_file():
+                    self._store.upload(path, f"{prefix}{path.relative_to(folder).as_posix()}")
+            return True
+        model = client.create_logged_model(self._tracking.experiment, name=name, tags=dict(tags))
+        client.log_model_artifacts(model.model_id, str(folder))
+        client.finalize_logged_model(model.model_id, "READY")
+        given = 0
+        while given < number:
+            made = client.create_model_version(
+                name,
+                source=model.artifact_location,
+                tags={**tags, ARTIFACT_TAG: artifact or ""},
+                model_id=model.model_id,
+            )
+            given = int(made.version)
+            if given != number:
+                client.delete_model_version(name, made.version)
+        if given > number:
+            raise ModelError(
+                f"{name}: MLflow gives number {given} to version {number}, because it had versions "
+                "up to there before; rebuild in an empty registry"
+            )
+        return True
+
+    @_explained
+    def restore_aliases(self, model_name: str) -> int | None:
+        """Set the aliases by the history in the store; the champion's number."""
+        history = self._history(model_name)
+        newest = history.newest()
+        if newest is not None and newest.move.to_version is not None:
+            self._follow(history, newest.move)
+        return _number(self._named_champion(model_name))
+
+    @_explained
+    def has_files(self, version: RegisteredVersion) -> bool:
+        """Whether a version's files are in the store; True if they are kept elsewhere."""
+        prefix = self._files_of(version)
+        return prefix is None or next(iter(self._store.list(prefix)), None) is not None
+
+    def _files_of(self, version: RegisteredVersion) -> str | None:
+        """Prefix of a version's files in the store; None if they are kept elsewhere."""
+        client = self._tracking.client
+        found = client.get_model_version(version.model_name, str(version.version))
+        root, source = f"{self._store.uri}/", found.source or ""
+        return f"{source.removeprefix(root).rstrip('/')}/" if source.startswith(root) else None
+
+    def _refuse_without_files(self, version: RegisteredVersion) -> None:
+        if not self.has_files(version):
+            raise PromotionError(
+                f"{version.model_name} version {version.version} cannot be made champion: its "
+                f"files are gone from the store; pvar registry rebuild {version.model_name} brings "
+                f"them back if the store still has {version.artifact or 'its artifact'}"
+            )
+
+    @_explained
     def promote(
         self,
         version: RegisteredVersion,
@@ -208,6 +284,7 @@ class MlflowRegistry:
                 f"{_label(_number(instead_of))}, because of another promotion; run the pipeline "
                 "again to compare with the new champion"
             )
+        self._refuse_without_files(version)
         self._move(history, newest, "promotion", version.version, by=by, reason=reason)
 
     @_explained
@@ -240,7 +317,7 @@ class MlflowRegistry:
             raise PromotionError(f"{model_name} had no champion{before}; {advice}")
         if target == _number(champion):
             raise PromotionError(f"{model_name}: version {target} is already the champion")
-        self.resolve(f"models:/{model_name}/{target}")
+        self._refuse_without_files(self.resolve(f"models:/{model_name}/{target}"))
         return self._move(history, newest, "rollback", target, by=by, reason=reason)
 
     def _history(self, model_name: str) -> PromotionHistory:
@@ -260,6 +337,13 @@ class MlflowRegistry:
                 self._follow(history, newest.move)
             elif current == (newest.move.to_version if newest else None):
                 return _Settled(champion, newest)
+            elif current is None and not self._is_registered(history.model_name):
+                raise ModelError(
+                    f"MLflow has no model {history.model_name!r}, but the store has a history of "
+                    f"it: another MLflow, or its database was lost? pvar registry rebuild "
+                    f"{history.model_name} makes it again; to begin anew, delete "
+                    f"{self._store.uri}/registry/{history.model_name}"
+                )
             else:
                 self._record_move_by_hand(history, newest, current)
 
@@ -331,18 +415,24 @@ class MlflowRegistry:
             raise
         return registered_version(found)
 
-    def _refuse_unregistered(self, model_name: str) -> None:
+    def _is_registered(self, model_name: str) -> bool:
         from mlflow.exceptions import MlflowException
 
-        client = self._tracking.client
         try:
-            client.get_registered_model(model_name)
+            self._tracking.client.get_registered_model(model_name)
         except MlflowException as error:
             if not _is_missing(error):
                 raise
-            names = [model.name for model in client.search_registered_models(max_results=NUM_NAMED)]
-            there_are = f"there are {', '.join(names)}" if names else "none is: pvar run does it"
-            raise ModelError(f"MLflow has no model {model_name!r}; {there_are}") from error
+            return False
+        return True
+
+    def _refuse_unregistered(self, model_name: str) -> None:
+        if self._is_registered(model_name):
+            return
+        found = self._tracking.client.search_registered_models(max_results=NUM_NAMED)
+        names = [model.name for model in found]
+        there_are = f"there are {', '.join(names)}" if names else "none is: pvar run does it"
+        raise ModelError(f"MLflow has no model {model_name!r}; {there_are}")
 
     def _numbers(self, model_name: str) -> list[int]:
         return [facts.version.version for facts in self.versions(model_name)]

@@ -2,6 +2,7 @@
 
 bundled:sentiment          this project's own prompts (pvar/data/README.md)
 bundled:mixed              half of them beside prompts on which a lexicon sees little difference
+bundled:annotated          those of bundled:mixed, each with two answers and a label
 /file.jsonl, ./f.parquet   JSON lines (also .gz) or Parquet
 s3://bucket/key.jsonl      such a file in S3
 hub:org/name[:split]       a Hugging Face dataset (its split `train` unless named)
@@ -26,6 +27,7 @@ FILES = (".csv",)
 BUNDLED = {
     "sentiment": "data/sentiment_prompts.jsonl",
     "mixed": "data/mixed_prompts.jsonl",
+    "annotated": "data/annotated_prompts.jsonl",
 }
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
-    "IngestSpec": {"with_answers": False},
+    "IngestSpec": {"source_field": None, "with_answers": False},
     "SamplerSettings": {
         "engine": "transformers",
         "max_new_tokens": 512,
@@ -35,7 +35,8 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "missing_eos_penalty": 0.0,
         "reward_scale": 1.0,
     },
-    "SelectSpec": {"implicit_gap": None},
+    "SelectSpec": {"implicit_gap": None, "split": "train"},
+    "PairSpec": {"split": "train"},
     "ImplicitGapSpec": {"further_models": [], "pair_models": None},
     "SelectConfig": {
         "keep_truncated": False,

@@ -31,11 +31,14 @@ class IngestConfig(ConfigModel):
     """Where prompts come from, and how they are filtered and split."""
 
     source: DataReference = "bundled:sentiment"
-    """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, `bundled:sentiment`, or
-    `bundled:mixed` (pvar/data/README.md). Rows are prompts or preferences in TRL's standard or
-    conversational format. A row with `answer` (a string, or a list of accepted strings) is an
-    ability question. It is always held out, and its answers are compared with `answer` instead of
-    judged."""
+    """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, `bundled:sentiment`,
+    `bundled:mixed` or `bundled:annotated` (pvar/data/README.md). Rows are prompts or preferences in
+    TRL's standard or conversational format. A row with `answer` (a string, or a list of accepted
+    strings) is an ability question. It is always held out, and its answers are compared with
+    `answer` instead of judged."""
+    source_field: str | None = None
+    """Field of a row that names where its prompt is from, such as `source` in UltraFeedback. The
+    report shows selection and win rate by it. `null`, or a row without it: the name of the file."""
     eval_fraction: float = Field(default=0.4, gt=0, lt=1)
     """Fraction of the prompts held out for evaluation, chosen by a hash of the prompt id."""
     near_duplicate_similarity: float | None = Field(default=0.8, gt=0, le=1)
@@ -231,6 +234,11 @@ class EvaluateConfig(ConfigModel):
     divergence: bool = False
     """Also estimate the KL divergence of the trained model from the starting policy, on answers at
     temperature 1. Costs one more answer per held-out prompt and a forward pass of both models."""
+    margins: bool = False
+    """Also measure during training the implicit reward margin of held-out pairs, which nothing is
+    trained on: the best and the worst of sample.num_responses responses of the policy to each
+    held-out prompt, by the reward models that label. Costs these responses and their rewards, once
+    for all trainings that share them, and five forward passes over the pairs in each training."""
 
     @model_validator(mode="after")
     def _divergence_has_models(self) -> Self:
@@ -346,6 +354,7 @@ class PipelineConfig(ConfigModel):
             allowed=self.evaluate.allow_circular_judge,
         )
         self._refuse_unknown_benchmarks()
+        self._refuse_margins_without_pairs()
         self._refuse_second_exam()
         self._refuse_unknown_first_model()
         return self
@@ -359,6 +368,15 @@ class PipelineConfig(ConfigModel):
     def model_roles(self) -> ModelRoles:
         """Which reward models select prompts, and which label answers."""
         return model_roles(self.score.reward_models, self.select, self.pair)
+
+    def _refuse_margins_without_pairs(self) -> None:
+        sampled = self.sample.engine != "dataset"
+        if self.evaluate.margins and not (sampled and self.model_roles.labelling):
+            raise ValueError(
+                "evaluate.margins is true, which needs responses to the held-out prompts and a "
+                f"reward model that labels them, but sample.engine is {self.sample.engine} and "
+                f"pair.rule is {self.pair.rule}; change these, or set evaluate.margins to false"
+            )
 
     def _refuse_unknown_benchmarks(self) -> None:
         names = [benchmark.name for benchmark in self.benchmarks]

@@ -47,7 +47,7 @@ class Prompt(NamedTuple):
     messages: tuple[Message, ...]
     split: Split
     source: str
-    """Name of its data set or file."""
+    """Name of its data set or file, or what its row says (`ingest.source_field`)."""
     chosen: str | None = None
     """The preferred answer annotated in the source (preference rows only)."""
     rejected: str | None = None

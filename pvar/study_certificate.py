@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from pvar.evaluation.method_verdict import ERROR_RATE, MIN_TRAININGS, MethodClaim
 from pvar.evaluation.trainings import MethodDifference
 from pvar.study_config import SettingSweep, StudyConfig, cells, variant
+from pvar.study_margins import ALL, GROUPS, ArmMargins
 from pvar.study_results import ArmRow
 
 FLOOR = 0.01
@@ -60,6 +61,8 @@ class Certificate(NamedTuple):
     """Wall time of all trainings' processes."""
     failures: Mapping[str, str]
     """Training → error."""
+    margins: Sequence[ArmMargins] = ()
+    """Margins of held-out pairs; empty where none were measured."""
 
     def to_json(self) -> dict[str, JsonValue]:
         """As JSON: rates and differences in [−1, 1], NaN as null."""
@@ -78,6 +81,7 @@ class Certificate(NamedTuple):
             "pool": _plain(self.pool),
             "arms": [_plain(row) for row in self.rows],
             "further_endpoints": _plain(self.further),
+            "held_out_margins": _plain(self.margins),
             "seconds": self.seconds,
             "failures": dict(self.failures),
         }
@@ -105,6 +109,7 @@ class Certificate(NamedTuple):
                 f"By {name}, without a verdict:\n\n{table(rows)}"
                 for name, rows in self.further.items()
             ),
+            *([margin_table(self.margins)] if self.margins else []),
             "\n".join(f"- {line}" for line in _made_with(self)),
         ]
         if self.failures:
@@ -160,6 +165,37 @@ def _line(row: ArmRow) -> str:
         _number(figures["seconds"], ".0f"),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def margin_table(rows: Sequence[ArmMargins]) -> str:
+    """The held-out margins at the end of training as a Markdown table."""
+    names = (ALL, *GROUPS)
+    lines = [
+        f"| arm | trainings | {' | '.join(names)} |",
+        f"|{'---|' * (2 + len(names))}",
+    ]
+    for row in rows:
+        margins = " | ".join(_margin(row, name) for name in names)
+        lines.append(f"| {row.cell} | {row.num_trainings} | {margins} |")
+    num_without = max(row.num_without_pvar for row in rows)
+    said = (
+        "Mean margin (implicit reward) of the held-out pairs at the end of training, with the "
+        "range over trainings: of all pairs, and of thirds of them by the PVar of their prompts "
+        f"({num_without} prompts without PVar are in no third). The pairs are the same for an arm "
+        "and its control, and labelled by the rewards that label the training pairs. Over the "
+        "steps: held_out_margins.svg and held_out_margins_by_pvar.svg."
+    )
+    return "\n".join(["Held-out margins:", "", *lines, "", said])
+
+
+def _margin(row: ArmMargins, group: str) -> str:
+    curve = row.curves.get(group)
+    if curve is None:
+        return "–"
+    return (
+        f"{curve.mean[-1]:.3f} ({curve.lowest[-1]:.3f} to {curve.highest[-1]:.3f}), "
+        f"{curve.num_pairs} pairs"
+    )
 
 
 def _interim_note(certificate: Certificate) -> str:

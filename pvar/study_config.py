@@ -138,6 +138,9 @@ class StudyConfig(ConfigModel):
     """The certificate says how many trainings or prompts an interval of this width takes."""
     at_once: int = Field(default=1, ge=1, le=64)
     """Trainings that run side by side, each in a process of its own."""
+    expected_cost: str = ""
+    """What the study is expected to cost, and by what reckoning: said before it starts where no
+    training of its policy was measured."""
     plan: str = ""
     """Where the plan of the study is written down, and since when (a file and a commit), shown in
     the certificate."""

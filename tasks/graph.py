@@ -9,6 +9,10 @@ With `evaluate.prompts`, a node `exam` has the prompts that the models answer, i
 With `evaluate.against_first`, `answers-first` and `evaluate-first` compare the trained model with
 the first one in the same way.
 
+With `evaluate.margins`, `train` also reads pairs that it does not train on:
+
+    ingest ── held-out-sample ── held-out-score-… ── held-out-select ── held-out-pair ── train
+
 With `evaluate.divergence`, `answers-divergence` and `divergence` follow `answers-challenger`.
 
 If there are exams, `exclude` follows them and `ingest`, and `select` leaves out what it names.
@@ -40,6 +44,7 @@ from tasks.benchmark_nodes import (
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
 from tasks.engine.stage import Stage
+from tasks.held_out_nodes import held_out_nodes
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.dataset_sample import DATASET_SAMPLE, DatasetSampleSpec
@@ -111,7 +116,8 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     scores = _scores(config, ingest, sample, first)
     select = _select(config, ingest, sample, scores, exclude)
     pair = _pair(config, ingest, sample, scores, select, exclude)
-    train = _train(config, sample, pair)
+    held_out = held_out_nodes(config, exam) if config.evaluate.margins else []
+    train = _train(config, sample, pair, held_out)
     challenger = f"artifact:{train.keys.root}#{train.keys.root}"
     challenger_answers = _answers(config, "answers-challenger", exam, challenger)
     opponent_answers = _answers(config, "answers-opponent", exam, config.evaluate.opponent)
@@ -130,7 +136,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     promote = _promote(config, exam, train, evaluate, against_first, benchmarks)
     nodes = (
         ingest, *own_exam, *questions.values(), *([exclude] if exclude else []),
-        *first, sample, *scores, select, pair, train,
+        *first, sample, *scores, select, pair, *held_out, train,
         opponent_answers, challenger_answers, *_divergence(config, exam, challenger),
         evaluate, *against_first, *benchmarks, promote,
     )  # fmt: skip
@@ -162,6 +168,7 @@ def _ingest(config: PipelineConfig) -> Node:
     spec = IngestSpec(
         source=config.ingest.source,
         source_name=location.rstrip("/").rpartition("/")[2],
+        source_field=config.ingest.source_field,
         eval_fraction=0.0 if config.evaluate.prompts else config.ingest.eval_fraction,
         near_duplicate_similarity=config.ingest.near_duplicate_similarity,
         decontaminate_against=config.ingest.decontaminate_against,
@@ -359,9 +366,12 @@ def _answer_inputs(
     }
 
 
-def _train(config: PipelineConfig, sample: Node, pair: Node) -> Node:
+def _train(config: PipelineConfig, sample: Node, pair: Node, held_out: Sequence[Node]) -> Node:
     spec = TrainSpec(policy=config.policy, settings=config.train)
-    return Node("train", TRAIN, spec, {"pairs": pair.keys, "responses": sample.keys})
+    inputs = {"pairs": pair.keys, "responses": sample.keys}
+    if held_out:
+        inputs |= {"held_out_pairs": held_out[-1].keys, "held_out_responses": held_out[0].keys}
+    return Node("train", TRAIN, spec, inputs)
 
 
 def _promote(

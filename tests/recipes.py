@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,14 +44,18 @@ def recipes() -> dict[str, list[Block]]:
 
 
 def copy_tree(target: Path) -> None:
-    """The tracked files, as they are now."""
+    """The tracked files, as they are now, and what Python compiled of them.
+
+    That holds for the copies, too, because they keep their times.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
+        for path in (Path(name), Path(cache_from_source(name))):
+            if (ROOT / path).is_file():
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / path, target / path)
 
 
 def apply(blocks: list[Block], tree: Path) -> None:

@@ -55,7 +55,12 @@ def history(
 
 
 def _move_row(move: "MoveWithResults") -> dict[str, object]:
-    return {**move.move.model_dump(mode="json"), **move.results._asdict(), "exam": move.exam}
+    return {
+        **move.move.model_dump(mode="json"),
+        **move.results._asdict(),
+        "exam": move.exam,
+        "has_files": move.has_files,
+    }
 
 
 def _moves_table(moves: "list[MoveWithResults]") -> "Table":
@@ -63,12 +68,12 @@ def _moves_table(moves: "list[MoveWithResults]") -> "Table":
     from rich.text import Text
 
     table = Table("", "when (UTC)", "from", "to", "win rate", "exam", "who", "why", box=None)
-    for move, results, exam in moves:
+    for move, results, exam, has_files in moves:
         table.add_row(
             str(move.number),
             f"{move.at:%Y-%m-%d %H:%M}",
             _version(move.from_version),
-            _version(move.to_version),
+            _version(move.to_version) + ("" if has_files else " (its files are gone)"),
             str(results),
             _short(exam),
             Text(move.by),

@@ -73,6 +73,17 @@ class TokenPair(NamedTuple):
     rejected_ids: list[int]
 
 
+class HeldOutMargin(NamedTuple):
+    """The margin of a pair that is not trained on (`tasks/training/held_out.py`)."""
+
+    step: int
+    """Number of steps made before; 0 is the starting policy."""
+    pair_id: str
+    prompt_id: str
+    margin: float
+    """Chosen minus rejected implicit reward, in the method's own units."""
+
+
 class ReferenceLogps(NamedTuple):
     """The reference's log-probabilities of a pair's answers, in nats."""
 

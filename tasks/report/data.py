@@ -232,6 +232,27 @@ class PvarDistribution:
     """Every exam of the run; a prompt can be excluded by several."""
 
 
+class SourceWinRate(NamedTuple):
+    """Win rate of the new model on the held-out prompts of one source. Rates are in [0, 1]."""
+
+    win_rate: float
+    ci_lower: float
+    ci_upper: float
+    num_judged: int
+
+
+class SourceRow(NamedTuple):
+    """Selection and result on the prompts of one source."""
+
+    source: str
+    num_prompts: int
+    """Training prompts."""
+    num_selected: int
+    pvar_mean: float | None
+    win_rate: SourceWinRate | None
+    """None if no held-out prompt of the source was judged."""
+
+
 class Correlation(NamedTuple):
     """Correlation of PVar with another measure of the same prompts."""
 
@@ -308,6 +329,8 @@ class ReportData:
     stages: tuple[StageRow, ...] = ()
     """In the order of the run, including stages that it did not reach."""
     distribution: PvarDistribution | None = None
+    sources: tuple[SourceRow, ...] = ()
+    """Empty where all prompts are of one source."""
     correlations: tuple[Correlation, ...] = ()
     """Correlations of PVar with other measures."""
     highest: tuple[PromptExample, ...] = ()

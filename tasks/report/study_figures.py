@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pvar.study_margins import ALL, GROUPS, ArmMargins, MarginCurve
 from pvar.study_results import ArmRow
 
 if TYPE_CHECKING:
@@ -34,10 +36,13 @@ def study_figures(
     rows: Sequence[ArmRow],
     points: Sequence[TrainingPoint],
     margins: Mapping[str, Sequence[NDArray[np.float64]]],
+    held_out: Sequence[ArmMargins] = (),
 ) -> dict[str, str]:
-    """SVG by name: `differences`, `frontier`, `margins`. A figure without data is left out.
+    """SVG by name: `differences`, `frontier`, `margins`, `held_out_margins`,
+    `held_out_margins_by_pvar`. A figure without data is left out.
 
-    `margins` has the implicit margin of each step, (num_steps,), of each training of each cell.
+    `margins` has the implicit margin of the training pairs of each step, (num_steps,), of each
+    training of each cell; `held_out` those of the held-out pairs.
     """
     colours = {row.cell: _COLOURS[n % len(_COLOURS)] for n, row in enumerate(rows)}
     figures = {}
@@ -55,7 +60,47 @@ def study_figures(
         figures["frontier"] = _drawn(panels, 760, 320)
     if any(margins.values()):
         figures["margins"] = _drawn([lambda axes: _paint_margins(axes, margins, colours)], 520, 320)
+    return figures | _held_out_figures(held_out, colours)
+
+
+def _held_out_figures(held_out: Sequence[ArmMargins], colours: Mapping[str, str]) -> dict[str, str]:
+    """All arms in one panel, and one panel per arm with its groups."""
+    figures = {}
+    if held_out:
+        lines = [_Line(row.cell, row.steps, row.curves[ALL], colours[row.cell]) for row in held_out]
+        figures["held_out_margins"] = _drawn([lambda axes: _paint_lines(axes, lines)], 520, 320)
+    if grouped := [row for row in held_out if len(row.curves) > 1]:
+        figures["held_out_margins_by_pvar"] = _drawn(
+            [partial(_paint_groups, row=row) for row in grouped], 240 * len(grouped), 280,
+            share_y=True,
+        )  # fmt: skip
     return figures
+
+
+class _Line(NamedTuple):
+    label: str
+    steps: Sequence[float]
+    curve: MarginCurve
+    colour: str
+
+
+def _paint_groups(axes: "Axes", row: ArmMargins) -> None:
+    lines = [
+        _Line(f"{name} PVar", row.steps, row.curves[name], colour)
+        for name, colour in zip(GROUPS, _COLOURS, strict=False)
+        if name in row.curves
+    ]
+    _paint_lines(axes, lines)
+    axes.set(title=row.cell)
+
+
+def _paint_lines(axes: "Axes", lines: Sequence[_Line]) -> None:
+    """The mean over trainings, and their range."""
+    for label, steps, curve, colour in lines:
+        axes.plot(steps, curve.mean, "o-", color=colour, markersize=3, label=label)
+        axes.fill_between(steps, curve.lowest, curve.highest, color=colour, alpha=0.12)
+    axes.set(xlabel="optimiser step", ylabel="margin of held-out pairs")
+    axes.legend(frameon=False)
 
 
 def _paint_differences(axes: "Axes", rows: Sequence[ArmRow]) -> None:
@@ -103,13 +148,15 @@ def _paint_margins(
     axes.legend(frameon=False)
 
 
-def _drawn(panels: Sequence[Callable[["Axes"], None]], width: int, height: int) -> str:
+def _drawn(
+    panels: Sequence[Callable[["Axes"], None]], width: int, height: int, *, share_y: bool = False
+) -> str:
     from matplotlib import style
     from matplotlib.figure import Figure
 
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=share_y)[0]
         for panel, own in zip(panels, axes, strict=True):
             panel(own)
         buffer = io.StringIO()

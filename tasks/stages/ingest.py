@@ -48,6 +48,8 @@ class IngestSpec(BaseModel):
 
     source: DataReference
     source_name: str
+    source_field: str | None = None
+    """Field of a row with the name of its source; without a text there, it is `source_name`."""
     eval_fraction: float
     """0 if the exam has a source of its own; ability questions are held out even then."""
     near_duplicate_similarity: float | None
@@ -67,6 +69,15 @@ class _Ingested(NamedTuple):
 def training_prompts(ingested: Artifact) -> list[Prompt]:
     """The candidate prompts, in the order of their ids."""
     return [row for row in ingested.rows(PROMPTS, Prompt) if row.split == "train"]
+
+
+def paired_prompts(ingested: Artifact, split: Split) -> list[Prompt]:
+    """The prompts of a split of which pairs can be made, in the order of their ids.
+
+    Held-out ability questions are left out: their answers are right or wrong, not preferred.
+    """
+    rows = ingested.rows(PROMPTS, Prompt)
+    return [row for row in rows if row.split == split and not row.is_question]
 
 
 def split_of(prompt_id: str, eval_fraction: float) -> Split:
@@ -167,10 +178,15 @@ class _Parsed(NamedTuple):
     answers: tuple[PoolAnswer, ...] = ()
 
 
+def _source(fields: Fields, spec: IngestSpec) -> str:
+    given = None if spec.source_field is None else fields.get(spec.source_field)
+    return given if isinstance(given, str) and given.strip() else spec.source_name
+
+
 def _parse(fields: Fields, spec: IngestSpec) -> _Parsed | str:
     """The prompt of a row with its split, and its answers if they are kept and trained on."""
     parse = parse_pool_prompt if spec.with_answers else parse_prompt
-    parsed = parse(fields, spec.source_name)
+    parsed = parse(fields, _source(fields, spec))
     if isinstance(parsed, str):
         return parsed
     prompt = parsed._replace(split=_side(parsed, spec.eval_fraction))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.pairs import ORIGINAL, RULES, Annotation, Pairing, make_pairs
-from pvar.records import Pair, Prompt
+from pvar.records import Pair, Prompt, Split
 from pvar.row_counts import RowCounts
 from pvar.selection_config import PairConfig, RewardSettings
 from tasks.engine.artifact import Artifact
@@ -33,6 +33,8 @@ class PairSpec(BaseModel):
     """Which answers are used; None for rule `original`, which uses none."""
     reward_models: tuple[str, ...]
     """Names of the score inputs by which answers are compared, in order."""
+    split: Split = "train"
+    """The prompts of which pairs are made: `eval` for the held-out pairs (`evaluate.margins`)."""
 
 
 def pair_spec(
@@ -67,7 +69,7 @@ def _open_worker(job: Job[PairSpec]) -> Iterator[Work]:
 def _pair(job: Job[PairSpec], selected: frozenset[str]) -> Pairing:
     spec = job.spec
     if spec.rewards is not None:
-        rewards = read_rewards(job.inputs, spec.reward_models, spec.rewards)
+        rewards = read_rewards(job.inputs, spec.reward_models, spec.rewards, spec.split)
         return pair_by_reward(
             rewards, selected, spec.settings, keep_truncated=spec.rewards.keep_truncated
         )

@@ -27,7 +27,7 @@ from pvar.evaluation.paired import prompt_means
 from pvar.exam import exam_digest
 from pvar.gate import GateDecision, GateFigures, decide_promotion
 from pvar.ports import RegisteredVersion, Registry, Store
-from pvar.references import ModelReference, Pinned
+from pvar.references import ModelReference
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
@@ -191,7 +191,7 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) 
             if name in FIRST_FIGURES
         }
     if job.spec.first is not None:
-        tags[FIRST_MODEL_TAG] = Pinned.parse(job.spec.first).digest
+        tags[FIRST_MODEL_TAG] = job.spec.first.rpartition("#")[2]
     return tags | {
         f"pvar.{name}.{figure}": f"{value:.4f}" if isinstance(value, float) else str(value)
         for name, found in _benchmarks(job).items()
@@ -215,16 +215,27 @@ def _benchmarks(job: Job[PromoteSpec]) -> dict[str, Summary]:
     }
 
 
+def version_tags(job: Job[PromoteSpec]) -> dict[str, str]:
+    """The tags with which the version of this comparison is registered."""
+    return _tags(job, *_decide(job))
+
+
+def _decide(job: Job[PromoteSpec]) -> tuple[GateDecision, ExamLook | None]:
+    """The gate's decision, and the look at the exam that it is."""
+    gate, results, prompts = job.spec.gate, job.inputs["results"], job.inputs.get(EXAM_PROMPTS)
+    look = look_of(results, prompts, gate, job.ports.store)
+    at_look = lower_at_look(results, prompts, look)
+    summary = results.manifest.summary
+    return apply_gate(summary, _benchmarks(job), gate, _first(job), at_look), look
+
+
 def promote(job: Job[PromoteSpec]) -> PromotionRecord:
     """Apply the gate, register the version, and move the champion alias if the gate passed.
 
     Raises Waiting if a person must decide.
     """
     gate, results = job.spec.gate, job.inputs["results"]
-    prompts = job.inputs.get(EXAM_PROMPTS)
-    look = look_of(results, prompts, gate, job.ports.store)
-    at_look = lower_at_look(results, prompts, look)
-    decision = apply_gate(results.manifest.summary, _benchmarks(job), gate, _first(job), at_look)
+    decision, look = _decide(job)
     registry = job.ports.registry
     model = job.inputs["model"]
     version = registry.register(

@@ -1,4 +1,4 @@
-"""Convert the artifacts of prompts, responses and scores to arrays: one row per training prompt.
+"""Convert the artifacts of prompts, responses and scores to arrays: one row per prompt.
 
 The reward matrix has the axes (reward models M, prompts P, responses N). A response that cannot be
 used (truncated, empty, duplicate text, without reward) is NaN, by the same rules as in the pairs,
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from pvar.combine import CombinationRule
 from pvar.pairs.answers import Answers, usable_answers
-from pvar.records import Prompt, Response, Score
+from pvar.records import Prompt, Response, Score, Split
 from pvar.scale import scale_from_spread
 from pvar.selection import Candidates, RewardMatrix, measure_rewards
 from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.stages.exclude import excluded_prompts
-from tasks.stages.ingest import training_prompts
+from tasks.stages.ingest import paired_prompts
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import SCORES
 
@@ -32,7 +32,7 @@ class Rewards:
     """The inputs of stage select, joined by id."""
 
     prompts: list[Prompt]
-    """Training prompts, in the order of their ids."""
+    """Prompts of the split, in the order of their ids."""
     responses: list[Response]
     matrix: Floats
     """(M, P, N); NaN is missing or unusable."""
@@ -53,15 +53,18 @@ class Rewards:
 
 
 def read_rewards(
-    inputs: Mapping[str, Artifact], reward_models: Sequence[str], settings: RewardSettings
+    inputs: Mapping[str, Artifact],
+    reward_models: Sequence[str],
+    settings: RewardSettings,
+    split: Split = "train",
 ) -> Rewards:
-    """Join prompts, responses and the scores of every model by id.
+    """Join the prompts of a split, their responses and the scores of every model by id.
 
     Prompts that the input `exclusions` names are left out, with their responses, if it is given.
     """
     exclusions = inputs.get("exclusions")
     excluded = excluded_prompts(exclusions) if exclusions else frozenset[str]()
-    candidates = training_prompts(inputs["prompts"])
+    candidates = paired_prompts(inputs["prompts"], split)
     prompts = [prompt for prompt in candidates if prompt.prompt_id not in excluded]
     sampled = inputs["responses"].rows(RESPONSES, Response)
     responses = [response for response in sampled if response.prompt_id not in excluded]

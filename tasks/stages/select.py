@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from pvar.artifacts import ShardSpec, Summary
 from pvar.combine import combine_preference_variance_stderr
 from pvar.errors import InputError
-from pvar.records import Score
+from pvar.records import Score, Split
 from pvar.row_counts import RowCounts
 from pvar.selection import (
     STRATEGIES,
@@ -66,6 +66,8 @@ class SelectSpec(BaseModel):
     """Names of the score inputs from which PVar is computed, in order."""
     implicit_gap: ImplicitGapSpec | None = None
     """None for strategies that do not use implicit gaps."""
+    split: Split = "train"
+    """The prompts that are measured: `eval` for the held-out pairs (`evaluate.margins`)."""
 
 
 def select_settings(settings: SelectConfig) -> SelectConfig:
@@ -92,7 +94,7 @@ def choose(job: Job[SelectSpec]) -> Choice:
     Raises InputError if the exams exclude every training prompt.
     """
     settings = job.spec.settings
-    rewards = read_rewards(job.inputs, job.spec.reward_models, settings)
+    rewards = read_rewards(job.inputs, job.spec.reward_models, settings, job.spec.split)
     if rewards.num_excluded and not rewards.prompts:
         raise InputError(
             f"{job.keys.root}: all {rewards.num_excluded} training prompts are prompts of an exam, "

@@ -2,7 +2,8 @@
 
 The reference of DPO, IPO and KTO is the starting policy; its log-probabilities are a separate
 artifact, computed once. Checkpoints are written to the store, and a killed run resumes from the
-newest complete one. Pairs that are too long are dropped and counted, not truncated.
+newest complete one. Pairs that are too long are dropped and counted, not truncated. Margins of
+held-out pairs (`evaluate.margins`) are measured during training (`tasks/training/held_out.py`).
 """
 
 import logging
@@ -10,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,7 +24,7 @@ from pvar.references import ModelReference
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
-from tasks.engine.tables import RejectedRow, TokenPair, TrainStep, write_table
+from tasks.engine.tables import HeldOutMargin, RejectedRow, TokenPair, TrainStep, write_table
 from tasks.stages.pair import PAIRS
 from tasks.stages.sample import RESPONSES
 from tasks.training.checkpoints import delete_checkpoints, newest_checkpoint, save_checkpoint
@@ -36,7 +38,13 @@ from tasks.training.reference import (
     reference_spec,
 )
 from tasks.training.token_rows import EncodedPairs, encode_pairs
-from tasks.training.training_run import MODEL, STEPS, TrainingPlan, run_training
+from tasks.training.training_run import (
+    HELD_OUT_MARGINS,
+    MODEL,
+    STEPS,
+    TrainingPlan,
+    run_training,
+)
 
 __all__ = ["MODEL", "STEPS", "TRAIN", "TrainSpec"]
 
@@ -82,25 +90,41 @@ def _open_worker(job: Job[TrainSpec]) -> Iterator[Work]:
 
 def _encode(job: Job[TrainSpec]) -> EncodedPairs:
     """The pairs as token ids; InputError if none of them can be trained on."""
+    encoded = _encode_input(job, "pairs", "responses")
+    if not encoded.pairs:
+        raise InputError(
+            f"{job.inputs['pairs'].keys.root}: none of its {len(encoded.rejected)} pairs can be "
+            f"trained on ({len(encoded.rejected)} longer than train.max_length_tokens = "
+            f"{job.spec.settings.max_length_tokens}); raise it, or see the row counts of stage pair"
+        )
+    return encoded
+
+
+def _encode_held_out(job: Job[TrainSpec]) -> list[TokenPair]:
+    encoded = _encode_input(job, "held_out_pairs", "held_out_responses")
+    if encoded.rejected or not encoded.pairs:
+        logger.warning(
+            "%s: margins are measured on %d held-out pairs; %d are longer than "
+            "train.max_length_tokens = %d",
+            job.keys.root,
+            len(encoded.pairs),
+            len(encoded.rejected),
+            job.spec.settings.max_length_tokens,
+        )
+    return encoded.pairs
+
+
+def _encode_input(job: Job[TrainSpec], pairs: str, responses: str) -> EncodedPairs:
     from transformers import AutoTokenizer
 
-    settings = job.spec.settings
-    pairs = job.inputs["pairs"].rows(PAIRS, Pair)
-    encoded = encode_pairs(
-        pairs,
-        job.inputs["responses"].rows(RESPONSES, Response),
+    return encode_pairs(
+        job.inputs[pairs].rows(PAIRS, Pair),
+        job.inputs[responses].rows(RESPONSES, Response),
         AutoTokenizer.from_pretrained(
             job.ports.model_folder(job.spec.policy), trust_remote_code=False
         ),
-        settings.max_length_tokens,
+        job.spec.settings.max_length_tokens,
     )
-    if not encoded.pairs:
-        raise InputError(
-            f"{job.inputs['pairs'].keys.root}: none of its {len(pairs)} pairs can be trained "
-            f"on ({len(encoded.rejected)} longer than train.max_length_tokens = "
-            f"{settings.max_length_tokens}); raise it, or see the row counts of stage pair"
-        )
-    return encoded
 
 
 def _reference_spec(spec: TrainSpec) -> ReferenceSpec:
@@ -120,6 +144,10 @@ def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> Training
     settings = spec.settings.model_copy(update={"precision": job.number_format})
     pairs_path = job.scratch / "pairs.parquet"
     write_table(pairs_path, pairs, TokenPair)
+    held_out_path = None
+    if "held_out_pairs" in job.inputs:
+        held_out_path = job.scratch / "held_out_pairs.parquet"
+        write_table(held_out_path, _encode_held_out(job), TokenPair)
     reference = None
     if has_reference(settings.method):
         artifact = make_reference(job, _reference_spec(spec))
@@ -132,6 +160,7 @@ def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> Training
         policy=job.ports.model_folder(spec.policy),
         pairs=pairs_path,
         reference=reference,
+        held_out=held_out_path,
         resume=checkpoint,
         scratch=job.scratch / "trainer",
         output=output,
@@ -196,7 +225,25 @@ def _summarise(job: Job[TrainSpec], artifact: Artifact) -> Summary:
         "margin_last": last.margin,
         "accuracy_last": last.accuracy,
         "grad_norm_max": max(step.grad_norm for step in steps),
+        **_held_out_figures(job, artifact),
     }
+
+
+def _held_out_figures(job: Job[TrainSpec], artifact: Artifact) -> Summary:
+    """How many held-out pairs were measured, and their mean margin at the end."""
+    if "held_out_pairs" not in job.inputs:
+        return {}
+    rows = held_out_margins(artifact)
+    last = [row.margin for row in rows if row.step == rows[-1].step]
+    return {
+        "num_held_out_pairs": len(last),
+        "held_out_margin_last": fmean(last) if last else None,
+    }
+
+
+def held_out_margins(artifact: Artifact) -> list[HeldOutMargin]:
+    """The margins of held-out pairs, by step; none if none were measured."""
+    return artifact.rows(HELD_OUT_MARGINS, HeldOutMargin)
 
 
 def _total(values: Iterable[float | None]) -> float | None:

@@ -25,13 +25,13 @@ class PromptAnswer(NamedTuple):
 def answer_logps(
     model: Any, rows: Sequence[PromptAnswer], *, autocast: bool
 ) -> dict[PromptAnswer, float]:
-    """The log-probability of each distinct row's answer, in nats."""
+    """The log-probability of each distinct row's answer, in nats, without gradients."""
     import torch
 
     distinct = sorted(set(rows), key=lambda row: len(row.prompt) + len(row.answer), reverse=True)
     found: dict[PromptAnswer, float] = {}
     with (
-        torch.inference_mode(),
+        torch.no_grad(),  # not inference_mode, whose tensors a sharded model that trains would keep
         torch.autocast(model.device.type, torch.bfloat16, enabled=autocast),
     ):
         for batch in _batches(distinct, TOKENS_PER_BATCH[model.device.type]):

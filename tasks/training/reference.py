@@ -99,11 +99,13 @@ def make_reference(job: Job[Any], spec: ReferenceSpec) -> Artifact:
 
 
 def _reference(job: Job[Any], spec: ReferenceSpec) -> tuple[Recipe, Job[ReferenceSpec]]:
-    inputs = {name: artifact.keys.digest for name, artifact in job.inputs.items()}
-    recipe = Recipe.of(REFERENCE.name, REFERENCE.version, spec, inputs)
+    inputs = {name: job.inputs[name] for name in ("pairs", "responses")}  # not held-out ones
+    digests = {name: artifact.keys.digest for name, artifact in inputs.items()}
+    recipe = Recipe.of(REFERENCE.name, REFERENCE.version, spec, digests)
     own = replace(
         job,
         spec=spec,
+        inputs=inputs,
         keys=ArtifactKeys(REFERENCE.name, recipe.digest),
         scratch=job.scratch / REFERENCE.name,
     )

@@ -12,7 +12,15 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.config import TrainConfig
 from tasks.engine.cpu_memory import keep_freed_memory
-from tasks.engine.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
+from tasks.engine.tables import (
+    HeldOutMargin,
+    ReferenceLogps,
+    TokenPair,
+    TrainStep,
+    read_table,
+    write_table,
+)
+from tasks.training.held_out import margin_rows, measure_margins
 from tasks.training.methods import TrainingData, make_trainer
 from tasks.training.model import load_policy, lora_config, save_model
 from tasks.training.order import count_steps, steps_per_epoch
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 MODEL = "model"
 ADAPTER = "adapter"
 STEPS = "steps.parquet"
+HELD_OUT_MARGINS = "held_out_margins.parquet"
 
 
 class TrainingPlan(BaseModel):
@@ -37,12 +46,15 @@ class TrainingPlan(BaseModel):
     """Table of `TokenPair`."""
     reference: Path | None
     """Table of `ReferenceLogps`."""
+    held_out: Path | None = None
+    """Table of `TokenPair` whose margins are measured; None measures nothing."""
     resume: Path | None
     """Folder of the checkpoint from which to resume."""
     scratch: Path
     """Folder for checkpoints."""
     output: Path
-    """Folder for `MODEL` and `STEPS`, and `ADAPTER` if it is kept."""
+    """Folder for `MODEL` and `STEPS`, `HELD_OUT_MARGINS` with `held_out`, and `ADAPTER` if
+    it is kept."""
     num_processes: int
     pairs_per_device: int
     checkpoint_steps: int
@@ -81,8 +93,14 @@ def run_training(plan: TrainingPlan, watcher: Watcher) -> None:
         callbacks=[_tell(watcher, num_epochs)],
     )
     trainer.remove_callback(PrinterCallback)  # it would print each step's dictionary
+    held_out = None if plan.held_out is None else read_table(plan.held_out, TokenPair)
+    if held_out is not None:
+        measure_margins(trainer, held_out, settings)
     trainer.train(resume_from_checkpoint=str(plan.resume) if plan.resume else None)
     _save(trainer, plan, tokenizer, num_epochs)
+    if held_out is not None and trainer.is_world_process_zero():
+        margins = margin_rows(trainer, held_out, settings)
+        write_table(plan.output / HELD_OUT_MARGINS, margins, HeldOutMargin)
 
 
 def _read(plan: TrainingPlan) -> TrainingData:

@@ -14,11 +14,12 @@ from flows.comparison import compare
 from flows.garbage_collection import plan_sweep
 from flows.study_processes import PartEnd
 from flows.study_record import StudyRecord
-from flows.wiring import connect
+from flows.wiring import Wiring, connect
 from pvar.config import PipelineConfig
 from pvar.errors import StageError
 from pvar.ports import Store
 from pvar.study_config import StudyConfig
+from tasks.engine.node import Node
 from tests.services.prefect_server import PrefectServer
 from tests.services.processes import wait_until
 from tests.study_parts import parts_in_this_process
@@ -60,10 +61,12 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     pipeline: PipelineConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.comparison.run_parts", parts_in_this_process)
+    with_margins = pipeline.evaluate.model_copy(update={"margins": True})
+    pipeline = pipeline.model_copy(update={"evaluate": with_margins})
     page = compare(StudyConfig(pipeline=pipeline, seeds=(3,)))
 
     table = [line for line in page.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in table] == ["| arm", "| random", "| top"]
+    assert [line.split(" | ")[0] for line in table] == ["| arm", "| random", "| top"] * 2
     assert "**top: not enough trainings, " in page
     assert "11 of 11 prompts judged for every training. Intervals of differences are over" in page
     wiring = connect()
@@ -71,8 +74,9 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     made = {
         stage: artifacts(store, stage) for stage in ("ingest", "score", "select", "pair", "train")
     }
-    assert made == {"ingest": 1, "score": 1, "select": 2, "pair": 2, "train": 2}
-    assert artifacts(store, "sample") == 4  # for training, of the opponent, of two challengers
+    # One more of each for the held-out pairs, which both arms share.
+    assert made == {"ingest": 1, "score": 2, "select": 3, "pair": 3, "train": 2}
+    assert artifacts(store, "sample") == 5  # for training, of the opponent, of two challengers
     (key,) = [info.key for info in store.list("comparisons/") if info.key.count("/") == 1]
     record = StudyRecord.model_validate_json(store.read(key))
     results = {
@@ -82,6 +86,19 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     assert results["certificate.md"] == page
     certificate = json.loads(results["certificate.json"])
     assert certificate["verdicts"] == {"top": "not enough trainings"}
+    assert {name for name in results if "held_out" in name} == {
+        "held_out_margins.svg",
+        "held_out_margins_by_pvar.svg",
+    }
+    margins = certificate["held_out_margins"]
+    assert [row["cell"] for row in margins] == ["random", "top"]
+    numbers = [[curve["num_pairs"] for curve in row["curves"].values()] for row in margins]
+    assert numbers[0] == numbers[1]
+    assert sum(numbers[0][1:]) == numbers[0][0] > 2  # all have a PVar
+    for row in margins:
+        start, *_, end = row["curves"]["all"]["mean"]
+        assert start == 0
+        assert abs(end) > 0.01
     rows = [json.loads(line) for line in results["outcomes.jsonl"].splitlines()]
     assert len(rows) == 2 * 11
     assert {row["arm"] for row in rows} == {"random", "top"}
@@ -91,6 +108,33 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     assert plan_sweep(wiring, None).plan.artifacts == ()
     assert list((tmp_path / "work").iterdir()) == []
     assert wiring.tracking.client.search_registered_models() == []
+
+
+def test_the_stages_of_all_arms_run_on_their_pools(
+    pipeline: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is handed to the pools; that a worker takes it is tested with the pools themselves."""
+    handed_over: list[str] = []
+
+    def take(node: Node, config: PipelineConfig, wiring: Wiring, *, parent_run: str | None) -> None:
+        handed_over.append(f"{node.name} on {config.runtime.placement.of(node.stage.name).pool}")
+        raise StageError("the pool has no worker")
+
+    def parts(run: str, labels: Sequence[str], *, at_once: int) -> Iterator[PartEnd]:
+        for label in labels:
+            try:
+                yield from parts_in_this_process(run, [label], at_once=at_once)
+            except StageError as error:
+                yield PartEnd(label, str(error), 1.0)
+
+    monkeypatch.setattr("flows.comparison.run_parts", parts)
+    monkeypatch.setattr("flows.pipeline.run_placed", take)
+    placed = pipeline.model_dump(mode="json")
+    placed["runtime"]["placement"]["select"] = {"pool": "gpus"}
+    study = StudyConfig(pipeline=PipelineConfig.model_validate(placed), seeds=(0,))
+    with pytest.raises(StageError, match=r"2 of 2 trainings failed.*the pool has no worker"):
+        compare(study)
+    assert handed_over == ["select on gpus", "select on gpus"]  # of the control, and of the arm
 
 
 def test_a_training_that_fails_leaves_the_others(

@@ -5,13 +5,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.recipes import COMMON, Block, apply, changed, commands, copy_tree, recipes
 from tests.services import prefect_server
+from tests.services.prefect_server import PrefectServer
+from tests.services.registry import empty_database
 
 RECIPES = recipes()
 PROGRAMS = {
@@ -21,7 +22,7 @@ PROGRAMS = {
     "python": "",
     "prefect": "-m prefect",
 }
-NO_VARIABLES: Mapping[str, str] = {}
+STAGE = "A stage"
 
 
 def test_a_block_stands_where_its_comment_says() -> None:
@@ -41,33 +42,47 @@ def test_every_comment_in_the_guide_is_a_block_that_is_understood() -> None:
     assert text.count("<!--") == sum(len(blocks) for blocks in RECIPES.values())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != COMMON])
-def test_a_recipe_works(recipe: str, tmp_path: Path) -> None:
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the tree, with MLflow's tables, which take long to make."""
     tree = tmp_path / "tree"
     copy_tree(tree)
-    blocks = [*RECIPES[COMMON], *RECIPES[recipe]]
-    apply(blocks, tree)
-    for command in commands(blocks):
-        run(command, tree)
-    if recipe == "A stage":
-        run_by_a_deployment("trim", tree, "trim.max_words=20")  # other pairs than before
+    (tree / ".pvar").mkdir()
+    shutil.copy(empty_database(), tree / ".pvar" / "mlflow.db")
+    return tree
 
 
-def run_by_a_deployment(stage: str, tree: Path, *settings: str) -> None:
-    """Deploy the copy at a server, and run its stage by its deployment on a worker."""
-    here = {"PYTHONPATH": str(tree), "PVAR_HOME": str(tree / ".pvar"), "PYTHONSAFEPATH": "1"}
-    options = [f"--set {each}" for each in (f"policy={tree / 'tiny'}", *settings)]
-    with prefect_server.running(tree / "prefect") as server:
-        prefect = {"PREFECT_API_URL": server.api}
-        run(f"pvar deploy --pool process --preset tiny.yaml {' '.join(options)}", tree, prefect)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in (COMMON, STAGE)])
+def test_a_recipe_works(recipe: str, tree: Path, running_server: PrefectServer) -> None:
+    follow(recipe, tree, running_server)
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_stage_works_and_its_deployment_runs(
+    tree: Path, prefect_home: Path
+) -> None:
+    """At a server of its own: no other test has deployments of the copy."""
+    with prefect_server.running(prefect_home) as server:
+        follow(STAGE, tree, server)
+        other_pairs = f"--set policy={tree / 'tiny'} --set trim.max_words=20"
+        run(f"pvar deploy --pool process --preset tiny.yaml {other_pairs}", tree, server)
+        here = {"PYTHONPATH": str(tree), "PVAR_HOME": str(tree / ".pvar"), "PYTHONSAFEPATH": "1"}
         with server.worker("pvar-process", **here):
-            run(f"prefect deployment run {stage}/process --watch", tree, prefect)
-    made = list((tree / ".pvar" / "store" / stage).glob("*/manifest.json"))
+            run("prefect deployment run trim/process --watch", tree, server)
+    made = list((tree / ".pvar" / "store" / "trim").glob("*/manifest.json"))
     assert len(made) == 2, made  # of the commands before, and of the deployment
 
 
-def run(command: str, tree: Path, environment: Mapping[str, str] = NO_VARIABLES) -> None:
+def follow(recipe: str, tree: Path, server: PrefectServer) -> None:
+    """Apply a recipe to the copy, and run its commands."""
+    blocks = [*RECIPES[COMMON], *RECIPES[recipe]]
+    apply(blocks, tree)
+    for command in commands(blocks):
+        run(command, tree, server)
+
+
+def run(command: str, tree: Path, server: PrefectServer) -> None:
     """One command line of the guide, with the programs of this environment on the copy."""
     *variables, program, rest = split(command)
     arguments = PROGRAMS[program]
@@ -79,7 +94,7 @@ def run(command: str, tree: Path, environment: Mapping[str, str] = NO_VARIABLES)
             **os.environ,
             "PYTHONPATH": str(tree),
             "PVAR_HOME": str(tree / ".pvar"),
-            **environment,
+            "PREFECT_API_URL": server.api,
         },
         capture_output=True,
         text=True,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.engine.tables import TrainStep
+from tasks.stages.train import held_out_margins
 from tests.services.processes import wait_until
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import Workflow, start_workflow
@@ -23,7 +24,10 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-UNTIL_TRAIN = ("ingest", "sample", "score-vader", "select", "pair")
+UNTIL_TRAIN = (
+    *("ingest", "sample", "score-vader", "select", "pair"),
+    *("held-out-sample", "held-out-score-vader", "held-out-select", "held-out-pair"),
+)
 # 9 pairs: three steps of 4 an epoch, the last of which is not whole by itself. By accelerate it
 # would be filled up where there are several processes, and only there.
 SELECT = {"budget": {"count": 9}}
@@ -37,7 +41,10 @@ def settings(policy: Path, num_processes: int) -> dict[str, Any]:
         "checkpoint_steps": 4,
         "lease_seconds": 60,
     }
-    return {"policy": str(policy), "select": SELECT, "train": TRAIN, "runtime": runtime}
+    return {
+        "policy": str(policy), "select": SELECT, "train": TRAIN, "runtime": runtime,
+        "evaluate.margins": True,
+    }  # fmt: skip
 
 
 def workers(home: Path) -> list[int]:
@@ -112,4 +119,10 @@ def test_two_processes_train_as_one_also_after_a_kill(
     assert [step.margin for step in found] == pytest.approx([s.margin for s in wanted], abs=2e-2)
     assert [step.grad_norm for step in found[:4]] == pytest.approx(
         [step.grad_norm for step in wanted[:4]], rel=1e-3
+    )
+    measured, alone_measured = (held_out_margins(flow.artifact("train")) for flow in (two, alone))
+    assert [row[:3] for row in measured] == [row[:3] for row in alone_measured]
+    assert {row.step for row in measured} == {0, 5, 10, 15, 21}
+    assert [row.margin for row in measured] == pytest.approx(
+        [row.margin for row in alone_measured], abs=2e-2
     )

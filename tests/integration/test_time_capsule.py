@@ -1,13 +1,20 @@
 """What earlier versions left behind (tests/capsule/) is opened, reused, rolled back and pruned."""
 
 import re
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.capsule.make import PLACE, pvar, relocate
+from flows.promotions import read_history
+from flows.registry_rebuild import rebuild_registry
+from flows.wiring import connect
+from infra.registry import VersionFacts
+from pvar.errors import ModelError
+from tests.capsule.make import PLACE, environment, pvar, relocate
 from tests.services.prefect_server import running
+from tests.services.registry import empty_database
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,10 +55,57 @@ def test_commands_open_what_an_earlier_version_made(capsule: Path, tmp_path: Pat
     pvar(folder, "gc", "--delete")
     assert len(list((folder / "home/store").rglob("manifest.json"))) == num_artifacts
 
+    # MLflow's copies of the models are not in the capsule.
+    assert "versions 1, 2 made again" in pvar(folder, "registry", "rebuild", "capsule")
     assert "champion is version 1, it was version 2" in pvar(
         folder, "rollback", "capsule", "--reason", "as a test"
     )
     assert REUSED.search(pvar(folder, "run", "--preset", "first.yaml"))
+
+
+@pytest.mark.parametrize("capsule", CAPSULES, ids=IDS)
+def test_a_lost_registry_is_made_again_from_the_store(
+    capsule: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what versions before this command registered."""
+    folder = unpack(capsule, tmp_path)
+    for name, value in environment(folder).items():
+        monkeypatch.setenv(name, value)
+    before = connect()
+    versions = digests_of(before.registry.versions())
+    history = read_history(before.registry, "capsule")
+    assert len(versions) == 2
+    shutil.rmtree(folder / "home/store/mlflow")
+    shutil.copy(empty_database(), folder / "home/mlflow.db")
+
+    lost = connect()
+    with pytest.raises(ModelError, match=r"has no model 'capsule'.* rebuild capsule makes"):
+        lost.registry.champion("capsule")
+    (rebuilt,) = rebuild_registry(lost)
+    assert (rebuilt.made, rebuilt.kept, rebuilt.gone) == ((1, 2), (), ())
+    again = connect()
+    assert digests_of(again.registry.versions()) == versions
+    # The capsule was packed without MLflow's copies of the models.
+    assert read_history(again.registry, "capsule") == [
+        each._replace(has_files=True) for each in history
+    ]
+    (repeated,) = rebuild_registry(again, "capsule")
+    assert (repeated.made, repeated.kept) == ((), (1, 2))
+    copy = folder / "copy"
+    copy.mkdir()
+    again.registry.download("models:/capsule@champion", copy)
+    assert (copy / "model.safetensors").is_file()
+
+
+def digests_of(versions: list[VersionFacts]) -> list[tuple[object, ...]]:
+    """All facts without locations: a stored recipe has the digest of a reference only."""
+    return [
+        (
+            *version._replace(opponent=(version.opponent or "").rpartition("#")[2]),
+            {name: value.rpartition("#")[2] for name, value in tags.items()},
+        )
+        for version, tags in versions
+    ]
 
 
 @pytest.mark.parametrize("capsule", CAPSULES, ids=IDS)

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from flows.study_record import compared_nodes, refuse_equal_trainings
+from flows.study_record import (
+    compared_nodes,
+    refuse_equal_trainings,
+    refuse_other_held_out_pairs,
+)
 from pvar.errors import ConfigError
 from pvar.study_config import Arm, StudyConfig, cells, variant
 from tests.workflow import start_workflow
@@ -34,6 +38,30 @@ def test_arms_that_are_the_same_trainings_are_refused(
         refuse_equal_trainings(pipelines, study.endpoints)
     del pipelines["again"]
     refuse_equal_trainings(pipelines, study.endpoints)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"sample.num_responses": 2},
+        {"select.keep_truncated": True},
+        {"score.reward_models": [{"kind": "fake"}]},
+    ],
+)
+def test_margins_of_an_arm_on_other_pairs_than_its_controls_are_refused(
+    tmp_path: Path, other: dict[str, JsonValue]
+) -> None:
+    flow = start_workflow(tmp_path / "home", **{"evaluate.margins": True})
+    arms = (
+        Arm(name="random", settings={"select.strategy": "random"}),
+        Arm(name="top", settings={"select.strategy": "top"}),
+        Arm(name="other", settings=other),
+    )
+    study = StudyConfig(pipeline=flow.config, arms=arms)
+    pipelines = {cell.name: variant(study, cell, 0) for cell in cells(study)}
+    with pytest.raises(ConfigError, match="pairs of arm other are not those of its control random"):
+        refuse_other_held_out_pairs(study, pipelines)
+    refuse_other_held_out_pairs(study.model_copy(update={"arms": arms[:2]}), pipelines)
 
 
 def test_a_comparison_takes_no_benchmark_but_keeps_its_questions_out_of_training(

@@ -34,7 +34,18 @@ def record_of(flow: Workflow, run: str, *seconds: float | None) -> StudyRecord:
 def test_without_an_earlier_study_nothing_is_promised(tmp_path: Path) -> None:
     flow = start_workflow(tmp_path)
     said = estimate_study(record_of(flow, "b", None, None, None, None), flow.wiring)
-    assert said.startswith("4 of 4 trainings are to be made; no training of this policy is known")
+    assert said == (
+        "4 of 4 trainings are to be made; no training of this policy was measured here: "
+        "the first will tell how long"
+    )
+
+
+def test_without_an_earlier_study_the_cost_is_the_expected_one(tmp_path: Path) -> None:
+    flow = start_workflow(tmp_path)
+    record = record_of(flow, "b", None, None, None, None)
+    study = record.config.model_copy(update={"expected_cost": "about 18 hours of one GPU"})
+    said = estimate_study(record.model_copy(update={"config": study}), flow.wiring)
+    assert said.endswith("no training of this policy was measured here: about 18 hours of one GPU")
 
 
 def test_the_rate_is_that_of_the_newest_study_of_the_same_policy(tmp_path: Path) -> None:

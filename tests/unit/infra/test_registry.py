@@ -1,5 +1,6 @@
 """The registry on MLflow with a database: one winner, no move without a record, a way back."""
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
+from flows.promotions import read_history
 from infra.promotion_history import PromotionHistory
 from infra.registry import MlflowRegistry, registered_version
 from pvar.errors import ModelError, PromotionError, TrackingError
 from pvar.ports import RegisteredVersion, Store
-from tests.services.registry import MODEL, RegistryNeighbours
+from tests.services.registry import MODEL, RegistryNeighbours, empty_database
 
 pytestmark = pytest.mark.slow  # MLflow sets up its database
 
@@ -328,3 +330,87 @@ def test_a_database_that_breaks_is_told_as_such(neighbours: RegistryNeighbours) 
 def test_what_names_no_version_is_refused(neighbours: RegistryNeighbours, reference: str) -> None:
     with pytest.raises(ModelError, match="is not a reference to a registered model"):
         neighbours.registry().resolve(reference)
+
+
+def lose(neighbours: RegistryNeighbours) -> None:
+    """MLflow's database is gone; the store stays."""
+    shutil.copy(empty_database(), neighbours.folder / "mlflow.db")
+
+
+def restore(neighbours: RegistryNeighbours, number: int, artifact: str, **tags: str) -> bool:
+    model = neighbours.folder / "model"
+    model.mkdir(exist_ok=True)
+    (model / "config.json").write_text(f'{{"made_from": "{artifact}"}}')
+    version = RegisteredVersion(MODEL, number, artifact)
+    return neighbours.registry().restore(version, model, tags)
+
+
+def test_a_history_without_its_model_is_not_taken_for_a_move_by_hand(
+    neighbours: RegistryNeighbours,
+) -> None:
+    promote_all(neighbours.registry(), neighbours.versions(2))
+    lose(neighbours)
+    for look in (neighbours.registry().champion, neighbours.registry().history):
+        with pytest.raises(ModelError, match=rf"store has a history of it.*rebuild {MODEL} makes"):
+            look(MODEL)
+    with pytest.raises(ModelError, match=r"delete file://.*/registry/assistant$"):
+        neighbours.registry().roll_back(MODEL, reason="?")
+    assert neighbours.moves() == [("promotion", None, 1), ("promotion", 1, 2)]
+
+
+def test_versions_come_back_under_their_numbers_and_the_aliases_by_the_history(
+    neighbours: RegistryNeighbours, tmp_path: Path
+) -> None:
+    promote_all(neighbours.registry(), neighbours.versions(4))
+    neighbours.registry().roll_back(MODEL, 2, reason="rude")
+    lose(neighbours)
+    # Of versions 1 and 3 nothing is known.
+    assert restore(neighbours, 2, "train/0000000000000002", colour="blue")
+    assert restore(neighbours, 4, "train/0000000000000004")
+    assert neighbours.registry().restore_aliases(MODEL) == 2
+    facts = neighbours.registry().versions(MODEL)
+    assert [each.version.version for each in facts] == [2, 4]
+    assert facts[0].version.artifact == "train/0000000000000002"
+    assert facts[0].tags["colour"] == "blue"
+    # The champion before it was version 1, which did not come back.
+    assert (neighbours.alias("champion"), neighbours.alias("previous")) == (2, None)
+    target = tmp_path / "back"
+    target.mkdir()
+    neighbours.registry().download(f"models:/{MODEL}/2", target)
+    assert "0000000002" in (target / "config.json").read_text()
+    assert not restore(neighbours, 4, "train/0000000000000004")
+    assert neighbours.register("train/cc").version == 5
+    assert len(neighbours.moves()) == 5
+
+
+def test_what_is_another_registrys_is_not_overwritten(neighbours: RegistryNeighbours) -> None:
+    neighbours.versions(3)
+    with pytest.raises(ModelError, match="version 2 is of train/0000000000000002 in MLflow and of"):
+        restore(neighbours, 2, "train/other")
+    neighbours.tracking().client.delete_model_version(MODEL, "2")
+    with pytest.raises(ModelError, match="MLflow gives number 4 to version 2"):
+        restore(neighbours, 2, "train/0000000000000002")
+    assert [each.version.version for each in neighbours.registry().versions(MODEL)] == [1, 3]
+
+
+def test_a_version_whose_files_are_gone_is_no_champion_until_they_are_back(
+    neighbours: RegistryNeighbours,
+) -> None:
+    first, second = neighbours.versions(2)
+    registry = neighbours.registry()
+    promote_all(registry, [first])
+    for info in list(neighbours.store.list("mlflow/")):
+        neighbours.store.delete(info.key)
+    assert not registry.has_files(second)
+    for refused in (
+        lambda: registry.promote(second, instead_of=first, reason="better"),
+        lambda: registry.roll_back(MODEL, 2, reason="better"),
+    ):
+        with pytest.raises(PromotionError, match="version 2 cannot be made champion: its files"):
+            refused()
+    assert neighbours.alias("champion") == 1
+    shown = read_history(registry, MODEL)
+    assert [each.has_files for each in shown] == [False]
+    assert restore(neighbours, 2, second.artifact or "")
+    registry.promote(second, instead_of=first, reason="better")
+    assert [each.has_files for each in read_history(registry, MODEL)] == [False, True]

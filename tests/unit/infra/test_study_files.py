@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.presets import load_config
 from infra.studies import load_study, study_names
 from pvar.errors import ConfigError
 
@@ -42,7 +43,10 @@ def test_a_preset_given_replaces_that_of_the_file(study: str) -> None:
 
 def test_every_study_that_ships_is_valid() -> None:
     for name in study_names():
-        assert load_study(name).arms
+        study = load_study(name)
+        assert study.arms
+        on_gpu = study.pipeline.policy != load_config("demo").policy
+        assert bool(study.expected_cost) == on_gpu, "studies for GPUs say what they cost"
 
 
 def test_errors_name_the_key_and_the_file(study: str, tmp_path: Path) -> None:

@@ -113,3 +113,17 @@ def test_the_halves_that_train_and_evaluate_are_mixed_alike(ingested: Artifact) 
         ("plain", "train"): 50,
         ("plain", "eval"): 54,
     }
+
+
+def test_every_annotated_prompt_is_of_the_mixed_pool_and_vader_agrees_with_its_label() -> None:
+    mixed = {row["prompt"]: row for row in rows_of("mixed")}
+    annotated = rows_of("annotated")
+    labelled = [row for row in annotated if "chosen" in row]
+    assert Counter(row["pool"] for row in labelled) == {"expressive": 100, "plain": 73}
+    assert len(annotated) == len(labelled) + 40
+    analyzer = SentimentIntensityAnalyzer()
+    for row in annotated:
+        answers = {name: row.pop(name) for name in ("chosen", "rejected") if name in row}
+        assert row == mixed[row["prompt"]]
+        warmth = [analyzer.polarity_scores(text)["compound"] for text in answers.values()]
+        assert warmth == sorted(set(warmth), reverse=True)

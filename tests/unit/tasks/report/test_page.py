@@ -26,6 +26,8 @@ from tasks.report.data import (
     RewardScale,
     ScoredResponse,
     Setting,
+    SourceRow,
+    SourceWinRate,
     StageRow,
 )
 from tasks.report.page import render_report
@@ -266,6 +268,17 @@ def test_every_exam_says_how_many_prompts_it_left_out(full: Page):
     assert full.after("Prompts left out because they are in alpaca_eval")[0] == "12"
     assert full.after("Prompts left out because they are in arena_hard")[0] == "0"
     assert "left out" not in page(UNKNOWN).text
+
+
+def test_each_source_shows_its_selection_and_its_win_rate():
+    rows = (
+        SourceRow("web", 1200, 700, 0.12, SourceWinRate(0.6, 0.5, 0.7, 80)),
+        SourceRow("<mail>", 3, 0, None, None),
+    )
+    shown = page(dataclasses.replace(FULL, sources=rows))
+    assert shown.after("web")[:4] == ["1 200", "700", "0.12", "60 % (50 % to 70 %) of 80"]
+    assert shown.after("<mail>")[:4] == ["3", "0", "missing", "not judged"]
+    assert "By source" not in page(FULL).text
 
 
 def test_times_are_drawn_against_the_longest_stage(full: Page):

@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from pvar.study_config import StudyConfig
+from pvar.study_margins import ArmMargins, MarginCurve
 from pvar.study_results import FIGURES, TrainingResult, tabulate
 from tasks.report.study_figures import TrainingPoint, study_figures
 
@@ -31,6 +32,19 @@ def test_every_arm_is_in_every_figure() -> None:
     assert "change of ability, %" in figures["frontier"]
     assert ">top</text>" in figures["differences"]
     assert ">random</text>" not in figures["differences"]  # the control is not compared with itself
+
+
+def test_held_out_margins_are_shown_by_arm_and_by_pvar() -> None:
+    curve = MarginCurve(3, (0.0, 1.0), (0.0, 0.5), (0.0, 2.0))
+    random = ArmMargins("random", 2, (0, 14), 0, {"all": curve, "low": curve, "high": curve})
+    top = ArmMargins("top", 2, (0, 14), 3, {"all": curve})  # no prompt has a PVar
+    figures = study_figures(ROWS, [], {}, [random, top])
+    assert set(figures) == {"differences", "held_out_margins", "held_out_margins_by_pvar"}
+    texts = re.findall(r">([^<>]+)</text>", figures["held_out_margins"])
+    assert {"random", "top"} <= set(texts)
+    texts = re.findall(r">([^<>]+)</text>", figures["held_out_margins_by_pvar"])
+    assert {"random", "low PVar", "high PVar"} <= set(texts)
+    assert not {"top", "middle PVar"} & set(texts)
 
 
 def test_the_same_data_gives_the_same_bytes() -> None:

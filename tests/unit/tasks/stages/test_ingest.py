@@ -73,6 +73,24 @@ def test_a_bad_row_is_rejected_with_its_reason_and_costs_no_other(tmp_path: Path
     assert rules["line 10"] == "chosen_without_rejected"
 
 
+def test_a_field_of_the_rows_names_the_source_and_changes_nothing_else(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Describe {text}.", "dataset": "web"} for text in TOPICS[:20]]
+    rows[3]["dataset"] = " "
+    rows[4] |= {"dataset": 7}
+    del rows[5]["dataset"]
+    source = tmp_path / "prompts.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = ingest(tmp_path, source, source_field="dataset").rows(PROMPTS, Prompt)
+    plain = ingest(tmp_path, source).rows(PROMPTS, Prompt)
+    assert [each._replace(source="") for each in named] == [
+        each._replace(source="") for each in plain
+    ]
+    of_file = {each.messages[0].content for each in named if each.source == "prompts.jsonl"}
+    assert of_file == {f"Describe {TOPICS[row]}." for row in (3, 4, 5)}
+    assert {each.source for each in named} == {"web", "prompts.jsonl"}
+    assert {each.source for each in plain} == {"prompts.jsonl"}
+
+
 def test_the_side_of_a_prompt_does_not_depend_on_the_rest_of_the_file(tmp_path: Path) -> None:
     whole = splits(ingest(tmp_path, write_prompts(tmp_path / "whole.jsonl")))
     part = splits(ingest(tmp_path, write_prompts(tmp_path / "part.jsonl", TOPICS[20:5:-1])))

@@ -32,6 +32,7 @@ from tasks.stages.promote import (
     PromotionRecord,
     promote,
     refuse_stale,
+    version_tags,
 )
 from tests.artifacts import opened, put_artifact
 from tests.services.registry import MODEL, RegistryNeighbours
@@ -263,6 +264,15 @@ def test_a_look_is_counted_before_there_is_a_budget(bench: Bench) -> None:
     assert record.look is not None
     assert record.look.sentence == "look 1 at this exam"
     assert bench.promote(bench.model(2), as_opponent(bench.model(1))).look is None  # no exam named
+
+
+def test_the_tags_of_a_rebuilt_version_are_those_that_it_had(bench: Bench) -> None:
+    job = bench.job(
+        bench.model(1), alpha_budget=0.1, verdicts=won(60, 100), exam="e1", first=dict(GOOD)
+    )
+    promote(job)
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert {"pvar.artifact": job.inputs["model"].keys.root, **version_tags(job)} == facts.tags
 
 
 def test_results_of_an_earlier_version_get_the_exam_of_their_prompts(bench: Bench) -> None:

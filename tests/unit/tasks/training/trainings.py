@@ -38,6 +38,7 @@ def train(
     policy: Path,
     pairs: Sequence[TokenPair],
     *,
+    held_out: Sequence[TokenPair] | None = None,
     resume: Path | None = None,
     checkpoint_steps: int = 1000,
     **settings: Any,
@@ -47,6 +48,8 @@ def train(
     model = AutoModelForCausalLM.from_pretrained(policy).eval()
     write_table(folder / "pairs.parquet", pairs, TokenPair)
     write_table(folder / "reference.parquet", reference(model, pairs), ReferenceLogps)
+    if held_out is not None:
+        write_table(folder / "held_out.parquet", held_out, TokenPair)
     plan = TrainingPlan(
         settings=TrainConfig.model_validate(
             {"learning_rate": 3e-3, "num_epochs": 6, "pairs_per_step": 3, "precision": "float32"}
@@ -55,6 +58,7 @@ def train(
         policy=policy,
         pairs=folder / "pairs.parquet",
         reference=folder / "reference.parquet",
+        held_out=None if held_out is None else folder / "held_out.parquet",
         resume=resume,
         scratch=folder / "scratch",
         output=folder,
@@ -82,7 +86,13 @@ def reference(model: Any, pairs: Sequence[TokenPair]) -> list[ReferenceLogps]:
 
 
 def mean_margin(folder: Path, pairs: Sequence[TokenPair]) -> float:
-    """Mean log π(chosen|x) − log π(rejected|x) by the model's own logits, one text at a time."""
+    """Mean log π(chosen|x) − log π(rejected|x) by the model's own logits."""
+    logps = logps_of_pairs(folder, pairs)
+    return sum(chosen - rejected for chosen, rejected in logps) / len(pairs)
+
+
+def logps_of_pairs(folder: Path, pairs: Sequence[TokenPair]) -> list[tuple[float, float]]:
+    """Log-probabilities of chosen and rejected by the model's own logits, one text at a time."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
     def logp(prompt: list[int], answer: list[int]) -> float:
@@ -91,11 +101,10 @@ def mean_margin(folder: Path, pairs: Sequence[TokenPair]) -> float:
             logps = model(ids).logits[0].log_softmax(dim=1)
         return sum(logps[i - 1, ids[0, i]].item() for i in range(len(prompt), ids.shape[1]))
 
-    margins = [
-        logp(pair.prompt_ids, pair.chosen_ids) - logp(pair.prompt_ids, pair.rejected_ids)
+    return [
+        (logp(pair.prompt_ids, pair.chosen_ids), logp(pair.prompt_ids, pair.rejected_ids))
         for pair in pairs
     ]
-    return sum(margins) / len(margins)
 
 
 def trained(folder: Path) -> Path:
