@@ -37,7 +37,8 @@ from tasks.engine.artifact import open_artifact
 from tasks.engine.node import Node
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage_outcome import StageState
-from tasks.graph import FIRST_NODE, exam_node, plan_nodes
+from tasks.exam_nodes import FIRST_NODE, exam_node
+from tasks.graph import plan_nodes
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.divergence import DIVERGENCE
 from tasks.stages.evaluate import EVALUATE

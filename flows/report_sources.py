@@ -8,7 +8,7 @@ from pvar.evaluation.paired import paired_win_rate
 from pvar.records import Prompt, Verdict
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import PromptVariance, by_prompt
-from tasks.graph import exam_node
+from tasks.exam_nodes import exam_node
 from tasks.report.data import SourceRow, SourceWinRate
 from tasks.stages.evaluate import preferences
 from tasks.stages.ingest import INGEST, PROMPTS

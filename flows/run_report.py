@@ -26,7 +26,7 @@ from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
 from tasks.engine.work_folders import work_folder
-from tasks.graph import FIRST_NODE, exam_node
+from tasks.exam_nodes import FIRST_NODE, exam_node
 from tasks.report.data import (
     AnswerFigures,
     AnswerSample,

@@ -21,7 +21,7 @@ from pvar.study_results import FIGURES, TrainingResult
 from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
-from tasks.graph import exam_node
+from tasks.exam_nodes import exam_node
 from tasks.held_out_nodes import HELD_OUT_SELECT
 from tasks.report.study_figures import TrainingPoint
 from tasks.stages.benchmark import BY_QUESTION, CHALLENGER

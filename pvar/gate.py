@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pvar.config import USUAL_MAX_ABILITY_LOSS, PromoteConfig
+from pvar.evaluate_config import USUAL_MAX_ABILITY_LOSS, PromoteConfig
 
 BENCHMARK_CHECK = "benchmark-"
 """Prefix of the checks of benchmarks; the rest is the benchmark's name."""

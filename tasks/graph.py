@@ -27,7 +27,7 @@ A node is a stage with its part of the configuration. Its digest is computed fro
 the digests of its inputs, so the whole plan is known before anything runs.
 """
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,13 +44,14 @@ from tasks.benchmark_nodes import (
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
 from tasks.engine.stage import Stage
+from tasks.exam_nodes import FIRST_NODE, exam_nodes
 from tasks.held_out_nodes import held_out_nodes
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.dataset_sample import DATASET_SAMPLE, DatasetSampleSpec
 from tasks.stages.divergence import DIVERGENCE, DivergenceSpec
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
-from tasks.stages.exam_questions import QUESTIONS, ExamQuestions, QuestionsSpec
+from tasks.stages.exam_questions import QUESTIONS
 from tasks.stages.exclude import EXAM, EXCLUDE, ExcludeSpec
 from tasks.stages.harness import HARNESS
 from tasks.stages.ingest import INGEST, IngestSpec
@@ -93,12 +94,6 @@ STAGES: dict[str, Stage[Any]] = {
     )
 }
 """The stages, in order."""
-
-EXAM_NODE = "exam"
-"""Name of the node with the prompts of `evaluate.prompts`."""
-
-FIRST_NODE = "evaluate-first"
-"""Name of the node that compares the trained model with the first one."""
 
 CACHES = (REFERENCE.name,)
 """Additional artifacts of stages, which no run record names."""
@@ -148,19 +143,6 @@ def train_keys(config: PipelineConfig) -> ArtifactKeys:
     unopposed = config.evaluate.model_copy(update={"opponent": "nobody#nobody"})
     alone = config.model_copy(update={"evaluate": unopposed, "benchmark_models": ()})
     return plan_nodes(alone)["train"].keys
-
-
-def exam_node(names: Container[str]) -> str:
-    """Which of these nodes has the prompts on which the models are compared."""
-    return EXAM_NODE if EXAM_NODE in names else INGEST.name
-
-
-def exam_nodes(config: PipelineConfig) -> list[Node]:
-    """The node of `evaluate.prompts`; none if the exam is what `ingest` holds out."""
-    if not config.evaluate.prompts:
-        return []
-    spec = QuestionsSpec(benchmark=ExamQuestions(kind="exam", prompts=config.evaluate.prompts))
-    return [Node(EXAM_NODE, QUESTIONS, spec, {})]
 
 
 def _ingest(config: PipelineConfig) -> Node:

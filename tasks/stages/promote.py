@@ -20,8 +20,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
-from pvar.config import PromoteConfig
 from pvar.errors import PromotionError
+from pvar.evaluate_config import PromoteConfig
 from pvar.evaluation.alpha_spending import mean_lower_bound
 from pvar.evaluation.paired import prompt_means
 from pvar.exam import exam_digest

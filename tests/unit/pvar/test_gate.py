@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from pvar.benchmark_config import BenchmarkGate
-from pvar.config import PromoteConfig
+from pvar.evaluate_config import PromoteConfig
 from pvar.gate import GateFigures, decide_promotion
 
 GATE = PromoteConfig(min_win_rate=0.5, min_coverage=0.95, min_ended_share=0.5, max_ability_loss=0.1)

@@ -11,8 +11,8 @@ import pytest
 from flows.promotions import decide
 from flows.wiring import Wiring
 from infra.settings import Settings
-from pvar.config import PromoteConfig
 from pvar.errors import PromotionError
+from pvar.evaluate_config import PromoteConfig
 from pvar.exam import exam_digest
 from pvar.ports import RegisteredVersion, Store
 from pvar.records import Prompt, Verdict
