@@ -15,13 +15,13 @@ from cyclopts import App
 from pvar.errors import PvarError
 
 COMMANDS = (
-    "run", "stage", "show", "schema", "report", "gradients", "history", "rollback", "approve",
-    "lineage", "deploy", "serve", "notify", "retrain", "compare", "benchmark", "gc", "doctor",
-    "variance", "reliability", "select", "judge-agreement",
+    "run", "stage", "show", "schema", "report", "gradients", "predict", "history", "rollback",
+    "approve", "lineage", "deploy", "serve", "notify", "retrain", "compare", "benchmark", "gc",
+    "doctor", "variance", "reliability", "select", "judge-agreement",
 )  # fmt: skip
 """Each command is a function in a module of the same name, with underscores."""
 
-GROUPS = ("winrate", "judge-parse", "registry")
+GROUPS = ("winrate", "judge-parse", "batches", "registry")
 """Commands with subcommands. Each is an `app` in a module of the same name."""
 
 

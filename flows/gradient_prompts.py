@@ -1,6 +1,5 @@
 """The prompts of a configuration for `pvar gradients`, read from its existing artifacts."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flows.open_inputs import open_inputs
 from flows.pinning import pin, pin_reference
 from flows.wiring import Wiring
 from pvar.chat import answer_token_ids, end_token_ids, prompt_token_ids
@@ -17,12 +17,10 @@ from pvar.pairs import ORIGINAL
 from pvar.pairs.answers import RewardedAnswer, usable_answers
 from pvar.references import Pinned
 from pvar.variance import preference_variance
-from tasks.engine.artifact import open_artifact
 from tasks.engine.progress_log import ProgressLog
 from tasks.graph import plan_nodes
-from tasks.stages.pair import original_pairs
+from tasks.stages.pair import original_pairs, pairs_of
 from tasks.stages.reward_matrix import Rewards, read_rewards
-from tasks.stages.reward_pairs import pair_by_reward
 from tasks.training.logps import PromptAnswer, answer_logps
 from tasks.training.model import load_in_float32
 from tasks.training.prompt_gradients import (
@@ -76,13 +74,7 @@ def _rewards(pinned: PipelineConfig, wiring: Wiring) -> tuple[Rewards, Rewards]:
     nodes, roles = plan_nodes(pinned), pinned.model_roles
     wanted = {**nodes["select"].inputs, **nodes["pair"].inputs}
     wanted.pop("selection")  # not needed, and perhaps not made yet
-    home = wiring.settings.home
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home) as scratch:
-        inputs = {
-            name: open_artifact(wiring.store, keys.stage, keys.digest, Path(scratch))
-            for name, keys in wanted.items()
-        }
+    with open_inputs(wiring, wanted) as inputs:
         selecting = read_rewards(inputs, roles.selecting, pinned.select)
         if roles.labelling in ((), roles.selecting):
             return selecting, selecting
@@ -147,9 +139,8 @@ def _pairs(rewards: Rewards, tokenizer: Any, config: PipelineConfig) -> dict[str
     if config.pair.rule == ORIGINAL:
         pairing = original_pairs(rewards.prompts, config.pair)
     else:
-        everyone = {prompt.prompt_id for prompt in rewards.prompts}
-        pairing = pair_by_reward(
-            rewards, everyone, config.pair, keep_truncated=config.select.keep_truncated
+        pairing = pairs_of(
+            rewards.prompts, rewards, config.pair, keep_truncated=config.select.keep_truncated
         )
     encoded = encode_pairs(
         pairing.pairs, rewards.responses, tokenizer, config.train.max_length_tokens

@@ -3,9 +3,11 @@
 Unfinished batches come first. If the pipeline run of a batch failed or died, the batch is run
 again, and complete artifacts are reused. After `max_attempts` such runs the batch is set aside, so
 that one bad batch does not block all later data. An attempt is recorded before its run starts,
-because a run that is killed (out of memory) cannot record it. An attempt does not count if its run
-was stopped from outside and could report that (Ctrl-C, a cancelled run, a worker shutdown): the
-batch did not cause it.
+because a run that is killed (out of memory) cannot record it.
+
+An attempt counts only if the batch can be its cause. A person who stops a run (Ctrl-C, a cancelled
+run) leaves the batch as it was. An outage (`infra/outages.py`), or a platform that ends the process
+(SIGTERM), ends the retraining with its error; a later one runs the batch again, after a pause.
 
 A batch whose run waits for the approval of its model is neither done nor failed. It is run again
 after the decision, with the configuration of that run, so that complete artifacts are reused.
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prefect import flow
+from prefect.exceptions import CancelledRun
 from pydantic import BaseModel, ConfigDict
 
 from flows.approval import is_approval_decided
@@ -25,26 +28,33 @@ from flows.pipeline import pipeline
 from flows.retrain_exam import with_exam
 from flows.run_record import load_run
 from flows.wiring import Wiring, connect
+from infra.outages import is_outage
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
-from pvar.ports import Store
+from pvar.errors import StoreError
 from pvar.retrain_decision import Batch, RetrainConfig, decide_retraining
 from tasks.engine.lease import hold
+from tasks.retraining.batch_states import (
+    RetrainingBatch,
+    forget_outage,
+    record_outage,
+    record_vanished,
+    to_run,
+)
 from tasks.retraining.batches import (
+    Attempt,
     RowFiles,
     add_batch,
-    attempts_of,
     begin_attempt,
-    is_done,
     read_batches,
     record_failure,
     record_success,
     record_waiting_run,
     split_duplicates,
     take_back,
-    waiting_run_of,
 )
-from tasks.retraining.incoming_files import look
+from tasks.retraining.incoming_files import fetch, keep_inspected, look
+from tasks.retraining.outage_notes import note_outage, record_noted_outages
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +76,8 @@ class RetrainResult(BaseModel):
     """Keys of the files that were moved to quarantine."""
     waiting: tuple[str, ...] = ()
     """One sentence per batch whose run waits: what it waits for and how to continue."""
+    postponed: tuple[str, ...] = ()
+    """One sentence per batch that pauses after an outage."""
 
 
 class _Ended(NamedTuple):
@@ -89,37 +101,54 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     """
     wiring = connect()
     with hold(wiring.store, LEASE):
-        earlier = [_run(batch, config, wiring) for batch in _undone(wiring.store, config)]
+        unfinished = _unfinished(config, wiring, datetime.now(UTC))
+        earlier = [_run(record, config, wiring) for record in unfinished.to_run]
         batch, result = _make_batch(config, wiring)
-        ended = [*earlier, *([_run(batch, config, wiring)] if batch else [])]
+        ended = [*earlier, *([_run(RetrainingBatch(batch), config, wiring)] if batch else [])]
     return result.model_copy(
         update={
+            "postponed": unfinished.postponed,
             "runs": tuple(each.run for each in ended if each.waiting is None),
             "waiting": tuple(each.waiting for each in ended if each.waiting is not None),
         }
     )
 
 
-def _undone(store: Store, config: RetrainConfig) -> list[Batch]:
+class _Unfinished(NamedTuple):
     """Batches without a successful run, except those set aside."""
-    undone = []
-    for batch in read_batches(store):
-        if is_done(store, batch):
+
+    to_run: list[RetrainingBatch]
+    postponed: tuple[str, ...]
+    """One sentence per batch that pauses after an outage."""
+
+
+def _unfinished(config: RetrainConfig, wiring: Wiring, now: datetime) -> _Unfinished:
+    store = wiring.store
+    records = record_noted_outages(wiring.settings.home, store)
+    records = [record_vanished(store, record) for record in records]
+    wanted = to_run(store, records, max_attempts=config.max_attempts, now=now)
+    postponed = []
+    for record in records:
+        if record in wanted or record.done:
             continue
-        attempts = attempts_of(store, batch)
-        if len(attempts) < config.max_attempts:
-            undone.append(batch)
-        else:
+        number, attempts = record.batch.number, record.counted
+        if attempts and (record.set_aside or len(attempts) >= config.max_attempts):
             logger.error(
-                "batch %d is set aside: %d runs failed; last error: %s. To try again, delete "
-                "its attempt-*.json in %s/retrain/batches/%06d",
-                batch.number,
+                "batch %d is set aside: %d runs failed; last error: %s. To try again: "
+                "pvar batches retry %d",
+                number,
                 len(attempts),
-                attempts[-1].error or "none, the run was killed (out of memory?)",
-                store.uri,
-                batch.number,
+                attempts[-1].error,
+                number,
             )
-    return undone
+        elif record.outage is not None:
+            postponed.append(
+                f"batch {number} is not run before {record.outage.not_before:%Y-%m-%d %H:%M} UTC "
+                f"(outages in a row: {record.outage.num_in_row}; the last: {record.outage.error}); "
+                f"to run it now: pvar batches retry {number}"
+            )
+            logger.warning("%s", postponed[-1])
+    return _Unfinished(wanted, tuple(postponed))
 
 
 def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, RetrainResult]:
@@ -134,52 +163,90 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
         last_batch_at = batches[-1].created_at if batches else None
         now = datetime.now(UTC)
         decision = decide_retraining(config, waiting, last_batch_at, now)
-        batch = None
+        batch, good = None, list(found.good)
         if decision.start:
+            good = fetch(store, good, Path(folder))
+        if decision.start and split_duplicates(good, batches)[0]:
             batch = add_batch(
                 store,
-                found.good,
+                good,
                 batches,
                 reasons=decision.reasons,
                 now=now,
                 row_files=row_files,
                 scratch=Path(folder),
             )
-    logger.info("%s: %s", "retrain" if decision.start else "no run", "; ".join(decision.reasons))
+        keep_inspected(store, () if batch else (each.file for each in good))
+    reasons = decision.reasons
+    if decision.start and batch is None:
+        reasons = ("no batch: no new row can be used yet, or the files changed (see log)", *reasons)
+    logger.info("%s: %s", "retrain" if batch else "no run", "; ".join(reasons))
     return batch, RetrainResult(
         runs=(),
         batch=batch.number if batch else None,
-        reasons=decision.reasons,
+        reasons=reasons,
         quarantined=tuple(each.key for each in found.quarantined),
     )
 
 
-def _run(batch: Batch, config: RetrainConfig, wiring: Wiring) -> _Ended:
+def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _Ended:
     """Run the pipeline on a batch and record how the run ended. Errors of the run are raised.
 
     A waiting run is resumed only when it can continue, with its own configuration.
     """
-    store = wiring.store
+    store, batch = wiring.store, record.batch
     wanted = with_source(config.pipeline, f"{store.uri}/{batch.data}")
-    if waiting := waiting_run_of(store, batch):
-        wanted = load_run(store, waiting.run).config
+    if config.pairs == "auto":
+        wanted = with_own_labels(wanted)
+    if record.waiting:
+        wanted = load_run(store, record.waiting.run).config
         if not is_approval_decided(wanted, wiring):
-            return _waits(batch, waiting.run, wiring)
-    logger.info("batch %d: %d pairs of %d files", batch.number, batch.num_pairs, len(batch.files))
+            return _waits(batch, record.waiting.run, wiring)
+    logger.info(
+        "batch %d: %d rows of %d files, %s with labels",
+        batch.number,
+        batch.num_pairs,
+        len(batch.files),
+        "unknown" if batch.num_labelled is None else batch.num_labelled,
+    )
     attempt = begin_attempt(store, batch, datetime.now(UTC))
     try:
-        run: str = pipeline(wanted if waiting else with_exam(wanted, batch, config.exam, store))
-    except Exception as error:
-        record_failure(store, batch, attempt, f"{type(error).__name__}: {error}")
+        if not record.waiting:
+            wanted = with_exam(wanted, batch, config.exam, store)
+        run: str = pipeline(wanted)
+        is_waiting = load_run(store, run).waiting_node is not None
+        if is_waiting:
+            record_waiting_run(store, batch, attempt, run, datetime.now(UTC))
+        else:
+            record_success(store, batch, run, datetime.now(UTC))
+    except BaseException as error:
+        _record_end(batch, attempt, error, wiring)
         raise
-    except BaseException:  # stopped from outside
-        take_back(store, batch, attempt)
-        raise
-    if load_run(store, run).waiting_node is not None:
-        record_waiting_run(store, batch, attempt, run, datetime.now(UTC))
-        return _waits(batch, run, wiring)
-    record_success(store, batch, run, datetime.now(UTC))
-    return _Ended(run, None)
+    forget_outage(store, batch)
+    return _waits(batch, run, wiring) if is_waiting else _Ended(run, None)
+
+
+def _record_end(batch: Batch, attempt: Attempt, error: BaseException, wiring: Wiring) -> None:
+    """Record how a run ended that did not succeed: stopped by a person, an outage, or a failure."""
+    store, now = wiring.store, datetime.now(UTC)
+    name = type(error).__name__
+    what = f"{name}: {error}" if isinstance(error, Exception) else f"the process was ended ({name})"
+    try:
+        if isinstance(error, KeyboardInterrupt | CancelledRun):
+            take_back(store, batch, attempt)
+        elif not isinstance(error, Exception) or is_outage(error):
+            outage = record_outage(store, batch, attempt, what, now)
+            logger.warning(
+                "batch %d met an outage, which does not count; it is run again from %s on",
+                batch.number,
+                f"{outage.not_before:%Y-%m-%d %H:%M} UTC",
+            )
+        else:
+            record_failure(store, batch, attempt, what)
+            forget_outage(store, batch)
+    except StoreError as failure:  # the store's own outage, whatever was first
+        logger.warning("batch %d: its end could not be recorded: %s", batch.number, failure)
+        note_outage(wiring.settings.home, store, batch, attempt, what, now)
 
 
 def _waits(batch: Batch, run: str, wiring: Wiring) -> _Ended:
@@ -193,3 +260,8 @@ def _waits(batch: Batch, run: str, wiring: Wiring) -> _Ended:
 def with_source(config: PipelineConfig, source: str) -> PipelineConfig:
     """The configuration with another source of prompts."""
     return config.model_copy(update={"ingest": config.ingest.model_copy(update={"source": source})})
+
+
+def with_own_labels(config: PipelineConfig) -> PipelineConfig:
+    """The configuration that uses the data's own labels where there are any."""
+    return config.model_copy(update={"pair": config.pair.model_copy(update={"own_labels": True})})

@@ -51,6 +51,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
     },
     "PairConfig": {
         "rule": "best_worst",
+        "own_labels": False,
         "pairs_per_prompt": 1,
         "min_margin": 0.0,
         "seed": 0,

@@ -13,7 +13,8 @@
     ├── LeaseError               another process holds the lease, or took it over
     ├── ScoringError             a reward model cannot give trustworthy scores
     ├── JudgeError               a judge cannot be called, or its replies cannot be parsed
-    │   └── BudgetError          the budget in calls or money is spent; finished work is kept
+    │   ├── BudgetError          the budget in calls or money is spent; finished work is kept
+    │   └── CoverageError        too few verdicts, and judging again would not change that
     ├── TrackingError            MLflow cannot be reached or rejects a request
     ├── PromotionError           a promotion is not possible (lost race, no such version)
     └── StageError               a stage failed; the cause is chained
@@ -77,6 +78,10 @@ class JudgeError(PvarError):
 
 class BudgetError(JudgeError):
     """The budget in calls or money is spent; finished work is kept."""
+
+
+class CoverageError(JudgeError):
+    """Too few answers can be judged; the other verdicts would be missing again."""
 
 
 class TrackingError(PvarError):

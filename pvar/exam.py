@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from pvar.digest import digest
 from pvar.incoming_rows import parse_row
 from pvar.records import BadRow, Prompt, Row
+from pvar.unpaired_labels import UnpairedLabel
 
 
 class ExamPrompts(NamedTuple):
@@ -36,6 +37,8 @@ def read_exam(files: Iterable[tuple[str, Iterable[Row | BadRow]]]) -> ExamPrompt
             if isinstance(parsed, str):
                 rejected[parsed] += 1
                 continue
+            if isinstance(parsed, UnpairedLabel):
+                parsed = parsed.prompt  # its answer is not asked for
             known = prompts.get(parsed.prompt_id)
             rejected["duplicate"] += known is not None
             if known is None or (parsed.is_question and not known.is_question):

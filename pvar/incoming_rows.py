@@ -10,12 +10,27 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pvar.prompt_rows import parse_prompt
+from pvar.labelled_pairs import is_labelled
+from pvar.prompt_rows import parse_prompt_or_label
 from pvar.records import BadRow, Prompt, Row
 from pvar.row_counts import RowCounts
+from pvar.unpaired_labels import UnpairedLabel, join_labels
 
 MAX_BAD_SHARE = 0.1
 """Maximum fraction of invalid rows in an accepted file."""
+
+
+class BatchRows(NamedTuple):
+    """The rows of a batch."""
+
+    prompts: list[Prompt]
+    row_counts: RowCounts
+    """In are the good rows of its files."""
+
+    @property
+    def num_labelled(self) -> int:
+        """Rows that say which of two answers is preferred."""
+        return sum(map(is_labelled, self.prompts))
 
 
 class FileReport(NamedTuple):
@@ -26,9 +41,11 @@ class FileReport(NamedTuple):
     """Why the file is rejected; None if it is accepted."""
 
 
-def parse_row(row: Row | BadRow, source: str) -> Prompt | str:
-    """The prompt of a row of the file `source`, or the reason why it is rejected."""
-    return "unreadable_line" if isinstance(row, BadRow) else parse_prompt(row.fields, source)
+def parse_row(row: Row | BadRow, source: str) -> Prompt | UnpairedLabel | str:
+    """The prompt or label of a row of the file `source`, or the reason why it is rejected."""
+    if isinstance(row, BadRow):
+        return "unreadable_line"
+    return parse_prompt_or_label(row.fields, source)
 
 
 def inspect_rows(rows: Iterable[Row | BadRow], source: str) -> FileReport:
@@ -38,7 +55,7 @@ def inspect_rows(rows: Iterable[Row | BadRow], source: str) -> FileReport:
     first_bad = ""
     for row in rows:
         parsed = parse_row(row, source)
-        if isinstance(parsed, Prompt):
+        if not isinstance(parsed, str):
             num_good += 1
             continue
         rejected[parsed] += 1
@@ -51,6 +68,38 @@ def inspect_rows(rows: Iterable[Row | BadRow], source: str) -> FileReport:
         rejected=dict(sorted(rejected.items())),
     )
     return FileReport(row_counts, _refusal(row_counts, first_bad))
+
+
+def batch_rows(rows: Iterable[Prompt | UnpairedLabel]) -> BatchRows:
+    """The rows of several files as those of one batch.
+
+    Unpaired labels of one prompt are joined, over all files. A row without labels is left out if
+    another one has labels for the same prompt, because one row of each prompt is used later.
+    """
+    prompts: list[Prompt] = []
+    labels: list[UnpairedLabel] = []
+    for row in rows:
+        if isinstance(row, Prompt):
+            prompts.append(row)
+        else:
+            labels.append(row)
+    joined = join_labels(labels)
+    prompts += joined.prompts
+    labelled = {prompt.prompt_id for prompt in prompts if is_labelled(prompt)}
+    kept = [
+        prompt
+        for prompt in prompts
+        if is_labelled(prompt) or prompt.is_question or prompt.prompt_id not in labelled
+    ]
+    rejected = Counter(label.rule for label in joined.rejected)
+    if len(kept) < len(prompts):
+        rejected["labelled_elsewhere"] = len(prompts) - len(kept)
+    row_counts = RowCounts(
+        rows_in=len(kept) + rejected.total(),
+        rows_out=len(kept),
+        rejected=dict(sorted(rejected.items())),
+    )
+    return BatchRows(kept, row_counts)
 
 
 def _refusal(row_counts: RowCounts, first_bad: str) -> str | None:

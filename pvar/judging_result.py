@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pvar.errors import BudgetError, JudgeError
+from pvar.errors import BudgetError, CoverageError, JudgeError
 from pvar.evaluation.alpaca_eval_judge import JudgeForm, form_of
 from pvar.judging import JudgeBudget
 from pvar.records import Verdict
@@ -122,7 +122,8 @@ class JudgingResult:
         return sum(len(named) == 1 for named in sides) / len(sides) if sides else None
 
     def final_verdicts(self) -> tuple[Verdict, ...]:
-        """The verdicts of a final result. Raises BudgetError or JudgeError if it is not final."""
+        """The verdicts of a final result. If it is not final, raises BudgetError, CoverageError or
+        JudgeError."""
         if self.is_final:
             return self.verdicts
         stand = (
@@ -134,7 +135,17 @@ class JudgingResult:
                 f"{stand}; {self.num_calls} calls spent the judge's budget. Verdicts are kept: run "
                 "again to continue, or raise runtime.judge_max_calls or runtime.judge_max_usd"
             )
-        raise JudgeError(f"{stand}; {_advice(self.missing)}")
+        message = f"{stand}; {_advice(self.missing)}"
+        raise CoverageError(message) if self._is_lasting else JudgeError(message)
+
+    @property
+    def _is_lasting(self) -> bool:
+        """Whether the coverage stays too low if a later run judges all that it can."""
+        lasting = sum(
+            any(s.preference is None and not _PASSING.fullmatch(str(s.reason)) for s in p.showings)
+            for p in self.pairs
+        )
+        return len(self.pairs) - lasting < self.min_coverage * len(self.pairs)
 
 
 def total_of(results: Sequence[JudgingResult], *, min_coverage: float) -> JudgingResult:

@@ -27,6 +27,10 @@ class ObjectInfo(NamedTuple):
     num_bytes: int
     modified: datetime
     """Timezone-aware, UTC, by the store's clock."""
+    version: str = ""
+    """Differs after another content was written, even with the same size and time; it may also
+    differ for the same content. S3: the ETag. A folder: inode and change time, which `rsync -t` and
+    `cp -p` cannot set."""
 
 
 class Store(Protocol):

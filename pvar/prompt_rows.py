@@ -1,4 +1,4 @@
-"""Parse a row of a user's file as a prompt: TRL's prompt-only and preference formats.
+"""Parse a row of a user's file as a prompt: TRL's prompt-only, preference and unpaired formats.
 
     standard                        conversational
     {"prompt": "…"}                 {"prompt": [{"role": "user", "content": "…"}]}
@@ -10,7 +10,8 @@ implicit prompt), answers that repeat the prompt's messages (UltraFeedback), `me
 `prompt`, and the scores `score_chosen` and `score_rejected`. Standard prompts become one user
 message. Any other row is rejected with a reason.
 
-A row with `answer` (a string, or a list of accepted strings) is an ability question.
+A row with `answer` (a string, or a list of accepted strings) is an ability question. A row with
+`completion` and `label` (true or false) is an unpaired label (`pvar/unpaired_labels.py`).
 """
 
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pvar.digest import prompt_id
 from pvar.evaluation.ability import words
 from pvar.records import Message, Prompt
+from pvar.unpaired_labels import UnpairedLabel
 
 ROLES = ("system", "user", "assistant")
 Fields = Mapping[str, object]
@@ -59,6 +61,24 @@ def parse_prompt(fields: Fields, source: str) -> Prompt | str:
         _ratings(fields.get("chosen_ratings")),
         accepted,
     )
+
+
+def parse_prompt_or_label(fields: Fields, source: str) -> Prompt | UnpairedLabel | str:
+    """The row's prompt, with its one labelled answer if it has one, or the reason for rejection."""
+    prompt = parse_prompt(fields, source)
+    completion, label = fields.get("completion"), fields.get("label")
+    if isinstance(prompt, str) or completion is None or label is None:
+        return prompt
+    if prompt.chosen is not None or prompt.is_question:
+        return prompt
+    text = _answer(completion, prompt.messages)
+    if text is None:
+        return "answer_not_text"
+    if not text.strip():
+        return "empty_completion"
+    if label not in (True, False):  # 1 and 0 are equal to them
+        return "label_not_true_or_false"
+    return UnpairedLabel(prompt, text, bool(label))
 
 
 def _messages(conversation: object) -> tuple[Message, ...] | str:

@@ -24,6 +24,9 @@ from pvar.variance import preference_variance
 MIN_PROMPTS = 10
 """Below so many prompts nothing is said."""
 
+SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""The numbers of responses K that are shown, as far as there are twice as many."""
+
 
 class Reliability(NamedTuple):
     """How well PVar from K responses agrees with PVar from K others."""
@@ -68,10 +71,17 @@ def split_half_reliability(
             preference_variance(half, scale=scale) for half in _halves(usable, num_responses, rng)
         )
         correlations.append(_spearman(first, second))
-        overlaps.append(len(_top(first, num_top, rng) & _top(second, num_top, rng)) / num_top)
+        overlaps.append(
+            len(top_prompts(first, num_top, rng) & top_prompts(second, num_top, rng)) / num_top
+        )
     return Reliability(
         num_responses, len(usable), float(np.mean(correlations)), float(np.mean(overlaps))
     )
+
+
+def top_prompts(pvar: npt.NDArray[np.floating], number: int, rng: np.random.Generator) -> set[int]:
+    """Rows of the highest PVars. Ties are broken at random: equal PVars are no agreement."""
+    return set(np.lexsort((rng.random(pvar.size), -pvar))[:number].tolist())
 
 
 def _halves(
@@ -81,11 +91,6 @@ def _halves(
     keys = np.where(np.isfinite(rewards), rng.random(rewards.shape), np.inf)
     drawn = np.take_along_axis(rewards, np.argsort(keys, axis=1)[:, : 2 * size], axis=1)
     return drawn[:, :size], drawn[:, size:]
-
-
-def _top(pvar: npt.NDArray[np.floating], number: int, rng: np.random.Generator) -> set[int]:
-    """Rows of the highest PVars. Ties are broken at random: equal PVars are no agreement."""
-    return set(np.lexsort((rng.random(pvar.size), -pvar))[:number].tolist())
 
 
 def _spearman(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:

@@ -6,7 +6,7 @@ its files. The records of all batches together are the watermark: a file is new 
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -33,6 +33,9 @@ class RetrainConfig(ConfigModel):
     freezes the prompts that its batch holds out, and later ones use them. A new number starts a new
     exam, whose results are not comparable with the earlier ones. No effect with
     `pipeline.evaluate.prompts`."""
+    pairs: Literal["auto", "pipeline"] = "auto"
+    """`auto` uses the labels that arrive: pair.own_labels is true for every batch. `pipeline` makes
+    pairs as the pipeline's configuration says."""
     pipeline: PipelineConfig = PipelineConfig()
     """The pipeline to run. The batch replaces its `ingest.source`."""
 
@@ -51,6 +54,20 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class FileVersion(NamedTuple):
+    """A file as the store lists it."""
+
+    key: str
+    num_bytes: int
+    modified: datetime
+    store_version: str | None
+
+    @property
+    def without_store_version(self) -> "FileVersion":
+        """As records name it that have no identifier of the content."""
+        return self._replace(store_version=None)
+
+
 class IncomingFile(_Record):
     """A file under the incoming prefix, as it was when it was read."""
 
@@ -60,11 +77,13 @@ class IncomingFile(_Record):
     sha256: str
     """Digest of the content. The same content under another key is not new."""
     row_counts: RowCounts
+    store_version: str | None = None
+    """The store's identifier of the content; None in records of pvar before it was kept."""
 
     @property
-    def version(self) -> tuple[str, int, datetime]:
-        """Key, size and time from the listing, by which a known file is recognised unread."""
-        return self.key, self.num_bytes, self.modified
+    def version(self) -> "FileVersion":
+        """What the listing says about it, by which a known file is recognised unread."""
+        return FileVersion(self.key, self.num_bytes, self.modified, self.store_version)
 
 
 class Batch(_Record):
@@ -79,10 +98,17 @@ class Batch(_Record):
     """Files whose content is that of another file, of this batch or an earlier one."""
     reasons: tuple[str, ...]
     """Why the run was started."""
+    row_counts: RowCounts | None = None
+    """Good rows of all files in, rows of the data out. None in records of pvar before it was kept:
+    all good rows are in the data."""
+    num_labelled: int | None = None
+    """Rows of the data that say which of two answers is preferred; None in such records."""
 
     @property
     def num_pairs(self) -> int:
-        """Rows of all files, prompts and preferences alike."""
+        """Rows of the data, prompts and preferences alike."""
+        if self.row_counts is not None:
+            return self.row_counts.rows_out
         return sum(file.row_counts.rows_out for file in self.files)
 
 

@@ -95,6 +95,9 @@ class PairConfig(ConfigModel):
     rule: PairRule = "best_worst"
     """Pair rule. `original` uses the preferences annotated in the data; all other rules compare the
     rewards of the sampled responses."""
+    own_labels: bool = False
+    """Use the preference annotated in the data where a selected prompt has one, as one pair whose
+    margin is not compared with min_margin. `rule` makes the pairs of all other prompts."""
     pairs_per_prompt: int = Field(default=1, ge=1, le=64)
     """Maximum number of pairs per prompt."""
     min_margin: float = Field(default=0, ge=0)

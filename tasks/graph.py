@@ -307,9 +307,11 @@ def _select(
     if roles.implicit:
         names += (*roles.implicit, *roles.labelling)
         measuring, *further = roles.implicit
+        pairs = pair_spec(config.pair, config.select.reward_settings, roles.labelling).settings
         gap = ImplicitGapSpec(
             reward_model=measuring,
-            pairs=pair_spec(config.pair, config.select.reward_settings, roles.labelling).settings,
+            # Annotated answers have no implicit reward: all gaps are those of sampled ones.
+            pairs=pairs.model_copy(update={"own_labels": False}),
             further_models=tuple(further),
             pair_models=None if roles.labelling == roles.selecting else roles.labelling,
         )

@@ -31,7 +31,8 @@ def deploy(
     set_
         Changes to the preset as key=value.
     rule
-        Retraining rules as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming.
+        Retraining rules as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming,
+        pairs.
     pool
         Work pool for stages; pipeline and retraining run on the first one. Can be repeated.
     notify

@@ -47,13 +47,13 @@ def reliability(
     from flows.commands.reward_files import read_reward_matrix
     from flows.commands.summary import known
     from pvar.errors import InputError
-    from pvar.reliability import split_half_reliability
+    from pvar.reliability import SIZES, split_half_reliability
 
     rewards = read_reward_matrix(input)
     most = rewards.shape[1] // 2
     found: list[Reliability] = []
     reason = f"{input}: no prompt has the rewards of four responses, two halves of two"
-    for size in (size for size in (2, 3, 4, 6, 8, 12, 16, 24, 32) if size <= most):
+    for size in (size for size in SIZES if size <= most):
         try:
             found.append(
                 split_half_reliability(

@@ -15,7 +15,7 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
         Changes to the preset as key=value.
     rule
         Retraining rule as key=value. Keys: min_new_pairs, max_days_between_runs, max_attempts,
-        incoming.
+        incoming, pairs.
     """
     from flows.commands.rules import retrain_config
     from infra.presets import load_config
@@ -35,7 +35,7 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
 
     for key in result.quarantined:
         say(f"quarantined: {key}")
-    for sentence in result.waiting:
+    for sentence in (*result.postponed, *result.waiting):
         say(sentence)
     for run in result.runs:
         say(f"run {run} succeeded; its report: pvar report {run}")

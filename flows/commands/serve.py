@@ -38,7 +38,8 @@ def serve(
     set_
         Changes to the preset as key=value.
     rule
-        Retraining rules as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming.
+        Retraining rules as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming,
+        pairs.
     port
         Port of the Prefect server; 0 uses a free port.
     mlflow_port

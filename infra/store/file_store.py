@@ -155,13 +155,17 @@ def _objects(folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
         with os.scandir(folder) as scan:
             # `a-b` comes before `a/b`: a folder is sorted by its name with the slash.
             entries = sorted(
-                ((f"{base}{e.name}/" if e.is_dir() else f"{base}{e.name}", e) for e in scan),
+                (
+                    (f"{base}{e.name}/" if e.is_dir() else f"{base}{e.name}", e)
+                    for e in scan
+                    if f"{base}{e.name}".startswith(prefix)
+                ),
                 key=lambda pair: pair[0],
             )
     except (FileNotFoundError, NotADirectoryError):
         return
     for key, entry in entries:
-        if not key.startswith(prefix) or key == f"{TEMPORARY}/":
+        if key == f"{TEMPORARY}/":
             continue
         if key.endswith("/"):
             yield from _objects(folder / entry.name, key, prefix)
@@ -169,7 +173,8 @@ def _objects(folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
             with suppress(FileNotFoundError):  # deleted since
                 status = entry.stat()
                 modified = datetime.fromtimestamp(status.st_mtime, UTC)
-                yield ObjectInfo(key, status.st_size, modified)
+                version = f"{status.st_ino:x}-{status.st_ctime_ns:x}"
+                yield ObjectInfo(key, status.st_size, modified, version)
 
 
 def _settle(file: BinaryIO) -> None:

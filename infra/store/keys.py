@@ -31,7 +31,8 @@ def check_prefix(prefix: str) -> str:
     folders = prefix.split("/")[:-1]
     last = prefix.split("/")[-1]
     # The last part may be any beginning of a name: nothing, a dot, two dots ("..b" is a name).
-    whole = [*folders, f"{last}_"] if last else folders
+    name = f"{last}_" if last in (".", "..", TEMPORARY) else last
+    whole = [*folders, name] if last else folders
     _refuse(prefix, (_fault(whole) if whole else None) or _too_long(prefix))
     return prefix
 

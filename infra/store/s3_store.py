@@ -127,7 +127,8 @@ class S3Store:
                     key = item["Key"].removeprefix(self._root)
                     if not key.startswith(f"{TEMPORARY}/"):
                         modified = item["LastModified"].astimezone(UTC)
-                        yield ObjectInfo(key, item["Size"], modified)
+                        etag = item.get("ETag", "").strip('"')
+                        yield ObjectInfo(key, item["Size"], modified, etag)
 
     def delete(self, key: str) -> None:
         """Remove the object. No error if it does not exist."""

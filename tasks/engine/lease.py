@@ -198,6 +198,12 @@ def hold(
     return lease
 
 
+def is_held(store: Store, prefix: str, *, now: Clock = utc_now) -> bool:
+    """Whether a process holds the lease, as far as can be known from here."""
+    newest = _newest(store, prefix)
+    return newest is not None and not _is_free(newest.record, now())
+
+
 def this_process() -> Holder:
     """This process as a holder."""
     return Holder(

@@ -4,6 +4,9 @@
     retrain/batches/000001/batch.json          written once; its files are then used
     retrain/batches/000001/attempt-1.json      one per run, written before the run starts
     retrain/batches/000001/waiting.json        the run that waits, for a person or for data
+    retrain/batches/000001/outage.json         the last run met an outage: when to try again
+    retrain/batches/000001/set-aside.json      too many runs failed: a person is to look at it
+    retrain/batches/000001/retry.json          earlier attempts do not count any more
     retrain/batches/000001/done.json           written once: the run that succeeded
 
 The numbers make this a log with one winner per entry. A run that adds a batch has read all earlier
@@ -13,6 +16,7 @@ has used no files. A run that dies after the entry leaves an unfinished batch, w
 continues. So each file is in exactly one batch, and no second record per file can contradict this.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -22,13 +26,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from pvar.digest import digest
 from pvar.errors import DamagedError
-from pvar.incoming_rows import parse_row, to_fields
+from pvar.incoming_rows import batch_rows, parse_row, to_fields
 from pvar.ports import Store
 from pvar.records import Prompt
 from pvar.retrain_decision import Batch
+from pvar.unpaired_labels import UnpairedLabel
 from tasks.retraining.incoming_files import GoodFile, RowReader
 
-_BATCHES = "retrain/batches"
+logger = logging.getLogger(__name__)
+
+BATCHES = "retrain/batches"
 
 
 class RowFiles(NamedTuple):
@@ -67,24 +74,19 @@ class WaitingRun(BaseModel):
     run: str
 
 
-_Document = TypeVar("_Document", Batch, Attempt, Success, WaitingRun)
+Record = TypeVar("Record", bound=BaseModel)
 
 
 def read_batches(store: Store) -> list[Batch]:
     """All batches, oldest first."""
-    keys = [info.key for info in store.list(f"{_BATCHES}/")]
-    return [_read(store, key, Batch) for key in keys if key.endswith("/batch.json")]
+    keys = [info.key for info in store.list(f"{BATCHES}/")]
+    return [read_record(store, key, Batch) for key in keys if key.endswith("/batch.json")]
 
 
 def attempts_of(store: Store, batch: Batch) -> list[Attempt]:
     """The attempts of a batch, oldest first. If the batch is not done, none has succeeded."""
-    keys = [info.key for info in store.list(f"{_folder(batch.number)}/attempt-")]
-    return sorted((_read(store, key, Attempt) for key in keys), key=lambda each: each.number)
-
-
-def is_done(store: Store, batch: Batch) -> bool:
-    """Whether a run of the batch succeeded."""
-    return any(store.list(f"{_folder(batch.number)}/done.json"))
+    keys = [info.key for info in store.list(f"{folder_of(batch.number)}/attempt-")]
+    return sorted((read_record(store, key, Attempt) for key in keys), key=lambda each: each.number)
 
 
 def add_batch(
@@ -97,22 +99,31 @@ def add_batch(
     row_files: RowFiles,
     scratch: Path,
 ) -> Batch | None:
-    """Make the next batch after `batches`; None if another run added one since they were read.
+    """Make the next batch after `batches`.
 
-    `good` are the files that are in no batch. At least one of them must have new content.
+    None if another run added one since they were read, or if no row can be used (labels whose
+    counterpart has not arrived yet): the files then stay new.
+
+    `good` are the files that are in no batch, with local copies. At least one of them must have new
+    content.
     """
     fresh, duplicates = split_duplicates(good, batches)
-    data = _write_data(store, fresh, row_files, scratch)
+    rows = batch_rows(_rows(fresh, row_files.read))
+    if not rows.prompts:
+        logger.warning("no batch: none of the new rows can be used (%s)", rows.row_counts.rejected)
+        return None
     batch = Batch(
         number=len(batches) + 1,
         created_at=now,
-        data=data,
+        data=_write_data(store, fresh, rows.prompts, row_files, scratch),
         files=tuple(each.file for each in fresh),
         duplicates=tuple(each.file for each in duplicates),
         reasons=tuple(reasons),
+        row_counts=rows.row_counts,
+        num_labelled=rows.num_labelled,
     )
-    key = f"{_folder(batch.number)}/batch.json"
-    return batch if store.create(key, _to_json(batch)) else None
+    key = f"{folder_of(batch.number)}/batch.json"
+    return batch if store.create(key, to_json(batch)) else None
 
 
 def split_duplicates(
@@ -132,14 +143,14 @@ def begin_attempt(store: Store, batch: Batch, now: datetime) -> Attempt:
     """Record that a run of the batch starts. It counts unless it succeeds or is deleted."""
     earlier = attempts_of(store, batch)
     attempt = Attempt(number=earlier[-1].number + 1 if earlier else 1, started_at=now)
-    store.write(_attempt_key(batch, attempt), _to_json(attempt))
+    store.write(_attempt_key(batch, attempt), to_json(attempt))
     return attempt
 
 
 def record_failure(store: Store, batch: Batch, attempt: Attempt, error: str) -> None:
     """Record why a run failed."""
     failed = attempt.model_copy(update={"error": error})
-    store.write(_attempt_key(batch, attempt), _to_json(failed))
+    store.write(_attempt_key(batch, attempt), to_json(failed))
 
 
 def take_back(store: Store, batch: Batch, attempt: Attempt) -> None:
@@ -152,56 +163,60 @@ def record_waiting_run(
 ) -> None:
     """Record that a run waits. It does not count as an attempt, because it has not failed."""
     waiting = WaitingRun(since=now, run=run)
-    store.write(_waiting_key(batch), _to_json(waiting))
+    store.write(_waiting_key(batch), to_json(waiting))
     take_back(store, batch, attempt)
-
-
-def waiting_run_of(store: Store, batch: Batch) -> WaitingRun | None:
-    """The waiting run of a batch, as last recorded."""
-    key = _waiting_key(batch)
-    return _read(store, key, WaitingRun) if any(store.list(key)) else None
 
 
 def record_success(store: Store, batch: Batch, run: str, now: datetime) -> None:
     """Record the successful run of the batch. The first record counts."""
     success = Success(finished_at=now, run=run)
-    store.create(f"{_folder(batch.number)}/done.json", _to_json(success))
+    store.create(f"{folder_of(batch.number)}/done.json", to_json(success))
     store.delete(_waiting_key(batch))
 
 
-def _write_data(store: Store, files: Sequence[GoodFile], row_files: RowFiles, scratch: Path) -> str:
+def _write_data(
+    store: Store,
+    files: Sequence[GoodFile],
+    prompts: Iterable[Prompt],
+    row_files: RowFiles,
+    scratch: Path,
+) -> str:
     """Write one object with the rows of all files. The same files give the same object."""
     name = f"{digest([each.file.sha256 for each in files])}.jsonl.gz"
-    row_files.write(scratch / name, map(to_fields, _prompts(files, row_files.read)))
+    row_files.write(scratch / name, map(to_fields, prompts))
     store.upload(scratch / name, f"retrain/data/{name}")
     return f"retrain/data/{name}"
 
 
-def _prompts(files: Iterable[GoodFile], read: RowReader) -> Iterator[Prompt]:
+def _rows(files: Iterable[GoodFile], read: RowReader) -> Iterator[Prompt | UnpairedLabel]:
     for each in files:
+        assert each.path is not None
         for row in read(each.path):
             parsed = parse_row(row, each.file.key)
-            if isinstance(parsed, Prompt):
+            if not isinstance(parsed, str):
                 yield parsed
 
 
 def _attempt_key(batch: Batch, attempt: Attempt) -> str:
-    return f"{_folder(batch.number)}/attempt-{attempt.number}.json"
+    return f"{folder_of(batch.number)}/attempt-{attempt.number}.json"
 
 
 def _waiting_key(batch: Batch) -> str:
-    return f"{_folder(batch.number)}/waiting.json"
+    return f"{folder_of(batch.number)}/waiting.json"
 
 
-def _folder(number: int) -> str:
-    return f"{_BATCHES}/{number:06d}"
+def folder_of(number: int) -> str:
+    """Folder of a batch's records."""
+    return f"{BATCHES}/{number:06d}"
 
 
-def _to_json(document: BaseModel) -> bytes:
+def to_json(document: BaseModel) -> bytes:
+    """A record as it is stored."""
     return document.model_dump_json(indent=1).encode() + b"\n"
 
 
-def _read(store: Store, key: str, kind: type[_Document]) -> _Document:
+def read_record(store: Store, key: str, kind: type[Record]) -> Record:
+    """The record of that key. Raises DamagedError if it is not one of this kind."""
     try:
         return kind.model_validate_json(store.read(key))
     except ValidationError as error:

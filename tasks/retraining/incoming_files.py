@@ -3,30 +3,38 @@
     incoming/2026-11-23.jsonl                                    a new file from the user
     quarantine/{sha256}/2026-11-23.jsonl                         an invalid file, moved
     quarantine/{sha256}/2026-11-23.jsonl.reason.json             why it is invalid
+    retrain/inspected.json                                       valid files in no batch yet
 
-Valid files stay in place. Names that begin with a dot are ignored, because tools use them for
-uploads in progress.
+Valid files stay in place. They are inspected once: as long as the store lists the same version, a
+later retraining reads them only when it makes a batch of them. So a retraining that finds thousands
+of waiting files lists them and reads one object. Names that begin with a dot are ignored, because
+tools use them for uploads in progress.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pvar.errors import InputError, NotFoundError
 from pvar.incoming_rows import FileReport, inspect_rows
 from pvar.ports import ObjectInfo, Store
 from pvar.records import BadRow, Row
-from pvar.retrain_decision import IncomingFile
+from pvar.retrain_decision import FileVersion, IncomingFile
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import sha256_of
 
 logger = logging.getLogger(__name__)
 
 QUARANTINE = "quarantine"
+
+_INSPECTED = "retrain/inspected.json"
+
+MAX_NAME_BYTES = 200
+"""Of the 255 bytes that a file's name may have; other names are made by appending to it."""
 
 RowReader = Callable[[Path], Iterator[Row | BadRow]]
 """Reads the rows of a local file. Raises InputError if it cannot be read."""
@@ -44,10 +52,11 @@ class Quarantined(BaseModel):
 
 
 class GoodFile(NamedTuple):
-    """A valid new file and its local copy."""
+    """A valid new file."""
 
     file: IncomingFile
-    path: Path
+    path: Path | None
+    """Its local copy; None if an earlier retraining inspected it (`fetch`)."""
 
 
 class Look(NamedTuple):
@@ -57,70 +66,132 @@ class Look(NamedTuple):
     quarantined: tuple[Quarantined, ...]
 
 
+class _Inspected(BaseModel):
+    """The stored record of valid files that are in no batch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: tuple[IncomingFile, ...]
+
+
 def look(
     store: Store,
     prefix: str,
     read: RowReader,
     *,
-    known: Collection[tuple[str, int, datetime]],
+    known: Collection[FileVersion],
     scratch: Path,
 ) -> Look:
-    """Read every file whose version is not `known`, in key order, and quarantine invalid files.
+    """Inspect every file whose version is not `known`, in key order, and quarantine invalid files.
 
-    A file that changes or disappears while it is read is skipped until the next retraining. Local
-    copies are made in `scratch`.
+    A file that changes or disappears meanwhile is left to the next retraining: what is listed
+    afterwards must be what was listed before. Local copies are made in `scratch`.
     """
-    good, quarantined = [], []
+    inspected = {file.version: file for file in _read_inspected(store)}
+    good, bad = [], []
     for index, info in enumerate(_new_objects(store, prefix, known)):
-        path = scratch / f"{index:06d}" / _name(info.key)
-        if not _fetch(store, info, path):
-            logger.info("%s changed while it was read; the next retraining reads it", info.key)
+        if earlier := inspected.get(FileVersion(*info)):
+            good.append(GoodFile(earlier, None))
+            continue
+        path = scratch / f"{index:06d}" / _local_name(info.key)
+        try:
+            store.download(info.key, path)
+        except NotFoundError:
             continue
         sha256 = sha256_of(path)
         row_counts, refusal = _inspect(path, read, info.key)
         if refusal is None:
-            file = IncomingFile(
-                key=info.key,
-                num_bytes=info.num_bytes,
-                modified=info.modified,
-                sha256=sha256,
-                row_counts=row_counts,
-            )
-            good.append(GoodFile(file, path))
+            good.append(GoodFile(_incoming_file(info, sha256, row_counts), path))
         else:
             reason = Quarantined(key=info.key, reason=refusal, row_counts=row_counts)
+            bad.append((info, path, sha256, reason))
+    listed = {FileVersion(*info) for info in store.list(f"{prefix.rstrip('/')}/")}
+    kept = [each for each in good if _is_unchanged(each.file.version, listed)]
+    quarantined = []
+    for info, path, sha256, reason in bad:
+        if _is_unchanged(FileVersion(*info), listed):
             _quarantine(store, info, path, sha256, reason)
             quarantined.append(reason)
-    return Look(tuple(good), tuple(quarantined))
+    return Look(tuple(kept), tuple(quarantined))
 
 
-def _new_objects(
-    store: Store, prefix: str, known: Collection[tuple[str, int, datetime]]
-) -> list[ObjectInfo]:
-    return [
-        info
-        for info in store.list(f"{prefix.rstrip('/')}/")
-        if tuple(info) not in known
-        and _name(info.key)  # S3 consoles create empty objects with keys that end with a slash
-        and not _name(info.key).startswith(".")
-    ]
+def fetch(store: Store, good: Iterable[GoodFile], scratch: Path) -> list[GoodFile]:
+    """The files with local copies, without those that changed since they were inspected."""
+    fetched = []
+    for index, each in enumerate(good):
+        path = each.path or scratch / f"again-{index:06d}" / _local_name(each.file.key)
+        with suppress(NotFoundError):
+            if each.path is None:
+                store.download(each.file.key, path)
+            if sha256_of(path) == each.file.sha256:
+                fetched.append(GoodFile(each.file, path))
+                continue
+        logger.info("%s changed; the next retraining reads it", each.file.key)
+    return fetched
+
+
+def keep_inspected(store: Store, files: Iterable[IncomingFile]) -> None:
+    """Record valid files that are in no batch, for the next retraining. The lease is held."""
+    inspected = _Inspected(files=tuple(files))
+    if inspected.files != _read_inspected(store):
+        store.write(_INSPECTED, inspected.model_dump_json(indent=1).encode() + b"\n")
+
+
+def _read_inspected(store: Store) -> tuple[IncomingFile, ...]:
+    try:
+        return _Inspected.model_validate_json(store.read(_INSPECTED)).files
+    except (NotFoundError, ValidationError):  # another version's: the files are inspected again
+        return ()
+
+
+def _incoming_file(info: ObjectInfo, sha256: str, row_counts: RowCounts) -> IncomingFile:
+    return IncomingFile(
+        key=info.key,
+        num_bytes=info.num_bytes,
+        modified=info.modified,
+        sha256=sha256,
+        row_counts=row_counts,
+        store_version=info.version,
+    )
+
+
+def _new_objects(store: Store, prefix: str, known: Collection[FileVersion]) -> list[ObjectInfo]:
+    found = []
+    for info in store.list(f"{prefix.rstrip('/')}/"):
+        version = FileVersion(*info)
+        if version in known or version.without_store_version in known:
+            continue
+        # S3 consoles create empty objects with keys that end with a slash.
+        if not _name(info.key) or _name(info.key).startswith("."):
+            continue
+        if _is_usable(info.key):
+            found.append(info)
+        else:
+            logger.warning("%r is not read: its name cannot be a key; rename it", info.key)
+    return found
+
+
+def _is_usable(key: str) -> bool:
+    """Whether a store takes the key. Other tools can make names that it refuses."""
+    parts = key.split("/")
+    return key.isprintable() and "\\" not in key and not {"", ".", ".."} & set(parts)
 
 
 def _name(key: str) -> str:
     return key.rpartition("/")[2]
 
 
-def _fetch(store: Store, info: ObjectInfo, path: Path) -> bool:
-    """Download the object. Return False if it differs from the listed object."""
-    try:
-        store.download(info.key, path)
-    except NotFoundError:
-        return False
-    return _is_unchanged(store, info)
+def _local_name(key: str) -> str:
+    """The file's name, or its end with the suffix if nothing could be appended to the whole."""
+    name = _name(key)
+    return name if len(name.encode()) <= MAX_NAME_BYTES else name[-MAX_NAME_BYTES // 4 :]
 
 
-def _is_unchanged(store: Store, info: ObjectInfo) -> bool:
-    return any(current == info for current in store.list(info.key))
+def _is_unchanged(version: FileVersion, listed: Collection[FileVersion]) -> bool:
+    if version in listed:
+        return True
+    logger.info("%s changed while it was read; the next retraining reads it", version.key)
+    return False
 
 
 def _inspect(path: Path, read: RowReader, key: str) -> FileReport:
@@ -139,9 +210,9 @@ def _quarantine(
 
     After a crash in between, the next retraining repeats all steps.
     """
-    target = f"{QUARANTINE}/{sha256[:16]}/{_name(info.key)}"
+    target = f"{QUARANTINE}/{sha256[:16]}/{_local_name(info.key)}"
     store.upload(path, target)
     store.write(f"{target}.reason.json", reason.model_dump_json(indent=1).encode() + b"\n")
-    if _is_unchanged(store, info):  # the user may have replaced it by a fixed file
+    if info in store.list(info.key):  # the user may have replaced it by a fixed file
         store.delete(info.key)
     logger.warning("%s moved to %s: %s", info.key, target, reason.reason)

@@ -23,10 +23,11 @@ from pvar.decontaminate import EvaluationPrompt, decontaminate
 from pvar.dedup import deduplicate
 from pvar.digest import digest
 from pvar.errors import InputError
-from pvar.prompt_rows import Fields, parse_prompt
+from pvar.prompt_rows import Fields, parse_prompt_or_label
 from pvar.records import BadRow, Prompt, Split
 from pvar.references import DataReference, Pinned
 from pvar.row_counts import RowCounts
+from pvar.unpaired_labels import UnpairedLabel, join_labels
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, write_table
@@ -150,6 +151,7 @@ def _rejections_text(rejected: list[RejectedRow]) -> str:
 
 def _read(job: Job[IngestSpec]) -> _Ingested:
     prompts: list[Prompt] = []
+    labels: dict[int, UnpairedLabel] = {}
     rejected: list[RejectedRow] = []
     answers: dict[str, tuple[PoolAnswer, ...]] = {}
     job.progress.begin("reading the source", unit="rows")
@@ -162,8 +164,18 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
         if isinstance(parsed, str):
             rejected.append(RejectedRow(f"line {row.number}", parsed, _excerpt(row.fields)))
             continue
+        if isinstance(parsed, UnpairedLabel):
+            labels[row.number] = parsed
+            continue
         prompts.append(parsed.prompt)
         answers.setdefault(parsed.prompt.prompt_id, parsed.answers)
+    joined = join_labels(labels.values())
+    prompts += joined.prompts
+    numbers = list(labels)
+    rejected += [
+        RejectedRow(f"line {numbers[each.place]}", each.rule, each.detail)
+        for each in joined.rejected
+    ]
     prompts.sort(key=_rank)
     return _Ingested(prompts, rejected, answers)
 
@@ -183,17 +195,23 @@ def _source(fields: Fields, spec: IngestSpec) -> str:
     return given if isinstance(given, str) and given.strip() else spec.source_name
 
 
-def _parse(fields: Fields, spec: IngestSpec) -> _Parsed | str:
+def _parse(fields: Fields, spec: IngestSpec) -> _Parsed | UnpairedLabel | str:
     """The prompt of a row with its split, and its answers if they are kept and trained on."""
-    parse = parse_pool_prompt if spec.with_answers else parse_prompt
+    parse = parse_pool_prompt if spec.with_answers else parse_prompt_or_label
     parsed = parse(fields, _source(fields, spec))
     if isinstance(parsed, str):
         return parsed
-    prompt = parsed._replace(split=_side(parsed, spec.eval_fraction))
+    if isinstance(parsed, UnpairedLabel):
+        return parsed._replace(prompt=_with_split(parsed.prompt, spec))
+    prompt = _with_split(parsed, spec)
     if not spec.with_answers or prompt.split == "eval":
         return _Parsed(prompt)
     answers = parse_answers(fields, prompt.prompt_id)
     return answers if isinstance(answers, str) else _Parsed(prompt, answers)
+
+
+def _with_split(prompt: Prompt, spec: IngestSpec) -> Prompt:
+    return prompt._replace(split=_side(prompt, spec.eval_fraction))
 
 
 def _side(prompt: Prompt, eval_fraction: float) -> Split:

@@ -8,6 +8,7 @@ from statistics import fmean
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
+from pvar.labelled_pairs import is_labelled
 from pvar.pairs import ORIGINAL, RULES, Annotation, Pairing, make_pairs
 from pvar.records import Pair, Prompt, Split
 from pvar.row_counts import RowCounts
@@ -15,8 +16,8 @@ from pvar.selection_config import PairConfig, RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import PromptVariance, write_table
-from tasks.stages.ingest import training_prompts
-from tasks.stages.reward_matrix import read_rewards
+from tasks.stages.ingest import PROMPTS
+from tasks.stages.reward_matrix import Rewards, read_rewards
 from tasks.stages.reward_pairs import pair_by_reward
 from tasks.stages.select import VARIANCE
 
@@ -46,7 +47,7 @@ def pair_spec(
     """
     settings = settings.model_copy(update={"models": None})
     if settings.rule == ORIGINAL:
-        unseeded = settings.model_copy(update={"seed": 0})
+        unseeded = settings.model_copy(update={"seed": 0, "own_labels": False})
         return PairSpec(settings=unseeded, rewards=None, reward_models=())
     if not RULES[settings.rule].draws:
         settings = settings.model_copy(update={"seed": 0})
@@ -68,13 +69,36 @@ def _open_worker(job: Job[PairSpec]) -> Iterator[Work]:
 
 def _pair(job: Job[PairSpec], selected: frozenset[str]) -> Pairing:
     spec = job.spec
-    if spec.rewards is not None:
-        rewards = read_rewards(job.inputs, spec.reward_models, spec.rewards, spec.split)
-        return pair_by_reward(
-            rewards, selected, spec.settings, keep_truncated=spec.rewards.keep_truncated
-        )
-    prompts = training_prompts(job.inputs["prompts"])
-    return original_pairs([each for each in prompts if each.prompt_id in selected], spec.settings)
+    prompts = [
+        prompt
+        for prompt in job.inputs["prompts"].rows(PROMPTS, Prompt)
+        if prompt.split == spec.split and prompt.prompt_id in selected
+    ]
+    if spec.rewards is None:
+        return original_pairs(prompts, spec.settings)
+    rewards = read_rewards(job.inputs, spec.reward_models, spec.rewards, spec.split)
+    return pairs_of(prompts, rewards, spec.settings, keep_truncated=spec.rewards.keep_truncated)
+
+
+def pairs_of(
+    prompts: Sequence[Prompt], rewards: Rewards, settings: PairConfig, *, keep_truncated: bool
+) -> Pairing:
+    """The pairs of these prompts: by reward, or as annotated where that is wanted."""
+    labelled = [each for each in prompts if settings.own_labels and is_labelled(each)]
+    others = {each.prompt_id for each in prompts} - {each.prompt_id for each in labelled}
+    sampled = pair_by_reward(rewards, others, settings, keep_truncated=keep_truncated)
+    if not labelled:
+        return sampled
+    # A bound in units of reward says nothing about labels, and a prompt has one of them.
+    of_labels = settings.model_copy(
+        update={"rule": ORIGINAL, "min_margin": 0, "pairs_per_prompt": 1}
+    )
+    annotated = original_pairs(labelled, of_labels)
+    return Pairing(
+        sorted([*annotated.pairs, *sampled.pairs], key=lambda pair: pair.prompt_id),
+        annotated.row_counts + sampled.row_counts,
+        sampled.responses,
+    )
 
 
 def original_pairs(prompts: Sequence[Prompt], settings: PairConfig) -> Pairing:
@@ -108,6 +132,7 @@ def _summarise(_: Job[PairSpec], artifact: Artifact) -> Summary:
     return {
         "num_pairs": len(pairs),
         "num_prompts": len({pair.prompt_id for pair in pairs}),
+        "num_labelled": sum(pair.chosen_reward is None for pair in pairs),
         "margin_mean": fmean(margins) if margins else None,
     }
 

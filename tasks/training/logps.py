@@ -34,7 +34,7 @@ def answer_logps(
         torch.no_grad(),  # not inference_mode, whose tensors a sharded model that trains would keep
         torch.autocast(model.device.type, torch.bfloat16, enabled=autocast),
     ):
-        for batch in _batches(distinct, TOKENS_PER_BATCH[model.device.type]):
+        for batch in padded_batches(distinct, TOKENS_PER_BATCH[model.device.type]):
             logps = batch_logps(model, batch)
             found.update(zip(batch, logps.tolist(), strict=True))
     return found
@@ -69,7 +69,9 @@ def _sized(batch: Sequence[PromptAnswer]) -> Iterator[tuple[PromptAnswer, int]]:
         yield row, len(row.prompt) + len(row.answer)
 
 
-def _batches(rows: Sequence[PromptAnswer], max_tokens: int) -> Iterator[Sequence[PromptAnswer]]:
+def padded_batches(
+    rows: Sequence[PromptAnswer], max_tokens: int
+) -> Iterator[Sequence[PromptAnswer]]:
     """Batches of rows, longest first, with at most `max_tokens` padded tokens each."""
     begin = 0
     while begin < len(rows):

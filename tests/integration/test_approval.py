@@ -32,7 +32,8 @@ from infra.tracking import WAITING_TAG
 from pvar.config import PipelineConfig
 from pvar.retrain_decision import RetrainConfig
 from tasks.engine.artifact import open_artifact
-from tasks.retraining.batches import attempts_of, is_done, read_batches
+from tasks.retraining.batch_states import read_records
+from tasks.retraining.batches import attempts_of, read_batches
 from tasks.stages.promote import PromotionRecord, read_decision
 from tests.integration.test_pipeline import tiny_settings
 from tests.services.prefect_server import PrefectServer
@@ -189,6 +190,8 @@ def test_a_batch_that_waits_is_not_run_again_until_it_is_decided(trained: Pipeli
     wiring = connect()
     store = wiring.store
     rows = [{"prompt": f"Describe {number} boats in a harbour."} for number in range(300, 324)]
+    for row in rows[::2]:  # half of them come with labels
+        row |= {"chosen": f"A lovely sight! {row['prompt']}", "rejected": "No."}
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     store.write("incoming/monday.jsonl", lines.encode())
     gate = asking(trained, "batches", max_ability_loss=None, min_win_rate=0.0)
@@ -198,20 +201,26 @@ def test_a_batch_that_waits_is_not_run_again_until_it_is_decided(trained: Pipeli
     (sentence,) = first.waiting
     assert sentence.startswith("batch 1 waits for approval of batches version 1 since")
     (batch,) = read_batches(store)
+    assert (batch.num_pairs, batch.num_labelled) == (24, 12)
     assert attempts_of(store, batch) == []
     num_runs = len(list(store.list("runs/")))
 
     second = retrain(config)  # the next look
     assert (second.runs, second.batch, second.waiting) == ((), None, first.waiting)
     assert len(list(store.list("runs/"))) == num_runs
-    assert not is_done(store, batch)
+    (record,) = read_records(store)
+    assert record.state(is_retraining=False) == "waiting_for_approval"
 
     approve("batches", 1, note="fine")
     third = retrain(config)
     (finished,) = third.runs
     assert third.waiting == ()
     assert states(load_run(store, finished)) == ["reused"] * 9 + ["made"]
-    assert is_done(store, batch)
+    (record,) = read_records(store)
+    assert record.state(is_retraining=False) == "done"
+    (root,) = (n.artifact for n in load_run(store, finished).nodes if n.name == "pair")
+    pairs = open_artifact(store, *root.split("/"), wiring.settings.home).manifest.summary
+    assert 0 < int(pairs["num_labelled"] or 0) < int(pairs["num_pairs"] or 0)
     assert retrain(config).runs == ()
 
 

@@ -16,8 +16,11 @@ import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import TerminationSignal
 
 from flows.arrival import announce
+from flows.commands.batches import batches as list_batches
+from flows.commands.batches import retry
 from flows.deployments import deploy, packaged_folder
 from flows.retraining import LEASE, retrain
 from flows.run_record import load_run
@@ -25,10 +28,11 @@ from flows.version_results import by_curve, version_results
 from flows.wiring import connect
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
-from pvar.errors import InputError, LeaseError, PvarError
+from pvar.errors import InputError, LeaseError, PvarError, TrackingError
 from pvar.ports import RegisteredVersion, Store
 from pvar.retrain_decision import RetrainConfig
 from tasks.engine.lease import hold
+from tasks.retraining.batch_states import VANISHED, read_records
 from tasks.retraining.batches import RowFiles, add_batch, attempts_of, begin_attempt, read_batches
 from tasks.retraining.incoming_files import look
 from tests.integration.test_pipeline import QUESTIONS, tiny_settings
@@ -111,8 +115,8 @@ def test_a_batch_whose_run_died_is_run_by_the_next_one_or_set_aside(
     with pytest.raises(PvarError, match="no-model"):
         retrain(that_fails(tmp_path, max_attempts=2))
     assert read_batches(store) == [batch]
-    errors = [attempt.error or "killed" for attempt in attempts_of(store, batch)]
-    assert errors[0] == "killed"
+    errors = [attempt.error or "" for attempt in attempts_of(store, batch)]
+    assert errors[0] == VANISHED
     assert "no-model" in errors[1]
     begin_attempt(store, batch, datetime.now(UTC))  # and killed once more
     with pytest.raises(PvarError, match="no-model"):
@@ -122,11 +126,14 @@ def test_a_batch_whose_run_died_is_run_by_the_next_one_or_set_aside(
     assert len(attempts_of(store, batch)) == 3
 
 
-def test_an_attempt_is_recorded_before_the_run_and_taken_back_by_ctrl_c(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_attempt_is_recorded_before_the_run_and_does_not_count_when_it_is_stopped(
+    store: Store, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     put(store, "incoming/monday.jsonl", "one")
     during: list[int] = []
+    handler = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # Prefect sends it again at the end of the run
     with socket.create_server(("127.0.0.1", 0)) as silent:  # MLflow, for the run to wait for
 
         def interrupt() -> None:
@@ -134,7 +141,7 @@ def test_an_attempt_is_recorded_before_the_run_and_taken_back_by_ctrl_c(
             with connection:
                 (batch,) = read_batches(store)
                 during.append(len(attempts_of(store, batch)))
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
                 time.sleep(1)
 
         port = silent.getsockname()[1]
@@ -142,12 +149,40 @@ def test_an_attempt_is_recorded_before_the_run_and_taken_back_by_ctrl_c(
         pipeline = PipelineConfig.model_validate(fake_settings(Path("replaced by the batch")))
         person = threading.Thread(target=interrupt)
         person.start()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises((KeyboardInterrupt, TerminationSignal)):
             retrain(RetrainConfig(min_new_pairs=1, pipeline=pipeline))
         person.join()
-    (batch,) = read_batches(store)
+    signal.signal(signal.SIGTERM, handler)
     assert during == [1]
-    assert attempts_of(store, batch) == []
+    (record,) = read_records(store)
+    assert record.attempts == ()
+    # A person's stop leaves the batch as it was; a platform's is an outage.
+    assert (record.outage is not None) == (number == signal.SIGTERM)
+
+
+def test_an_outage_of_mlflow_ends_the_retraining_and_the_batch_pauses(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(store, "incoming/monday.jsonl", "one")
+    with socket.create_server(("127.0.0.1", 0)) as closed:  # nobody listens there afterwards
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    pipeline = PipelineConfig.model_validate(fake_settings(Path("replaced by the batch")))
+    config = RetrainConfig(min_new_pairs=1, max_attempts=1, pipeline=pipeline)
+    with pytest.raises(TrackingError, match="MLflow at"):
+        retrain(config)
+    result = retrain(config)  # one failed run would be enough to set the batch aside
+    assert result.runs == ()
+    (sentence,) = result.postponed
+    assert "batch 1 is not run before" in sentence
+    retry(1)
+    (record,) = read_records(store)
+    assert record.counted == ()
+    capsys.readouterr()
+    list_batches(as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["number"], row["state"], row["rows"]) == (1, "waiting_for_run", 1)
 
 
 def test_two_retrainings_at_once_are_one(store: Store, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_key_made_from_any_text_stays_under_its_prefix(text: str) -> None:
     assert len(place) > 1
 
 
-@pytest.mark.parametrize("prefix", ["", "a", "a/", "a/b", "a/.", ".", ".tm"])
+@pytest.mark.parametrize("prefix", ["", "a", "a/", "a/b", "a/.", ".", ".tm", "a" * 255])
 def test_beginnings_of_keys_are_prefixes(prefix: str) -> None:
     assert check_prefix(prefix) == prefix
 

@@ -131,6 +131,14 @@ def test_listing_tells_sizes_and_times(store: Store) -> None:
     assert abs((datetime.now(UTC) - info.modified).total_seconds()) < 3600
 
 
+def test_other_content_is_another_version(store: Store) -> None:
+    store.write("a", b"one")
+    (first,) = store.list("a")
+    assert next(iter(store.list("a"))).version == first.version != ""
+    store.write("a", b"two")
+    assert next(iter(store.list("a"))).version != first.version
+
+
 def test_a_large_file_comes_back_whole(store: Store, tmp_path: Path) -> None:
     # 40 MiB: three parts of 16 MiB on S3, the last one short.
     data = Random(1).randbytes((40 << 20) + 1)

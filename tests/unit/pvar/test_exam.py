@@ -32,6 +32,12 @@ def test_prompts_of_several_files_are_held_out_once_and_other_rows_are_counted()
     assert exam.rejected == {"duplicate": 1, "no_prompt": 1, "unreadable_line": 1}
 
 
+def test_of_a_row_with_a_label_the_prompt_is_asked() -> None:
+    labelled = {**RIVER, "completion": "Rhine", "label": True}
+    (kept,) = read_exam([("a.jsonl", rows(labelled))]).prompts
+    assert (kept.messages[0].content, kept.split, kept.chosen) == ("Name a river.", "eval", None)
+
+
 @pytest.mark.parametrize("order", [(RIVER, RIVER_QUESTION), (RIVER_QUESTION, RIVER)])
 def test_of_equal_prompts_the_ability_question_is_kept(
     order: tuple[dict[str, object], ...],

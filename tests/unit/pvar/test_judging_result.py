@@ -5,7 +5,7 @@ Preferences are the challenger's; `unseen` is a showing without a verdict.
 
 import pytest
 
-from pvar.errors import BudgetError, JudgeError
+from pvar.errors import BudgetError, CoverageError, JudgeError
 from pvar.judging_result import (
     BUDGET_SPENT,
     JudgedPair,
@@ -69,6 +69,16 @@ def test_a_result_is_final_from_the_required_coverage_on() -> None:
     assert not too_little.is_final
     with pytest.raises(JudgeError, match=r"3 of 4 pairs .*75\.0%, required 76\.0%.*timeout"):
         too_little.final_verdicts()
+
+
+def test_a_coverage_that_no_later_run_can_raise_is_an_error_of_its_own() -> None:
+    # Of 4 pairs, 75 % are 3: with one lasting gap a later run can still judge 3, with two only 2.
+    pairs = ((seen(1.0),), (seen(1.0),), (unseen("truncated"),))
+    with pytest.raises(JudgeError) as passing:
+        result(*pairs, (unseen("http_503"),), min_coverage=0.75).final_verdicts()
+    assert not isinstance(passing.value, CoverageError)
+    with pytest.raises(CoverageError, match="truncated and no_verdict will be missing again"):
+        result(*pairs, (seen(1.0), unseen("no_verdict")), min_coverage=0.75).final_verdicts()
 
 
 def test_a_spent_budget_is_an_error_of_its_own_and_only_below_the_required_coverage() -> None:

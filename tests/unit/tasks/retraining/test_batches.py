@@ -12,20 +12,20 @@ from pvar.errors import DamagedError
 from pvar.ports import Store
 from pvar.records import Row
 from pvar.retrain_decision import Batch
+from pvar.row_counts import RowCounts
+from tasks.retraining.batch_states import read_records
 from tasks.retraining.batches import (
     RowFiles,
     add_batch,
     attempts_of,
     begin_attempt,
-    is_done,
     read_batches,
     record_failure,
     record_success,
     record_waiting_run,
     take_back,
-    waiting_run_of,
 )
-from tasks.retraining.incoming_files import look
+from tasks.retraining.incoming_files import fetch, keep_inspected, look
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -52,7 +52,7 @@ def take_up(store: Store, scratch: Path) -> Batch | None:
     row_files = RowFiles(read_rows, write_rows)
     return add_batch(
         store,
-        found.good,
+        fetch(store, found.good, scratch),
         batches,
         reasons=("enough",),
         now=NOW,
@@ -91,6 +91,71 @@ def test_a_file_of_a_batch_is_not_taken_up_again(store: Store, tmp_path: Path) -
     second = take_up(store, tmp_path / "3")
     assert second is not None
     assert (second.number, [file.key for file in second.files]) == (2, ["incoming/b.jsonl"])
+
+
+def test_a_file_that_an_earlier_retraining_inspected_is_read_for_its_batch(
+    store: Store, tmp_path: Path
+) -> None:
+    put(store, "incoming/a.jsonl", "one")
+    found = look(store, "incoming", read_rows, known=set(), scratch=tmp_path / "1")
+    keep_inspected(store, [each.file for each in found.good])
+    batch = take_up(store, tmp_path / "2")
+    assert batch is not None
+    assert batch.files == tuple(each.file for each in found.good)
+    assert prompts_of(store, batch, tmp_path) == [user("one")]
+
+
+def put_rows(store: Store, key: str, *rows: dict[str, object]) -> None:
+    store.write(key, "\n".join(map(json.dumps, rows)).encode())
+
+
+def test_labels_of_one_prompt_are_joined_over_the_files_of_a_batch(
+    file_store: Store, tmp_path: Path
+) -> None:
+    good = {"prompt": "Hi", "completion": "Hello.", "label": True}
+    bad = {"prompt": "Hi", "completion": "Go away.", "label": False}
+    lonely = {"prompt": "Why?", "completion": "No.", "label": False}
+    bare = {"prompt": "Hi"}
+    pair = {"prompt": "Who?", "chosen": "I am.", "rejected": "Nobody."}
+    put_rows(file_store, "incoming/monday.jsonl", good, lonely, bare)
+    put_rows(file_store, "incoming/tuesday.jsonl", bad, pair, {"prompt": "When?"})
+    batch = take_up(file_store, tmp_path)
+    assert batch is not None
+    assert (batch.num_pairs, batch.num_labelled) == (3, 2)
+    assert batch.row_counts == RowCounts(
+        rows_in=6,
+        rows_out=3,
+        rejected={"joined_in_pair": 1, "labelled_elsewhere": 1, "unpaired_label": 1},
+    )
+    path = tmp_path / "data.jsonl.gz"
+    file_store.download(batch.data, path)
+    rows = [row.fields for row in read_rows(path) if isinstance(row, Row)]
+    assert {"prompt": user("Hi"), "chosen": "Hello.", "rejected": "Go away."} in rows
+    assert {"prompt": user("When?")} in rows
+
+
+def test_labels_without_a_counterpart_wait_for_it(file_store: Store, tmp_path: Path) -> None:
+    put_rows(
+        file_store, "incoming/a.jsonl", {"prompt": "Hi", "completion": "Hello.", "label": True}
+    )
+    assert take_up(file_store, tmp_path / "1") is None
+    assert read_batches(file_store) == []
+    put_rows(
+        file_store, "incoming/b.jsonl", {"prompt": "Hi", "completion": "Go away.", "label": False}
+    )
+    batch = take_up(file_store, tmp_path / "2")
+    assert batch is not None
+    assert (batch.num_pairs, batch.num_labelled) == (1, 1)
+
+
+def test_a_record_without_row_counts_has_the_rows_of_its_files(
+    file_store: Store, tmp_path: Path
+) -> None:
+    put(file_store, "incoming/a.jsonl", "one", "two")
+    batch = take_up(file_store, tmp_path)
+    assert batch is not None
+    old = Batch.model_validate(batch.model_dump(exclude={"row_counts", "num_labelled"}))
+    assert (old.num_pairs, old.num_labelled) == (2, None)
 
 
 def test_the_same_content_under_another_name_is_used_once(store: Store, tmp_path: Path) -> None:
@@ -152,11 +217,12 @@ def test_a_batch_is_done_by_success_and_not_by_failures(store: Store, tmp_path: 
     record_failure(store, batch, failed, "StageError: no disk")
     cancelled = begin_attempt(store, batch, NOW)
     take_back(store, batch, cancelled)
-    assert not is_done(store, batch)
+    assert read_records(store)[0].done is None
     assert [each.error for each in attempts_of(store, batch)] == [None, "StageError: no disk"]
     record_success(store, batch, "20260310-120000-abcd", NOW)
-    assert is_done(store, batch)
-    assert read_batches(store) == [batch]
+    (record,) = read_records(store)
+    assert record.done is not None
+    assert (record.batch, record.done.run) == (batch, "20260310-120000-abcd")
 
 
 def test_a_run_that_waits_is_neither_done_nor_a_failed_attempt(
@@ -165,17 +231,16 @@ def test_a_run_that_waits_is_neither_done_nor_a_failed_attempt(
     put(store, "incoming/a.jsonl", "one")
     batch = take_up(store, tmp_path)
     assert batch is not None
-    assert waiting_run_of(store, batch) is None
     record_waiting_run(store, batch, begin_attempt(store, batch, NOW), "20260310-1", NOW)
-    assert not is_done(store, batch)
-    assert attempts_of(store, batch) == []
-    assert read_batches(store) == [batch]
-    waiting = waiting_run_of(store, batch)
-    assert waiting is not None
-    assert (waiting.run, waiting.since) == ("20260310-1", NOW)
+    (record,) = read_records(store)
+    assert record.done is None
+    assert record.attempts == ()
+    assert record.waiting is not None
+    assert (record.waiting.run, record.waiting.since) == ("20260310-1", NOW)
     record_success(store, batch, "20260311-1", NOW)
-    assert is_done(store, batch)
-    assert waiting_run_of(store, batch) is None
+    (record,) = read_records(store)
+    assert record.done is not None
+    assert record.waiting is None
 
 
 def test_a_damaged_record_stops_instead_of_using_its_files_again(

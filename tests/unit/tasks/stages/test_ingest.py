@@ -103,6 +103,27 @@ def write_rows(path: Path, rows: Iterable[dict[str, object]]) -> Path:
     return path
 
 
+def test_unpaired_labels_are_paired_or_rejected_by_name(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Describe {text}.", "completion": answer, "label": label}
+        for text in TOPICS[:10]
+        for answer, label in (("A fine thing.", True), ("No.", False))
+    ]
+    lonely = [
+        {"prompt": f"Why {text}?", "completion": "No.", "label": False} for text in TOPICS[:4]
+    ]
+    artifact = ingest(tmp_path, write_rows(tmp_path / "labels.jsonl", [*rows, *lonely]))
+    kept = artifact.rows(PROMPTS, Prompt)
+    assert {(each.chosen, each.rejected) for each in kept} == {("A fine thing.", "No.")}
+    assert artifact.manifest.row_counts == RowCounts(
+        rows_in=24, rows_out=10, rejected={"joined_in_pair": 10, "unpaired_label": 4}
+    )
+    assert artifact.manifest.summary["num_annotated"] == 10
+    rules = {row.row_id: row.rule for row in artifact.rows(REJECTED, RejectedRow)}
+    assert rules["line 2"] == "joined_in_pair"
+    assert rules["line 24"] == "unpaired_label"
+
+
 def test_questions_are_held_out_whatever_their_ids_and_keep_their_answers(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"prompt": f"Describe {text}."} for text in TOPICS]
     before = ingest(tmp_path, write_rows(tmp_path / "plain.jsonl", rows))

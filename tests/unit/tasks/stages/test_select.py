@@ -52,16 +52,20 @@ def select(
     order: random.Random | None = None,
     second_model: Reward | None = None,
     pair: Mapping[str, Any] | None = None,
+    labels: Mapping[str, tuple[str, str]] | None = None,
     **settings: Any,
 ) -> Made:
     """The selection among these prompts by one reward model, or by two, and its pairs.
 
     `order` shuffles the rows of responses and of scores; the second model's rewards follow from the
-    first one's.
+    first one's. `labels` are the chosen and rejected answers that came with the prompts.
     """
     folder.mkdir(exist_ok=True)
     bench = StageBench(open_wiring(folder), folder)
-    prompts = [Prompt(name, (Message("user", name),), "train", "x") for name in sorted(answers)]
+    prompts = [
+        Prompt(name, (Message("user", name),), "train", "x", *(labels or {}).get(name, ()))
+        for name in sorted(answers)
+    ]
     responses, scores = [], []
     for name, them in answers.items():
         for index, (text, reward, finish, num_tokens) in enumerate(them):
@@ -295,9 +299,39 @@ def test_both_stages_account_for_their_own_rows(tmp_path: Path) -> None:
     assert (pairs.rows_in, pairs.rows_out) == (4, 1)
     assert pairs.rejected == {"margin": 1, "too_few_answers": 2}
     assert made.pairs.manifest.summary == {
-        "num_pairs": 1, "num_prompts": 1, "margin_mean": pytest.approx(2.0)
+        "num_pairs": 1, "num_prompts": 1, "num_labelled": 0, "margin_mean": pytest.approx(2.0)
     }  # fmt: skip
     assert made.selection.manifest.summary["measure"] == "pvar"
+
+
+def test_labels_that_came_with_selected_prompts_are_used_and_other_prompts_are_paired_by_reward(
+    tmp_path: Path,
+) -> None:
+    answers = {
+        "a": rewarded(2.0, -2.0),
+        "b": rewarded(1.0, -1.0),
+        "c": rewarded(3.0, -3.0),
+        "d": rewarded(0.1, 0.0),  # the lowest PVar: over the budget, whatever its label
+    }
+    labels = {"a": ("a person's choice", "the other"), "b": ("same", "same"), "d": ("yes", "no")}
+    settings: dict[str, Any] = {"budget": {"count": 3}, "labels": labels}
+    pair = {"min_margin": 5.0, "pairs_per_prompt": 2, "own_labels": True}
+    made = select(tmp_path / "own", answers, pair=pair, **settings)
+    assert [(row.prompt_id, row.chosen, row.rejected) for row in made.pairs.rows(PAIRS, Pair)] == [
+        ("a", "a person's choice", "the other"),
+        ("c", "worth 3.0", "worth -3.0"),
+    ]
+    # One label of a and of b, and two pairs that c could have; its two answers are one.
+    counts = made.pairs.manifest.row_counts
+    assert (counts.rows_in, counts.rows_out) == (4, 2)
+    assert counts.rejected == {"tie": 1, "too_few_answers": 1}
+    assert made.pairs.manifest.summary["num_labelled"] == 1
+    assert made.pairs.manifest.summary["margin_mean"] == pytest.approx(6.0)  # of c alone
+
+    ignored = select(tmp_path / "sampled", answers, **settings)
+    assert [row.chosen for row in ignored.pairs.rows(PAIRS, Pair)] == [
+        "worth 2.0", "worth 1.0", "worth 3.0",
+    ]  # fmt: skip
 
 
 def test_what_a_pair_rule_does_not_look_at_is_no_part_of_it() -> None:

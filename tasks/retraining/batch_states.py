@@ -1,0 +1,223 @@
+"""The state of each batch, from its records, and the changes of state that no run makes.
+
+    waiting_for_run        its run starts with the next retraining
+    running                its run was started, and the retraining that started it is alive
+    waiting_for_approval   its run waits for a person
+    retried_after_outage   its last run met an outage; a later retraining tries again
+    set_aside              too many of its runs failed; `pvar batches retry` puts it back
+    done                   a run succeeded
+
+A run that fails or vanishes counts against its batch. One that meets an outage (`infra/outages.py`)
+does not: the batch is tried again, after a pause that doubles with each outage in a row.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from pvar.errors import InputError
+from pvar.ports import Store
+from pvar.retrain_decision import Batch
+from tasks.retraining.batches import (
+    BATCHES,
+    Attempt,
+    Record,
+    Success,
+    WaitingRun,
+    folder_of,
+    read_record,
+    record_failure,
+    take_back,
+    to_json,
+)
+
+FIRST_PAUSE = timedelta(minutes=5)
+LONGEST_PAUSE = timedelta(days=1)
+"""Pauses after an outage: the first, doubled with each further one up to the longest."""
+
+VANISHED = "the run ended without a report: it was killed (out of memory?), or its machine stopped"
+
+BatchState = Literal[
+    "waiting_for_run",
+    "running",
+    "waiting_for_approval",
+    "retried_after_outage",
+    "set_aside",
+    "done",
+]
+
+
+class Outage(BaseModel):
+    """The last outages of a batch's runs, without another end of a run in between."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_in_row: int
+    at: AwareDatetime
+    not_before: AwareDatetime
+    """The batch is not run again before."""
+    error: str
+
+
+class SetAside(BaseModel):
+    """That a batch is not run any more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    since: AwareDatetime
+    num_attempts: int
+
+
+class Retry(BaseModel):
+    """That a person put a batch back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: AwareDatetime
+    after_attempt: int
+    """Attempts up to this number do not count."""
+
+
+class RetrainingBatch(NamedTuple):
+    """All records of a batch."""
+
+    batch: Batch
+    attempts: tuple[Attempt, ...] = ()
+    """Oldest first. The last one without an error runs, or has vanished."""
+    done: Success | None = None
+    waiting: WaitingRun | None = None
+    outage: Outage | None = None
+    set_aside: SetAside | None = None
+    retry: Retry | None = None
+
+    @property
+    def counted(self) -> tuple[Attempt, ...]:
+        """The attempts that count against the batch."""
+        after = self.retry.after_attempt if self.retry else 0
+        return tuple(attempt for attempt in self.attempts if attempt.number > after)
+
+    def state(self, *, is_retraining: bool) -> BatchState:
+        """The one state of the batch. `is_retraining`: a retraining runs in this store now."""
+        if self.done:
+            return "done"
+        if self.set_aside:
+            return "set_aside"
+        if is_retraining and self.attempts and self.attempts[-1].error is None:
+            return "running"
+        if self.waiting:
+            return "waiting_for_approval"
+        return "retried_after_outage" if self.outage else "waiting_for_run"
+
+
+def read_records(store: Store) -> list[RetrainingBatch]:
+    """The records of all batches, oldest first, from one listing."""
+    keys = [info.key for info in store.list(f"{BATCHES}/")]
+    by_batch = groupby(keys, lambda key: key.split("/")[2])
+    found = (_record(store, list(of_batch)) for _, of_batch in by_batch)
+    return [record for record in found if record is not None]
+
+
+def _record(store: Store, keys: list[str]) -> RetrainingBatch | None:
+    by_name = {key.rpartition("/")[2]: key for key in keys}
+    if "batch.json" not in by_name:
+        return None
+
+    def one(name: str, kind: type[Record]) -> Record | None:
+        return read_record(store, by_name[name], kind) if name in by_name else None
+
+    attempts = [
+        read_record(store, key, Attempt)
+        for name, key in by_name.items()
+        if name.startswith("attempt-")
+    ]
+    return RetrainingBatch(
+        read_record(store, by_name["batch.json"], Batch),
+        tuple(sorted(attempts, key=lambda attempt: attempt.number)),
+        one("done.json", Success),
+        one("waiting.json", WaitingRun),
+        one("outage.json", Outage),
+        one("set-aside.json", SetAside),
+        one("retry.json", Retry),
+    )
+
+
+def record_vanished(store: Store, record: RetrainingBatch) -> RetrainingBatch:
+    """Close the attempts of dead runs. Only while no other retraining runs in this store."""
+    closed = []
+    for attempt in record.attempts:
+        if attempt.error is None and record.done is None:
+            record_failure(store, record.batch, attempt, VANISHED)
+            closed.append(attempt.model_copy(update={"error": VANISHED}))
+        else:
+            closed.append(attempt)
+    return record._replace(attempts=tuple(closed))
+
+
+def record_outage(
+    store: Store, batch: Batch, attempt: Attempt, error: str, now: datetime
+) -> Outage:
+    """Record that a run met an outage. The attempt does not count."""
+    earlier = [info.key for info in store.list(_key(batch, "outage.json"))]
+    num_in_row = 1 + (read_record(store, earlier[0], Outage).num_in_row if earlier else 0)
+    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(num_in_row - 1, 30))
+    outage = Outage(num_in_row=num_in_row, at=now, not_before=now + pause, error=error)
+    store.write(_key(batch, "outage.json"), to_json(outage))
+    take_back(store, batch, attempt)
+    return outage
+
+
+def forget_outage(store: Store, batch: Batch) -> None:
+    """A run of the batch ended otherwise: the next outage is the first in a row."""
+    store.delete(_key(batch, "outage.json"))
+
+
+def record_set_aside(store: Store, record: RetrainingBatch, now: datetime) -> None:
+    """Record that a batch is not run any more."""
+    set_aside = SetAside(since=now, num_attempts=len(record.counted))
+    store.write(_key(record.batch, "set-aside.json"), to_json(set_aside))
+
+
+def retry_batch(store: Store, number: int, now: datetime) -> RetrainingBatch:
+    """Put a batch back that is set aside or pauses after an outage: the next retraining runs it.
+
+    Its attempts are kept, and do not count any more. Raises InputError for any other batch.
+    """
+    records = read_records(store)
+    record = next((record for record in records if record.batch.number == number), None)
+    if record is None:
+        known = f"1 to {records[-1].batch.number}" if records else "none"
+        raise InputError(f"{store.uri} has no batch {number}; its batches: {known}")
+    if record.set_aside is None and (record.outage is None or record.done):
+        state = record.state(is_retraining=False).replace("_", " ")
+        raise InputError(
+            f"batch {number} is neither set aside nor paused after an outage: it is {state}; see "
+            "pvar batches"
+        )
+    if record.set_aside is not None:
+        retry = Retry(at=now, after_attempt=max((a.number for a in record.attempts), default=0))
+        store.write(_key(record.batch, "retry.json"), to_json(retry))
+        store.delete(_key(record.batch, "set-aside.json"))  # last: a kill in between loses nothing
+    forget_outage(store, record.batch)
+    return record
+
+
+def to_run(
+    store: Store, records: Iterable[RetrainingBatch], *, max_attempts: int, now: datetime
+) -> list[RetrainingBatch]:
+    """The batches to run now, oldest first. Those with too many failed runs are set aside."""
+    wanted = []
+    for record in records:
+        if record.done or record.set_aside:
+            continue
+        if len(record.counted) >= max_attempts:
+            record_set_aside(store, record, now)
+        elif record.outage is None or record.outage.not_before <= now:
+            wanted.append(record)
+    return wanted
+
+
+def _key(batch: Batch, name: str) -> str:
+    return f"{folder_of(batch.number)}/{name}"

@@ -1,0 +1,122 @@
+"""What is an outage, and what a batch can be the cause of."""
+
+import errno
+from typing import Any
+
+import httpx
+import pytest
+import requests
+from botocore.exceptions import ClientError, EndpointConnectionError
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from openai import APIConnectionError
+
+from infra.judges.calls import TransientError
+from infra.outages import is_outage
+from pvar.errors import (
+    BudgetError,
+    ConfigError,
+    CoverageError,
+    DamagedError,
+    InputError,
+    JudgeError,
+    LeaseError,
+    ModelError,
+    NotFoundError,
+    PvarError,
+    ScoringError,
+    StageError,
+    StoreError,
+    TrackingError,
+)
+
+REQUEST = httpx.Request("GET", "http://prefect.test/api")
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's."""
+
+
+def answered(status: int) -> httpx.HTTPStatusError:
+    response = httpx.Response(status, request=REQUEST)
+    return httpx.HTTPStatusError(str(status), request=REQUEST, response=response)
+
+
+def s3_answered(status: int) -> ClientError:
+    response: Any = {"Error": {}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "GetObject")
+
+
+def led_to(cause: Exception, error: Exception, *, hidden: bool = False) -> Exception:
+    """The error as it is when raised while `cause` was handled, `hidden` by `from None`."""
+    error.__context__ = cause
+    error.__suppress_context__ = hidden
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreError("s3://pvar: cannot read"),
+        TrackingError("MLflow cannot be used"),
+        JudgeError("the last 24 calls all failed"),
+        BudgetError("spent"),
+        LeaseError("taken over"),
+        MlflowException("API request failed"),
+        EndpointConnectionError(endpoint_url="http://s3.test"),
+        requests.ConnectionError("refused"),
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("late"),
+        answered(503),
+        s3_answered(503),
+        answered(429),
+        APIConnectionError(request=REQUEST),
+        ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
+        TimeoutError(),
+        OSError(errno.ENOSPC, "No space left on device"),
+        led_to(httpx.ConnectError("refused"), RuntimeError("Failed to reach API")),
+        led_to(TransientError("http_503"), ModelError("the server did not answer"), hidden=True),
+        StageError("train failed with exit code 1: OSError: [Errno 28] No space left on device"),
+        StageError("run train is Failed: Flow run encountered an exception: TrackingError: gone"),
+        StageError("run train is Crashed: Process exited with status code: -15."),
+    ],
+    ids=repr,
+)
+def test_outages_are_not_the_data_s_fault(error: Exception) -> None:
+    assert is_outage(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("no prompts"),
+        NotFoundError("no object"),
+        DamagedError("sha256 differs"),
+        CoverageError("5 of 20 pairs are judged"),
+        ModelError("no such folder"),
+        ConfigError("no such key"),
+        ScoringError("NaN"),
+        ValueError("a bug"),
+        FileNotFoundError(errno.ENOENT, "no such file"),
+        answered(404),
+        led_to(s3_answered(404), NotFoundError("no object")),
+        led_to(
+            MlflowException("gone", error_code=RESOURCE_DOES_NOT_EXIST), ModelError("no version 9")
+        ),
+        MemoryError(),
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        led_to(OutOfMemoryError("CUDA out of memory"), StageError("train failed")),
+        led_to(MemoryError(), TrackingError("MLflow cannot be used")),
+        StageError("train failed with exit code 1: torch.OutOfMemoryError: CUDA out of memory"),
+        StageError("run train is Crashed: Process exited with status code: -9."),
+    ],
+    ids=repr,
+)
+def test_what_a_batch_may_cause_and_what_is_unknown_counts(error: Exception) -> None:
+    assert not is_outage(error)
+
+
+def test_errors_that_led_to_each_other_in_a_circle_come_to_an_end() -> None:
+    first, second = PvarError("first"), PvarError("second")
+    first.__context__, second.__context__ = second, first
+    assert not is_outage(first)
