@@ -55,6 +55,7 @@ IGNORED: Mapping[str, str] = {
     "**/nodes/pair/state": "new",
     "**/nodes/pair/summary/num_prompts": "new",
     "**/nodes/pair/summary/margin_mean": "new",
+    "**/nodes/pair/summary/num_labelled": "new: pairs of labels that came with the data",
     "**/tables/measures/* implicit_gap/value": "new: recorded as the other measures are",
     "**/report/correlations/implicit gap": "new, as every measure that is recorded",
     **{
