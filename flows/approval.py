@@ -8,6 +8,7 @@ Waiting. Starting it again after `pvar approve` completes it.
 """
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from prefect.context import FlowRunContext
@@ -15,13 +16,14 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from flows.promotions import decide, results_of
+from flows.promotions import decide
+from flows.version_results import results_of
 from flows.wiring import Wiring
 from infra.registry import VersionFacts
 from pvar.config import PipelineConfig
 from tasks.graph import plan_nodes
 from tasks.stages.person_decision import decision_on
-from tasks.stages.promote import PROMOTE
+from tasks.stages.promote import LOOK_TAG, PROMOTE
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -68,7 +70,8 @@ def ask_for_approval(config: PipelineConfig, wiring: Wiring) -> None:
     form = Approval.with_initial_data(
         description=(
             f"**{model_name} version {version}** passed the gate: win rate "
-            f"{results_of(asked.tags)} against `{asked.version.opponent}`.\n\n"
+            f"{results_of(asked.tags)} against `{asked.version.opponent}`"
+            f"{_look(asked.tags)}.\n\n"
             "Promote it to champion?"
         )
     )
@@ -92,6 +95,10 @@ def is_approval_decided(config: PipelineConfig, wiring: Wiring) -> bool:
     """Whether a person has decided on the promotion that this pinned configuration waits for."""
     asked = _asked(config, wiring)
     return asked is None or _is_decided(asked, config, wiring)
+
+
+def _look(tags: Mapping[str, str]) -> str:
+    return f"; {tags[LOOK_TAG]}" if LOOK_TAG in tags else ""
 
 
 def _asked(config: PipelineConfig, wiring: Wiring) -> VersionFacts | None:

@@ -4,6 +4,7 @@ from flows.wiring import Wiring
 from infra.models import pin_model
 from infra.pinned_folder import pin_folder
 from infra.sources import pin_file, pin_source
+from pvar.artifacts import Recipe
 from pvar.benchmark_config import BenchmarkConfig, JudgedBenchmark
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
@@ -12,7 +13,7 @@ from pvar.judge_config import JudgeConfig
 from pvar.ports import RegisteredVersion
 from pvar.references import CHAMPION, Pinned, Reference, replace_references
 from pvar.reward_config import ImplicitReward
-from tasks.engine.artifact import open_artifact
+from tasks.engine.artifact import ArtifactKeys, open_artifact, read_document
 from tasks.graph import train_keys
 from tasks.stages.judge_epoch import current_epoch
 
@@ -35,6 +36,7 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
                 return pin_reference(reference.text, wiring)
 
     pinned = replace_references(config, pin_one)
+    pinned = pinned.model_copy(update={"policy": _pin_start(pinned, wiring)})
     # Check again: now the digests show whether two references are the same model.
     for model in pinned.score.reward_models:
         if model.kind == "implicit":
@@ -95,6 +97,43 @@ def _here_or(location: str, digest: str, wiring: Wiring) -> str:
             return location
         return f"artifact:{digest}"
     return location
+
+
+def _pin_start(config: PipelineConfig, wiring: Wiring) -> str:
+    """The policy; for `champion` the promoted model, or the first model if none is promoted.
+
+    If the model of this run is already the champion, the run starts from what that was trained
+    from, so that a run which was killed after the promotion makes no other model.
+    """
+    if config.policy != CHAMPION:
+        return config.policy
+    champion = wiring.registry.champion(config.promote.model_name)
+    if champion is None:
+        return config.first_model
+    earlier = _start_of(champion, config.first_model, wiring)
+    if earlier is not None:
+        before = config.model_copy(update={"policy": earlier})
+        if train_keys(before).root == champion.artifact:
+            return earlier
+    return pin_reference(f"models:/{champion.model_name}/{champion.version}", wiring)
+
+
+def _start_of(champion: RegisteredVersion, first_model: str, wiring: Wiring) -> str | None:
+    """The pinned model from which the champion was trained, if it is the first model or another one
+    that pvar trained; None for any other, and if this store does not have the champion."""
+    if champion.artifact is None:
+        return None
+    stage, _, digest = champion.artifact.partition("/")
+    recipe = read_document(wiring.store, ArtifactKeys(stage, digest).recipe, Recipe)
+    trained_from = (
+        [each.text for each in recipe.references if each.path == "policy"] if recipe else []
+    )
+    for policy in trained_from:
+        if policy == Pinned.parse(first_model).digest:
+            return first_model
+        if policy.startswith("train/"):
+            return f"artifact:{policy}#{policy}"
+    return None
 
 
 def _pin_opponent(config: PipelineConfig, wiring: Wiring) -> str:

@@ -37,6 +37,7 @@ from tasks.engine.artifact import open_artifact
 from tasks.engine.node import Node
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage_outcome import StageState
+from tasks.exam_nodes import FIRST_NODE, exam_node
 from tasks.graph import plan_nodes
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.divergence import DIVERGENCE
@@ -72,7 +73,7 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
         logger.info("stage %d of %d: %s", number, len(nodes), node.name)
         try:
             entry = _make(node, record, wiring)
-            if node.name == "ingest":
+            if node.name == exam_node(nodes):
                 _refuse_gate_without_questions(node, pinned, wiring)
         except Pause:  # the run is suspended
             raise
@@ -132,21 +133,22 @@ def _begin(config: PipelineConfig, preset: str | None, wiring: Wiring) -> RunRec
     return record
 
 
-def _refuse_gate_without_questions(ingest: Node, config: PipelineConfig, wiring: Wiring) -> None:
-    """Raise ConfigError if the gate checks ability but the source has no ability questions.
+def _refuse_gate_without_questions(exam: Node, config: PipelineConfig, wiring: Wiring) -> None:
+    """Raise ConfigError if the gate checks ability but the exam has no ability questions.
 
     Otherwise the run would fail only in its last stage.
     """
-    bound = config.promote.max_ability_loss
+    key, bound = "promote.max_ability_loss", config.promote.max_ability_loss
+    if bound is None:
+        key, bound = "promote.max_total_ability_loss", config.promote.max_total_ability_loss
     if bound is None or config.promote.mode == "never":
         return
-    artifact = open_artifact(
-        wiring.store, ingest.keys.stage, ingest.keys.digest, wiring.settings.home
-    )
+    artifact = open_artifact(wiring.store, exam.keys.stage, exam.keys.digest, wiring.settings.home)
     if not artifact.manifest.summary["num_ability_questions"]:
+        source = ", ".join(config.evaluate.prompts) or config.ingest.source
         raise ConfigError(
-            f"promote.max_ability_loss is {bound:g}, but {config.ingest.source} has no rows with "
-            "an `answer` to measure ability; add such rows, or set promote.max_ability_loss=null"
+            f"{key} is {bound:g}, but {source} has no rows with an `answer` to measure ability; "
+            f"add such rows, or set {key}=null"
         )
 
 
@@ -213,7 +215,7 @@ def _log_headline(run: str, node: str, stage: str, digest: str, wiring: Wiring) 
     """Log a node's summary to the parent run, too, so that runs can be compared."""
     artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
     summary = artifact.manifest.summary
-    if stage in (BENCHMARK.name, DIVERGENCE.name):  # apart from those of evaluate
+    if stage in (BENCHMARK.name, DIVERGENCE.name) or node == FIRST_NODE:  # apart from evaluate's
         name = node.removeprefix(f"{BENCHMARK.name}-")
         summary = {f"{name}.{figure}": value for figure, value in summary.items()}
     wiring.tracking.log_summary(run, summary)

@@ -1,30 +1,16 @@
 """Decisions of people about the champion, and the results that they are shown."""
 
-import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from flows.version_results import Results, results_of
 from flows.wiring import Wiring
 from infra.actor import whoami
 from infra.promotion_history import Move
 from infra.registry import MlflowRegistry, VersionFacts
 from pvar.errors import PromotionError
 from tasks.stages.person_decision import PersonDecision, decision_on, keep_decision
-from tasks.stages.promote import GATE_TAG, RESULTS_TAG, carry_out_approval, refuse_stale
-
-
-class Results(NamedTuple):
-    """A version's paired win rate and its interval, in [0, 1]; None if it was not evaluated."""
-
-    win_rate: float | None
-    win_rate_lower: float | None
-    win_rate_upper: float | None
-
-    def __str__(self) -> str:
-        if self.win_rate is None or self.win_rate_lower is None or self.win_rate_upper is None:
-            return "no results"
-        return f"{self.win_rate:.1%} ({self.win_rate_lower:.1%}–{self.win_rate_upper:.1%})"
+from tasks.stages.promote import EXAM_TAGS, GATE_TAG, RESULTS_TAG, carry_out_approval, refuse_stale
 
 
 class MoveWithResults(NamedTuple):
@@ -32,6 +18,8 @@ class MoveWithResults(NamedTuple):
 
     move: Move
     results: Results
+    exam: str | None
+    """Digest of the exam of these results; None if it is not known."""
     has_files: bool = True
     """Whether the version's files are there; False if MLflow has no such version."""
 
@@ -52,19 +40,15 @@ def read_history(registry: MlflowRegistry, model_name: str) -> list[MoveWithResu
         for number in {move.to_version for move in moves}
         if number is not None
     }
-    return [
-        MoveWithResults(
-            move,
-            results_of(facts[to].tags if (to := move.to_version) in facts else {}),
-            move.to_version is None or usable[move.to_version],
+    found = []
+    for move in moves:
+        to = move.to_version
+        tags = facts[to].tags if to in facts else {}
+        has_files = to is None or usable[to]
+        found.append(
+            MoveWithResults(move, results_of(tags), tags.get(EXAM_TAGS["exam"]), has_files)
         )
-        for move in moves
-    ]
-
-
-def results_of(tags: Mapping[str, str]) -> Results:
-    """The results among a version's tags."""
-    return Results(*(_figure(tags.get(f"pvar.{name}")) for name in Results._fields))
+    return found
 
 
 def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> VersionFacts:
@@ -116,8 +100,3 @@ def decide(
     if kept.approved:
         carry_out_approval(wiring.registry, facts.version, results, kept)
     return Decided(kept, is_new)
-
-
-def _figure(text: str | None) -> float | None:
-    value = math.nan if text is None else float(text)
-    return None if math.isnan(value) else value

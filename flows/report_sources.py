@@ -8,9 +8,10 @@ from pvar.evaluation.paired import paired_win_rate
 from pvar.records import Prompt, Verdict
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import PromptVariance, by_prompt
+from tasks.exam_nodes import exam_node
 from tasks.report.data import SourceRow, SourceWinRate
 from tasks.stages.evaluate import preferences
-from tasks.stages.ingest import PROMPTS
+from tasks.stages.ingest import INGEST, PROMPTS
 from tasks.stages.judgments import VERDICTS
 from tasks.stages.select import VARIANCE
 
@@ -24,7 +25,11 @@ def rows_by_source(artifacts: Mapping[str, Artifact], confidence: float) -> tupl
     """
     if "select" not in artifacts:
         return ()
-    prompts = artifacts["ingest"].rows(PROMPTS, Prompt)
+    prompts = [
+        prompt
+        for name in sorted({INGEST.name, exam_node(artifacts)})
+        for prompt in artifacts[name].rows(PROMPTS, Prompt)
+    ]
     candidates = {row.prompt_id: row for row in artifacts["select"].rows(VARIANCE, PromptVariance)}
     sources = sorted({prompt.source for prompt in prompts if not prompt.is_question})
     if len(sources) < 2:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.approval import is_approval_decided
 from flows.pipeline import pipeline
+from flows.retrain_exam import with_exam
 from flows.run_record import load_run
 from flows.wiring import Wiring, connect
 from infra.outages import is_outage
@@ -210,6 +211,8 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
     )
     attempt = begin_attempt(store, batch, datetime.now(UTC))
     try:
+        if not record.waiting:
+            wanted = with_exam(wanted, batch, config.exam, store)
         run: str = pipeline(wanted)
         is_waiting = load_run(store, run).waiting_node is not None
         if is_waiting:

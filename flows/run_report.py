@@ -10,6 +10,7 @@ import numpy as np
 from flows.execution import flatten
 from flows.report_benchmarks import benchmark_reports
 from flows.report_correlations import correlations
+from flows.report_exam import exam_curve
 from flows.report_sources import rows_by_source
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
@@ -25,6 +26,7 @@ from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
 from tasks.engine.work_folders import work_folder
+from tasks.exam_nodes import FIRST_NODE, exam_node
 from tasks.report.data import (
     AnswerFigures,
     AnswerSample,
@@ -45,12 +47,13 @@ from tasks.report.data import (
     WaitingStage,
 )
 from tasks.report.page import render_report
+from tasks.stages.exam_looks import ExamLook
 from tasks.stages.exclude import excluded_by_exam
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judgments import VERDICTS
 from tasks.stages.pair import PAIRS
 from tasks.stages.person_decision import PersonDecision
-from tasks.stages.promote import apply_gate, read_decision
+from tasks.stages.promote import apply_gate, look_of, lower_at_look, read_decision
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import SCORES
 from tasks.stages.select import VARIANCE
@@ -58,9 +61,11 @@ from tasks.stages.train import STEPS
 
 CHECKS = {
     "win_rate_lower": "lower end of the win rate, above",
+    "win_rate_lower_at_look": "lower end of the win rate at the level of this look, above",
     "coverage": "share of prompts judged, at least",
     "ended_share": "share of answers that are not truncated, at least",
     "ability_change_lower": "lower end of the change of ability, at least",
+    "total_ability_change_lower": "lower end of the change of ability since the first, at least",
 }
 """Condition of the gate → its description, which precedes the bound."""
 
@@ -111,6 +116,7 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         benchmarks=benchmark_reports(record, artifacts),
         samples=_samples(artifacts) if "evaluate" in artifacts else (),
         gate=_gate(record, artifacts),
+        exam_curve=exam_curve(artifacts, wiring),
         links=_links(record, wiring),
         failure=Failure(failed.name, failed.error or "no message") if failed else None,
         waiting=_waiting(record),
@@ -258,7 +264,8 @@ def _answer_figures(summary: Mapping[str, object], role: str) -> AnswerFigures:
 
 def _samples(artifacts: Mapping[str, Artifact]) -> tuple[AnswerSample, ...]:
     """First answers to the first prompts by id, a choice that favours neither model."""
-    prompts = {each.prompt_id: each for each in artifacts["ingest"].rows(PROMPTS, Prompt)}
+    asked = artifacts[exam_node(artifacts)]
+    prompts = {each.prompt_id: each for each in asked.rows(PROMPTS, Prompt)}
     before = by_prompt(artifacts["answers-opponent"].rows(RESPONSES, Response))
     after = by_prompt(artifacts["answers-challenger"].rows(RESPONSES, Response))
     verdicts = by_prompt(artifacts["evaluate"].rows(VERDICTS, Verdict))
@@ -286,7 +293,7 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
     """The decision on promotion, or the gate's result if the promotion waits for a person."""
     if "promote" in artifacts:
         decision = read_decision(artifacts["promote"])
-        note = _gate_note(record, decision.decision)
+        note = _gate_note(record, decision.decision, decision.look)
         return Gate(decision.promoted, _gate_checks(decision.checks), note)
     waits = record.waiting_node
     if waits is None or waits.name != "promote":
@@ -295,9 +302,18 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
         each.name: artifacts[score_name(each.name)].manifest.summary
         for each in record.config.benchmarks
     }
-    figures = artifacts["evaluate"].manifest.summary
-    so_far = apply_gate(figures, benchmarks, record.config.promote)
-    return Gate(False, _gate_checks(so_far.checks), waits=True)
+    gate, results, asked = (
+        record.config.promote, artifacts["evaluate"], artifacts[exam_node(artifacts)],
+    )  # fmt: skip
+    look = look_of(results, asked, gate, results.store)
+    so_far = apply_gate(
+        results.manifest.summary,
+        benchmarks,
+        gate,
+        artifacts[FIRST_NODE].manifest.summary if FIRST_NODE in artifacts else None,
+        lower_at_look(results, asked, look),
+    )
+    return Gate(False, _gate_checks(so_far.checks), _gate_note(record, None, look), waits=True)
 
 
 def _gate_checks(
@@ -314,12 +330,12 @@ def _gate_check(name: str, value: float | None, bound: float, passed: bool) -> G
     return GateCheck(check, None if value is None else value / 100, bound / 100, passed)
 
 
-def _gate_note(record: RunRecord, decision: PersonDecision | None) -> str:
+def _gate_note(record: RunRecord, decision: PersonDecision | None, look: ExamLook | None) -> str:
+    """The person's decision and the look at the exam, as sentences."""
     if record.config.promote.mode == "never":
         return "Promotion is switched off (promote.mode = never)."
-    if decision is None:
-        return ""
-    return f"{decision.sentence[0].upper()}{decision.sentence[1:].rstrip('.')}."
+    said = [part.sentence for part in (decision, look) if part is not None]
+    return " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in said)
 
 
 def _links(record: RunRecord, wiring: Wiring) -> tuple[NamedLink, ...]:

@@ -21,6 +21,7 @@ from pvar.study_results import FIGURES, TrainingResult
 from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact, read_document
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
+from tasks.exam_nodes import exam_node
 from tasks.held_out_nodes import HELD_OUT_SELECT
 from tasks.report.study_figures import TrainingPoint
 from tasks.stages.benchmark import BY_QUESTION, CHALLENGER
@@ -104,7 +105,7 @@ def read_outcome(
 ) -> Outcome:
     """The results of a training that is done. `scratch` is a folder for its tables."""
     artifacts = _Artifacts(record, training, wiring, scratch)
-    rows = artifacts.of("ingest").rows(PROMPTS, Prompt)
+    rows = artifacts.of(exam_node(record.nodes_of(training))).rows(PROMPTS, Prompt)
     held_out = [row for row in rows if row.split == "eval"]
     questions = [row for row in held_out if row.is_question]
     return Outcome(

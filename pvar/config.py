@@ -14,12 +14,12 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pvar.benchmark_config import BenchmarkConfig, BenchmarkedModel, BenchmarkGate
+from pvar.benchmark_config import BenchmarkConfig, BenchmarkedModel
 from pvar.circular_judge import refuse_circular_judge
-from pvar.config_model import ConfigModel, Name
-from pvar.judge_config import AfinnJudge, JudgeConfig
+from pvar.config_model import ConfigModel
+from pvar.evaluate_config import EvaluateConfig, PromoteConfig
 from pvar.model_roles import ModelRoles, model_roles, refuse_unfit_models
-from pvar.references import DataReference, ModelReference
+from pvar.references import CHAMPION, DataReference, ModelReference, is_pinned
 from pvar.reward_config import RewardModelConfig, VaderReward
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
@@ -202,77 +202,19 @@ class TrainConfig(ConfigModel):
         return self
 
 
-class EvaluateConfig(ConfigModel):
-    """How the trained model is compared with its opponent on held-out prompts."""
-
-    judge: JudgeConfig = Field(default=AfinnJudge())
-    """The judge, which decides which of two answers is better."""
-    judge_orders: Literal["both", "seeded"] = "both"
-    """`both` judges each pair of answers in both orders. `seeded` judges it in one order, drawn at
-    random, at half the cost."""
-    allow_circular_judge: bool = False
-    """Allow a judge that is also a reward model that selects or labels. The report says so."""
-    opponent: ModelReference = "champion"
-    """A model, or `champion`: the promoted model, or the starting policy if none is promoted."""
-    answers: SamplerSettings = SamplerSettings(temperature=0.7)
-    """How both models generate answers to the evaluation prompts."""
-    num_answers: int = Field(default=1, ge=1, le=64)
-    """Answers per prompt and model. More answers give narrower intervals."""
-    seed: int = Field(default=1, ge=0, lt=2**31)
-    """Seed of the answers and of the bootstrap."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """Confidence level of the intervals."""
-    divergence: bool = False
-    """Also estimate the KL divergence of the trained model from the starting policy, on answers at
-    temperature 1. Costs one more answer per held-out prompt and a forward pass of both models."""
-    margins: bool = False
-    """Also measure during training the implicit reward margin of held-out pairs, which nothing is
-    trained on: the best and the worst of sample.num_responses responses of the policy to each
-    held-out prompt, by the reward models that label. Costs these responses and their rewards, once
-    for all trainings that share them, and five forward passes over the pairs in each training."""
-
-    @model_validator(mode="after")
-    def _divergence_has_models(self) -> Self:
-        if self.divergence and self.answers.engine in ("fake", "openai"):
-            raise ValueError(
-                f"evaluate.divergence is true and evaluate.answers.engine is {self.answers.engine},"
-                " whose answers are not those of the trained model's weights here; set the engine "
-                "to transformers or vllm, or divergence to false"
-            )
-        return self
-
-
-USUAL_MAX_ABILITY_LOSS = 0.2
-"""Default of max_ability_loss if the source has ability questions. It catches a collapse."""
-
-
-class PromoteConfig(ConfigModel):
-    """The promotion gate, and the name under which models are registered."""
-
-    model_name: Name = "pvar"
-    """Name of the registered model in MLflow."""
-    min_win_rate: float = Field(default=0.5, ge=0, lt=1)
-    """The lower bound of the paired win rate must be above this value."""
-    min_coverage: float = Field(default=0.95, gt=0, le=1)
-    """Minimum fraction of the prompts that have a verdict."""
-    min_ended_share: float = Field(default=0.0, ge=0, le=1)
-    """Minimum fraction of the challenger's answers that finish (are not truncated)."""
-    max_ability_loss: float | None = Field(default=None, ge=0, le=1)
-    """Maximum loss of ability (fraction of ability questions answered correctly). The lower bound
-    of the change must be at least minus this value. `null` means 0.2 if the source has rows with
-    `answer`, and no check otherwise. A number fails the gate if the source has no such rows."""
-    benchmarks: tuple[BenchmarkGate, ...] = ()
-    """What the gate requires of benchmarks."""
-    mode: Literal["automatic", "approval", "never"] = "automatic"
-    """What follows a passed gate: `automatic` moves the alias, `approval` makes the run wait for a
-    person's decision, `never` registers the model and leaves the alias."""
+EXAM_NAME = "evaluate.prompts"
+"""Name of the exam of `evaluate.prompts` among the exams that exclude training prompts."""
 
 
 class PipelineConfig(ConfigModel):
     """The configuration of one pipeline run."""
 
     policy: ModelReference = "bundled:smollm2-135m-instruct"
-    """The model to improve. It generates the responses, and training starts from it."""
+    """The model to improve. It generates the responses, and training starts from it. `champion` is
+    the promoted model, so that each training continues from the last promoted one."""
+    policy_if_none: ModelReference | None = None
+    """The first model: the model to improve if `policy` is `champion` and no model is promoted.
+    Required with `policy: champion`, and `null` otherwise."""
     ingest: IngestConfig = IngestConfig()
     """Stage ingest: read, filter and split the prompts."""
     sample: SampleConfig = SampleConfig()
@@ -330,7 +272,14 @@ class PipelineConfig(ConfigModel):
         )
         self._refuse_unknown_benchmarks()
         self._refuse_margins_without_pairs()
+        self._refuse_second_exam()
+        self._refuse_unknown_first_model()
         return self
+
+    @property
+    def first_model(self) -> str:
+        """The model from which the first training starts. Later ones may start from a champion."""
+        return self.policy if self.policy_if_none is None else self.policy_if_none
 
     @property
     def model_roles(self) -> ModelRoles:
@@ -364,6 +313,34 @@ class PipelineConfig(ConfigModel):
                     f"{key}: there is no benchmark {unknown[0]!r}; benchmarks has "
                     f"{', '.join(names) or 'none'}"
                 )
+
+    def _refuse_unknown_first_model(self) -> None:
+        starts_from_champion = self.policy == CHAMPION
+        if starts_from_champion and self.policy_if_none is None:
+            raise ValueError(
+                "policy is champion, but policy_if_none does not say which model is improved while "
+                "none is promoted; set policy_if_none to the first model"
+            )
+        # A pinned policy is what `champion` meant when the run began.
+        if not (starts_from_champion or self.policy_if_none is None or is_pinned(self.policy)):
+            raise ValueError(
+                f"policy is {self.policy} and policy_if_none is {self.policy_if_none}, which is "
+                "used with policy champion only; set policy to champion, or policy_if_none to null"
+            )
+        if self.promote.max_total_ability_loss is not None and not self.evaluate.against_first:
+            raise ValueError(
+                f"promote.max_total_ability_loss is {self.promote.max_total_ability_loss:g}, but "
+                "evaluate.against_first is false, so that the trained model is not compared with "
+                "the first one; set evaluate.against_first to true"
+            )
+
+    def _refuse_second_exam(self) -> None:
+        taken = any(benchmark.name == EXAM_NAME for benchmark in self.benchmarks)
+        if self.evaluate.prompts and taken:
+            raise ValueError(
+                f"a benchmark is named {EXAM_NAME}, which is the name of the exam of that key; "
+                "give the benchmark another `name`"
+            )
 
     @staticmethod
     def _refuse_equal_paths(names: list[str], models: list[str]) -> None:

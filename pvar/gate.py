@@ -10,13 +10,19 @@ alike, the 95 % interval reaches down to −(1 − 0.025^(1/n)), which is 52 % f
 17 and 10 % for 36. So the default bound needs at least 17. If a tenth of the answers becomes
 correct and a tenth incorrect (a spread of 0.45), a bound of 20 % needs about 20 questions, and a
 bound of 10 % about 80.
+
+An exam that is asked again and again promotes by luck. With `alpha_budget`, the lower bound must
+hold at the level of this look at the exam, too (`pvar/evaluation/alpha_spending.py`).
+
+A model that is retrained often can lose a little each time, and no single comparison shows it. So
+`max_total_ability_loss` is the same test against the first model.
 """
 
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pvar.config import USUAL_MAX_ABILITY_LOSS, PromoteConfig
+from pvar.evaluate_config import USUAL_MAX_ABILITY_LOSS, PromoteConfig
 
 BENCHMARK_CHECK = "benchmark-"
 """Prefix of the checks of benchmarks; the rest is the benchmark's name."""
@@ -36,6 +42,10 @@ class GateFigures(NamedTuple):
     ability_change_lower: float | None
     """Lower bound of the change of ability, in [−1, 1]; NaN if no question was answered, None if
     the source has no questions."""
+    win_rate_lower_at_look: float | None = None
+    """Lower bound of the win rate at the level of this look at the exam; None without a budget."""
+    total_ability_change_lower: float | None = None
+    """The same against the first model; None if there was no such comparison."""
     benchmark_differences: Mapping[str, float] = {}
     """Lower bound of the difference from the opponent on each benchmark that the gate names, in
     percentage points; NaN if it was not measured."""
@@ -71,6 +81,7 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
             gate.min_win_rate,
             figures.win_rate_lower > gate.min_win_rate,
         ),
+        *_at_look(figures.win_rate_lower_at_look, gate),
         _at_least("coverage", figures.coverage, gate.min_coverage),
         _at_least("ended_share", figures.ended_share, gate.min_ended_share),
     ]
@@ -79,6 +90,15 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
         bound = 0 - (USUAL_MAX_ABILITY_LOSS if max_loss is None else max_loss)
         checks.append(
             _at_least("ability_change_lower", math.nan if lower is None else lower, bound)
+        )
+    if gate.max_total_ability_loss is not None:
+        total = figures.total_ability_change_lower
+        checks.append(
+            _at_least(
+                "total_ability_change_lower",
+                math.nan if total is None else total,
+                0 - gate.max_total_ability_loss,
+            )
         )
     checks += [
         _at_least(
@@ -93,6 +113,14 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
         tuple(checks),
         ABILITY_NOT_MEASURED if lower is None else "",
     )
+
+
+def _at_look(lower: float | None, gate: PromoteConfig) -> list[Check]:
+    """The win rate again, at the level that the budget leaves for this look at the exam."""
+    if gate.alpha_budget is None:
+        return []
+    value, bound = math.nan if lower is None else lower, gate.min_win_rate
+    return [Check("win_rate_lower_at_look", value, bound, value > bound)]
 
 
 def _at_least(name: str, value: float, bound: float) -> Check:

@@ -77,16 +77,19 @@ def question_nodes(config: PipelineConfig) -> dict[str, Node]:
 
 
 def benchmark_nodes(
-    config: PipelineConfig, questions: Mapping[str, Node], ingest: Node, challenger: str
+    config: PipelineConfig, questions: Mapping[str, Node], exam: Node, challenger: str
 ) -> list[Node]:
-    """The nodes that follow the questions, in execution order."""
+    """The nodes that follow the questions, in execution order.
+
+    `exam` has the held-out prompts, for benchmarks without questions of their own.
+    """
     both = [
         Taker(CHALLENGER, model_name(challenger, config), challenger),
         Taker(OPPONENT, model_name(config.evaluate.opponent, config), config.evaluate.opponent),
     ]
     nodes: list[Node] = []
     for benchmark in config.benchmarks:
-        asked = questions.get(benchmark.name, ingest)
+        asked = questions.get(benchmark.name, exam)
         if isinstance(benchmark, LabelAgreementBenchmark):
             nodes += _label_agreement(benchmark, asked, both, config)
             continue

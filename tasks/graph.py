@@ -4,6 +4,11 @@
             ├─ answers-challenger (by the trained model) ─┬─ evaluate ── promote
             └─ answers-opponent ──────────────────────────┘
 
+With `evaluate.prompts`, a node `exam` has the prompts that the models answer, instead of `ingest`.
+
+With `evaluate.against_first`, `answers-first` and `evaluate-first` compare the trained model with
+the first one in the same way.
+
 With `evaluate.margins`, `train` also reads pairs that it does not train on:
 
     ingest ── held-out-sample ── held-out-score-… ── held-out-select ── held-out-pair ── train
@@ -26,7 +31,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pvar.config import PipelineConfig
+from pvar.config import EXAM_NAME, PipelineConfig
 from pvar.exclusion import MIN_SIMILARITY
 from pvar.references import Pinned
 from tasks.benchmark_nodes import (
@@ -39,6 +44,7 @@ from tasks.benchmark_nodes import (
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
 from tasks.engine.stage import Stage
+from tasks.exam_nodes import FIRST_NODE, exam_nodes
 from tasks.held_out_nodes import held_out_nodes
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.benchmark import BENCHMARK
@@ -53,7 +59,13 @@ from tasks.stages.judge import JUDGE
 from tasks.stages.likelihood import LIKELIHOOD
 from tasks.stages.outputs import OUTPUTS
 from tasks.stages.pair import PAIR, pair_spec
-from tasks.stages.promote import BENCHMARK_INPUT, PROMOTE, PromoteSpec
+from tasks.stages.promote import (
+    BENCHMARK_INPUT,
+    EXAM_PROMPTS,
+    FIRST_RESULTS,
+    PROMOTE,
+    PromoteSpec,
+)
 from tasks.stages.sample import SAMPLE, SampleSpec
 from tasks.stages.score import SCORE, ScoreSpec
 from tasks.stages.select import SELECT, ImplicitGapSpec, SelectSpec, select_settings
@@ -89,36 +101,39 @@ CACHES = (REFERENCE.name,)
 
 def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     """All nodes of a pinned configuration by name, in execution order."""
-    ingest = _ingest(config)
+    ingest, own_exam = _ingest(config), exam_nodes(config)
+    exam = own_exam[0] if own_exam else ingest
     questions = question_nodes(config)
-    exclude = _exclude(config, ingest, {name: node.keys for name, node in questions.items()})
+    exams = {**questions, **({EXAM_NAME: exam} if own_exam else {})}
+    exclude = _exclude(config, ingest, {name: node.keys for name, node in exams.items()})
     first = [] if config.sample.adaptive is None else _first_round(config, ingest)
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
     scores = _scores(config, ingest, sample, first)
     select = _select(config, ingest, sample, scores, exclude)
     pair = _pair(config, ingest, sample, scores, select, exclude)
-    held_out = held_out_nodes(config, ingest) if config.evaluate.margins else []
+    held_out = held_out_nodes(config, exam) if config.evaluate.margins else []
     train = _train(config, sample, pair, held_out)
     challenger = f"artifact:{train.keys.root}#{train.keys.root}"
-    challenger_answers = _answers(config, "answers-challenger", ingest, challenger)
-    opponent_answers = _answers(config, "answers-opponent", ingest, config.evaluate.opponent)
+    challenger_answers = _answers(config, "answers-challenger", exam, challenger)
+    opponent_answers = _answers(config, "answers-opponent", exam, config.evaluate.opponent)
     evaluate = Node(
         "evaluate",
         EVALUATE,
         _evaluate_spec(config),
         {
-            "prompts": ingest.keys,
+            "prompts": exam.keys,
             "challenger": challenger_answers.keys,
             "opponent": opponent_answers.keys,
         },
     )
-    benchmarks = benchmark_nodes(config, questions, ingest, challenger)
-    promote = _promote(config, train, evaluate, benchmarks)
+    against_first = _against_first(config, exam, evaluate)
+    benchmarks = benchmark_nodes(config, questions, exam, challenger)
+    promote = _promote(config, exam, train, evaluate, against_first, benchmarks)
     nodes = (
-        ingest, *questions.values(), *([exclude] if exclude else []),
+        ingest, *own_exam, *questions.values(), *([exclude] if exclude else []),
         *first, sample, *scores, select, pair, *held_out, train,
-        opponent_answers, challenger_answers, *_divergence(config, ingest, challenger),
-        evaluate, *benchmarks, promote,
+        opponent_answers, challenger_answers, *_divergence(config, exam, challenger),
+        evaluate, *against_first, *benchmarks, promote,
     )  # fmt: skip
     return {node.name: node for node in nodes}
 
@@ -136,7 +151,7 @@ def _ingest(config: PipelineConfig) -> Node:
         source=config.ingest.source,
         source_name=location.rstrip("/").rpartition("/")[2],
         source_field=config.ingest.source_field,
-        eval_fraction=config.ingest.eval_fraction,
+        eval_fraction=0.0 if config.evaluate.prompts else config.ingest.eval_fraction,
         near_duplicate_similarity=config.ingest.near_duplicate_similarity,
         decontaminate_against=config.ingest.decontaminate_against,
         decontaminate_ngram_words=config.ingest.decontaminate_ngram_words,
@@ -230,7 +245,7 @@ def _scores(
     return nodes
 
 
-def _answers(config: PipelineConfig, name: str, ingest: Node, policy: str) -> Node:
+def _answers(config: PipelineConfig, name: str, exam: Node, policy: str) -> Node:
     return Node(
         name,
         SAMPLE,
@@ -241,18 +256,18 @@ def _answers(config: PipelineConfig, name: str, ingest: Node, policy: str) -> No
             seed=config.evaluate.seed,
             split="eval",
         ),
-        sampling_inputs(policy, ingest.keys),
+        sampling_inputs(policy, exam.keys),
     )
 
 
-def _divergence(config: PipelineConfig, ingest: Node, challenger: str) -> list[Node]:
+def _divergence(config: PipelineConfig, exam: Node, challenger: str) -> list[Node]:
     """Answers at temperature 1, one per prompt, and the divergence estimated on them."""
     if not config.evaluate.divergence:
         return []
     plain = config.evaluate.answers.model_copy(update={"temperature": 1.0, "top_p": 1.0})
     evaluate = config.evaluate.model_copy(update={"answers": plain, "num_answers": 1})
     answers = _answers(
-        config.model_copy(update={"evaluate": evaluate}), "answers-divergence", ingest, challenger
+        config.model_copy(update={"evaluate": evaluate}), "answers-divergence", exam, challenger
     )
     spec = DivergenceSpec(
         policy=challenger,
@@ -260,10 +275,19 @@ def _divergence(config: PipelineConfig, ingest: Node, challenger: str) -> list[N
         dtype=config.train.precision,
         confidence=config.evaluate.confidence,
     )
-    inputs = {**sampling_inputs(challenger, ingest.keys), "answers": answers.keys}
+    inputs = {**sampling_inputs(challenger, exam.keys), "answers": answers.keys}
     if reference := policy_input(config.policy):
         inputs["reference"] = reference["policy"]
     return [answers, Node("divergence", DIVERGENCE, spec, inputs)]
+
+
+def _against_first(config: PipelineConfig, exam: Node, evaluate: Node) -> list[Node]:
+    """The first model's answers to the exam, and the challenger compared with them."""
+    if not config.evaluate.against_first:
+        return []
+    answers = _answers(config, "answers-first", exam, config.first_model)
+    inputs = {**evaluate.inputs, "opponent": answers.keys}
+    return [answers, replace(evaluate, name=FIRST_NODE, inputs=inputs)]
 
 
 def _evaluate_spec(config: PipelineConfig) -> EvaluateSpec:
@@ -335,13 +359,19 @@ def _train(config: PipelineConfig, sample: Node, pair: Node, held_out: Sequence[
 
 
 def _promote(
-    config: PipelineConfig, train: Node, evaluate: Node, benchmarks: Sequence[Node]
+    config: PipelineConfig,
+    exam: Node,
+    train: Node,
+    evaluate: Node,
+    against_first: Sequence[Node],
+    benchmarks: Sequence[Node],
 ) -> Node:
     spec = PromoteSpec(
         gate=config.promote,
         strategy=config.select.strategy,
         budget=_budget(config),
         opponent=config.evaluate.opponent,
+        first=config.first_model if against_first else None,
     )
     names = {score_name(each.name): each.name for each in config.benchmarks}
     scores = {
@@ -349,7 +379,12 @@ def _promote(
         for node in benchmarks
         if node.name in names
     }
-    return Node("promote", PROMOTE, spec, {"results": evaluate.keys, "model": train.keys, **scores})
+    inputs = {"results": evaluate.keys, "model": train.keys, **scores}
+    if config.promote.alpha_budget is not None:
+        inputs[EXAM_PROMPTS] = exam.keys
+    if against_first:
+        inputs[FIRST_RESULTS] = against_first[-1].keys
+    return Node("promote", PROMOTE, spec, inputs)
 
 
 def _budget(config: PipelineConfig) -> str:

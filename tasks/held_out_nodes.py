@@ -21,8 +21,11 @@ HELD_OUT_SELECT = "held-out-select"
 HELD_OUT_PAIR = "held-out-pair"
 
 
-def held_out_nodes(config: PipelineConfig, ingest: Node) -> list[Node]:
-    """The nodes in execution order: first the responses, last the pairs."""
+def held_out_nodes(config: PipelineConfig, exam: Node) -> list[Node]:
+    """The nodes in execution order: first the responses, last the pairs.
+
+    `exam` has the held-out prompts: `ingest`, or the node of `evaluate.prompts`.
+    """
     models, rewards = config.model_roles.labelling, config.select.reward_settings
     sample = Node(
         "held-out-sample",
@@ -34,9 +37,9 @@ def held_out_nodes(config: PipelineConfig, ingest: Node) -> list[Node]:
             seed=config.evaluate.seed,
             split="eval",
         ),
-        sampling_inputs(config.policy, ingest.keys),
+        sampling_inputs(config.policy, exam.keys),
     )
-    inputs = {"prompts": ingest.keys, "responses": sample.keys}
+    inputs = {"prompts": exam.keys, "responses": sample.keys}
     scores = {
         model.name: Node(
             f"held-out-score-{model.name}", SCORE, ScoreSpec(reward_model=model), inputs

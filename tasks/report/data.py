@@ -150,6 +150,27 @@ class GateCheck(NamedTuple):
     passed: bool
 
 
+class ExamPoint(NamedTuple):
+    """The results of one version on the exam. Rates are in [0, 1]."""
+
+    version: int
+    win_rate: float | None
+    ci_lower: float | None
+    ci_upper: float | None
+    ability: float | None
+    """Share of the ability questions answered correctly."""
+
+
+class ExamCurve(NamedTuple):
+    """The versions that were measured on one exam under the same conditions, up to this one."""
+
+    exam: str
+    against_first: bool
+    """Whether the win rates are against the first model; otherwise against each one's opponent."""
+    points: tuple[ExamPoint, ...]
+    """Oldest first; the last is the version of this run."""
+
+
 class NamedLink(NamedTuple):
     """A link of the report. It is clickable if the target is an http, https or file address."""
 
@@ -322,6 +343,8 @@ class ReportData:
     samples: tuple[AnswerSample, ...] = ()
     """Chosen by the caller. The first few are shown without unfolding."""
     gate: Gate | None = None
+    exam_curve: ExamCurve | None = None
+    """None if no other version was measured on the exam of this run."""
     links: tuple[NamedLink, ...] = ()
     failure: Failure | None = None
     waiting: WaitingStage | None = None

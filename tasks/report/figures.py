@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.engine.tables import TrainStep
-from tasks.report.data import Correlation, Counts
+from tasks.report.data import Correlation, Counts, ExamCurve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,6 +184,30 @@ def correlation_figure(correlations: Sequence[Correlation]) -> str:
         axes.grid(visible=True, axis="x")
 
     return _drawn(paint, "correlation", label, width=380, height=60 + 26 * len(known))
+
+
+def exam_figure(curve: ExamCurve) -> str:
+    """Win rates of the versions on one exam, with their intervals; empty if none is known."""
+    columns = np.array([point[:4] for point in curve.points], dtype=np.float64)  # None is NaN
+    versions, rates, lower, upper = columns[np.isfinite(columns).all(axis=1)].T
+    if not versions.size:
+        return ""
+    label = (
+        f"Versions {versions[0]:.0f} to {versions[-1]:.0f} on one exam: win rate {rates[0]:.0%} at "
+        f"first, {rates[-1]:.0%} at last."
+    )
+
+    def paint(axes: "Axes") -> None:
+        axes.vlines(versions, lower, upper, color=QUIET, linewidth=3)
+        axes.plot(versions, rates, "o-", color=ACCENT, gid="win-rate")
+        axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.set_xlabel("version")
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "even", "75 %", "100 %"])
+        axes.set_ylim(0, 1)
+        axes.grid(visible=True, axis="y")
+        axes.locator_params(axis="x", integer=True)
+
+    return _drawn(paint, "exam", label, width=380, height=190)
 
 
 def training_figures(steps: Sequence[TrainStep]) -> dict[str, str]:

@@ -13,7 +13,13 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tasks.report.data import ReportData, ScoredResponse
-from tasks.report.figures import correlation_figure, pvar_figure, training_figures, win_rate_figure
+from tasks.report.figures import (
+    correlation_figure,
+    exam_figure,
+    pvar_figure,
+    training_figures,
+    win_rate_figure,
+)
 from tasks.report.text import (
     ability_change_text,
     count,
@@ -90,6 +96,8 @@ def _figures(data: ReportData) -> dict[str, str]:
             figures["win_rate"] = win_rate_figure(rate, lower, upper, result.counts)
     if pvar is not None and not all(map(is_missing, pvar.pvar.tolist())):
         figures["pvar"] = pvar_figure(pvar.pvar, pvar.selected, pvar.cut)
+    if data.exam_curve is not None and (curve := exam_figure(data.exam_curve)):
+        figures["exam"] = curve
     if correlations := correlation_figure(data.correlations):
         figures["correlation"] = correlations
     return figures

@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pvar.artifacts import ShardSpec, Summary
+from pvar.artifacts import Recipe, ShardSpec, Summary
 from pvar.evaluation.ability import ability_change, share_right
 from pvar.evaluation.paired import paired_win_rate
+from pvar.exam import conditions_digest, exam_digest
+from pvar.identity import identity
 from pvar.judge_config import JudgeConfig
 from pvar.judging import JudgeBudget
 from pvar.records import Comparison, Prompt, Response, Verdict
 from pvar.row_counts import RowCounts
-from tasks.engine.artifact import Artifact
+from tasks.engine.artifact import Artifact, read_document
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import JudgedShowing, by_prompt
 from tasks.stages.ingest import PROMPTS
@@ -68,16 +70,16 @@ def comparisons(job: Job[EvaluateSpec]) -> list[Comparison]:
     challenger = by_prompt(job.inputs["challenger"].rows(RESPONSES, Response))
     return [
         Comparison(prompt.prompt_id, prompt.messages, theirs.text, ours.text)
-        for prompt in _judged(_held_out(job))
+        for prompt in _judged(held_out(job.inputs["prompts"]))
         for theirs, ours in zip(
             opponent.get(prompt.prompt_id, ()), challenger.get(prompt.prompt_id, ()), strict=False
         )
     ]
 
 
-def _held_out(job: Job[EvaluateSpec]) -> list[Prompt]:
-    rows = job.inputs["prompts"].rows(PROMPTS, Prompt)
-    return [prompt for prompt in rows if prompt.split == "eval"]
+def held_out(prompts: Artifact) -> list[Prompt]:
+    """The prompts of an artifact that are for evaluation, ability questions included."""
+    return [prompt for prompt in prompts.rows(PROMPTS, Prompt) if prompt.split == "eval"]
 
 
 def _judged(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -130,14 +132,25 @@ def preferences(
     return table
 
 
-def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
-    prompts = _held_out(job)
-    verdicts = artifact.rows(VERDICTS, Verdict)
+def all_preferences(prompts: list[Prompt], results: Artifact) -> NDArray[np.float64]:
+    """As `preferences`, of all verdicts of a complete evaluate artifact."""
+    verdicts = results.rows(VERDICTS, Verdict)
     most = max((len(rows) for rows in by_prompt(verdicts).values()), default=1)
+    return preferences(prompts, verdicts, most)
+
+
+def _summarise(job: Job[EvaluateSpec], artifact: Artifact) -> Summary:
+    prompts = held_out(job.inputs["prompts"])
+    answers = job.inputs["challenger"]
+    made = read_document(answers.store, answers.keys.recipe, Recipe)
     result = paired_win_rate(
-        preferences(prompts, verdicts, most), confidence=job.spec.confidence, seed=job.spec.seed
+        all_preferences(prompts, artifact), confidence=job.spec.confidence, seed=job.spec.seed
     )
     return {
+        "exam": exam_digest(prompts),
+        "exam_conditions": conditions_digest(
+            identity(job.spec.judge), job.spec.orders, made.identity if made else {}
+        ),
         "win_rate": _number(result.win_rate),
         "win_rate_lower": _number(result.ci_lower),
         "win_rate_upper": _number(result.ci_upper),

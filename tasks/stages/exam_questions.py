@@ -1,9 +1,9 @@
-"""Stage questions: freeze a benchmark's questions and its baseline's answers.
+"""Stage questions: freeze a benchmark's questions and its baseline's answers, or an exam's prompts.
 
 The artifact has the table PROMPTS of stage ingest, so that stage sample answers the questions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from pvar.artifacts import ShardSpec, Summary
 from pvar.errors import InputError
 from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.file_rows import RowFile
+from pvar.exam import exam_digest, num_judged, read_exam
 from pvar.labelled_pairs import read_held_out_pairs
 from pvar.records import Prompt
 from pvar.references import DataReference
@@ -36,12 +37,21 @@ class LabelledPairsQuestions(BaseModel):
     pairs: DataReference
 
 
+class ExamQuestions(BaseModel):
+    """The prompts of `evaluate.prompts`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["exam"]
+    prompts: tuple[DataReference, ...]
+
+
 class QuestionsSpec(BaseModel):
     """The settings that determine the questions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    benchmark: JudgedQuestions | LabelledPairsQuestions
+    benchmark: JudgedQuestions | LabelledPairsQuestions | ExamQuestions
 
 
 @contextmanager
@@ -50,6 +60,8 @@ def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
         benchmark = job.spec.benchmark
         if isinstance(benchmark, LabelledPairsQuestions):
             return _freeze_pairs(row_file(job.ports, benchmark.pairs), folder)
+        if isinstance(benchmark, ExamQuestions):
+            return _freeze_exam([row_file(job.ports, each) for each in benchmark.prompts], folder)
         joined = join_questions(benchmark, job.ports)
         write_table(folder / PROMPTS, joined.prompts, Prompt)
         write_table(folder / BASELINE, joined.questions, BenchmarkQuestion)
@@ -65,7 +77,7 @@ def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
 
 
 def _freeze_pairs(file: RowFile, folder: Path) -> RowCounts:
-    pairs = read_held_out_pairs(file.rows, file.name.rpartition("/")[2])
+    pairs = read_held_out_pairs(file.rows, _short(file))
     if not pairs.prompts:
         raise InputError(
             f"{file.name}: no row is a labelled pair ({pairs.rejected}); give rows with prompt, "
@@ -79,7 +91,34 @@ def _freeze_pairs(file: RowFile, folder: Path) -> RowCounts:
     )
 
 
-def _summarise(_: Job[QuestionsSpec], artifact: Artifact) -> Summary:
+def _freeze_exam(files: Sequence[RowFile], folder: Path) -> RowCounts:
+    exam = read_exam((_short(file), file.rows) for file in files)
+    if not num_judged(exam.prompts):
+        raise InputError(
+            f"{', '.join(file.name for file in files)}: no row is a prompt to judge "
+            f"({len(exam.prompts)} ability questions, rejected: {exam.rejected}); "
+            "evaluate.prompts needs at least one row with a prompt and without `answer`"
+        )
+    write_table(folder / PROMPTS, exam.prompts, Prompt)
+    write_table(folder / BASELINE, [], BenchmarkQuestion)
+    num_out = len(exam.prompts)
+    return RowCounts(
+        rows_in=num_out + sum(exam.rejected.values()), rows_out=num_out, rejected=exam.rejected
+    )
+
+
+def _short(file: RowFile) -> str:
+    return file.name.rpartition("/")[2]
+
+
+def _summarise(job: Job[QuestionsSpec], artifact: Artifact) -> Summary:
+    if isinstance(job.spec.benchmark, ExamQuestions):
+        prompts = artifact.rows(PROMPTS, Prompt)
+        return {
+            "exam": exam_digest(prompts),
+            "num_eval_prompts": num_judged(prompts),
+            "num_ability_questions": len(prompts) - num_judged(prompts),
+        }
     rows = artifact.rows(BASELINE, BenchmarkQuestion)
     rejected = artifact.manifest.row_counts.rejected
     ungraded = [
@@ -95,7 +134,7 @@ def _summarise(_: Job[QuestionsSpec], artifact: Artifact) -> Summary:
 
 QUESTIONS = Stage(
     name="questions",
-    description="Freeze a benchmark's questions and its baseline's answers.",
+    description="Freeze a benchmark's questions and its baseline's answers, or an exam's prompts.",
     version=1,
     plan=lambda _: (ShardSpec(index=0, start=0, stop=0),),
     open_worker=_open_worker,

@@ -10,7 +10,7 @@ too; a training prompt without at least two answers is rejected.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +52,7 @@ class IngestSpec(BaseModel):
     source_field: str | None = None
     """Field of a row with the name of its source; without a text there, it is `source_name`."""
     eval_fraction: float
+    """0 if the exam has a source of its own; ability questions are held out even then."""
     near_duplicate_similarity: float | None
     decontaminate_against: tuple[DataReference, ...]
     decontaminate_ngram_words: int
@@ -86,6 +87,17 @@ def split_of(prompt_id: str, eval_fraction: float) -> Split:
     return "eval" if position < eval_fraction else "train"
 
 
+def held_out_prompts(
+    prompts: Iterable[Prompt], *, eval_fraction: float, min_similarity: float | None
+) -> list[Prompt]:
+    """The prompts that this stage holds out of these, ability questions included."""
+    placed = [each._replace(split=_side(each, eval_fraction)) for each in prompts]
+    kept = deduplicate(sorted(placed, key=_rank), min_similarity=min_similarity).prompts
+    return sorted(
+        (prompt for prompt in kept if prompt.split == "eval"), key=lambda each: each.prompt_id
+    )
+
+
 def _ingest(job: Job[IngestSpec]) -> _Ingested:
     source = Pinned.parse(job.spec.source).location
     prompts, rejected, answers = _read(job)
@@ -114,7 +126,8 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     ]
     held_out = [prompt for prompt in deduplicated.prompts if prompt.split == "eval"]
     num_questions = sum(prompt.is_question for prompt in held_out)
-    if not clean.prompts or len(held_out) == num_questions:
+    is_exam = job.spec.eval_fraction > 0
+    if not clean.prompts or (is_exam and len(held_out) == num_questions):
         raise InputError(
             f"{source}: {len(clean.prompts)} prompts are left for training and "
             f"{len(held_out) - num_questions} for evaluation, of {num_rows} rows with "
@@ -163,9 +176,13 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
         RejectedRow(f"line {numbers[each.place]}", each.rule, each.detail)
         for each in joined.rejected
     ]
-    # Of equal rows the first stays: a question before a prompt, whatever their order in the file.
-    prompts.sort(key=lambda each: (not each.is_question, each.accepted_answers))
+    prompts.sort(key=_rank)
     return _Ingested(prompts, rejected, answers)
+
+
+def _rank(prompt: Prompt) -> tuple[bool, tuple[str, ...]]:
+    """Of equal rows the first stays: a question before a prompt, whatever their order in a file."""
+    return not prompt.is_question, prompt.accepted_answers
 
 
 class _Parsed(NamedTuple):

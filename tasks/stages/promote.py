@@ -20,16 +20,20 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
-from pvar.config import PromoteConfig
 from pvar.errors import PromotionError
+from pvar.evaluate_config import PromoteConfig
+from pvar.evaluation.alpha_spending import mean_lower_bound
+from pvar.evaluation.paired import prompt_means
+from pvar.exam import exam_digest
 from pvar.gate import GateDecision, GateFigures, decide_promotion
-from pvar.ports import RegisteredVersion, Registry
+from pvar.ports import RegisteredVersion, Registry, Store
 from pvar.references import ModelReference
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.stage_outcome import Waiting
-from tasks.stages.evaluate import ABILITY_FIGURES
+from tasks.stages.evaluate import ABILITY_FIGURES, all_preferences, held_out
+from tasks.stages.exam_looks import ExamLook, look_at
 from tasks.stages.person_decision import PersonDecision, decision_on
 from tasks.stages.train import MODEL
 
@@ -38,10 +42,30 @@ logger = logging.getLogger(__name__)
 DECISION = "decision.json"
 BENCHMARK_INPUT = "benchmark-"
 """Prefix of the inputs that are the scores of benchmarks; the rest is the benchmark's name."""
+FIRST_RESULTS = "first-results"
+"""Input: the comparison with the first model."""
+EXAM_PROMPTS = "prompts"
+"""Input with `promote.alpha_budget`: the artifact of the exam's prompts."""
 GATE_TAG = "pvar.gate"
 """Tag of a registered version: `passed` or `failed`."""
 RESULTS_TAG = "pvar.results"
 """Tag of a registered version: the artifact of its comparison with the opponent."""
+
+EXAM_TAGS = {"exam": "pvar.exam", "exam_conditions": "pvar.exam_conditions"}
+"""Figure of stage evaluate → tag of a registered version: on which exam it was measured, and how.
+Only results that have both in common are on one curve."""
+
+LOOK_TAG = "pvar.look"
+"""Tag of a registered version: the look at its exam, and the level of that look."""
+FIRST_TAG = "pvar.first."
+"""Prefix of the tags with figures of the comparison with the first model."""
+FIRST_MODEL_TAG = f"{FIRST_TAG}model"
+"""Tag: digest of the first model. Only comparisons with the same one are comparable."""
+FIRST_FIGURES = (
+    "win_rate", "win_rate_lower", "win_rate_upper",
+    "ability_change", "ability_change_lower", "ability_change_upper",
+)  # fmt: skip
+"""Those figures."""
 
 _FIGURES = ("win_rate", "win_rate_lower", "win_rate_upper", "coverage")
 
@@ -56,6 +80,8 @@ class PromoteSpec(BaseModel):
     budget: str
     opponent: ModelReference
     """The model that the new model was compared with."""
+    first: ModelReference | None = None
+    """The first model, if the new model was compared with it, too."""
 
 
 class PromotionRecord(BaseModel):
@@ -71,21 +97,33 @@ class PromotionRecord(BaseModel):
     """Name, value (None if missing), bound, passed."""
     note: str
     """The checks that were not made, and why."""
+    look: ExamLook | None = None
+    """The look at the exam; None if promotion is switched off, or the exam is not known."""
     model_name: str
     version: int
     previous_version: int | None
 
 
 def apply_gate(
-    summary: Summary, benchmarks: Mapping[str, Summary], gate: PromoteConfig
+    summary: Summary,
+    benchmarks: Mapping[str, Summary],
+    gate: PromoteConfig,
+    first: Summary | None = None,
+    at_look: float | None = None,
 ) -> GateDecision:
-    """The decision on the figures of stage evaluate and of the benchmarks, by their names."""
+    """The decision on the figures of stage evaluate, of the benchmarks by their names, of the
+    comparison with the first model, if there was one, and on the win rate's lower bound at the
+    level of the look at the exam, if it has a budget."""
     figures = GateFigures(
         win_rate_lower=_number(summary.get("win_rate_lower")),
         coverage=_number(summary.get("coverage")),
         ended_share=_number(summary.get("challenger_ended_share")),
         ability_change_lower=(
             _number(summary.get("ability_change_lower")) if _has_questions(summary) else None
+        ),
+        win_rate_lower_at_look=at_look,
+        total_ability_change_lower=(
+            None if first is None else _number(first.get("ability_change_lower"))
         ),
         benchmark_differences={
             name: _number(figures.get("difference_lower")) for name, figures in benchmarks.items()
@@ -102,7 +140,34 @@ def _number(value: float | int | str | bool | None) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
+def look_of(
+    results: Artifact, prompts: Artifact | None, gate: PromoteConfig, store: Store
+) -> ExamLook | None:
+    """The look at the exam that these results are. A new one is counted.
+
+    None if promotion is switched off, or if results that an earlier version made do not name their
+    exam and `prompts`, the exam's artifact, is not given.
+    """
+    exam = results.manifest.summary.get("exam")
+    if exam is None and prompts is not None:
+        exam = exam_digest(held_out(prompts))
+    if exam is None or gate.mode == "never":
+        return None
+    number = look_at(store, gate.model_name, str(exam), results.keys.root)
+    return ExamLook(number=number, exam=str(exam), budget=gate.alpha_budget)
+
+
+def lower_at_look(
+    results: Artifact, prompts: Artifact | None, look: ExamLook | None
+) -> float | None:
+    """The win rate's lower bound at the level of a look; None without a budget."""
+    if look is None or look.level is None or prompts is None:
+        return None
+    table = all_preferences(held_out(prompts), results)
+    return mean_lower_bound(prompt_means(table), look.level)
+
+
+def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) -> dict[str, str]:
     """Tags of the version: artifacts, strategy, budget and results."""
     results = job.inputs["results"]
     tags = {
@@ -116,12 +181,29 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision) -> dict[str, str]:
     summary = results.manifest.summary
     figures = _FIGURES + (ABILITY_FIGURES if _has_questions(summary) else ())
     tags |= {f"pvar.{name}": f"{_number(summary.get(name)):.4f}" for name in figures}
+    tags |= {tag: str(summary[name]) for name, tag in EXAM_TAGS.items() if name in summary}
+    if look is not None:
+        tags[LOOK_TAG] = look.sentence
+    if (first := _first(job)) is not None:
+        tags |= {
+            f"{FIRST_TAG}{name}": f"{_number(first.get(name)):.4f}"
+            for name in figures
+            if name in FIRST_FIGURES
+        }
+    if job.spec.first is not None:
+        tags[FIRST_MODEL_TAG] = job.spec.first.rpartition("#")[2]
     return tags | {
         f"pvar.{name}.{figure}": f"{value:.4f}" if isinstance(value, float) else str(value)
         for name, found in _benchmarks(job).items()
         for figure, value in found.items()
         if value is not None
     }
+
+
+def _first(job: Job[PromoteSpec]) -> Summary | None:
+    """The figures of the comparison with the first model; None if there was none."""
+    results = job.inputs.get(FIRST_RESULTS)
+    return None if results is None else results.manifest.summary
 
 
 def _benchmarks(job: Job[PromoteSpec]) -> dict[str, Summary]:
@@ -135,8 +217,16 @@ def _benchmarks(job: Job[PromoteSpec]) -> dict[str, Summary]:
 
 def version_tags(job: Job[PromoteSpec]) -> dict[str, str]:
     """The tags with which the version of this comparison is registered."""
-    summary = job.inputs["results"].manifest.summary
-    return _tags(job, apply_gate(summary, _benchmarks(job), job.spec.gate))
+    return _tags(job, *_decide(job))
+
+
+def _decide(job: Job[PromoteSpec]) -> tuple[GateDecision, ExamLook | None]:
+    """The gate's decision, and the look at the exam that it is."""
+    gate, results, prompts = job.spec.gate, job.inputs["results"], job.inputs.get(EXAM_PROMPTS)
+    look = look_of(results, prompts, gate, job.ports.store)
+    at_look = lower_at_look(results, prompts, look)
+    summary = results.manifest.summary
+    return apply_gate(summary, _benchmarks(job), gate, _first(job), at_look), look
 
 
 def promote(job: Job[PromoteSpec]) -> PromotionRecord:
@@ -145,11 +235,11 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
     Raises Waiting if a person must decide.
     """
     gate, results = job.spec.gate, job.inputs["results"]
-    decision = apply_gate(results.manifest.summary, _benchmarks(job), gate)
+    decision, look = _decide(job)
     registry = job.ports.registry
     model = job.inputs["model"]
     version = registry.register(
-        gate.model_name, model.folder(MODEL), model.keys.root, _tags(job, decision)
+        gate.model_name, model.folder(MODEL), model.keys.root, _tags(job, decision, look)
     )
     if decision.passed and gate.mode == "approval":
         answer = decision_on(job.ports.store, version, results.keys.root)
@@ -160,13 +250,15 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
             if answer.approved
             else None
         )
-        return _record(decision, version, replaced, promoted=answer.approved, answer=answer)
+        return _record(
+            decision, version, replaced, promoted=answer.approved, answer=answer, look=look
+        )
     previous = registry.champion(gate.model_name)
     promoted = decision.passed and gate.mode == "automatic"
     if promoted:
         refuse_stale(version, previous)
         registry.promote(version, instead_of=previous, reason=f"gate passed: {job.keys.root}")
-    return _record(decision, version, _number_of(previous), promoted=promoted)
+    return _record(decision, version, _number_of(previous), promoted=promoted, look=look)
 
 
 def carry_out_approval(
@@ -217,6 +309,7 @@ def _record(
     previous: int | None,
     *,
     promoted: bool,
+    look: ExamLook | None,
     answer: PersonDecision | None = None,
 ) -> PromotionRecord:
     return PromotionRecord(
@@ -233,6 +326,7 @@ def _record(
             for check in decision.checks
         ),
         note=decision.note,
+        look=look,
         model_name=version.model_name,
         version=version.version,
         previous_version=None if previous == version.version else previous,
@@ -244,11 +338,12 @@ def _open_worker(job: Job[PromoteSpec]) -> Iterator[Work]:
     def work(_: ShardSpec, folder: Path) -> RowCounts:
         record = promote(job)
         logger.info(
-            "%s version %d: gate %s%s%s",
+            "%s version %d: gate %s%s%s%s",
             record.model_name,
             record.version,
             "passed" if record.passed else "failed",
             _fate(record),
+            f"; {record.look.sentence}" if record.look else "",
             f"; {record.note}" if record.note else "",
         )
         (folder / DECISION).write_text(record.model_dump_json(indent=1))
@@ -274,6 +369,8 @@ def _summarise(_: Job[PromoteSpec], artifact: Artifact) -> Summary:
         "gate_passed": record.passed,
         "gate_note": record.note or None,
         "promoted": record.promoted,
+        "exam_look": record.look.number if record.look else None,
+        "alpha_level": record.look.level if record.look else None,
         "decision": record.decision.sentence if record.decision else None,
         "version": record.version,
         "previous_version": record.previous_version,

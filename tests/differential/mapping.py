@@ -55,6 +55,7 @@ IGNORED: Mapping[str, str] = {
     "**/nodes/pair/state": "new",
     "**/nodes/pair/summary/num_prompts": "new",
     "**/nodes/pair/summary/margin_mean": "new",
+    "**/nodes/pair/summary/num_labelled": "new: pairs of labels that came with the data",
     "**/tables/measures/* implicit_gap/value": "new: recorded as the other measures are",
     "**/report/correlations/implicit gap": "new, as every measure that is recorded",
     **{
@@ -70,9 +71,17 @@ IGNORED: Mapping[str, str] = {
     f"{_PROMOTE}/documents/decision.json/awaiting_approval": "as above",
     f"{_PROMOTE}/*/decision": "new: what a person decided",
     f"{_PROMOTE}/documents/decision.json/decision": "new: what a person decided",
+    f"{_PROMOTE}/summary/exam_look": "new: how often this exam was looked at",
+    f"{_PROMOTE}/summary/alpha_level": "new: the level of that look",
+    f"{_PROMOTE}/documents/decision.json/look/**": "new: as above",
+    "promotion/versions/*/pvar.exam*": "new: on which exam it was measured, and how",
+    "promotion/versions/*/pvar.look": "new: how often this exam was looked at",
+    "**/report/gate/note": "new in it: how often this exam was looked at",
     "**/report/evaluation/circularity": "another wording",
     "**/nodes/evaluate/summary/judge_served": "new: what the judge's server called itself",
     "**/nodes/evaluate/summary/judge_form": "new: tokens, text or mixed",
+    "**/nodes/evaluate/summary/exam": "new: which prompts were asked",
+    "**/nodes/evaluate/summary/exam_conditions": "new: how they were answered and judged",
 }
 
 MAPPING = Changes(RENAMED, VALUES, IGNORED)

@@ -23,24 +23,28 @@ from flows.commands.batches import batches as list_batches
 from flows.commands.batches import retry
 from flows.deployments import deploy, packaged_folder
 from flows.retraining import LEASE, retrain
+from flows.run_record import load_run
+from flows.version_results import by_curve, version_results
 from flows.wiring import connect
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
 from pvar.errors import InputError, LeaseError, PvarError, TrackingError
-from pvar.ports import Store
+from pvar.ports import RegisteredVersion, Store
 from pvar.retrain_decision import RetrainConfig
 from tasks.engine.lease import hold
 from tasks.retraining.batch_states import VANISHED, read_records
 from tasks.retraining.batches import RowFiles, add_batch, attempts_of, begin_attempt, read_batches
 from tasks.retraining.incoming_files import look
+from tests.integration.test_pipeline import QUESTIONS, tiny_settings
 from tests.services.prefect_server import PrefectServer
 from tests.services.processes import NEVER_SECONDS, wait_until
-from tests.workflow import fake_settings
+from tests.workflow import TOPICS, fake_settings
 
 pytestmark = [
     pytest.mark.slow,
     # Raised inside Prefect.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -51,6 +55,8 @@ pytestmark = [
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: PrefectServer) -> Store:
     """An empty home of this test."""
     monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    # MLflow leaves the address of an earlier test in MLFLOW_TRACKING_URI.
+    monkeypatch.setenv("PVAR_MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     return connect().store
 
 
@@ -190,6 +196,47 @@ def test_a_file_that_is_not_there_is_not_announced(store: Store) -> None:
     put(store, "incoming/monday.jsonl", "one")
     with pytest.raises(InputError, match=r"has no incoming/mon\.jsonl"):
         announce(store, ["incoming/monday.jsonl", "incoming/mon.jsonl"])
+
+
+def continued(tmp_path: Path) -> RetrainConfig:
+    """Each round starts from the champion, with every gate of a year, at bounds that all pass."""
+    tiny = tiny_settings(tmp_path, "pvar").model_dump()
+    tiny |= {"policy": "champion", "policy_if_none": tiny["policy"]}
+    tiny["evaluate"] |= {"opponent": "champion", "against_first": True}
+    tiny["promote"] |= {"alpha_budget": 0.5, "max_total_ability_loss": 0.72}
+    return RetrainConfig(min_new_pairs=1, pipeline=PipelineConfig.model_validate(tiny))
+
+
+def test_two_batches_are_measured_on_one_exam_and_the_second_starts_from_the_champion(
+    store: Store, tmp_path: Path
+) -> None:
+    config, wiring = continued(tmp_path), connect()
+    describe = [f"Describe {topic}." for topic in TOPICS]
+    questions = "".join(json.dumps(row) + "\n" for row in QUESTIONS)
+    store.write("incoming/questions.jsonl", questions.encode())
+    put(store, "incoming/monday.jsonl", *describe[:20])
+    (run,) = retrain(config).runs
+    first = load_run(store, run)
+    put(store, "incoming/tuesday.jsonl", *describe[16:])  # some of the exam among them
+    (run,) = retrain(config).runs
+    second = load_run(store, run)
+
+    roots = [{node.name: node.artifact for node in each.nodes} for each in (first, second)]
+    assert roots[0]["exam"] == roots[1]["exam"]
+    assert roots[0]["evaluate-first"] == roots[0]["evaluate"]  # the opponent was the first model
+    assert roots[1]["answers-first"] == roots[0]["answers-first"]
+    assert first.config.policy == first.config.first_model == second.config.first_model
+    assert second.config.policy == f"artifact:{roots[0]['train']}#{roots[0]['train']}"
+    assert wiring.registry.champion("pvar") == RegisteredVersion(
+        "pvar", 2, roots[1]["train"], second.config.policy
+    )
+    ((before, after),) = by_curve(version_results(wiring.registry.versions("pvar")))
+    assert before.look == "look 1 at this exam, level 0.3 of 0.5"
+    assert after.look == "look 2 at this exam, level 0.076 of 0.5"
+    assert after.against_first.win_rate is not None
+    page = store.read(f"runs/{second.run}.html").decode()
+    assert "Does it get better from version to version?" in page
+    assert "Look 2 at this exam, level 0.076 of 0.5." in page
 
 
 @pytest.fixture

@@ -92,3 +92,81 @@ def test_a_model_that_never_was_is_no_model_without_history(
     neighbours.register("train/aa")
     with pytest.raises(ModelError, match=f"MLflow has no model 'nope'; there are {MODEL}"):
         history("nope")
+
+
+def measured(exam: str, conditions: str = "c", **figures: str) -> dict[str, str]:
+    return {"exam": exam, "exam_conditions": conditions, **RESULTS, **figures}
+
+
+@pytest.fixture
+def examined(neighbours: RegistryNeighbours) -> RegistryNeighbours:
+    """Two versions on one exam, one judged otherwise, one of an old release, one elsewhere."""
+    first = {"first.win_rate": "0.7", "first.win_rate_lower": "0.6", "first.win_rate_upper": "0.8"}
+    looked = {"look": "look 2 at this exam, level 0.0076 of 0.05", "gate": "passed"}
+    neighbours.register("train/aa", **measured("e1", ability="0.5", gate="failed"))
+    neighbours.register("train/bb", **measured("e1", "other"))
+    neighbours.register("train/cc", **RESULTS)
+    neighbours.register(
+        "train/dd",
+        **measured("e1", ability="0.4"),
+        **first,
+        **looked,
+        **{"first.ability_change": "-0.15"},
+    )
+    neighbours.register("train/ee", **measured("e2"))
+    return neighbours
+
+
+@pytest.mark.usefixtures("examined")
+def test_results_on_different_exams_are_never_in_one_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    history(MODEL, versions=True)
+    tables: dict[str, list[list[str]]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        if line.strip().startswith("exam "):
+            rows = tables.setdefault(line.strip(), [])
+        elif line.split() and line.split()[0].isdigit():
+            rows.append(line.split())
+    assert {title: [row[0] for row in rows] for title, rows in tables.items()} == {
+        "exam e1, conditions c": ["1", "4"],
+        "exam e1, conditions other": ["2"],
+        "exam e2, conditions c": ["5"],
+        "exam not recorded: these results are not comparable": ["3"],
+    }
+    first, fourth = tables["exam e1, conditions c"]
+    assert first[1] == "failed"
+    assert " ".join(fourth).startswith("4 passed 61.0% (53.0%–68.0%) 70.0% (60.0%–80.0%) 40.0%")
+    assert "-15.0 points look 2 at this exam, level 0.0076 of 0.05" in " ".join(fourth)
+
+
+@pytest.mark.usefixtures("examined")
+def test_json_of_the_versions_has_the_curve(capsys: pytest.CaptureFixture[str]) -> None:
+    history(MODEL, versions=True, as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    curve = [row for row in rows if (row["exam"], row["exam_conditions"]) == ("e1", "c")]
+    assert [(row["version"], row["ability"], row["first_win_rate"]) for row in curve] == [
+        (1, 0.5, None),
+        (4, 0.4, 0.7),
+    ]
+    assert curve[1]["ability_change_since_first"] == -0.15
+    assert [row["win_rate"] for row in curve] == [0.61, 0.61]
+
+
+def test_comparisons_with_different_first_models_are_told_apart(
+    neighbours: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = {f"first.{name}": value for name, value in RESULTS.items()}
+    for number, model in enumerate(("sha256-aa", "sha256-aa", "sha256-bb")):
+        neighbours.register(f"train/{number}", **measured("e1"), **first, **{"first.model": model})
+        history(MODEL, versions=True)
+        assert ("[sha256-" in capsys.readouterr().out) == (model == "sha256-bb")
+
+
+def test_moves_name_the_exam_of_their_results(
+    examined: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first, *_) = [facts.version for facts in examined.registry().versions(MODEL)]
+    examined.registry().promote(first, instead_of=None, reason="gate passed: promote/01")
+    history(MODEL, as_json=True)
+    assert [row["exam"] for row in json.loads(capsys.readouterr().out)] == ["e1"]

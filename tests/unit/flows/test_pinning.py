@@ -7,8 +7,14 @@ from typing import Any
 import pytest
 
 from flows.pinning import pin
+from flows.wiring import Wiring
+from pvar.artifacts import Manifest
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
+from pvar.row_counts import RowCounts
+from tasks.engine.artifact import ArtifactKeys
+from tasks.graph import plan_nodes
+from tests.services.registry import empty_database
 from tests.workflow import fake_settings, open_wiring, write_prompts
 
 
@@ -72,3 +78,84 @@ def test_a_judge_that_is_a_model_is_pinned_beside_a_champion(tmp_path: Path, mod
     assert pinned.evaluate.judge.kind == "reward_model"
     assert pinned.evaluate.judge.reward_model.kind == "classifier"
     assert pinned.evaluate.judge.reward_model.model.startswith(f"{judge}#sha256-")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with MLflow's tables, which take seconds to make."""
+    shutil.copy(empty_database(), tmp_path / "mlflow.db")
+    return tmp_path
+
+
+FIRST = "bundled:smollm2-135m-instruct"
+
+
+def from_champion(home: Path, **changes: Any) -> PipelineConfig:
+    settings = fake_settings(
+        write_prompts(home / "prompts.jsonl"),
+        **{"policy": "champion", "policy_if_none": FIRST, "evaluate.opponent": "champion"},
+        **changes,
+    )
+    return PipelineConfig.model_validate(settings)
+
+
+def put_trained(config: PipelineConfig, wiring: Wiring) -> ArtifactKeys:
+    """The recipe and the manifest of the model that the pinned configuration trains."""
+    node = plan_nodes(config)["train"]
+    wiring.store.write(node.keys.recipe, node.recipe.to_json())
+    manifest = Manifest(
+        stage="train", version=1, digest=node.keys.digest, inputs={}, shards=(), summary={},
+        row_counts=RowCounts(rows_in=0, rows_out=0, rejected={}),
+    )  # fmt: skip
+    wiring.store.write(node.keys.manifest, manifest.to_json())
+    return node.keys
+
+
+def promote(config: PipelineConfig, wiring: Wiring, model: Path) -> str:
+    """Make the model of the pinned configuration the champion."""
+    keys, registry = put_trained(config, wiring), wiring.registry
+    tags = {"pvar.opponent": config.evaluate.opponent}
+    version = registry.register("pvar", model, keys.root, tags)
+    registry.promote(version, instead_of=registry.champion("pvar"), reason="better")
+    return f"artifact:{keys.root}#{keys.root}"
+
+
+@pytest.mark.slow  # MLflow
+def test_each_round_starts_from_the_champion_and_the_first_from_the_named_model(
+    home: Path, model: Path
+) -> None:
+    wiring = open_wiring(home)
+    first = pin(from_champion(home), wiring)
+    assert first.policy == first.evaluate.opponent == first.first_model
+    assert first.policy.startswith(f"{FIRST}#")
+
+    champion = promote(first, wiring, model)
+    second = pin(from_champion(home, **{"train.seed": 1}), wiring)
+    assert second.policy == second.evaluate.opponent == champion
+    assert second.first_model == first.policy
+    assert plan_nodes(second)["train"].keys != plan_nodes(first)["train"].keys
+
+
+@pytest.mark.slow  # MLflow
+def test_a_run_that_was_killed_after_its_promotion_starts_from_the_same_model_again(
+    home: Path, model: Path
+) -> None:
+    wiring = open_wiring(home)
+    first = pin(from_champion(home), wiring)
+    promote(first, wiring, model)
+    assert pin(from_champion(home), wiring) == first  # not from the model that it made itself
+
+    second = pin(from_champion(home, **{"train.seed": 1}), wiring)
+    promote(second, wiring, model)
+    assert pin(from_champion(home, **{"train.seed": 1}), wiring) == second
+
+
+@pytest.mark.slow  # MLflow
+def test_after_a_rollback_the_next_round_starts_from_the_champion_before(
+    home: Path, model: Path
+) -> None:
+    wiring = open_wiring(home)
+    champion = promote(pin(from_champion(home), wiring), wiring, model)
+    promote(pin(from_champion(home, **{"train.seed": 1}), wiring), wiring, model)
+    wiring.registry.roll_back("pvar", reason="rude answers")
+    assert pin(from_champion(home, **{"train.seed": 2}), wiring).policy == champion

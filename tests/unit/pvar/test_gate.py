@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from pvar.benchmark_config import BenchmarkGate
-from pvar.config import PromoteConfig
+from pvar.evaluate_config import PromoteConfig
 from pvar.gate import GateFigures, decide_promotion
 
 GATE = PromoteConfig(min_win_rate=0.5, min_coverage=0.95, min_ended_share=0.5, max_ability_loss=0.1)
@@ -67,6 +67,30 @@ def test_where_there_are_questions_a_collapse_fails_without_a_bound_of_ones_own(
     assert failed_checks(GOOD._replace(ability_change_lower=-0.21), usual) == [
         "ability_change_lower"
     ]
+
+
+def test_a_win_rate_must_hold_at_the_level_of_its_look_too() -> None:
+    spent = GATE.model_copy(update={"alpha_budget": 0.05})
+    assert failed_checks(GOOD._replace(win_rate_lower_at_look=0.501), spent) == []
+    for lower in (None, math.nan, 0.5, 0.4):
+        at_look = GOOD._replace(win_rate_lower_at_look=lower)
+        assert failed_checks(at_look, spent) == ["win_rate_lower_at_look"]
+        assert failed_checks(at_look) == []  # without a budget
+    # The first look has 3.0 % of 5 %, which is not to loosen the gate's own 2.5 %.
+    loose = GOOD._replace(win_rate_lower=0.5, win_rate_lower_at_look=0.501)
+    assert failed_checks(loose, spent) == ["win_rate_lower"]
+
+
+def test_a_loss_against_the_first_model_is_a_check_of_its_own() -> None:
+    both = GATE.model_copy(update={"max_total_ability_loss": 0.15})
+    # Each step loses five points at most; the fourth is twenty below the first model.
+    small = GOOD._replace(total_ability_change_lower=-0.2)
+    assert failed_checks(small, both) == ["total_ability_change_lower"]
+    assert failed_checks(small._replace(total_ability_change_lower=-0.15), both) == []
+    assert failed_checks(small) == []
+    for missing in (None, math.nan):
+        unknown = GOOD._replace(total_ability_change_lower=missing)
+        assert failed_checks(unknown, both) == ["total_ability_change_lower"]
 
 
 @pytest.mark.parametrize("loss", [-0.1, 1.1, math.nan])

@@ -13,7 +13,9 @@ from tasks.report.data import (
     AnswerSample,
     Counts,
     Evaluation,
+    ExamCurve,
     ExamExclusions,
+    ExamPoint,
     Failure,
     Gate,
     GateCheck,
@@ -103,6 +105,11 @@ FULL = ReportData(
         for number, preference in enumerate([1.0, 0.5, 0.0, None, 1.0, 1.0, 0.0, 1.0])
     ),
     gate=Gate(True, (GateCheck("lower end of the win rate, above", 0.658, 0.5, True),)),
+    exam_curve=ExamCurve(
+        "3fa2",
+        True,
+        (ExamPoint(1, 0.55, 0.5, 0.6, 0.7), ExamPoint(4, 0.633, 0.58, 0.69, None)),
+    ),
     links=(
         NamedLink("MLflow run", "http://localhost:5000/#/runs/1?a=1&b=2"),
         NamedLink("Artifacts", "s3://bucket/root"),
@@ -131,6 +138,9 @@ UNKNOWN = dataclasses.replace(
         AnswerFigures(float("nan"), None),
     ),
     gate=Gate(False, (GateCheck("win rate", None, None, False),)),
+    exam_curve=ExamCurve(
+        "3fa2", False, (ExamPoint(1, None, None, None, None), ExamPoint(2, *[float("nan")] * 4))
+    ),
 )
 
 
@@ -301,6 +311,19 @@ def test_ability_stands_beside_the_win_rate_or_is_said_to_be_missing(full: Page)
     assert full.after("Ability")[0] == "not measured"
 
 
+def test_versions_on_one_exam_are_a_curve_that_says_what_they_are_compared_with(full: Page):
+    assert full.after("Version")[3:11] == [
+        *("1", "55 %", "50 % – 60 %", "70 %"),
+        *("4", "63.3 %", "58 % – 69 %", "missing"),
+    ]
+    assert "All are compared with the first model" in plain(full.text)
+    assert any("Versions 1 to 4 on one exam" in label for label in full.attributes("aria-label"))
+    steps = page(UNKNOWN)
+    assert "these win rates are steps and not a level" in plain(steps.text)
+    assert not any("Versions" in label for label in steps.attributes("aria-label"))
+    assert "version to version" not in page(EMPTY).text
+
+
 def test_the_gate_shows_each_check_beside_its_bound(full: Page):
     assert full.after("lower end")[:3] == ["65.8 %", "50 %", "passed"]
     refused = Gate(
@@ -465,10 +488,11 @@ def test_every_figure_of_a_full_run_is_on_the_page(full: Page):
     labels = [attrs["aria-label"] for tag, attrs in full.tags if tag == "svg"]
     assert [(label or "").partition(" ")[0] for label in labels] == [
         "Win",
+        "Versions",
         "Histogram",
         "Loss",
         "Reward",
         "Accuracy",
         "Gradient",
     ]
-    assert labels[1] == ("Histogram of PVar: 2 prompts, 1 of them selected; the cut is at 0.200.")
+    assert labels[2] == ("Histogram of PVar: 2 prompts, 1 of them selected; the cut is at 0.200.")

@@ -1,6 +1,7 @@
 """Stage promote on a real registry: what moves the alias, and what does not."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,15 +11,29 @@ import pytest
 from flows.promotions import decide
 from flows.wiring import Wiring
 from infra.settings import Settings
-from pvar.config import PromoteConfig
 from pvar.errors import PromotionError
+from pvar.evaluate_config import PromoteConfig
+from pvar.exam import exam_digest
 from pvar.ports import RegisteredVersion, Store
+from pvar.records import Prompt, Verdict
 from pvar.runtime_config import RuntimeConfig
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.stage import Job
 from tasks.engine.stage_outcome import Waiting
+from tasks.engine.tables import write_table
+from tasks.stages.ingest import PROMPTS
+from tasks.stages.judgments import VERDICTS
 from tasks.stages.person_decision import PersonDecision, keep_decision
-from tasks.stages.promote import PROMOTE, PromoteSpec, PromotionRecord, promote, refuse_stale
+from tasks.stages.promote import (
+    EXAM_PROMPTS,
+    FIRST_RESULTS,
+    PROMOTE,
+    PromoteSpec,
+    PromotionRecord,
+    promote,
+    refuse_stale,
+    version_tags,
+)
 from tests.artifacts import opened, put_artifact
 from tests.services.registry import MODEL, RegistryNeighbours
 
@@ -55,6 +70,11 @@ class Bench(NamedTuple):
         files = {"model/config.json": json.dumps({"seed": seed}).encode()}
         return put_artifact(self.neighbours.store, "train", config={"seed": seed}, files=files)
 
+    def table(self, name: str, rows: Sequence[Any], record: type[Any]) -> dict[str, bytes]:
+        """A file of an artifact."""
+        write_table(self.folder / name, rows, record)
+        return {name: (self.folder / name).read_bytes()}
+
     def job(self, model: ArtifactKeys, opponent: str = POLICY, **changes: Any) -> Job[PromoteSpec]:
         """The promotion of a model that was compared with `opponent`; `changes` are of figures."""
         store = self.neighbours.store
@@ -62,14 +82,27 @@ class Bench(NamedTuple):
             model_name=MODEL,
             mode=changes.pop("mode", "automatic"),
             max_ability_loss=changes.pop("max_ability_loss", None),
+            alpha_budget=changes.pop("alpha_budget", None),
+            max_total_ability_loss=changes.pop("max_total_ability_loss", None),
         )
+        first, verdicts = changes.pop("first", None), changes.pop("verdicts", None)
         results = put_artifact(
             store,
             "evaluate",
             config={"opponent": opponent},
             inputs={"challenger": model},
+            files=None if verdicts is None else self.table(VERDICTS, verdicts, Verdict),
             summary={**GOOD, **changes},
         )
+        inputs = {"results": results, "model": model}
+        if verdicts is not None:
+            asked = [Prompt(row.prompt_id, (), "eval", "x") for row in verdicts]
+            files = self.table(PROMPTS, asked, Prompt)
+            inputs[EXAM_PROMPTS] = put_artifact(store, "ingest", files=files)
+        if first is not None:
+            inputs[FIRST_RESULTS] = put_artifact(
+                store, "evaluate", config={}, inputs={"opponent": model}, summary=first
+            )
         tracking = self.neighbours.tracking()
         settings = Settings(home=self.folder)
         return Job(
@@ -78,11 +111,11 @@ class Bench(NamedTuple):
                 strategy="top",
                 budget="fraction=0.1",
                 opponent=opponent,
+                first=None if first is None else POLICY,
             ),
             runtime=RuntimeConfig(),
             inputs={
-                "results": opened(store, results, self.folder / "cache"),
-                "model": opened(store, model, self.folder / "cache"),
+                name: opened(store, keys, self.folder / "cache") for name, keys in inputs.items()
             },
             ports=Wiring(settings, store, tracking, self.neighbours.registry()),
             keys=ArtifactKeys("promote", "0123456789abcdef"),
@@ -137,6 +170,12 @@ def test_the_version_says_where_it_came_from_and_what_came_out(bench: Bench) -> 
     }
 
 
+def test_the_version_says_on_which_exam_it_was_measured(bench: Bench) -> None:
+    bench.promote(bench.model(1), exam="e1", exam_conditions="c1")
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert (facts.tags["pvar.exam"], facts.tags["pvar.exam_conditions"]) == ("e1", "c1")
+
+
 @pytest.mark.parametrize(
     ("figures", "failed"),
     [
@@ -176,6 +215,73 @@ def test_ability_is_in_the_decision_and_on_the_version_or_said_to_be_missing(
     unmeasured = bench.promote(bench.model(2), mode="never")
     assert unmeasured.passed
     assert unmeasured.note == "ability not measured: no rows with an answer"
+
+
+def test_a_loss_since_the_first_model_stops_a_model_that_beats_the_champion(bench: Bench) -> None:
+    since_first = {**GOOD, **ABILITY, "win_rate": 0.7, "ability_change_lower": -0.25}
+    gate = {"mode": "never", "max_total_ability_loss": 0.2}
+    record = bench.promote(bench.model(1), **gate, **ABILITY, first=since_first)
+    assert [check[0] for check in record.checks if not check[3]] == ["total_ability_change_lower"]
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert facts.tags["pvar.ability_change_lower"] == "-0.1500"
+    assert facts.tags["pvar.first.ability_change_lower"] == "-0.2500"
+    assert facts.tags["pvar.first.win_rate"] == "0.7000"
+    assert facts.tags["pvar.first.model"] == "bundled:start-1"
+
+    lost_less = {**since_first, "ability_change_lower": -0.2}
+    assert bench.promote(bench.model(2), **gate, **ABILITY, first=lost_less).passed
+
+
+def won(num: int, of: int) -> list[Verdict]:
+    return [Verdict(f"p{number}", float(number < num)) for number in range(of)]
+
+
+def test_the_same_win_rate_passes_at_the_first_look_and_not_at_the_fourth(bench: Bench) -> None:
+    """60 wins of 100: z is 2.03, and 2.5 % needs 1.98, but 0.3 % (the fourth of 10 %) 2.69."""
+    budget = {"alpha_budget": 0.1, "verdicts": won(60, 100), "exam": "e1"}
+    first = bench.promote(bench.model(1), **budget)
+    assert (first.passed, first.promoted) == (True, True)
+    assert first.look is not None
+    assert first.look.sentence == "look 1 at this exam, level 0.061 of 0.1"
+    champion = as_opponent(bench.model(1))
+    bench.promote(bench.model(2), champion, exam="e1", win_rate_lower=0.4)
+    bench.promote(bench.model(3), champion, exam="e1", mode="never")  # cannot promote: no look
+    bench.promote(bench.model(4), champion, exam="e1", win_rate_lower=0.4)
+
+    fourth = bench.promote(bench.model(5), champion, **budget)
+    assert fourth.look is not None
+    assert fourth.look.sentence == "look 4 at this exam, level 0.0038 of 0.1"
+    assert [check[0] for check in fourth.checks if not check[3]] == ["win_rate_lower_at_look"]
+    # The same results are the same look, and another exam begins anew.
+    assert bench.promote(bench.model(5), champion, **budget) == fourth
+    assert bench.promote(bench.model(5), champion, **{**budget, "exam": "e2"}).passed
+    tags = bench.neighbours.registry().versions(MODEL)[-1].tags
+    assert tags["pvar.look"] == "look 1 at this exam, level 0.061 of 0.1"
+
+
+def test_a_look_is_counted_before_there_is_a_budget(bench: Bench) -> None:
+    record = bench.promote(bench.model(1), exam="e1")
+    assert record.look is not None
+    assert record.look.sentence == "look 1 at this exam"
+    assert bench.promote(bench.model(2), as_opponent(bench.model(1))).look is None  # no exam named
+
+
+def test_the_tags_of_a_rebuilt_version_are_those_that_it_had(bench: Bench) -> None:
+    job = bench.job(
+        bench.model(1), alpha_budget=0.1, verdicts=won(60, 100), exam="e1", first=dict(GOOD)
+    )
+    promote(job)
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    assert {"pvar.artifact": job.inputs["model"].keys.root, **version_tags(job)} == facts.tags
+
+
+def test_results_of_an_earlier_version_get_the_exam_of_their_prompts(bench: Bench) -> None:
+    verdicts = won(60, 100)
+    record = bench.promote(bench.model(1), alpha_budget=0.05, verdicts=verdicts)
+    assert record.look is not None
+    assert record.look.exam == exam_digest(
+        Prompt(row.prompt_id, (), "eval", "x") for row in verdicts
+    )
 
 
 def test_mode_never_registers_only(bench: Bench) -> None:

@@ -1,0 +1,80 @@
+"""The exams of retraining: frozen once, so that every version is measured on the same prompts.
+
+    retrain/exams/{digest}.jsonl.gz     the prompts of an exam, written before its record
+    retrain/exams/000001.json           written once: exam 1
+
+The first retraining freezes what its batch holds out, and later ones use it. Its number is a
+setting (`RetrainConfig.exam`). A new number freezes another exam, and the results on the two are
+not comparable.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from pvar.exam import exam_digest, num_judged
+from pvar.incoming_rows import to_fields
+from pvar.ports import Store
+from pvar.records import Prompt
+from tasks.engine.artifact import read_document
+
+_EXAMS = "retrain/exams"
+
+
+class Exam(BaseModel):
+    """A frozen exam."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(ge=1)
+    frozen_at: AwareDatetime
+    exam: str
+    """Digest of its prompts and accepted answers (`pvar/exam.py`)."""
+    data: str
+    """Key of the object that holds its rows."""
+    batch: int
+    """Number of the batch whose held-out prompts it has."""
+    num_prompts: int
+    """Prompts that are judged."""
+    num_questions: int
+    """Ability questions."""
+
+
+def exam_of(store: Store, number: int) -> Exam | None:
+    """The exam with this number; None if it is not frozen yet."""
+    return read_document(store, _key(number), Exam)
+
+
+def freeze_exam(
+    store: Store,
+    number: int,
+    prompts: Sequence[Prompt],
+    *,
+    batch: int,
+    now: datetime,
+    write: Callable[[Path, Iterable[Mapping[str, object]]], int],
+    scratch: Path,
+) -> Exam:
+    """Freeze these prompts as the exam with this number, unless it is frozen. The exam that counts
+    is returned: the first one."""
+    name = f"{exam_digest(prompts)}.jsonl.gz"
+    write(scratch / name, map(to_fields, prompts))
+    store.upload(scratch / name, f"{_EXAMS}/{name}")
+    exam = Exam(
+        number=number,
+        frozen_at=now,
+        exam=exam_digest(prompts),
+        data=f"{_EXAMS}/{name}",
+        batch=batch,
+        num_prompts=num_judged(prompts),
+        num_questions=len(prompts) - num_judged(prompts),
+    )
+    if store.create(_key(number), exam.model_dump_json(indent=1).encode() + b"\n"):
+        return exam
+    return exam_of(store, number) or exam
+
+
+def _key(number: int) -> str:
+    return f"{_EXAMS}/{number:06d}.json"
