@@ -20,7 +20,7 @@ def test_rules_change_when_and_never_what_is_run() -> None:
         ("min_new_pairs", "is not key=value"),
         ("pipeline=x", "is not key=value"),
         ("min_new_pairs=0", r"--rule min_new_pairs: .* greater than or equal to 1 \(given: 0\)"),
-        ("every=5", r"--rule every: .* rules are incoming, max_attempts, max_days_between_runs"),
+        ("every=5", r"--rule every: .* rules are exam, incoming, max_attempts, max_days"),
         ("incoming=[", "the value is invalid YAML"),
         ("incoming=../others", "--rule incoming: String should match pattern"),
     ],
