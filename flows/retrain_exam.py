@@ -63,7 +63,7 @@ def with_exam(
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         held_out = held_out_prompts(
-            _prompts(batch, store, scratch),
+            _prompts(batch, store, scratch, config.ingest.source_field),
             eval_fraction=config.ingest.eval_fraction,
             min_similarity=config.ingest.near_duplicate_similarity,
         )
@@ -81,6 +81,7 @@ def with_exam(
             prompts,
             batch=batch.number,
             now=now or datetime.now(UTC),
+            source_field=config.ingest.source_field,
             write=write_rows,
             scratch=scratch,
         )
@@ -175,8 +176,10 @@ def _noted(prompts: Iterable[Prompt], ids: set[str]) -> Iterator[Prompt]:
         yield prompt
 
 
-def _prompts(batch: Batch, store: Store, scratch: Path) -> Iterator[Prompt]:
+def _prompts(
+    batch: Batch, store: Store, scratch: Path, source_field: str | None = None
+) -> Iterator[Prompt]:
     path = scratch / batch.data.rpartition("/")[2]
     store.download(batch.data, path)
-    rows = (parse_row(row, path.name) for row in read_rows(path))
+    rows = (parse_row(row, path.name, source_field) for row in read_rows(path))
     return (parsed for parsed in rows if isinstance(parsed, Prompt))

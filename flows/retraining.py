@@ -175,6 +175,7 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
                 now=now,
                 row_files=row_files,
                 scratch=Path(folder),
+                source_field=config.pipeline.ingest.source_field,
             )
         keep_inspected(store, () if batch else (each.file for each in good))
     reasons = decision.reasons

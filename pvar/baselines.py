@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
     "IngestSpec": {"source_field": None, "join_labels": False, "with_answers": False},
+    "ExamQuestions": {"source_field": None},
     "SamplerSettings": {
         "engine": "transformers",
         "max_new_tokens": 512,

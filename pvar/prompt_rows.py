@@ -80,6 +80,12 @@ def parse_prompt_or_label(fields: Fields, source: str) -> Prompt | UnpairedLabel
     return UnpairedLabel(prompt, text, bool(label))
 
 
+def source_of(fields: Fields, field: str | None, file_name: str) -> str:
+    """Name of a row's source: the text in this field; without one, the name of its file."""
+    given = None if field is None else fields.get(field)
+    return given if isinstance(given, str) and given.strip() else file_name
+
+
 def has_unpaired_label(fields: Fields, prompt: Prompt) -> bool:
     """Whether the row of this prompt has an answer with a label, beside no pair and no accepted
     answers."""

@@ -56,13 +56,15 @@ def propose_exam(
     *,
     batch: int,
     now: datetime,
+    source_field: str | None,
     write: Callable[[Path, Iterable[Mapping[str, object]]], int],
     scratch: Path,
 ) -> Exam:
     """Write the rows of these prompts, from which a run reads them. The same prompts give the same
-    object, so that a run that is repeated finds its results again."""
+    object, so that a run that is repeated finds its results again. `source_field` is the field of
+    a row that keeps the name of its source."""
     name = f"{exam_digest(prompts)}.jsonl.gz"
-    write(scratch / name, map(to_fields, prompts))
+    write(scratch / name, (to_fields(prompt, source_field) for prompt in prompts))
     store.upload(scratch / name, f"{_EXAMS}/{name}")
     return Exam(
         number=number,

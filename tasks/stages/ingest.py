@@ -5,7 +5,7 @@ independent of the rest of the file. Ability questions (rows with an `answer`) a
 Every line of the source is counted: kept, or rejected by a named rule and listed in
 `rejected.parquet`.
 
-A row with `completion` and `label` is half of a pair with `join_labels`. Without it, it is a prompt,
+With `join_labels`, a row with `completion` and `label` is half of a pair. Without, it is a prompt,
 and the figure `num_unused_labels` and a warning say how many labels are not used.
 
 For `sample.engine: dataset`, the answers that the source holds for its training prompts are kept,
@@ -32,6 +32,7 @@ from pvar.prompt_rows import (
     has_unpaired_label,
     parse_prompt,
     parse_prompt_or_label,
+    source_of,
 )
 from pvar.records import BadRow, Prompt, Split
 from pvar.references import DataReference, Pinned
@@ -208,15 +209,10 @@ class _Parsed(NamedTuple):
     answers: tuple[PoolAnswer, ...] = ()
 
 
-def _source(fields: Fields, spec: IngestSpec) -> str:
-    given = None if spec.source_field is None else fields.get(spec.source_field)
-    return given if isinstance(given, str) and given.strip() else spec.source_name
-
-
 def _parse(fields: Fields, spec: IngestSpec) -> _Parsed | UnpairedLabel | str:
     """The prompt of a row with its split, and its answers if they are kept and trained on; or a
     label, if labels are joined."""
-    parsed = _parser(spec)(fields, _source(fields, spec))
+    parsed = _parser(spec)(fields, source_of(fields, spec.source_field, spec.source_name))
     if isinstance(parsed, str):
         return parsed
     if isinstance(parsed, UnpairedLabel):

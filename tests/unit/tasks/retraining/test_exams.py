@@ -52,6 +52,7 @@ def make_batch(store: Store, scratch: Path, *rows: dict[str, Any]) -> Batch:
         now=NOW,
         row_files=RowFiles(read_rows, write_rows),
         scratch=scratch,
+        source_field="dataset",
     )
     assert batch is not None
     return batch
@@ -232,11 +233,30 @@ def test_a_gate_of_ability_needs_questions_in_the_exam_and_says_what_to_do(
     )
 
 
+def test_a_batch_and_its_exam_keep_the_sources_of_the_rows(wiring: Any, tmp_path: Path) -> None:
+    store = wiring.store
+    rows = [{**row, "dataset": "web" if number % 2 else " "} for number, row in enumerate(ROWS)]
+    batch = make_batch(store, tmp_path / "scratch", *rows)
+    config = config_of(batch, store, **{"ingest.source_field": "dataset"})
+    workflow = Workflow(pin(with_exam(config, batch, RULES, store).config, wiring), wiring)
+    workflow.make("ingest", "exam")
+    for node in ("ingest", "exam"):
+        sources = {prompt.source for prompt in workflow.artifact(node).rows(PROMPTS, Prompt)}
+        assert sources == {"web", "incoming/1.jsonl"}  # the file, where the row does not say
+
+
 def test_of_two_that_freeze_at_once_the_first_counts(file_store: Store, tmp_path: Path) -> None:
     def proposed(text: str) -> Any:
         prompt = Prompt(text, (), "eval", "x")
         return propose_exam(
-            file_store, 1, [prompt], batch=1, now=NOW, write=write_rows, scratch=tmp_path
+            file_store,
+            1,
+            [prompt],
+            batch=1,
+            now=NOW,
+            source_field=None,
+            write=write_rows,
+            scratch=tmp_path,
         )
 
     of_both = [proposed("a"), proposed("b")]
