@@ -10,7 +10,14 @@ from infra.promotion_history import Move
 from infra.registry import MlflowRegistry, VersionFacts
 from pvar.errors import PromotionError
 from tasks.stages.person_decision import PersonDecision, decision_on, keep_decision
-from tasks.stages.promote import EXAM_TAGS, GATE_TAG, RESULTS_TAG, carry_out_approval, refuse_stale
+from tasks.stages.promote import (
+    EXAM_TAGS,
+    GATE_TAG,
+    MODE_TAG,
+    RESULTS_TAG,
+    carry_out_approval,
+    refuse_stale,
+)
 
 
 class MoveWithResults(NamedTuple):
@@ -54,7 +61,8 @@ def read_history(registry: MlflowRegistry, model_name: str) -> list[MoveWithResu
 def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> VersionFacts:
     """The version, if it passed the gate, so that a person may decide on it.
 
-    Raises PromotionError for any other version.
+    Raises PromotionError for any other version, and for one of `promote.mode: never`: its
+    comparison was not counted as a look at the exam (`tasks/stages/exam_looks.py`).
     """
     found = registry.versions(model_name)
     facts = next((each for each in found if each.version.version == version), None)
@@ -66,6 +74,13 @@ def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> V
         raise PromotionError(
             f"{model_name} version {version} did not pass the gate ({gate or 'never compared'}); "
             f"to promote it anyway: pvar rollback {model_name} --to {version} --reason TEXT"
+        )
+    if facts.tags.get(MODE_TAG) == "never":
+        raise PromotionError(
+            f"{model_name} version {version} was compared with promote.mode=never, so no look at "
+            "the exam was counted, and it cannot be approved; run the same with "
+            "promote.mode=approval (all else is reused), or promote it without a gate: "
+            f"pvar rollback {model_name} --to {version} --reason TEXT"
         )
     return facts
 
@@ -82,8 +97,8 @@ def decide(
     """Store a person's decision, and make an approved version the champion.
 
     The first decision counts. It is not overridden, and it is carried out if that was interrupted.
-    Raises PromotionError if the version did not pass the gate, or if it is approved after another
-    version became champion.
+    Raises PromotionError if no one may decide on the version (`find_candidate`), or if it is
+    approved after another version became champion.
     """
     facts = find_candidate(wiring.registry, model_name, version)
     results = facts.tags.get(RESULTS_TAG, "")

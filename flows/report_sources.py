@@ -19,9 +19,10 @@ SEED = 0
 
 
 def rows_by_source(artifacts: Mapping[str, Artifact], confidence: float) -> tuple[SourceRow, ...]:
-    """One row per source, by name, from the run's complete artifacts.
+    """One row per source of training prompts, by name, from the run's complete artifacts.
 
-    Empty without a selection, and where all prompts are of one source.
+    Empty without a selection, and where all training prompts are of one source: an exam that is a
+    file of its own is no source of what is selected.
     """
     if "select" not in artifacts:
         return ()
@@ -31,7 +32,7 @@ def rows_by_source(artifacts: Mapping[str, Artifact], confidence: float) -> tupl
         for prompt in artifacts[name].rows(PROMPTS, Prompt)
     ]
     candidates = {row.prompt_id: row for row in artifacts["select"].rows(VARIANCE, PromptVariance)}
-    sources = sorted({prompt.source for prompt in prompts if not prompt.is_question})
+    sources = sorted({prompt.source for prompt in prompts if prompt.split == "train"})
     if len(sources) < 2:
         return ()
     verdicts = artifacts["evaluate"].rows(VERDICTS, Verdict) if "evaluate" in artifacts else []

@@ -1,77 +1,185 @@
-"""The exam of a retraining: the one that is configured, or the frozen one, or a new one."""
+"""The exam of a retraining: the one that is configured, or the frozen one, or a proposed one.
+
+An exam may have no prompt that an earlier version was trained on. So a new one leaves out what
+stage `exclude` would find in the data of all other batches. That data is taken as trained on, apart
+from ability questions, which no run trains on. Not known are the data of runs outside of
+retraining, such as those of a champion that `pvar run` trained.
+"""
 
 import logging
 import tempfile
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from infra.row_files import read_rows, write_rows
 from pvar.config import IngestConfig, PipelineConfig
+from pvar.errors import ConfigError
 from pvar.exam import num_judged
+from pvar.exclusion import MIN_SIMILARITY, find_exclusions
 from pvar.incoming_rows import parse_row
 from pvar.ports import Store
 from pvar.records import Prompt
-from pvar.retrain_decision import Batch
-from tasks.retraining.exams import Exam, exam_of, freeze_exam
+from pvar.retrain_decision import Batch, RetrainConfig
+from tasks.retraining.batches import read_batches
+from tasks.retraining.exams import Exam, exam_of, freeze_exam, propose_exam
 from tasks.stages.ingest import held_out_prompts
 
 logger = logging.getLogger(__name__)
 
 
+class WithExam(NamedTuple):
+    """The configuration of a batch's run, and the exam to freeze if that run succeeds."""
+
+    config: PipelineConfig
+    proposed: Exam | None = None
+
+
 def with_exam(
-    config: PipelineConfig, batch: Batch, number: int, store: Store, now: datetime | None = None
-) -> PipelineConfig:
-    """The configuration with exam `number`, which is first frozen from the batch if it is new.
+    config: PipelineConfig,
+    batch: Batch,
+    rules: RetrainConfig,
+    store: Store,
+    now: datetime | None = None,
+) -> WithExam:
+    """The configuration with the exam of these rules, or one proposed from the batch if it is new.
 
     A configuration with `evaluate.prompts` stays as it is. So does one for which no exam is frozen
-    yet, if the batch holds out no prompt to judge: stage ingest says what is missing.
+    yet, if the batch holds out too few prompts to judge: the run is measured on these alone. Raises
+    ConfigError if the gate checks ability and the exam has no questions.
     """
     if config.evaluate.prompts:
-        return config
-    exam = exam_of(store, number)
-    if exam is None:
-        exam = _freeze(batch, number, config.ingest, store, now or datetime.now(UTC))
-    if exam is None:
-        return config
+        return WithExam(config)
+    exam = exam_of(store, rules.exam)
+    if exam is not None:
+        _require_questions(
+            config,
+            exam.num_questions,
+            f"exam {exam.number}",
+            f", or exam={exam.number + 1} if batch {batch.number} has such rows",
+        )
+        return WithExam(_measured_on(exam, config, store))
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        held_out = held_out_prompts(
+            _prompts(batch, store, scratch, config.ingest.source_field),
+            eval_fraction=config.ingest.eval_fraction,
+            min_similarity=config.ingest.near_duplicate_similarity,
+        )
+        prompts = _not_trained_on(held_out, batch, config.ingest, store, scratch)
+        is_enough = num_judged(prompts) >= rules.min_exam_prompts
+        asked = prompts if is_enough else held_out
+        _require_questions(config, len(asked) - num_judged(asked), f"batch {batch.number}")
+        num_trained_on = len(held_out) - len(prompts)
+        if not is_enough:
+            _warn_of_too_few(batch, rules, num_judged(prompts), num_trained_on)
+            return WithExam(config)
+        proposed = propose_exam(
+            store,
+            rules.exam,
+            prompts,
+            batch=batch.number,
+            now=now or datetime.now(UTC),
+            source_field=config.ingest.source_field,
+            write=write_rows,
+            scratch=scratch,
+        )
+    logger.info(
+        "exam %d (%s) is proposed: %d prompts and %d ability questions that batch %d holds out, "
+        "without %d that are in the data of other batches; it is frozen if the run succeeds",
+        proposed.number,
+        proposed.exam,
+        proposed.num_prompts,
+        proposed.num_questions,
+        batch.number,
+        num_trained_on,
+    )
+    return WithExam(_measured_on(proposed, config, store), proposed)
+
+
+def freeze(proposed: Exam, store: Store) -> None:
+    """Freeze the exam on which a run was measured that did not fail."""
+    exam = freeze_exam(store, proposed, datetime.now(UTC))
+    logger.info("exam %d (%s) is frozen", exam.number, exam.exam)
+    if exam.number > 1:
+        logger.warning(
+            "exam %d replaces exam %d: results before and after are not comparable, and are on "
+            "separate curves (pvar history MODEL --versions)",
+            exam.number,
+            exam.number - 1,
+        )
+
+
+def _measured_on(exam: Exam, config: PipelineConfig, store: Store) -> PipelineConfig:
     evaluate = config.evaluate.model_copy(update={"prompts": (f"{store.uri}/{exam.data}",)})
     return config.model_copy(update={"evaluate": evaluate})
 
 
-def _freeze(
-    batch: Batch, number: int, ingest: IngestConfig, store: Store, now: datetime
-) -> Exam | None:
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        prompts = held_out_prompts(
-            _prompts(batch, store, scratch),
-            eval_fraction=ingest.eval_fraction,
-            min_similarity=ingest.near_duplicate_similarity,
-        )
-        if not num_judged(prompts):
-            return None
-        exam = freeze_exam(
-            store, number, prompts, batch=batch.number, now=now, write=write_rows, scratch=scratch
-        )
-    logger.info(
-        "exam %d (%s) is frozen: %d prompts and %d ability questions that batch %d holds out",
-        number,
-        exam.exam,
-        exam.num_prompts,
-        exam.num_questions,
-        exam.batch,
+def _require_questions(
+    config: PipelineConfig, num_questions: int, what: str, another_way: str = ""
+) -> None:
+    gate = config.promote
+    bounds = {
+        "max_ability_loss": gate.max_ability_loss,
+        "max_total_ability_loss": gate.max_total_ability_loss,
+    }
+    checked = [f"promote.{name}" for name, bound in bounds.items() if bound is not None]
+    if num_questions or not checked or gate.mode == "never":
+        return
+    raise ConfigError(
+        f"{' and '.join(checked)} need ability questions, but {what} has none (rows with an "
+        "`answer`), so no run is started and no attempt counts; set evaluate.prompts to files of "
+        f"prompts and questions, or {'=null, '.join(checked)}=null{another_way}"
     )
-    if number > 1:
-        logger.warning(
-            "exam %d replaces exam %d: results before and after are not comparable, and are on "
-            "separate curves (pvar history MODEL --versions)",
-            number,
-            number - 1,
-        )
-    return exam
 
 
-def _prompts(batch: Batch, store: Store, scratch: Path) -> list[Prompt]:
+def _warn_of_too_few(
+    batch: Batch, rules: RetrainConfig, num_prompts: int, num_trained_on: int
+) -> None:
+    logger.warning(
+        "no exam is frozen: batch %d holds out %d prompts to judge (without %d that are in the "
+        "data of other batches), and min_exam_prompts is %d; this run is measured on what its "
+        "batch holds out, and its results are not comparable with those of other runs",
+        batch.number,
+        num_prompts,
+        num_trained_on,
+        rules.min_exam_prompts,
+    )
+
+
+def _not_trained_on(
+    prompts: list[Prompt], batch: Batch, ingest: IngestConfig, store: Store, scratch: Path
+) -> list[Prompt]:
+    """Those of these prompts that the data of no other batch has, or nearly so."""
+    trained_on: set[str] = set()
+    exclusions = find_exclusions(
+        _noted(_other_prompts(batch, store, scratch), trained_on),
+        {prompt.prompt_id: [prompt] for prompt in prompts},  # an exam each: all that match count
+        ngram_words=ingest.decontaminate_ngram_words,
+        min_similarity=MIN_SIMILARITY,
+    )
+    trained_on |= {exclusion.exam for exclusion in exclusions}
+    return [prompt for prompt in prompts if prompt.prompt_id not in trained_on]
+
+
+def _other_prompts(batch: Batch, store: Store, scratch: Path) -> Iterator[Prompt]:
+    for other in read_batches(store):
+        if other.number != batch.number:
+            rows = _prompts(other, store, scratch)
+            yield from (prompt for prompt in rows if not prompt.is_question)
+
+
+def _noted(prompts: Iterable[Prompt], ids: set[str]) -> Iterator[Prompt]:
+    for prompt in prompts:
+        ids.add(prompt.prompt_id)
+        yield prompt
+
+
+def _prompts(
+    batch: Batch, store: Store, scratch: Path, source_field: str | None = None
+) -> Iterator[Prompt]:
     path = scratch / batch.data.rpartition("/")[2]
     store.download(batch.data, path)
-    rows = (parse_row(row, path.name) for row in read_rows(path))
-    return [parsed for parsed in rows if isinstance(parsed, Prompt)]
+    rows = (parse_row(row, path.name, source_field) for row in read_rows(path))
+    return (parsed for parsed in rows if isinstance(parsed, Prompt))

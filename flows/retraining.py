@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.approval import is_approval_decided
 from flows.pipeline import pipeline
-from flows.retrain_exam import with_exam
+from flows.retrain_exam import freeze, with_exam
 from flows.run_record import load_run
 from flows.wiring import Wiring, connect
 from infra.outages import is_outage
@@ -175,6 +175,7 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
                 now=now,
                 row_files=row_files,
                 scratch=Path(folder),
+                source_field=config.pipeline.ingest.source_field,
             )
         keep_inspected(store, () if batch else (each.file for each in good))
     reasons = decision.reasons
@@ -209,11 +210,15 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
         len(batch.files),
         "unknown" if batch.num_labelled is None else batch.num_labelled,
     )
+    # Before the attempt, because the batch is not to blame for a gate that needs another exam.
+    proposed = None
+    if not record.waiting:
+        wanted, proposed = with_exam(wanted, batch, config, store)
     attempt = begin_attempt(store, batch, datetime.now(UTC))
     try:
-        if not record.waiting:
-            wanted = with_exam(wanted, batch, config.exam, store)
         run: str = pipeline(wanted)
+        if proposed is not None:
+            freeze(proposed, store)
         is_waiting = load_run(store, run).waiting_node is not None
         if is_waiting:
             record_waiting_run(store, batch, attempt, run, datetime.now(UTC))

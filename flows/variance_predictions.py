@@ -24,7 +24,7 @@ from pvar.prediction import (
     predict_variance,
     variance_by_group,
 )
-from pvar.prompt_rows import parse_prompt
+from pvar.prompt_rows import Fields, parse_prompt
 from pvar.records import BadRow, Prompt, Response, Verdict
 from pvar.selection import Budget, Candidates, select
 from pvar.selection.strategy import PVAR
@@ -88,7 +88,6 @@ def predictions_of(
     nodes = plan_nodes(pinned)
     with open_inputs(wiring, nodes["select"].inputs) as inputs:
         rewards = read_rewards(inputs, pinned.model_roles.selecting, pinned.select)
-        everyone = inputs["prompts"].rows(PROMPTS, Prompt)
     group_of = {} if by is None else _groups(pinned, wiring, by)
     matrix = rewards.combined_by(pinned.select.combination)
     candidates = to_candidates(rewards, matrix)
@@ -114,7 +113,7 @@ def predictions_of(
         num_left_out,
         compare_with_sampling(matrix, of_groups, top_share=top_share, seed=seed),
         variance_by_group(matrix, predictions, groups, top_share=top_share, seed=seed),
-        _win_rates(pinned, wiring, everyone, group_of),
+        _win_rates(pinned, wiring, group_of),
     )
 
 
@@ -158,7 +157,8 @@ def _embed(
 
 
 def _groups(config: PipelineConfig, wiring: Wiring, field: str) -> dict[str, str]:
-    """Prompt id → value of the field in the source's first row with that prompt."""
+    """Prompt id → value of the field in the first row with that prompt, of the source and then of
+    the exam's files."""
     parse: Any = parse_pool_prompt if config.sample.engine == "dataset" else parse_prompt
     found: dict[str, str] = {}
     fields: set[str] = set()
@@ -166,25 +166,34 @@ def _groups(config: PipelineConfig, wiring: Wiring, field: str) -> dict[str, str
         if isinstance(row, BadRow):
             continue
         fields |= row.fields.keys()
-        prompt = parse(row.fields, "")
-        if isinstance(prompt, Prompt) and row.fields.get(field) is not None:
-            found.setdefault(prompt.prompt_id, str(row.fields[field]))
+        _note_group(found, parse(row.fields, ""), row.fields, field)
     if not found:
         raise InputError(
             f"no prompt of {config.ingest.source.rpartition('#')[0]} has the field {field}; its "
             f"rows have {', '.join(sorted(fields)) or 'no fields'}"
         )
+    for source in config.evaluate.prompts:
+        for row in wiring.source_rows(source):
+            if not isinstance(row, BadRow):
+                _note_group(found, parse_prompt(row.fields, ""), row.fields, field)
     return found
 
 
+def _note_group(found: dict[str, str], prompt: Prompt | str, fields: Fields, field: str) -> None:
+    if isinstance(prompt, Prompt) and fields.get(field) is not None:
+        found.setdefault(prompt.prompt_id, str(fields[field]))
+
+
 def _win_rates(
-    config: PipelineConfig, wiring: Wiring, prompts: Sequence[Prompt], group_of: Mapping[str, str]
+    config: PipelineConfig, wiring: Wiring, group_of: Mapping[str, str]
 ) -> dict[str, WinRate]:
     """By group of the held-out prompts, sorted; empty if the evaluation is not complete."""
     try:
-        keys = plan_nodes(config)["evaluate"].keys
-        with open_inputs(wiring, {"evaluate": keys}) as inputs:
+        evaluate = plan_nodes(config)["evaluate"]
+        wanted = {"evaluate": evaluate.keys, "prompts": evaluate.inputs["prompts"]}
+        with open_inputs(wiring, wanted) as inputs:
             verdicts = inputs["evaluate"].rows(VERDICTS, Verdict)
+            prompts = inputs["prompts"].rows(PROMPTS, Prompt)
     except IncompleteError:
         return {}
     most = max((len(rows) for rows in by_prompt(verdicts).values()), default=1)

@@ -37,8 +37,12 @@ class IngestConfig(ConfigModel):
     strings) is an ability question. It is always held out, and its answers are compared with
     `answer` instead of judged."""
     source_field: str | None = None
-    """Field of a row that names where its prompt is from, such as `source` in UltraFeedback. The
-    report shows selection and win rate by it. `null`, or a row without it: the name of the file."""
+    """Field of a row that names where its prompt is from, such as `source` in UltraFeedback, here
+    and in `evaluate.prompts`. The report shows selection and win rate by it. `null`, or a row
+    without it: the name of the file."""
+    join_labels: bool = False
+    """Join rows with `completion` and `label` (TRL's unpaired preference) to labelled pairs: a good
+    and a bad answer to one prompt. `false`: such a row is a prompt, and its label is not used."""
     eval_fraction: float = Field(default=0.4, gt=0, lt=1)
     """Fraction of the prompts held out for evaluation, chosen by a hash of the prompt id."""
     near_duplicate_similarity: float | None = Field(default=0.8, gt=0, le=1)

@@ -26,14 +26,16 @@ class ExamPrompts(NamedTuple):
     """Number of rows by reason."""
 
 
-def read_exam(files: Iterable[tuple[str, Iterable[Row | BadRow]]]) -> ExamPrompts:
+def read_exam(
+    files: Iterable[tuple[str, Iterable[Row | BadRow]]], source_field: str | None = None
+) -> ExamPrompts:
     """Parse the rows of files, given as name and rows. Of equal prompts one is kept: an ability
-    question before a prompt, else the first."""
+    question before a prompt, else the first. `source_field` of a row names its source."""
     prompts: dict[str, Prompt] = {}
     rejected: Counter[str] = Counter()
     for name, rows in files:
         for row in rows:
-            parsed = parse_row(row, name)
+            parsed = parse_row(row, name, source_field)
             if isinstance(parsed, str):
                 rejected[parsed] += 1
                 continue

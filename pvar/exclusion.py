@@ -78,7 +78,8 @@ def find_exclusions(
         for rule, match in index.matches(_user_messages(prompt)):
             row = Exclusion(prompt.prompt_id, match.exam, match.prompt_id, rule, match.shared)
             of_prompt.setdefault(match.exam, row)
-        found += [of_prompt[exam] for exam in exams if exam in of_prompt]
+        if of_prompt:
+            found += [of_prompt[exam] for exam in exams if exam in of_prompt]
     return found
 
 

@@ -116,8 +116,11 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
 
 
 def _at_look(lower: float | None, gate: PromoteConfig) -> list[Check]:
-    """The win rate again, at the level that the budget leaves for this look at the exam."""
-    if gate.alpha_budget is None:
+    """The win rate again, at the level that the budget leaves for this look at the exam.
+
+    With `mode: never` there is no look, because the comparison cannot promote.
+    """
+    if gate.alpha_budget is None or gate.mode == "never":
         return []
     value, bound = math.nan if lower is None else lower, gate.min_win_rate
     return [Check("win_rate_lower_at_look", value, bound, value > bound)]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from pvar.labelled_pairs import is_labelled
-from pvar.prompt_rows import parse_prompt_or_label
+from pvar.prompt_rows import parse_prompt_or_label, source_of
 from pvar.records import BadRow, Prompt, Row
 from pvar.row_counts import RowCounts
 from pvar.unpaired_labels import UnpairedLabel, join_labels
@@ -41,11 +41,14 @@ class FileReport(NamedTuple):
     """Why the file is rejected; None if it is accepted."""
 
 
-def parse_row(row: Row | BadRow, source: str) -> Prompt | UnpairedLabel | str:
-    """The prompt or label of a row of the file `source`, or the reason why it is rejected."""
+def parse_row(
+    row: Row | BadRow, file_name: str, source_field: str | None = None
+) -> Prompt | UnpairedLabel | str:
+    """The prompt or label of a row of this file, or the reason why it is rejected. `source_field`
+    of the row names the source, as in `ingest.source_field`."""
     if isinstance(row, BadRow):
         return "unreadable_line"
-    return parse_prompt_or_label(row.fields, source)
+    return parse_prompt_or_label(row.fields, source_of(row.fields, source_field, file_name))
 
 
 def inspect_rows(rows: Iterable[Row | BadRow], source: str) -> FileReport:
@@ -114,8 +117,9 @@ def _refusal(row_counts: RowCounts, first_bad: str) -> str | None:
     )
 
 
-def to_fields(prompt: Prompt) -> dict[str, object]:
-    """The prompt as a row, from which `parse_prompt` gives the same prompt."""
+def to_fields(prompt: Prompt, source_field: str | None = None) -> dict[str, object]:
+    """The prompt as a row, from which `parse_prompt` gives the same prompt. The name of its source
+    is kept in `source_field`."""
     fields: dict[str, object] = {"prompt": [message._asdict() for message in prompt.messages]}
     if prompt.chosen is not None:
         fields |= {"chosen": prompt.chosen, "rejected": prompt.rejected}
@@ -129,4 +133,4 @@ def to_fields(prompt: Prompt) -> dict[str, object]:
         fields["chosen_ratings"] = list(prompt.chosen_aspects)
     if prompt.is_question:
         fields["answer"] = list(prompt.accepted_answers)
-    return fields
+    return fields if source_field is None else {source_field: prompt.source, **fields}

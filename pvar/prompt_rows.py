@@ -11,7 +11,8 @@ implicit prompt), answers that repeat the prompt's messages (UltraFeedback), `me
 message. Any other row is rejected with a reason.
 
 A row with `answer` (a string, or a list of accepted strings) is an ability question. A row with
-`completion` and `label` (true or false) is an unpaired label (`pvar/unpaired_labels.py`).
+`completion` and `label` (true or false) is an unpaired label (`pvar/unpaired_labels.py`) for those
+who ask for labels, and a prompt for all others.
 """
 
 import sys
@@ -66,12 +67,10 @@ def parse_prompt(fields: Fields, source: str) -> Prompt | str:
 def parse_prompt_or_label(fields: Fields, source: str) -> Prompt | UnpairedLabel | str:
     """The row's prompt, with its one labelled answer if it has one, or the reason for rejection."""
     prompt = parse_prompt(fields, source)
-    completion, label = fields.get("completion"), fields.get("label")
-    if isinstance(prompt, str) or completion is None or label is None:
+    if isinstance(prompt, str) or not has_unpaired_label(fields, prompt):
         return prompt
-    if prompt.chosen is not None or prompt.is_question:
-        return prompt
-    text = _answer(completion, prompt.messages)
+    label = fields["label"]
+    text = _answer(fields["completion"], prompt.messages)
     if text is None:
         return "answer_not_text"
     if not text.strip():
@@ -79,6 +78,19 @@ def parse_prompt_or_label(fields: Fields, source: str) -> Prompt | UnpairedLabel
     if label not in (True, False):  # 1 and 0 are equal to them
         return "label_not_true_or_false"
     return UnpairedLabel(prompt, text, bool(label))
+
+
+def source_of(fields: Fields, field: str | None, file_name: str) -> str:
+    """Name of a row's source: the text in this field; without one, the name of its file."""
+    given = None if field is None else fields.get(field)
+    return given if isinstance(given, str) and given.strip() else file_name
+
+
+def has_unpaired_label(fields: Fields, prompt: Prompt) -> bool:
+    """Whether the row of this prompt has an answer with a label, beside no pair and no accepted
+    answers."""
+    has_label = fields.get("completion") is not None and fields.get("label") is not None
+    return has_label and prompt.chosen is None and not prompt.is_question
 
 
 def _messages(conversation: object) -> tuple[Message, ...] | str:

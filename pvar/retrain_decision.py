@@ -29,10 +29,13 @@ class RetrainConfig(ConfigModel):
     max_attempts: int = Field(default=3, ge=1)
     """Maximum failed runs of one batch. The batch is then set aside for a person to inspect."""
     exam: int = Field(default=1, ge=1)
-    """Number of the exam on which all versions are measured. The first retraining with a number
-    freezes the prompts that its batch holds out, and later ones use them. A new number starts a new
+    """Number of the exam on which all versions are measured. The first successful run with a number
+    freezes the prompts that its batch holds out, and later runs use them. A new number starts a new
     exam, whose results are not comparable with the earlier ones. No effect with
     `pipeline.evaluate.prompts`."""
+    min_exam_prompts: int = Field(default=50, ge=1)
+    """Minimum number of prompts to judge in an exam that is frozen. The run of a batch that holds
+    out fewer is measured on these alone, and the exam is frozen by a later batch."""
     pairs: Literal["auto", "pipeline"] = "auto"
     """`auto` uses the labels that arrive: pair.own_labels is true for every batch. `pipeline` makes
     pairs as the pipeline's configuration says."""

@@ -23,5 +23,8 @@ def exam_nodes(config: PipelineConfig) -> list[Node]:
     """The node of `evaluate.prompts`; none if the exam is what `ingest` holds out."""
     if not config.evaluate.prompts:
         return []
-    spec = QuestionsSpec(benchmark=ExamQuestions(kind="exam", prompts=config.evaluate.prompts))
+    exam = ExamQuestions(
+        kind="exam", prompts=config.evaluate.prompts, source_field=config.ingest.source_field
+    )
+    spec = QuestionsSpec(benchmark=exam)
     return [Node(EXAM_NODE, QUESTIONS, spec, {})]

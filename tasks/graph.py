@@ -151,6 +151,7 @@ def _ingest(config: PipelineConfig) -> Node:
         source=config.ingest.source,
         source_name=location.rstrip("/").rpartition("/")[2],
         source_field=config.ingest.source_field,
+        join_labels=config.ingest.join_labels,
         eval_fraction=0.0 if config.evaluate.prompts else config.ingest.eval_fraction,
         near_duplicate_similarity=config.ingest.near_duplicate_similarity,
         decontaminate_against=config.ingest.decontaminate_against,

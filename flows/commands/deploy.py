@@ -31,8 +31,8 @@ def deploy(
     set_
         Changes to the preset as key=value.
     rule
-        Retraining rules as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming,
-        pairs.
+        Retraining rules as key=value: incoming, min_new_pairs, max_days_between_runs, max_attempts,
+        exam, min_exam_prompts, pairs.
     pool
         Work pool for stages; pipeline and retraining run on the first one. Can be repeated.
     notify

@@ -14,8 +14,8 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
     set_
         Changes to the preset as key=value.
     rule
-        Retraining rule as key=value. Keys: min_new_pairs, max_days_between_runs, max_attempts,
-        incoming, pairs.
+        Retraining rules as key=value: incoming, min_new_pairs, max_days_between_runs, max_attempts,
+        exam, min_exam_prompts, pairs.
     """
     from flows.commands.rules import retrain_config
     from infra.presets import load_config

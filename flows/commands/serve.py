@@ -38,8 +38,8 @@ def serve(
     set_
         Changes to the preset as key=value.
     rule
-        Retraining rules as key=value: min_new_pairs, max_days_between_runs, max_attempts, incoming,
-        pairs.
+        Retraining rules as key=value: incoming, min_new_pairs, max_days_between_runs, max_attempts,
+        exam, min_exam_prompts, pairs.
     port
         Port of the Prefect server; 0 uses a free port.
     mlflow_port

@@ -98,6 +98,7 @@ def add_batch(
     now: datetime,
     row_files: RowFiles,
     scratch: Path,
+    source_field: str | None = None,
 ) -> Batch | None:
     """Make the next batch after `batches`.
 
@@ -105,17 +106,19 @@ def add_batch(
     counterpart has not arrived yet): the files then stay new.
 
     `good` are the files that are in no batch, with local copies. At least one of them must have new
-    content.
+    content. `source_field` is the field of a row that names its source (`ingest.source_field`). It
+    is kept in the data, with the key of the file for rows without it.
     """
     fresh, duplicates = split_duplicates(good, batches)
-    rows = batch_rows(_rows(fresh, row_files.read))
+    rows = batch_rows(_rows(fresh, row_files.read, source_field))
+    fields = (to_fields(prompt, source_field) for prompt in rows.prompts)
     if not rows.prompts:
         logger.warning("no batch: none of the new rows can be used (%s)", rows.row_counts.rejected)
         return None
     batch = Batch(
         number=len(batches) + 1,
         created_at=now,
-        data=_write_data(store, fresh, rows.prompts, row_files, scratch),
+        data=_write_data(store, fresh, fields, row_files, scratch),
         files=tuple(each.file for each in fresh),
         duplicates=tuple(each.file for each in duplicates),
         reasons=tuple(reasons),
@@ -177,22 +180,24 @@ def record_success(store: Store, batch: Batch, run: str, now: datetime) -> None:
 def _write_data(
     store: Store,
     files: Sequence[GoodFile],
-    prompts: Iterable[Prompt],
+    rows: Iterable[Mapping[str, object]],
     row_files: RowFiles,
     scratch: Path,
 ) -> str:
     """Write one object with the rows of all files. The same files give the same object."""
     name = f"{digest([each.file.sha256 for each in files])}.jsonl.gz"
-    row_files.write(scratch / name, map(to_fields, prompts))
+    row_files.write(scratch / name, rows)
     store.upload(scratch / name, f"retrain/data/{name}")
     return f"retrain/data/{name}"
 
 
-def _rows(files: Iterable[GoodFile], read: RowReader) -> Iterator[Prompt | UnpairedLabel]:
+def _rows(
+    files: Iterable[GoodFile], read: RowReader, source_field: str | None
+) -> Iterator[Prompt | UnpairedLabel]:
     for each in files:
         assert each.path is not None
         for row in read(each.path):
-            parsed = parse_row(row, each.file.key)
+            parsed = parse_row(row, each.file.key, source_field)
             if not isinstance(parsed, str):
                 yield parsed
 

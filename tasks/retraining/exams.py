@@ -3,9 +3,10 @@
     retrain/exams/{digest}.jsonl.gz     the prompts of an exam, written before its record
     retrain/exams/000001.json           written once: exam 1
 
-The first retraining freezes what its batch holds out, and later ones use it. Its number is a
-setting (`RetrainConfig.exam`). A new number freezes another exam, and the results on the two are
-not comparable.
+The first retraining proposes what its batch holds out, its run is measured on that, and if the run
+succeeds it is frozen: later ones use it. So data on which no run succeeds does not stay the exam.
+Its number is a setting (`RetrainConfig.exam`). A new number freezes another exam, and the results
+on the two are not comparable.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,12 +25,13 @@ _EXAMS = "retrain/exams"
 
 
 class Exam(BaseModel):
-    """A frozen exam."""
+    """An exam, frozen or proposed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int = Field(ge=1)
     frozen_at: AwareDatetime
+    """When it was proposed, until it is frozen."""
     exam: str
     """Digest of its prompts and accepted answers (`pvar/exam.py`)."""
     data: str
@@ -47,22 +49,24 @@ def exam_of(store: Store, number: int) -> Exam | None:
     return read_document(store, _key(number), Exam)
 
 
-def freeze_exam(
+def propose_exam(
     store: Store,
     number: int,
     prompts: Sequence[Prompt],
     *,
     batch: int,
     now: datetime,
+    source_field: str | None,
     write: Callable[[Path, Iterable[Mapping[str, object]]], int],
     scratch: Path,
 ) -> Exam:
-    """Freeze these prompts as the exam with this number, unless it is frozen. The exam that counts
-    is returned: the first one."""
+    """Write the rows of these prompts, from which a run reads them. The same prompts give the same
+    object, so that a run that is repeated finds its results again. `source_field` is the field of
+    a row that keeps the name of its source."""
     name = f"{exam_digest(prompts)}.jsonl.gz"
-    write(scratch / name, map(to_fields, prompts))
+    write(scratch / name, (to_fields(prompt, source_field) for prompt in prompts))
     store.upload(scratch / name, f"{_EXAMS}/{name}")
-    exam = Exam(
+    return Exam(
         number=number,
         frozen_at=now,
         exam=exam_digest(prompts),
@@ -71,9 +75,15 @@ def freeze_exam(
         num_prompts=num_judged(prompts),
         num_questions=len(prompts) - num_judged(prompts),
     )
-    if store.create(_key(number), exam.model_dump_json(indent=1).encode() + b"\n"):
+
+
+def freeze_exam(store: Store, proposed: Exam, now: datetime) -> Exam:
+    """Freeze a proposed exam, unless one with its number is frozen. The exam that counts is
+    returned: the first one."""
+    exam = proposed.model_copy(update={"frozen_at": now})
+    if store.create(_key(exam.number), exam.model_dump_json(indent=1).encode() + b"\n"):
         return exam
-    return exam_of(store, number) or exam
+    return exam_of(store, exam.number) or exam
 
 
 def _key(number: int) -> str:

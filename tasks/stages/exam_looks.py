@@ -3,8 +3,11 @@
     looks/{model}/{exam}/000003.json     the third look: the results that were looked at
 
 The same results are one look, however often the stage runs. A look is put only if it is absent, so
-two runs at once get two numbers.
+two runs at once get two numbers. A look's number is that of its key and not its position among the
+keys that are left, so that a lost object does not make the levels of other looks less strict.
 """
+
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,11 +53,15 @@ class _Looked(BaseModel):
 def look_at(store: Store, model_name: str, exam: str, results: str) -> int:
     """Number of the look at these results of a model on an exam. A new look is counted."""
     prefix = f"looks/{model_name}/{exam}/"
+    data = _Looked(results=results).model_dump_json(indent=1).encode() + b"\n"
     while True:
-        keys = [info.key for info in store.list(prefix)]
-        looks = [_Looked.model_validate_json(store.read(key)).results for key in keys]
-        if results in looks:
-            return looks.index(results) + 1
-        data = _Looked(results=results).model_dump_json(indent=1).encode() + b"\n"
-        if store.create(f"{prefix}{len(looks) + 1:06d}.json", data):
-            return len(looks) + 1
+        looks = {
+            int(Path(info.key).stem): _Looked.model_validate_json(store.read(info.key)).results
+            for info in store.list(prefix)
+        }
+        for number, looked_at in sorted(looks.items()):
+            if looked_at == results:
+                return number
+        following = max(looks, default=0) + 1
+        if store.create(f"{prefix}{following:06d}.json", data):
+            return following

@@ -44,6 +44,8 @@ class ExamQuestions(BaseModel):
 
     kind: Literal["exam"]
     prompts: tuple[DataReference, ...]
+    source_field: str | None = None
+    """Field of a row with the name of its source; without a text there, it is the file's name."""
 
 
 class QuestionsSpec(BaseModel):
@@ -61,7 +63,8 @@ def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
         if isinstance(benchmark, LabelledPairsQuestions):
             return _freeze_pairs(row_file(job.ports, benchmark.pairs), folder)
         if isinstance(benchmark, ExamQuestions):
-            return _freeze_exam([row_file(job.ports, each) for each in benchmark.prompts], folder)
+            files = [row_file(job.ports, each) for each in benchmark.prompts]
+            return _freeze_exam(files, benchmark.source_field, folder)
         joined = join_questions(benchmark, job.ports)
         write_table(folder / PROMPTS, joined.prompts, Prompt)
         write_table(folder / BASELINE, joined.questions, BenchmarkQuestion)
@@ -91,8 +94,8 @@ def _freeze_pairs(file: RowFile, folder: Path) -> RowCounts:
     )
 
 
-def _freeze_exam(files: Sequence[RowFile], folder: Path) -> RowCounts:
-    exam = read_exam((_short(file), file.rows) for file in files)
+def _freeze_exam(files: Sequence[RowFile], source_field: str | None, folder: Path) -> RowCounts:
+    exam = read_exam(((_short(file), file.rows) for file in files), source_field)
     if not num_judged(exam.prompts):
         raise InputError(
             f"{', '.join(file.name for file in files)}: no row is a prompt to judge "

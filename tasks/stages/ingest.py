@@ -5,12 +5,16 @@ independent of the rest of the file. Ability questions (rows with an `answer`) a
 Every line of the source is counted: kept, or rejected by a named rule and listed in
 `rejected.parquet`.
 
+With `join_labels`, a row with `completion` and `label` is half of a pair. Without, it is a prompt,
+and the figure `num_unused_labels` and a warning say how many labels are not used.
+
 For `sample.engine: dataset`, the answers that the source holds for its training prompts are kept,
 too; a training prompt without at least two answers is rejected.
 """
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +27,13 @@ from pvar.decontaminate import EvaluationPrompt, decontaminate
 from pvar.dedup import deduplicate
 from pvar.digest import digest
 from pvar.errors import InputError
-from pvar.prompt_rows import Fields, parse_prompt_or_label
+from pvar.prompt_rows import (
+    Fields,
+    has_unpaired_label,
+    parse_prompt,
+    parse_prompt_or_label,
+    source_of,
+)
 from pvar.records import BadRow, Prompt, Split
 from pvar.references import DataReference, Pinned
 from pvar.row_counts import RowCounts
@@ -35,7 +45,10 @@ from tasks.engine.tables import RejectedRow, write_table
 PROMPTS = "prompts.parquet"
 ANSWERS = "answers.parquet"
 REJECTED = "rejected.parquet"
+UNUSED_LABELS = "unused-labels.txt"
+"""Only if there are any: their number."""
 
+logger = logging.getLogger(__name__)
 
 EXAMPLES = '{"prompt": "…"} or {"prompt": "…", "chosen": "…", "rejected": "…"}'
 EXAMPLE_WITH_ANSWERS = '{"prompt": "…", "responses": ["…", "…"], "rewards": [1.0, 0.5]}'
@@ -56,6 +69,8 @@ class IngestSpec(BaseModel):
     near_duplicate_similarity: float | None
     decontaminate_against: tuple[DataReference, ...]
     decontaminate_ngram_words: int
+    join_labels: bool = False
+    """Join unpaired labels to pairs (`pvar/unpaired_labels.py`); if not, their rows are prompts."""
     with_answers: bool = False
     """Keep the answers of the training prompts (`pvar/answer_rows.py`)."""
 
@@ -65,6 +80,8 @@ class _Ingested(NamedTuple):
     rejected: list[RejectedRow]
     answers: Mapping[str, tuple[PoolAnswer, ...]]
     """By prompt id; empty unless the spec says `with_answers`."""
+    num_unused_labels: int
+    """Rows with `completion` and `label` that are prompts."""
 
 
 def training_prompts(ingested: Artifact) -> list[Prompt]:
@@ -100,7 +117,7 @@ def held_out_prompts(
 
 def _ingest(job: Job[IngestSpec]) -> _Ingested:
     source = Pinned.parse(job.spec.source).location
-    prompts, rejected, answers = _read(job)
+    prompts, rejected, answers, num_unused_labels = _read(job)
     num_rows, unusable = len(prompts) + len(rejected), _rejections_text(rejected)
     if not prompts:
         raise InputError(
@@ -135,7 +152,7 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
             f"or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
         )
     kept = sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id)
-    return _Ingested(kept, rejected, answers)
+    return _Ingested(kept, rejected, answers, num_unused_labels)
 
 
 def _rejections_text(rejected: list[RejectedRow]) -> str:
@@ -154,6 +171,7 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
     labels: dict[int, UnpairedLabel] = {}
     rejected: list[RejectedRow] = []
     answers: dict[str, tuple[PoolAnswer, ...]] = {}
+    num_unused_labels = 0
     job.progress.begin("reading the source", unit="rows")
     for row in job.ports.source_rows(job.spec.source):
         job.progress.advance()
@@ -168,6 +186,7 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
             labels[row.number] = parsed
             continue
         prompts.append(parsed.prompt)
+        num_unused_labels += has_unpaired_label(row.fields, parsed.prompt)
         answers.setdefault(parsed.prompt.prompt_id, parsed.answers)
     joined = join_labels(labels.values())
     prompts += joined.prompts
@@ -177,7 +196,7 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
         for each in joined.rejected
     ]
     prompts.sort(key=_rank)
-    return _Ingested(prompts, rejected, answers)
+    return _Ingested(prompts, rejected, answers, num_unused_labels)
 
 
 def _rank(prompt: Prompt) -> tuple[bool, tuple[str, ...]]:
@@ -190,15 +209,10 @@ class _Parsed(NamedTuple):
     answers: tuple[PoolAnswer, ...] = ()
 
 
-def _source(fields: Fields, spec: IngestSpec) -> str:
-    given = None if spec.source_field is None else fields.get(spec.source_field)
-    return given if isinstance(given, str) and given.strip() else spec.source_name
-
-
 def _parse(fields: Fields, spec: IngestSpec) -> _Parsed | UnpairedLabel | str:
-    """The prompt of a row with its split, and its answers if they are kept and trained on."""
-    parse = parse_pool_prompt if spec.with_answers else parse_prompt_or_label
-    parsed = parse(fields, _source(fields, spec))
+    """The prompt of a row with its split, and its answers if they are kept and trained on; or a
+    label, if labels are joined."""
+    parsed = _parser(spec)(fields, source_of(fields, spec.source_field, spec.source_name))
     if isinstance(parsed, str):
         return parsed
     if isinstance(parsed, UnpairedLabel):
@@ -208,6 +222,12 @@ def _parse(fields: Fields, spec: IngestSpec) -> _Parsed | UnpairedLabel | str:
         return _Parsed(prompt)
     answers = parse_answers(fields, prompt.prompt_id)
     return answers if isinstance(answers, str) else _Parsed(prompt, answers)
+
+
+def _parser(spec: IngestSpec) -> Callable[[Fields, str], Prompt | UnpairedLabel | str]:
+    if spec.with_answers:
+        return parse_pool_prompt
+    return parse_prompt_or_label if spec.join_labels else parse_prompt
 
 
 def _with_split(prompt: Prompt, spec: IngestSpec) -> Prompt:
@@ -249,6 +269,14 @@ def _open_worker(job: Job[IngestSpec]) -> Iterator[Work]:
             ids = [prompt.prompt_id for prompt in ingested.prompts if prompt.split == "train"]
             answers = (row for prompt_id in ids for row in ingested.answers[prompt_id])
             write_table(folder / ANSWERS, answers, PoolAnswer)
+        if ingested.num_unused_labels:
+            (folder / UNUSED_LABELS).write_text(f"{ingested.num_unused_labels}\n")
+            logger.warning(
+                "%s: %d rows have completion and label, which are not used: their prompts are "
+                "sampled; to train on the labels: ingest.join_labels=true and pair.own_labels=true",
+                job.spec.source_name,
+                ingested.num_unused_labels,
+            )
         rejected = Counter(row.rule for row in ingested.rejected)
         return RowCounts(
             rows_in=len(ingested.prompts) + len(ingested.rejected),
@@ -267,7 +295,15 @@ def _summarise(_: Job[IngestSpec], artifact: Artifact) -> Summary:
         "num_eval_prompts": splits["eval"],
         "num_ability_questions": sum(prompt.is_question for prompt in prompts),
         "num_annotated": sum(prompt.chosen is not None for prompt in prompts),
+        **_unused_labels(artifact),
     }
+
+
+def _unused_labels(artifact: Artifact) -> Summary:
+    (shard,) = artifact.manifest.shards
+    if all(file.name != UNUSED_LABELS for file in shard.files):
+        return {}
+    return {"num_unused_labels": int(artifact.path(shard, UNUSED_LABELS).read_text())}
 
 
 INGEST = Stage(

@@ -55,6 +55,8 @@ EXAM_TAGS = {"exam": "pvar.exam", "exam_conditions": "pvar.exam_conditions"}
 """Figure of stage evaluate → tag of a registered version: on which exam it was measured, and how.
 Only results that have both in common are on one curve."""
 
+MODE_TAG = "pvar.promotion"
+"""Tag of a registered version: `promote.mode` of its comparison."""
 LOOK_TAG = "pvar.look"
 """Tag of a registered version: the look at its exam, and the level of that look."""
 FIRST_TAG = "pvar.first."
@@ -176,7 +178,7 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) 
         "pvar.strategy": job.spec.strategy,
         "pvar.budget": job.spec.budget,
         GATE_TAG: "passed" if decision.passed else "failed",
-        "pvar.promotion": job.spec.gate.mode,
+        MODE_TAG: job.spec.gate.mode,
     }
     summary = results.manifest.summary
     figures = _FIGURES + (ABILITY_FIGURES if _has_questions(summary) else ())

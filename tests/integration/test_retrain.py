@@ -28,7 +28,7 @@ from flows.version_results import by_curve, version_results
 from flows.wiring import connect
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
-from pvar.errors import InputError, LeaseError, PvarError, TrackingError
+from pvar.errors import ConfigError, InputError, LeaseError, PvarError, TrackingError
 from pvar.ports import RegisteredVersion, Store
 from pvar.retrain_decision import RetrainConfig
 from tasks.engine.lease import hold
@@ -185,6 +185,18 @@ def test_an_outage_of_mlflow_ends_the_retraining_and_the_batch_pauses(
     assert (row["number"], row["state"], row["rows"]) == (1, "waiting_for_run", 1)
 
 
+def test_a_gate_that_the_exam_cannot_serve_counts_against_no_batch(store: Store) -> None:
+    put(store, "incoming/monday.jsonl", "one")
+    gate = {"model_name": "m", "max_ability_loss": 0.2}
+    pipeline = PipelineConfig.model_validate(fake_settings(Path("replaced"), promote=gate))
+    config = RetrainConfig(min_new_pairs=1, max_attempts=1, pipeline=pipeline)
+    for _ in range(2):  # one attempt would be enough to set it aside
+        with pytest.raises(ConfigError, match=r"no attempt counts; set evaluate\.prompts"):
+            retrain(config)
+    (batch,) = read_batches(store)
+    assert attempts_of(store, batch) == []
+
+
 def test_two_retrainings_at_once_are_one(store: Store, tmp_path: Path) -> None:
     put(store, "incoming/monday.jsonl", "one")
     with hold(store, LEASE), pytest.raises(LeaseError, match="is held by process"):
@@ -204,7 +216,8 @@ def continued(tmp_path: Path) -> RetrainConfig:
     tiny |= {"policy": "champion", "policy_if_none": tiny["policy"]}
     tiny["evaluate"] |= {"opponent": "champion", "against_first": True}
     tiny["promote"] |= {"alpha_budget": 0.5, "max_total_ability_loss": 0.72}
-    return RetrainConfig(min_new_pairs=1, pipeline=PipelineConfig.model_validate(tiny))
+    pipeline = PipelineConfig.model_validate(tiny)
+    return RetrainConfig(min_new_pairs=1, min_exam_prompts=1, pipeline=pipeline)
 
 
 def test_two_batches_are_measured_on_one_exam_and_the_second_starts_from_the_champion(

@@ -154,6 +154,28 @@ def test_the_win_rate_is_shown_by_a_field_of_the_rows(
         assert text in table
 
 
+def test_the_win_rate_by_a_field_is_over_an_exam_of_its_own(
+    flow: Workflow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exam = tmp_path / "exam.jsonl"
+    rows = [{"prompt": f"Praise number {n}.", "form": "Praise" if n else "Other"} for n in range(3)]
+    exam.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examined = start_workflow(
+        flow.wiring.settings.home,
+        policy=flow.config.policy.rpartition("#")[0],
+        **{
+            "ingest.source": flow.config.ingest.source.rpartition("#")[0],
+            "sample.num_responses": 4,
+            "evaluate.prompts": [str(exam)],
+        },
+    )
+    examined.make("ingest", "exam", "exclude", "sample", "score-vader")
+    asked = examined.artifact("exam").rows(PROMPTS, Prompt)
+    evaluated(examined, [Verdict(prompt.prompt_id, 1.0) for prompt in asked])
+    rates = predicted(examined, tmp_path, capsys, by="form")["win_rates"]
+    assert {name: rate["num_judged"] for name, rate in rates.items()} == {"Other": 1, "Praise": 2}
+
+
 def test_what_is_missing_is_named(flow: Workflow, tmp_path: Path) -> None:
     preset = preset_of(flow, tmp_path)
     with pytest.raises(InputError, match=r"no prompt of .* has the field topic; .* form, prompt"):

@@ -76,6 +76,16 @@ def test_one_source_has_no_table(tmp_path: Path) -> None:
     assert rows_by_source({}, 0.95) == ()
 
 
+def test_an_exam_of_its_own_is_no_source_of_what_is_selected(tmp_path: Path) -> None:
+    flow = selected(tmp_path, None)
+    made = artifacts(flow, "ingest", "select")
+    bench = StageBench(flow.wiring, tmp_path)
+    asked = [Prompt("of the exam", (), "eval", "exam.jsonl.gz")]
+    keys = bench.put("questions", PROMPTS, asked, Prompt)
+    made["exam"] = opened(flow.store, keys, tmp_path / "cache")
+    assert rows_by_source(made, 0.95) == ()
+
+
 def test_the_last_lines_say_what_was_selected_of_each_source(tmp_path: Path) -> None:
     flow = selected(tmp_path, "from")
     made = artifacts(flow, "ingest", "select")

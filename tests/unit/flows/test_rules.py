@@ -1,10 +1,17 @@
 """`--rule`: when to retrain, on the command line."""
 
+import re
+from collections.abc import Callable
+
 import pytest
 
+from flows.commands.deploy import deploy
+from flows.commands.retrain import retrain
 from flows.commands.rules import retrain_config
+from flows.commands.serve import serve
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
+from pvar.retrain_decision import RetrainConfig
 
 
 def test_rules_change_when_and_never_what_is_run() -> None:
@@ -12,6 +19,13 @@ def test_rules_change_when_and_never_what_is_run() -> None:
     config = retrain_config(pipeline, ["min_new_pairs=9", "max_days_between_runs=null"])
     assert (config.min_new_pairs, config.max_days_between_runs) == (9, None)
     assert config.pipeline == pipeline
+
+
+@pytest.mark.parametrize("command", [retrain, deploy, serve])
+def test_the_help_of_a_command_names_every_rule(command: Callable[..., None]) -> None:
+    (keys,) = re.findall(r"rules as key=value: ([^.]*)\.", str(command.__doc__))
+    said = set(re.split(r",\s+", keys))
+    assert set(RetrainConfig.model_fields) - {"pipeline"} == said
 
 
 @pytest.mark.parametrize(

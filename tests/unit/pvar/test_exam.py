@@ -32,6 +32,11 @@ def test_prompts_of_several_files_are_held_out_once_and_other_rows_are_counted()
     assert exam.rejected == {"duplicate": 1, "no_prompt": 1, "unreadable_line": 1}
 
 
+def test_a_field_of_the_rows_names_their_source() -> None:
+    exam = read_exam([("a.jsonl", rows({**RIVER, "dataset": "web"}, LAKE))], "dataset")
+    assert {prompt.source for prompt in exam.prompts} == {"web", "a.jsonl"}
+
+
 def test_of_a_row_with_a_label_the_prompt_is_asked() -> None:
     labelled = {**RIVER, "completion": "Rhine", "label": True}
     (kept,) = read_exam([("a.jsonl", rows(labelled))]).prompts

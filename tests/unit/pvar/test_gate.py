@@ -93,6 +93,14 @@ def test_a_loss_against_the_first_model_is_a_check_of_its_own() -> None:
         assert failed_checks(unknown, both) == ["total_ability_change_lower"]
 
 
+def test_the_level_of_a_look_is_checked_where_a_promotion_can_follow() -> None:
+    budget = GATE.model_copy(update={"alpha_budget": 0.05})
+    assert failed_checks(GOOD, budget) == ["win_rate_lower_at_look"]  # not known: not passed
+    assert failed_checks(GOOD._replace(win_rate_lower_at_look=0.51), budget) == []
+    # Without a promotion there is no look, so nothing to check.
+    assert failed_checks(GOOD, budget.model_copy(update={"mode": "never"})) == []
+
+
 @pytest.mark.parametrize("loss", [-0.1, 1.1, math.nan])
 def test_a_bound_of_ability_is_a_share(loss: float) -> None:
     with pytest.raises(ValidationError, match="max_ability_loss"):

@@ -56,6 +56,15 @@ def test_a_preference_written_again_is_the_same_prompt() -> None:
     assert first.chosen == "Hello"
 
 
+def test_the_source_that_a_row_names_is_written_again_and_no_other_field_is_replaced() -> None:
+    first = parse_row(Row(1, {**GOOD, "dataset": "web"}), "a.jsonl", "dataset")
+    assert isinstance(first, Prompt)
+    assert first.source == "web"
+    assert parse_row(Row(2, to_fields(first, "dataset")), "b.jsonl", "dataset") == first
+    assert to_fields(first, "prompt") == to_fields(first)
+    assert "dataset" not in to_fields(first)
+
+
 def test_a_question_written_again_is_the_same_question() -> None:
     # Without its answers it would be a prompt like any other, and could be trained on.
     row = Row(1, {"prompt": "Three and four?", "answer": ["7", "seven"]})

@@ -1,4 +1,4 @@
-"""The exam of retraining: frozen by the first batch, the same for all later ones."""
+"""The exam of retraining: frozen by the first successful run, the same for all later ones."""
 
 import json
 from datetime import UTC, datetime
@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 
 from flows.pinning import pin
-from flows.retrain_exam import with_exam
+from flows.retrain_exam import WithExam, freeze, with_exam
 from flows.retraining import with_source
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
+from pvar.errors import ConfigError
 from pvar.exam import exam_digest
 from pvar.exclusion import Exclusion
 from pvar.ports import Store
 from pvar.records import Prompt
-from pvar.retrain_decision import Batch
+from pvar.retrain_decision import Batch, RetrainConfig
 from tasks.engine.node import Node
 from tasks.retraining.batches import RowFiles, add_batch, read_batches
-from tasks.retraining.exams import exam_of, freeze_exam
+from tasks.retraining.exams import exam_of, freeze_exam, propose_exam
 from tasks.retraining.incoming_files import look
 from tasks.stages.exclude import EXCLUDED
 from tasks.stages.ingest import PROMPTS
@@ -28,6 +29,7 @@ from tests.workflow import TOPICS, Workflow, fake_settings, open_wiring
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 QUESTION = {"prompt": "What is the capital of France?", "answer": ["Paris"]}
 ROWS = [{"prompt": f"Describe {topic}."} for topic in TOPICS[:20]]
+RULES = RetrainConfig(min_exam_prompts=1)
 
 
 @pytest.fixture
@@ -50,6 +52,7 @@ def make_batch(store: Store, scratch: Path, *rows: dict[str, Any]) -> Batch:
         now=NOW,
         row_files=RowFiles(read_rows, write_rows),
         scratch=scratch,
+        source_field="dataset",
     )
     assert batch is not None
     return batch
@@ -61,8 +64,13 @@ def config_of(batch: Batch, store: Store, **changes: Any) -> PipelineConfig:
 
 
 def examined(batch: Batch, wiring: Any, number: int = 1) -> Workflow:
+    """The run of a batch that succeeds with its exam."""
     store = wiring.store
-    return Workflow(pin(with_exam(config_of(batch, store), batch, number, store), wiring), wiring)
+    rules = RULES.model_copy(update={"exam": number})
+    config, proposed = with_exam(config_of(batch, store), batch, rules, store)
+    if proposed is not None:
+        freeze(proposed, store)
+    return Workflow(pin(config, wiring), wiring)
 
 
 def exam_node(workflow: Workflow) -> Node:
@@ -122,23 +130,135 @@ def test_a_new_number_is_another_exam_and_that_is_said(
 def test_an_exam_of_its_own_is_not_replaced(wiring: Any, tmp_path: Path) -> None:
     batch = make_batch(wiring.store, tmp_path / "scratch", *ROWS)
     own = config_of(batch, wiring.store, **{"evaluate.prompts": ["exam.jsonl"]})
-    assert with_exam(own, batch, 1, wiring.store) == own
+    assert with_exam(own, batch, RULES, wiring.store) == WithExam(own)
     assert exam_of(wiring.store, 1) is None
 
 
 def test_a_batch_that_holds_out_nothing_freezes_nothing(wiring: Any, tmp_path: Path) -> None:
     batch = make_batch(wiring.store, tmp_path / "scratch", QUESTION)
     plain = config_of(batch, wiring.store)
-    assert with_exam(plain, batch, 1, wiring.store) == plain
-    assert exam_of(wiring.store, 1) is None
+    assert with_exam(plain, batch, RULES, wiring.store) == WithExam(plain)
+
+
+def test_a_run_that_fails_leaves_no_exam_and_its_repetition_the_same(
+    wiring: Any, tmp_path: Path
+) -> None:
+    store = wiring.store
+    bad = make_batch(store, tmp_path / "scratch", *ROWS[:10])
+    first = with_exam(config_of(bad, store), bad, RULES, store, NOW)
+    assert first.proposed is not None
+    assert exam_of(store, 1) is None
+    assert with_exam(config_of(bad, store), bad, RULES, store, NOW) == first
+    # It is set aside: the exam is the next batch's.
+    good = make_batch(store, tmp_path / "scratch", *ROWS[10:])
+    examined(good, wiring)
+    frozen = exam_of(store, 1)
+    assert frozen is not None
+    assert frozen.batch == 2
+    again = with_exam(config_of(bad, store), bad, RULES, store)
+    assert again.proposed is None
+    assert again.config.evaluate.prompts == (f"{store.uri}/{frozen.data}",)
+
+
+def test_an_exam_is_not_frozen_from_too_few_prompts(
+    wiring: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = wiring.store
+    batch = make_batch(store, tmp_path / "scratch", *ROWS, QUESTION)
+    plain, rules = config_of(batch, store), RULES
+    proposed = with_exam(plain, batch, rules, store).proposed
+    assert proposed is not None
+    enough = proposed.num_prompts
+    at_bound = rules.model_copy(update={"min_exam_prompts": enough})
+    assert with_exam(plain, batch, at_bound, store, NOW).proposed is not None
+    assert "no exam is frozen" not in caplog.text
+    above = rules.model_copy(update={"min_exam_prompts": enough + 1})
+    assert with_exam(plain, batch, above, store) == WithExam(plain)
+    assert f"holds out {enough} prompts to judge" in caplog.text
+    assert f"min_exam_prompts is {enough + 1}" in caplog.text
+    assert RetrainConfig().min_exam_prompts == 50
+
+
+LONG = "Describe the old harbour town of Thorp in winter, when the boats lie still and dark"
+
+
+def test_a_new_exam_leaves_out_what_earlier_batches_may_have_trained_on(
+    wiring: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = wiring.store
+    first = make_batch(store, tmp_path / "scratch", *ROWS, {"prompt": f"{LONG}."}, QUESTION)
+    examined(first, wiring)
+    # Recurring prompts, one in other letters, one with another last word, and as many new ones.
+    recurring = [{"prompt": row["prompt"].upper()} for row in ROWS[:10]] + ROWS[10:]
+    news = [{"prompt": f"Name a thing like {topic}."} for topic in TOPICS]
+    near = [{"prompt": f"{LONG} {number}"} for number in range(20)]
+    second = make_batch(store, tmp_path / "scratch", *recurring, *news, *near, QUESTION)
+    with caplog.at_level("INFO"):
+        workflow = examined(second, wiring, number=2)
+    workflow.make("exam")
+    asked = workflow.artifact("exam").rows(PROMPTS, Prompt)
+    texts = {prompt.messages[0].content for prompt in asked if not prompt.is_question}
+    assert texts
+    assert texts <= {row["prompt"] for row in news}
+    # A question is held out by every run, so it was never trained on.
+    assert sum(prompt.is_question for prompt in asked) == 1
+    plain = Workflow(pin(config_of(second, store), wiring), wiring)
+    plain.make("ingest")
+    split = [p for p in plain.artifact("ingest").rows(PROMPTS, Prompt) if p.split == "eval"]
+    assert len(split) > len(asked)
+    assert f"without {len(split) - len(asked)} that are in the data of other batches" in caplog.text
+
+
+def test_a_gate_of_ability_needs_questions_in_the_exam_and_says_what_to_do(
+    wiring: Any, tmp_path: Path
+) -> None:
+    store = wiring.store
+
+    def gated(batch: Batch, **changes: Any) -> PipelineConfig:
+        gate = {"model_name": "m", "max_ability_loss": 0.2, **changes}
+        return config_of(batch, store, promote=gate)
+
+    bare = make_batch(store, tmp_path / "scratch", *ROWS)
+    few = RetrainConfig()
+    for rules in (RULES, few):
+        with pytest.raises(ConfigError, match=r"batch 1 has none .* no attempt counts; set eval"):
+            with_exam(gated(bare), bare, rules, store)
+    assert with_exam(gated(bare, mode="never"), bare, RULES, store).proposed is not None
+    examined(bare, wiring)
+    asking = make_batch(store, tmp_path / "scratch", QUESTION, {"prompt": "Name a river."})
+    with pytest.raises(ConfigError, match=r"exam 1 has none .* exam=2 if batch 2 has such rows"):
+        with_exam(gated(asking), asking, RULES, store)
+    assert with_exam(gated(asking), asking, few.model_copy(update={"exam": 2}), store).proposed is (
+        None
+    )
+
+
+def test_a_batch_and_its_exam_keep_the_sources_of_the_rows(wiring: Any, tmp_path: Path) -> None:
+    store = wiring.store
+    rows = [{**row, "dataset": "web" if number % 2 else " "} for number, row in enumerate(ROWS)]
+    batch = make_batch(store, tmp_path / "scratch", *rows)
+    config = config_of(batch, store, **{"ingest.source_field": "dataset"})
+    workflow = Workflow(pin(with_exam(config, batch, RULES, store).config, wiring), wiring)
+    workflow.make("ingest", "exam")
+    for node in ("ingest", "exam"):
+        sources = {prompt.source for prompt in workflow.artifact(node).rows(PROMPTS, Prompt)}
+        assert sources == {"web", "incoming/1.jsonl"}  # the file, where the row does not say
 
 
 def test_of_two_that_freeze_at_once_the_first_counts(file_store: Store, tmp_path: Path) -> None:
-    def freeze(text: str) -> Any:
+    def proposed(text: str) -> Any:
         prompt = Prompt(text, (), "eval", "x")
-        return freeze_exam(
-            file_store, 1, [prompt], batch=1, now=NOW, write=write_rows, scratch=tmp_path
+        return propose_exam(
+            file_store,
+            1,
+            [prompt],
+            batch=1,
+            now=NOW,
+            source_field=None,
+            write=write_rows,
+            scratch=tmp_path,
         )
 
-    first = freeze("a")
-    assert freeze("b") == first == exam_of(file_store, 1)
+    of_both = [proposed("a"), proposed("b")]
+    first, second = (freeze_exam(file_store, each, NOW) for each in of_both)
+    assert second == first == exam_of(file_store, 1)

@@ -112,8 +112,10 @@ def test_unpaired_labels_are_paired_or_rejected_by_name(tmp_path: Path) -> None:
     lonely = [
         {"prompt": f"Why {text}?", "completion": "No.", "label": False} for text in TOPICS[:4]
     ]
-    artifact = ingest(tmp_path, write_rows(tmp_path / "labels.jsonl", [*rows, *lonely]))
+    source = write_rows(tmp_path / "labels.jsonl", [*rows, *lonely])
+    artifact = ingest(tmp_path, source, join_labels=True)
     kept = artifact.rows(PROMPTS, Prompt)
+    assert "num_unused_labels" not in artifact.manifest.summary
     assert {(each.chosen, each.rejected) for each in kept} == {("A fine thing.", "No.")}
     assert artifact.manifest.row_counts == RowCounts(
         rows_in=24, rows_out=10, rejected={"joined_in_pair": 10, "unpaired_label": 4}
@@ -122,6 +124,25 @@ def test_unpaired_labels_are_paired_or_rejected_by_name(tmp_path: Path) -> None:
     rules = {row.row_id: row.rule for row in artifact.rows(REJECTED, RejectedRow)}
     assert rules["line 2"] == "joined_in_pair"
     assert rules["line 24"] == "unpaired_label"
+
+
+def test_without_labels_wanted_their_rows_are_prompts_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As before labels could be joined, under the same digest."""
+    rows: list[dict[str, object]] = [
+        {"prompt": f"Describe {text}.", "completion": "Fine.", "label": number % 2 == 0}
+        for number, text in enumerate(TOPICS[:12])
+    ]
+    rows.append({"prompt": "Why?", "completion": "No.", "label": "bad"})
+    rows.append({"prompt": "How?", "completion": "No."})
+    artifact = ingest(tmp_path, write_rows(tmp_path / "labels.jsonl", rows))
+    assert artifact.manifest.row_counts == RowCounts(rows_in=14, rows_out=14)
+    assert {each.chosen for each in artifact.rows(PROMPTS, Prompt)} == {None}
+    assert artifact.manifest.summary["num_annotated"] == 0
+    assert artifact.manifest.summary["num_unused_labels"] == 13
+    assert "labels.jsonl: 13 rows have completion and label" in caplog.text
+    assert "ingest.join_labels=true" in caplog.text
 
 
 def test_questions_are_held_out_whatever_their_ids_and_keep_their_answers(tmp_path: Path) -> None:

@@ -290,6 +290,21 @@ def test_mode_never_registers_only(bench: Bench) -> None:
     assert bench.neighbours.alias("champion") is None
 
 
+def test_a_version_of_mode_never_is_not_approved_because_no_look_was_counted(bench: Bench) -> None:
+    model = bench.model(1)
+    assert bench.promote(model, mode="never", exam="e1").passed
+    wiring = bench.job(model).ports
+    assert isinstance(wiring, Wiring)
+    with pytest.raises(PromotionError, match=f"pvar rollback {MODEL} --to 1 --reason TEXT"):
+        decide(wiring, MODEL, 1, approved=True, note="looks good", by="Bo")
+    assert bench.neighbours.alias("champion") is None
+    # The way out that counts a look: the same with another mode.
+    with pytest.raises(Waiting):
+        bench.promote(model, mode="approval", exam="e1")
+    decide(wiring, MODEL, 1, approved=True, note="looks good", by="Bo")
+    assert bench.neighbours.alias("champion") == 1
+
+
 def test_mode_approval_registers_and_waits_for_a_person(bench: Bench) -> None:
     with pytest.raises(Waiting) as signal:
         bench.promote(bench.model(1), mode="approval")
