@@ -112,9 +112,9 @@ def test_a_rebuild_goes_on_after_what_is_damaged_and_takes_what_is_approved(
     capsule: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = unpack_here(capsule, tmp_path, monkeypatch)
-    wiring = connect()
-    first, second = [facts.version.artifact for facts in wiring.registry.versions("capsule")]
+    first, second = [facts.version.artifact for facts in connect().registry.versions("capsule")]
     lose(folder)
+    wiring = connect()
     damage(folder, first)
     (approved,) = [
         path.parent
@@ -140,7 +140,7 @@ def test_a_rebuild_goes_on_after_what_is_damaged_and_takes_what_is_approved(
 
     lose(folder)
     damage(folder, second)
-    (rebuilt,) = rebuild_registry(wiring)
+    (rebuilt,) = rebuild_registry(connect())
     assert (rebuilt.made, rebuilt.champion) == ((), None)
     assert "version 2, the champion by the history, is not there" in rebuilt.gone[-1]
 
