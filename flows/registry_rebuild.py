@@ -2,26 +2,35 @@
 
 The store has a record of every decision of stage promote (which version of which model, of which
 artifact and results), the models themselves, and the moves of the champion
-(`infra/promotion_history.py`). A version without a decision, because its run was killed or waits
-for a person, is registered again by its next run.
+(`infra/promotion_history.py`). A version on which nobody decided, because its run was killed or
+waits for a person, is registered again by its next run.
+
+The versions of a model are made in the order of their numbers, under a lease, because MLflow gives
+each number once. A rebuild that was stopped is completed by the next one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from flows.registry_decisions import Decision, newest_decisions
 from flows.wiring import Wiring
-from pvar.artifacts import Recipe
-from pvar.errors import IncompleteError, ModelError
-from pvar.ports import RegisteredVersion
+from infra.promotion_history import PromotionHistory
+from pvar.errors import ArtifactError, IncompleteError, ModelError, NotFoundError
+from pvar.ports import RegisteredVersion, Store
 from pvar.runtime_config import RuntimeConfig
-from tasks.engine.artifact import Artifact, open_artifact, read_document
-from tasks.engine.lineage import Lineage, read_lineage
+from tasks.engine.artifact import open_artifact
+from tasks.engine.lease import hold
 from tasks.engine.stage import Job
 from tasks.engine.work_folders import work_folder
 from tasks.graph import STAGES
-from tasks.stages.promote import PROMOTE, PromoteSpec, read_decision, version_tags
+from tasks.stages.promote import PromoteSpec, version_tags
 from tasks.stages.train import MODEL
+
+
+def lease_prefix(model_name: str) -> str:
+    """Prefix of the leases on the rebuild of a model."""
+    return f"rebuilds/{model_name}"
 
 
 class Rebuilt(NamedTuple):
@@ -45,88 +54,100 @@ class Rebuilt(NamedTuple):
         yield from self.gone
 
 
-class _Decision(NamedTuple):
-    """A complete artifact of stage promote."""
-
-    artifact: Artifact
-    model_name: str
-    version: int
-
-
 def rebuild_registry(wiring: Wiring, model_name: str | None = None) -> list[Rebuilt]:
-    """Rebuild one model, or all of which the store has a decision; ModelError if there is none."""
-    with work_folder(wiring.settings.home, "registry") as scratch:
-        decisions = _newest_decisions(wiring, scratch)
-        known = sorted({each.model_name for each in decisions})
-        names = [name for name in known if model_name in (None, name)]
-        if not names:
-            what = "a registered model" if model_name is None else f"the model {model_name!r}"
-            others = f"; it has some on {', '.join(known)}" if known else ""
-            raise ModelError(f"{wiring.store.uri} has no decision on {what}{others}")
-        graph = read_lineage(wiring.store, tuple(STAGES))
-        return [
-            _rebuild(name, [each for each in decisions if each.model_name == name], graph, wiring)
-            for name in names
-        ]
+    """Rebuild one model, or all of which the store has a decision; ModelError if there is none.
 
-
-def _newest_decisions(wiring: Wiring, scratch: Path) -> list[_Decision]:
-    """The last decision on each version, by name and number.
-
-    A version that was compared again, with another champion, has several.
+    LeaseError if another process rebuilds one of them.
     """
-    store = wiring.store
-    manifests = [
-        info for info in store.list(f"{PROMOTE.name}/") if info.key.endswith("/manifest.json")
-    ]
-    found: dict[tuple[str, int], _Decision] = {}
-    for info in sorted(manifests, key=lambda each: each.modified):
-        digest = info.key.split("/")[1]
-        artifact = open_artifact(store, PROMOTE.name, digest, scratch)
-        record = read_decision(artifact)
-        found[record.model_name, record.version] = _Decision(
-            artifact, record.model_name, record.version
+    with work_folder(wiring.settings.home, "registry") as scratch:
+        decisions, faults = newest_decisions(wiring.store, scratch)
+    known = {decision.model_name for decision in decisions}
+    known |= {fault.model_name for fault in faults if fault.model_name is not None}
+    names = [name for name in sorted(known) if model_name in (None, name)]
+    if not names:
+        what = "a registered model" if model_name is None else f"the model {model_name!r}"
+        others = f"; it has some on {', '.join(sorted(known))}" if known else ""
+        unread = "".join(f"; {fault.sentence}" for fault in faults)
+        raise ModelError(f"{wiring.store.uri} has no decision on {what}{others}{unread}")
+    stages = _stages_of_artifacts(wiring.store)
+    return [
+        _rebuild(
+            name,
+            [decision for decision in decisions if decision.model_name == name],
+            [fault.sentence for fault in faults if fault.model_name in (None, name)],
+            stages,
+            wiring,
         )
-    return [found[key] for key in sorted(found)]
+        for name in names
+    ]
 
 
-def _rebuild(name: str, decisions: list[_Decision], graph: Lineage, wiring: Wiring) -> Rebuilt:
+def _stages_of_artifacts(store: Store) -> dict[str, str]:
+    """Digest → stage of every artifact in the store."""
+    found = {}
+    for stage in STAGES:
+        for info in store.list(f"{stage}/"):
+            digest, _, name = info.key.removeprefix(f"{stage}/").partition("/")
+            if name == "recipe.json":
+                found[digest] = stage
+    return found
+
+
+def _rebuild(
+    name: str,
+    decisions: list[Decision],
+    faults: list[str],
+    stages: Mapping[str, str],
+    wiring: Wiring,
+) -> Rebuilt:
     made: list[int] = []
     kept: list[int] = []
-    gone: list[str] = []
-    for decision in decisions:
-        with work_folder(wiring.settings.home, "registry") as scratch:
+    gone = list(faults)
+    with hold(wiring.store, lease_prefix(name)) as lease:
+        for decision in decisions:
+            lease.check()
             try:
-                job = _job(decision.artifact, graph, wiring, scratch)
-                model = job.inputs["model"]
-                version = RegisteredVersion(name, decision.version, model.keys.root)
-                is_new = wiring.registry.restore(version, model.folder(MODEL), version_tags(job))
-            except (IncompleteError, ModelError) as error:
+                is_new = _restore(decision, stages, wiring)
+            except (ArtifactError, ModelError, NotFoundError) as error:
                 gone.append(f"{name} version {decision.version} cannot be made again: {error}")
             else:
                 (made if is_new else kept).append(decision.version)
-    champion = wiring.registry.restore_aliases(name)
+        champion = wiring.registry.restore_aliases(name)
+    newest = PromotionHistory(wiring.store, name).newest()
+    wanted = newest.move.to_version if newest else None
+    if wanted is not None and wanted != champion and wanted not in (*made, *kept):
+        gone.append(
+            f"{name} version {wanted}, the champion by the history, is not there; after it was "
+            f"made again: pvar rollback {name} --to {wanted} --reason TEXT"
+        )
     return Rebuilt(name, tuple(made), tuple(kept), tuple(gone), champion)
 
 
-def _job(artifact: Artifact, graph: Lineage, wiring: Wiring, scratch: Path) -> Job[PromoteSpec]:
+def _restore(decision: Decision, stages: Mapping[str, str], wiring: Wiring) -> bool:
+    """Register one version, or upload its files; False if it is all there."""
+    with work_folder(wiring.settings.home, "registry") as scratch:
+        job = _job(decision, stages, wiring, scratch)
+        model = job.inputs["model"]
+        version = RegisteredVersion(decision.model_name, decision.version, model.keys.root)
+        return wiring.registry.restore(version, model.folder(MODEL), version_tags(job))
+
+
+def _job(
+    decision: Decision, stages: Mapping[str, str], wiring: Wiring, scratch: Path
+) -> Job[PromoteSpec]:
     """The job of a decision. IncompleteError if one of its inputs is gone."""
-    keys = artifact.keys
-    recipe = read_document(wiring.store, keys.recipe, Recipe)
-    if recipe is None:
-        raise IncompleteError(f"{keys.recipe} is gone")
-    stages = {link.role: link.ref.partition("/")[0] for link in graph.entries[keys.root].made_from}
-    if lost := [name for name in recipe.inputs if stages[name] == "?"]:
-        raise IncompleteError(f"{keys.root} was made from {recipe.inputs[lost[0]]}, which is gone")
+    root = decision.keys.root
+    if lost := [digest for digest in decision.inputs.values() if digest not in stages]:
+        raise IncompleteError(f"{root} was made from {lost[0]}, which is gone")
     return Job(
-        spec=PromoteSpec.model_validate(recipe.config),
+        spec=decision.spec,
         runtime=RuntimeConfig(),
         inputs={
-            name: open_artifact(wiring.store, stages[name], digest, scratch)
-            for name, digest in recipe.inputs.items()
+            name: open_artifact(wiring.store, stages[digest], digest, scratch)
+            for name, digest in decision.inputs.items()
         },
         ports=wiring,
-        keys=keys,
+        keys=decision.keys,
         scratch=scratch,
         log_step=lambda step, figures: None,
     )

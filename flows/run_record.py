@@ -1,9 +1,10 @@
 """The record of a pipeline run: `runs/{run}.json` in the store, used to report and resume a run."""
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
@@ -76,6 +77,21 @@ def load_run(store: Store, run: str) -> RunRecord:
         raise InputError(
             f"no run {run!r} in {store.uri}; the newest are {sorted(runs)[-3:]}"
         ) from error
+
+
+def opponents_of_runs(store: Store) -> dict[str, str]:
+    """Promote artifact (`promote/digest`) → pinned opponent, of every run in the store.
+
+    Records that this version of pvar cannot read are left out.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(_names(store)):
+        with suppress(ValidationError):
+            record = load_run(store, name)
+            for node in record.nodes:
+                if node.artifact.startswith("promote/"):
+                    found[node.artifact] = record.config.evaluate.opponent
+    return found
 
 
 def suspended_run(store: Store, flow_run: str, since: datetime) -> RunRecord | None:

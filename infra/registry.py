@@ -24,7 +24,7 @@ from pvar.errors import ModelError, PromotionError
 from pvar.ports import Promotion, RegisteredVersion, Store
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,9 @@ CHAMPION = "champion"
 PREVIOUS = "previous"
 ARTIFACT_TAG = "pvar.artifact"
 OPPONENT_TAG = "pvar.opponent"
+REBUILD_TAG = "pvar.rebuild"
+"""Tag of a registered model from the start of its rebuild to the end, so that a missing version is
+not taken for one that a person deleted."""
 NUM_NAMED = 5
 """Maximum number of models or versions listed in an error about a missing one."""
 
@@ -163,8 +166,11 @@ class MlflowRegistry:
         """The version made from `artifact`: registered now, or by an earlier attempt.
 
         Its files are uploaded to the artifact store directly, not through MLflow's server.
+        ModelError if the model was lost and not rebuilt, since its numbers are in the history.
         """
-        self._ensure_model(model_name)
+        if not self._is_registered(model_name) and self._history(model_name).newest() is None:
+            self._ensure_model(model_name)
+        self._refuse_lost(model_name)
         client = self._tracking.client
         for facts in self.versions(model_name):
             if facts.version.artifact == artifact:
@@ -189,27 +195,44 @@ class MlflowRegistry:
     def restore(self, version: RegisteredVersion, folder: Path, tags: Mapping[str, str]) -> bool:
         """Register a version again under its number, with its files; False if it is all there.
 
-        Numbers below it that MLflow would give first are used up. ModelError if MLflow has another
-        model under this number, or gives only higher ones.
+        If the history ends at this version, it is the champion from then on. Numbers below it that
+        MLflow would give first are used up. ModelError if MLflow has another model under this
+        number, or gives only higher ones.
         """
         name, number, artifact = version.model_name, version.version, version.artifact
-        self._ensure_model(name)
-        client = self._tracking.client
+        self._ensure_model(name, {REBUILD_TAG: "not complete"})
         there = {facts.version.version: facts.version for facts in self.versions(name)}
-        if (found := there.get(number)) is not None:
-            if found.artifact != artifact:
-                raise ModelError(
-                    f"{name} version {number} is of {found.artifact or 'another origin'} in MLflow "
-                    f"and of {artifact} in the store, so they are of different registries; give "
-                    "PVAR_MLFLOW_TRACKING_URI and PVAR_STORE_URI of one and the same"
-                )
-            if self.has_files(found):
-                return False
-            prefix = self._files_of(found)
-            for path in sorted(folder.rglob("*")):
-                if path.is_file():
-                    self._store.upload(path, f"{prefix}{path.relative_to(folder).as_posix()}")
-            return True
+        if (found := there.get(number)) is None:
+            self._delete_leftovers(version, list(there.values()))
+            self._restore_version(version, folder, tags)
+        elif found.artifact != artifact:
+            raise ModelError(
+                f"{name} version {number} is of {found.artifact or 'another origin'} in MLflow "
+                f"and of {artifact} in the store, so they are of different registries; give "
+                "PVAR_MLFLOW_TRACKING_URI and PVAR_STORE_URI of one and the same"
+            )
+        is_new = found is None or self._restore_files(found, folder)
+        newest = self._history(name).newest()
+        if newest and newest.move.to_version == number and self._named_champion(name) is None:
+            self._name(name, CHAMPION, number)
+        return is_new
+
+    def _delete_leftovers(
+        self, version: RegisteredVersion, there: Sequence[RegisteredVersion]
+    ) -> None:
+        """Delete lower numbers that a killed rebuild gave to this version and did not delete."""
+        model = self._model(version.model_name)
+        if model is None or REBUILD_TAG not in model.tags:
+            return
+        for other in there:
+            if other.artifact == version.artifact and other.version < version.version:
+                self._tracking.client.delete_model_version(other.model_name, str(other.version))
+
+    def _restore_version(
+        self, version: RegisteredVersion, folder: Path, tags: Mapping[str, str]
+    ) -> None:
+        name, number = version.model_name, version.version
+        client = self._tracking.client
         model = client.create_logged_model(self._tracking.experiment, name=name, tags=dict(tags))
         client.log_model_artifacts(model.model_id, str(folder))
         client.finalize_logged_model(model.model_id, "READY")
@@ -218,7 +241,7 @@ class MlflowRegistry:
             made = client.create_model_version(
                 name,
                 source=model.artifact_location,
-                tags={**tags, ARTIFACT_TAG: artifact or ""},
+                tags={**tags, ARTIFACT_TAG: version.artifact or ""},
                 model_id=model.model_id,
             )
             given = int(made.version)
@@ -229,15 +252,38 @@ class MlflowRegistry:
                 f"{name}: MLflow gives number {given} to version {number}, because it had versions "
                 "up to there before; rebuild in an empty registry"
             )
-        return True
+
+    def _restore_files(self, version: RegisteredVersion, folder: Path) -> bool:
+        """Upload the files that are not in the store with their size; False if all are."""
+        prefix = self._files_of(version)
+        if prefix is None:
+            return False
+        there = {info.key: info.num_bytes for info in self._store.list(prefix)}
+        files = {
+            f"{prefix}{path.relative_to(folder).as_posix()}": path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+        missing = [key for key, path in files.items() if there.get(key) != path.stat().st_size]
+        for key in missing:
+            self._store.upload(files[key], key)
+        return bool(missing)
 
     @_explained
     def restore_aliases(self, model_name: str) -> int | None:
-        """Set the aliases by the history in the store; the champion's number."""
+        """Set the aliases by the history in the store, which ends a rebuild; the champion's number.
+
+        None if there is no champion, or if its version was not restored.
+        """
+        model = self._model(model_name)
+        if model is None:
+            return None
         history = self._history(model_name)
         newest = history.newest()
         if newest is not None and newest.move.to_version is not None:
             self._follow(history, newest.move)
+        if REBUILD_TAG in model.tags:
+            self._tracking.client.delete_registered_model_tag(model_name, REBUILD_TAG)
         return _number(self._named_champion(model_name))
 
     @_explained
@@ -333,17 +379,12 @@ class MlflowRegistry:
             newest = history.newest()
             champion = self._named_champion(history.model_name)
             current = _number(champion)
+            if current is None and newest and newest.move.to_version is not None:
+                self._refuse_lost(history.model_name)
             if newest and not newest.is_done and current in newest.ends:
                 self._follow(history, newest.move)
             elif current == (newest.move.to_version if newest else None):
                 return _Settled(champion, newest)
-            elif current is None and not self._is_registered(history.model_name):
-                raise ModelError(
-                    f"MLflow has no model {history.model_name!r}, but the store has a history of "
-                    f"it: another MLflow, or its database was lost? pvar registry rebuild "
-                    f"{history.model_name} makes it again; to begin anew, delete "
-                    f"{self._store.uri}/registry/{history.model_name}"
-                )
             else:
                 self._record_move_by_hand(history, newest, current)
 
@@ -415,16 +456,34 @@ class MlflowRegistry:
             raise
         return registered_version(found)
 
-    def _is_registered(self, model_name: str) -> bool:
+    def _model(self, model_name: str) -> "RegisteredModel | None":
         from mlflow.exceptions import MlflowException
 
         try:
-            self._tracking.client.get_registered_model(model_name)
+            return self._tracking.client.get_registered_model(model_name)
         except MlflowException as error:
             if not _is_missing(error):
                 raise
-            return False
-        return True
+            return None
+
+    def _is_registered(self, model_name: str) -> bool:
+        return self._model(model_name) is not None
+
+    def _refuse_lost(self, model_name: str) -> None:
+        """ModelError if MLflow does not have a model with a history, or not all of it yet."""
+        model = self._model(model_name)
+        again = f"pvar registry rebuild {model_name} makes it again"
+        if model is None:
+            raise ModelError(
+                f"MLflow has no model {model_name!r}, but the store has a history of it: another "
+                f"MLflow, or its database was lost? {again}; to begin anew, delete "
+                f"{self._store.uri}/registry/{model_name}"
+            )
+        if REBUILD_TAG in model.tags:
+            raise ModelError(
+                f"MLflow has only a part of model {model_name!r}, because its rebuild was stopped "
+                f"or is still running; {again}"
+            )
 
     def _refuse_unregistered(self, model_name: str) -> None:
         if self._is_registered(model_name):
@@ -437,11 +496,11 @@ class MlflowRegistry:
     def _numbers(self, model_name: str) -> list[int]:
         return [facts.version.version for facts in self.versions(model_name)]
 
-    def _ensure_model(self, model_name: str) -> None:
+    def _ensure_model(self, model_name: str, tags: Mapping[str, str] | None = None) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._tracking.client.create_registered_model(model_name)
+            self._tracking.client.create_registered_model(model_name, dict(tags or {}))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

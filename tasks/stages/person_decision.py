@@ -38,6 +38,17 @@ def decision_on(store: Store, version: RegisteredVersion, results: str) -> Perso
         return None
 
 
+def decided_version(store: Store, model_name: str, results: str) -> int | None:
+    """The version with these results (a digest) on which a person decided; None if nobody did."""
+    folder = f"approvals/{model_name}/"
+    decided = [
+        info.key.removeprefix(folder).partition("/")[0]
+        for info in store.list(folder)
+        if info.key.endswith(f"/{results}.json")
+    ]
+    return int(decided[-1]) if decided else None
+
+
 def keep_decision(
     store: Store, version: RegisteredVersion, results: str, decision: PersonDecision
 ) -> PersonDecision:

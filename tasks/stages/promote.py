@@ -29,7 +29,7 @@ from pvar.gate import GateDecision, GateFigures, decide_promotion
 from pvar.ports import RegisteredVersion, Registry, Store
 from pvar.references import ModelReference
 from pvar.row_counts import RowCounts
-from tasks.engine.artifact import Artifact
+from tasks.engine.artifact import Artifact, ArtifactKeys
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.stage_outcome import Waiting
 from tasks.stages.evaluate import ABILITY_FIGURES, all_preferences, held_out
@@ -104,6 +104,8 @@ class PromotionRecord(BaseModel):
     model_name: str
     version: int
     previous_version: int | None
+    opponent: str | None = None
+    """Pinned reference of the opponent; None in the records of earlier versions of pvar."""
 
 
 def apply_gate(
@@ -259,8 +261,13 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
     promoted = decision.passed and gate.mode == "automatic"
     if promoted:
         refuse_stale(version, previous)
-        registry.promote(version, instead_of=previous, reason=f"gate passed: {job.keys.root}")
+        registry.promote(version, instead_of=previous, reason=passed_reason(job.keys))
     return _record(decision, version, _number_of(previous), promoted=promoted, look=look)
+
+
+def passed_reason(keys: ArtifactKeys) -> str:
+    """The reason of a promotion without a person, which names the promote artifact."""
+    return f"gate passed: {keys.root}"
 
 
 def carry_out_approval(
@@ -332,6 +339,7 @@ def _record(
         model_name=version.model_name,
         version=version.version,
         previous_version=None if previous == version.version else previous,
+        opponent=version.opponent,
     )
 
 

@@ -6,12 +6,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+from flows.pinning import pin
 from flows.promotions import read_history
-from flows.registry_rebuild import rebuild_registry
+from flows.registry_rebuild import lease_prefix, rebuild_registry
 from flows.wiring import connect
-from infra.registry import VersionFacts
-from pvar.errors import ModelError
+from pvar.config import PipelineConfig
+from pvar.errors import LeaseError, ModelError
+from tasks.engine.lease import hold
 from tests.capsule.make import PLACE, environment, pvar, relocate
 from tests.services.prefect_server import running
 from tests.services.registry import empty_database
@@ -68,15 +71,17 @@ def test_a_lost_registry_is_made_again_from_the_store(
     capsule: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also what versions before this command registered."""
-    folder = unpack(capsule, tmp_path)
-    for name, value in environment(folder).items():
-        monkeypatch.setenv(name, value)
+    folder = unpack_here(capsule, tmp_path, monkeypatch)
     before = connect()
-    versions = digests_of(before.registry.versions())
+    versions = before.registry.versions()
     history = read_history(before.registry, "capsule")
     assert len(versions) == 2
-    shutil.rmtree(folder / "home/store/mlflow")
-    shutil.copy(empty_database(), folder / "home/mlflow.db")
+    first, second = [
+        PipelineConfig.model_validate(yaml.safe_load((folder / f"{name}.yaml").read_text()))
+        for name in ("first", "second")
+    ]
+    pinned = pin(second, before)
+    lose(folder)
 
     lost = connect()
     with pytest.raises(ModelError, match=r"has no model 'capsule'.* rebuild capsule makes"):
@@ -84,7 +89,7 @@ def test_a_lost_registry_is_made_again_from_the_store(
     (rebuilt,) = rebuild_registry(lost)
     assert (rebuilt.made, rebuilt.kept, rebuilt.gone) == ((1, 2), (), ())
     again = connect()
-    assert digests_of(again.registry.versions()) == versions
+    assert again.registry.versions() == versions
     # The capsule was packed without MLflow's copies of the models.
     assert read_history(again.registry, "capsule") == [
         each._replace(has_files=True) for each in history
@@ -96,16 +101,68 @@ def test_a_lost_registry_is_made_again_from_the_store(
     again.registry.download("models:/capsule@champion", copy)
     assert (copy / "model.safetensors").is_file()
 
+    # The champion's own configuration has the opponent that it had, with its location.
+    assert pin(second, again) == pinned
+    again.registry.roll_back("capsule", reason="as a test")
+    assert pin(first, again).evaluate.opponent.startswith(f"{folder}/policy#sha256-")
 
-def digests_of(versions: list[VersionFacts]) -> list[tuple[object, ...]]:
-    """All facts without locations: a stored recipe has the digest of a reference only."""
-    return [
-        (
-            *version._replace(opponent=(version.opponent or "").rpartition("#")[2]),
-            {name: value.rpartition("#")[2] for name, value in tags.items()},
-        )
-        for version, tags in versions
+
+@pytest.mark.parametrize("capsule", CAPSULES, ids=IDS)
+def test_a_rebuild_goes_on_after_what_is_damaged_and_takes_what_is_approved(
+    capsule: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unpack_here(capsule, tmp_path, monkeypatch)
+    first, second = [facts.version.artifact for facts in connect().registry.versions("capsule")]
+    lose(folder)
+    wiring = connect()
+    damage(folder, first)
+    (approved,) = [
+        path.parent
+        for path in (folder / "home/store/promote").glob("*/recipe.json")
+        if '"approval"' in path.read_text()
     ]
+    # The run of version 2 was not resumed after its approval.
+    (approved / "manifest.json").unlink()
+    shutil.rmtree(approved / "shards")
+    wiring.store.write("promote/0123456789abcdef/recipe.json", b"{")
+
+    with (
+        hold(wiring.store, lease_prefix("capsule")),
+        pytest.raises(LeaseError, match="rebuilds/capsule is held by process"),
+    ):
+        rebuild_registry(wiring)
+    (rebuilt,) = rebuild_registry(wiring)
+    assert (rebuilt.made, rebuilt.kept, rebuilt.champion) == ((2,), (), 2)
+    unread, gone = rebuilt.gone
+    assert "promote/0123456789abcdef cannot be read" in unread
+    assert "capsule version 1 cannot be made again" in gone
+    assert "sha256 is" in gone
+
+    lose(folder)
+    damage(folder, second)
+    (rebuilt,) = rebuild_registry(connect())
+    assert (rebuilt.made, rebuilt.champion) == ((), None)
+    assert "version 2, the champion by the history, is not there" in rebuilt.gone[-1]
+
+
+def unpack_here(capsule: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Unpack, and let commands of this process find it."""
+    unpack(capsule, folder)
+    for name, value in environment(folder).items():
+        monkeypatch.setenv(name, value)
+    return folder
+
+
+def lose(folder: Path) -> None:
+    """MLflow's database and its copies of the models are gone."""
+    shutil.rmtree(folder / "home/store/mlflow", ignore_errors=True)
+    shutil.copy(empty_database(), folder / "home/mlflow.db")
+
+
+def damage(folder: Path, artifact: str | None) -> None:
+    """Write something else into a model's weights."""
+    (weights,) = (folder / f"home/store/{artifact}").rglob("model.safetensors")
+    weights.write_bytes(b"not these")
 
 
 @pytest.mark.parametrize("capsule", CAPSULES, ids=IDS)

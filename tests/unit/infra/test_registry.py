@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.promotions import read_history
 from infra.promotion_history import PromotionHistory
-from infra.registry import MlflowRegistry, registered_version
+from infra.registry import ARTIFACT_TAG, REBUILD_TAG, MlflowRegistry, registered_version
 from pvar.errors import ModelError, PromotionError, TrackingError
 from pvar.ports import RegisteredVersion, Store
 from tests.services.registry import MODEL, RegistryNeighbours, empty_database
@@ -381,6 +381,69 @@ def test_versions_come_back_under_their_numbers_and_the_aliases_by_the_history(
     assert not restore(neighbours, 4, "train/0000000000000004")
     assert neighbours.register("train/cc").version == 5
     assert len(neighbours.moves()) == 5
+
+
+def test_the_champion_outlives_a_rebuild_that_is_stopped(neighbours: RegistryNeighbours) -> None:
+    promote_all(neighbours.registry(), neighbours.versions(3))
+    before = neighbours.moves()
+    lose(neighbours)
+    with pytest.raises(ModelError, match=f"rebuild {MODEL} makes it again"):
+        neighbours.register("train/cc")  # it would get the number of a version in the history
+    assert restore(neighbours, 1, "train/0000000000000001")
+    for look in (neighbours.registry().champion, neighbours.registry().history):
+        with pytest.raises(ModelError, match=rf"only a part of .*rebuild {MODEL} makes it again"):
+            look(MODEL)
+    with pytest.raises(ModelError, match="only a part of"):
+        neighbours.register("train/cc")
+    assert restore(neighbours, 3, "train/0000000000000003")
+    champion = neighbours.registry().champion(MODEL)  # before the aliases are set
+    assert champion is not None
+    assert champion.version == 3
+    assert neighbours.moves() == before
+    assert neighbours.registry().restore_aliases(MODEL) == 3
+    assert neighbours.register("train/cc").version == 4
+
+
+def test_after_a_rebuild_a_deleted_version_is_a_move_by_hand_again(
+    neighbours: RegistryNeighbours,
+) -> None:
+    promote_all(neighbours.registry(), neighbours.versions(2))
+    lose(neighbours)
+    for number in (1, 2):
+        restore(neighbours, number, f"train/{number:016x}")
+    neighbours.registry().restore_aliases(MODEL)
+    neighbours.tracking().client.delete_model_version(MODEL, "2")
+    assert neighbours.registry().champion(MODEL) is None
+    assert neighbours.moves()[2:] == [("by_hand", 2, None)]
+
+
+def test_a_number_that_a_killed_rebuild_did_not_delete_is_deleted(
+    neighbours: RegistryNeighbours,
+) -> None:
+    promote_all(neighbours.registry(), neighbours.versions(3))
+    lose(neighbours)
+    client = neighbours.tracking().client
+    client.create_registered_model(MODEL, {REBUILD_TAG: "not complete"})
+    artifact = "train/0000000000000003"
+    client.create_model_version(MODEL, "somewhere", tags={ARTIFACT_TAG: artifact})  # number 1
+    assert restore(neighbours, 3, artifact)
+    assert [facts.version.version for facts in neighbours.registry().versions(MODEL)] == [3]
+
+
+def test_files_that_a_killed_upload_left_out_are_uploaded(neighbours: RegistryNeighbours) -> None:
+    artifact = "train/0000000000000001"
+    weights = neighbours.folder / "model" / "weights" / "a.bin"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    neighbours.versions(1)
+    (stored,) = [info for info in neighbours.store.list("mlflow/") if "a.bin" in info.key]
+    neighbours.store.delete(stored.key)
+    assert restore(neighbours, 1, artifact)
+    assert neighbours.store.read(stored.key) == b"weights"
+    neighbours.store.write(stored.key, b"weig")
+    assert restore(neighbours, 1, artifact)
+    assert neighbours.store.read(stored.key) == b"weights"
+    assert not restore(neighbours, 1, artifact)
 
 
 def test_what_is_another_registrys_is_not_overwritten(neighbours: RegistryNeighbours) -> None:

@@ -463,3 +463,4 @@ def test_the_stage_keeps_its_decision(bench: Bench, tmp_path: Path) -> None:
     assert (row_counts.rows_in, row_counts.rows_out) == (1, 1)
     kept = PromotionRecord.model_validate_json((tmp_path / "shard/decision.json").read_text())
     assert kept == promote(job)
+    assert kept.opponent == POLICY  # with its location, for a rebuild of the registry
