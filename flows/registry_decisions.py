@@ -6,6 +6,7 @@ person's decision on its results, or of the move of the champion that names the 
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,8 @@ def _promote_artifacts(store: Store) -> Iterator[tuple[ArtifactKeys, bool]]:
 
     A comparison begins after the decision on the one before, so the order is that of decisions.
     """
-    begun, complete = {}, {}
+    begun: dict[str, datetime] = {}
+    complete: dict[str, datetime] = {}
     for info in store.list(f"{PROMOTE.name}/"):
         root, _, name = info.key.rpartition("/")
         if name in ("recipe.json", "manifest.json"):
