@@ -6,8 +6,10 @@ store, independently of the states of the runs in Prefect.
 
     completed   one run completed and the artifact is complete; the other runs are not awaited
     waiting     a run completed, and the store has a record of what the artifact waits for
-    failed      every run failed, crashed, was cancelled or deleted: an error with their messages
-    too long    the runs are cancelled after `timeout_seconds`
+    failed      every run failed or crashed: an error with their messages
+    stopped     every run was cancelled or deleted, which a person does: an error of its own
+    too long    the runs are cancelled after `timeout_seconds`: an error, and another one if none
+                of them had begun
     cancelled   ending the pipeline cancels its runs
 
 `run_deployment` alone does not do this: it returns failed runs like results, and does not cancel a
@@ -26,7 +28,14 @@ from flows.server import api_url, connected_client
 from flows.wiring import Wiring
 from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError, IncompleteError, PvarError, StageError
+from pvar.errors import (
+    ConfigError,
+    IncompleteError,
+    PvarError,
+    StageCancelledError,
+    StageError,
+    UnavailableError,
+)
 from pvar.placement import Placement
 from tasks.engine.artifact import open_artifact
 from tasks.engine.node import Node
@@ -61,6 +70,8 @@ class _Child(NamedTuple):
     is_started: bool
     is_over: bool
     is_completed: bool
+    is_cancelled: bool
+    """Cancelled or deleted, both by a person."""
 
 
 def is_complete(node: Node, wiring: Wiring) -> bool:
@@ -82,9 +93,10 @@ def run_placed(
     """Make the node's artifact on the pool where its stage is placed.
 
     Returns what the artifact waits for, or None if it is complete. Raises StageError if no run of
-    the stage completes in time, IncompleteError if a run completed and the artifact is incomplete,
-    and ConfigError if there is no server or deployment. When this function returns or raises, its
-    runs are over or being cancelled.
+    the stage completes in time, StageCancelledError if a person stopped all of them,
+    UnavailableError if none began in time, IncompleteError if a run completed and the artifact is
+    incomplete, and ConfigError if there is no server or deployment. When this function returns or
+    raises, its runs are over or being cancelled.
     """
     placement = config.runtime.placement.of(node.stage.name)
     deployment = f"{node.stage.name}/{placement.pool}"
@@ -96,7 +108,9 @@ def run_placed(
         if not child.is_completed
     )
     if not any(child.is_completed for child in children):
-        raise StageError(f"{node.name} on {deployment}: {unfinished}")
+        stopped = all(child.is_cancelled for child in children)
+        kind = StageCancelledError if stopped else StageError
+        raise kind(f"{node.name} on {deployment}: {unfinished}")
     if not is_complete(node, wiring):
         waiting = waiting_of(wiring.store, node.keys)
         if waiting is not None:
@@ -176,7 +190,8 @@ def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_C
                 if not is_busy or now - completed_at > GRACE_SECONDS:
                     return children
             elif placement.timeout_seconds is not None and now - began > placement.timeout_seconds:
-                raise StageError(_too_long(deployment, placement.timeout_seconds, children))
+                kind = StageError if any(each.is_started for each in children) else UnavailableError
+                raise kind(_too_long(deployment, placement.timeout_seconds, children))
             if not is_warned and now - began > GRACE_SECONDS:
                 is_warned = True
                 if not any(child.is_taken for child in children):
@@ -216,7 +231,7 @@ def _child(run_id: UUID, run: "FlowRun | None") -> _Child:
     state = run.state if run is not None else None
     if run is None or state is None:
         gone = "the run was deleted at the server"
-        return _Child(run_id, str(run_id), "deleted", gone, True, True, True, False)
+        return _Child(run_id, str(run_id), "deleted", gone, True, True, True, False, True)
     return _Child(
         id=run_id,
         name=run.name,
@@ -226,6 +241,7 @@ def _child(run_id: UUID, run: "FlowRun | None") -> _Child:
         is_started=not (state.is_scheduled() or state.is_pending()),
         is_over=state.is_final(),
         is_completed=state.is_completed(),
+        is_cancelled=state.is_cancelled(),
     )
 
 

@@ -10,7 +10,9 @@ run) leaves the batch as it was. An outage (`infra/outages.py`), or a platform t
 (SIGTERM), ends the retraining with its error; a later one runs the batch again, after a pause.
 
 A batch whose run waits for the approval of its model is neither done nor failed. It is run again
-after the decision, with the configuration of that run, so that complete artifacts are reused.
+after the decision, with the configuration of that run, so that complete artifacts are reused. If
+the record of that run cannot be read, or after `pvar batches retry`, the configuration is the one
+of the retraining.
 """
 
 import logging
@@ -21,18 +23,19 @@ from typing import NamedTuple
 
 from prefect import flow
 from prefect.exceptions import CancelledRun
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.approval import is_approval_decided
 from flows.pipeline import pipeline
-from flows.retrain_exam import freeze, with_exam
-from flows.run_record import load_run
+from flows.retrain_exam import WithExam, freeze, with_exam
+from flows.run_record import RunRecord, load_run
 from flows.wiring import Wiring, connect
 from infra.outages import is_outage
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
-from pvar.errors import StoreError
-from pvar.retrain_decision import Batch, RetrainConfig, decide_retraining
+from pvar.errors import ConfigError, InputError, StageCancelledError, StoreError
+from pvar.ports import Store
+from pvar.retrain_decision import Batch, RetrainConfig, decide_retraining, fixed_opponent
 from tasks.engine.lease import hold
 from tasks.retraining.batch_states import (
     RetrainingBatch,
@@ -99,6 +102,8 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     Args:
         config: The incoming files, the conditions for retraining, and the pipeline.
     """
+    if fault := fixed_opponent(config):
+        logger.warning("%s", fault)
     wiring = connect()
     with hold(wiring.store, LEASE):
         unfinished = _unfinished(config, wiring, datetime.now(UTC))
@@ -125,7 +130,7 @@ class _Unfinished(NamedTuple):
 def _unfinished(config: RetrainConfig, wiring: Wiring, now: datetime) -> _Unfinished:
     store = wiring.store
     records = record_noted_outages(wiring.settings.home, store)
-    records = [record_vanished(store, record) for record in records]
+    records = [record_vanished(store, record, now) for record in records]
     wanted = to_run(store, records, max_attempts=config.max_attempts, now=now)
     postponed = []
     for record in records:
@@ -196,13 +201,16 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
     A waiting run is resumed only when it can continue, with its own configuration.
     """
     store, batch = wiring.store, record.batch
-    wanted = with_source(config.pipeline, f"{store.uri}/{batch.data}")
-    if config.pairs == "auto":
-        wanted = with_own_labels(wanted)
-    if record.waiting:
-        wanted = load_run(store, record.waiting.run).config
-        if not is_approval_decided(wanted, wiring):
-            return _waits(batch, record.waiting.run, wiring)
+    waiting = _waiting_run(record, store)
+    try:
+        if waiting and not is_approval_decided(waiting.config, wiring):
+            return _waits(batch, waiting)
+        asked = WithExam(waiting.config) if waiting else _configuration(batch, config, store)
+    except Exception as error:
+        # The batch is not to blame for a gate that needs another exam.
+        if waiting or not isinstance(error, ConfigError):
+            _record_end(batch, begin_attempt(store, batch, datetime.now(UTC)), error, wiring)
+        raise
     logger.info(
         "batch %d: %d rows of %d files, %s with labels",
         batch.number,
@@ -210,16 +218,13 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
         len(batch.files),
         "unknown" if batch.num_labelled is None else batch.num_labelled,
     )
-    # Before the attempt, because the batch is not to blame for a gate that needs another exam.
-    proposed = None
-    if not record.waiting:
-        wanted, proposed = with_exam(wanted, batch, config, store)
     attempt = begin_attempt(store, batch, datetime.now(UTC))
     try:
-        run: str = pipeline(wanted)
-        if proposed is not None:
-            freeze(proposed, store)
-        is_waiting = load_run(store, run).waiting_node is not None
+        run: str = pipeline(asked.config)
+        if asked.proposed is not None:
+            freeze(asked.proposed, store)
+        ended = load_run(store, run)
+        is_waiting = ended.waiting_node is not None
         if is_waiting:
             record_waiting_run(store, batch, attempt, run, datetime.now(UTC))
         else:
@@ -228,7 +233,32 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
         _record_end(batch, attempt, error, wiring)
         raise
     forget_outage(store, batch)
-    return _waits(batch, run, wiring) if is_waiting else _Ended(run, None)
+    return _waits(batch, ended) if is_waiting else _Ended(run, None)
+
+
+def _configuration(batch: Batch, config: RetrainConfig, store: Store) -> WithExam:
+    """The configuration of a new run of the batch, and the exam that it proposes."""
+    wanted = with_source(config.pipeline, f"{store.uri}/{batch.data}")
+    if config.pairs == "auto":
+        wanted = with_own_labels(wanted)
+    return with_exam(wanted, batch, config, store)
+
+
+def _waiting_run(record: RetrainingBatch, store: Store) -> RunRecord | None:
+    """The waiting run of the batch; None if there is none, or its record cannot be read."""
+    if record.waiting is None:
+        return None
+    try:
+        return load_run(store, record.waiting.run)
+    except (InputError, ValidationError) as error:
+        logger.warning(
+            "batch %d: its waiting run %s cannot be read, so it is run with the configuration of "
+            "this retraining: %s",
+            record.batch.number,
+            record.waiting.run,
+            error,
+        )
+        return None
 
 
 def _record_end(batch: Batch, attempt: Attempt, error: BaseException, wiring: Wiring) -> None:
@@ -237,7 +267,7 @@ def _record_end(batch: Batch, attempt: Attempt, error: BaseException, wiring: Wi
     name = type(error).__name__
     what = f"{name}: {error}" if isinstance(error, Exception) else f"the process was ended ({name})"
     try:
-        if isinstance(error, KeyboardInterrupt | CancelledRun):
+        if isinstance(error, KeyboardInterrupt | CancelledRun | StageCancelledError):
             take_back(store, batch, attempt)
         elif not isinstance(error, Exception) or is_outage(error):
             outage = record_outage(store, batch, attempt, what, now)
@@ -254,12 +284,12 @@ def _record_end(batch: Batch, attempt: Attempt, error: BaseException, wiring: Wi
         note_outage(wiring.settings.home, store, batch, attempt, what, now)
 
 
-def _waits(batch: Batch, run: str, wiring: Wiring) -> _Ended:
-    node = load_run(wiring.store, run).waiting_node
+def _waits(batch: Batch, run: RunRecord) -> _Ended:
+    node = run.waiting_node
     what = node.waiting.sentence if node and node.waiting else "waits"
-    sentence = f"batch {batch.number} {what} (run {run})"
+    sentence = f"batch {batch.number} {what} (run {run.run})"
     logger.info("%s", sentence)
-    return _Ended(run, sentence)
+    return _Ended(run.run, sentence)
 
 
 def with_source(config: PipelineConfig, source: str) -> PipelineConfig:

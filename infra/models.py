@@ -25,7 +25,7 @@ from uuid import uuid4
 from infra.bundled_model import BUNDLED, bundled_digest, convert_bundled_model
 from infra.store import open_store
 from infra.store.keys import check_key
-from pvar.errors import ModelError, NotFoundError, StoreError
+from pvar.errors import ModelError, NotFoundError, StoreError, UnavailableError
 from pvar.ports import RegisteredVersion
 from pvar.references import Pinned, is_pinned
 
@@ -41,7 +41,7 @@ LARGE_BYTES = 10**9
 def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) -> str:
     """Append the digest of the reference's current content; `registered` resolves `models:/…`.
 
-    Raises ModelError for what cannot be found.
+    Raises ModelError for what cannot be found, and UnavailableError if the Hub does not answer.
     """
     if is_pinned(reference):
         location, digest = Pinned.parse(reference)
@@ -263,7 +263,7 @@ def _hub_folder(reference: str, cause: Exception | None = None) -> Path:
             local_files_only=cause is not None,
         )
     except LocalEntryNotFoundError as error:
-        raise ModelError(
+        raise UnavailableError(
             f"model {reference!r} is not in the local cache and the Hub cannot be reached "
             f"({type(cause or error).__name__}); check the network, or use a local folder. "
             f"{_known_forms()}"

@@ -1,9 +1,11 @@
 """Outages: errors of what a run needs, whatever its data is.
 
 An outage ends a run, and another run later may succeed: the store, MLflow, Prefect, a judge's or a
-policy's server or the Hub does not answer, a disk is full, another process holds a lease. Out of
-memory is not an outage: a batch can be too large. What is not known to be an outage is none, so
-that an error which comes again at every attempt ends after a number of them.
+policy's server or the Hub does not answer, a pool has no workers, a disk is full, another process
+holds a lease, another promotion came first in this moment. Out of memory is not an outage: a batch
+can be too large. Nor is a comparison with a model that is no longer the champion: it comes again
+where the opponent is fixed. What is not known to be an outage is none, so that an error which comes
+again at every attempt ends after a number of them.
 
 An error is looked at with all errors that led to it. Client libraries are recognised by the names
 of their errors, so that none of them is imported here.
@@ -18,15 +20,15 @@ from pvar.errors import (
     CoverageError,
     JudgeError,
     LeaseError,
+    LostRaceError,
     NotFoundError,
-    PromotionError,
     StageError,
     StoreError,
     TrackingError,
+    UnavailableError,
 )
 
-_OURS = (StoreError, TrackingError, JudgeError, LeaseError, PromotionError)
-"""A promotion fails if another one came first."""
+_OURS = (StoreError, TrackingError, JudgeError, LeaseError, LostRaceError, UnavailableError)
 _NOT_OURS = (NotFoundError, CoverageError)
 """Kinds of them that come again: an object is gone, a judge cannot judge these answers."""
 
@@ -64,11 +66,18 @@ _SYSTEM = frozenset(
 _TOO_MANY_REQUESTS = 429
 
 _TEXT = re.compile(
-    r"\b(StoreError|TrackingError|JudgeError|BudgetError|LeaseError|PromotionError"
-    r"|MlflowException|EndpointConnectionError|ConnectError|ConnectionRefusedError)\b"
+    r"\b(StoreError|TrackingError|JudgeError|BudgetError|LeaseError|LostRaceError|UnavailableError"
+    r"|MlflowException|TransientError|ConnectionRefusedError|\w*TimeoutError|gaierror"
+    r"|ConnectError|ConnectTimeout|ReadTimeout|ReadError|RemoteProtocolError"
+    r"|(API|Endpoint)ConnectionError|LocalEntryNotFoundError|OfflineModeIsEnabled"
+    r"|OperationalError|URLError)\b"
+    r"|HTTP(Status)?Error: ((Server|Client) error ')?(5\d\d|429)\b"  # httpx, Prefect, requests, Hub
+    r"|\bHTTPS?ConnectionPool\("  # requests
     r"|No space left on device|Disk quota exceeded|status code:? (-15|143)\b"
+    r"|aborted by a termination signal|had not started \d+ minutes after a worker took it"
 )
-"""What is left of an error that another process reported; 143 and -15 are the ends by SIGTERM."""
+"""What is left of an error that another process, Prefect or infra/automations reported; 143 and -15
+are the ends by SIGTERM."""
 
 _MEMORY_TEXT = re.compile(r"\b(MemoryError|OutOfMemoryError)\b|out of memory", re.IGNORECASE)
 

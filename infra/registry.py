@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
 from infra.actor import whoami
 from infra.promotion_history import Kind, Move, NewestMove, PromotionHistory, previous_champion
 from infra.tracking import Tracking, raise_unreachable
-from pvar.errors import ModelError, PromotionError
+from pvar.errors import LostRaceError, ModelError, PromotionError
 from pvar.ports import Promotion, RegisteredVersion, Store
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ class MlflowRegistry:
         reason: str,
         by: str | None = None,
     ) -> None:
-        """Make `version` the champion; PromotionError if another promotion came first.
+        """Make `version` the champion; LostRaceError if another promotion came first.
 
         `by` is who decided (by default the user of this process).
         """
@@ -325,7 +325,7 @@ class MlflowRegistry:
         if _number(champion) == version.version:
             return  # an earlier try got so far
         if _number(champion) != _number(instead_of):
-            raise PromotionError(
+            raise LostRaceError(
                 f"{version.model_name}: the champion is now {_label(_number(champion))}, no longer "
                 f"{_label(_number(instead_of))}, because of another promotion; run the pipeline "
                 "again to compare with the new champion"
@@ -408,7 +408,7 @@ class MlflowRegistry:
     ) -> Move:
         move = history.append(newest, kind, to, by=by or whoami(), reason=reason)
         if move is None:
-            raise PromotionError(
+            raise LostRaceError(
                 f"{history.model_name}: another promotion came first, so version {to} was not made "
                 "champion; see pvar history, and run the pipeline again to compare with the new "
                 "champion"

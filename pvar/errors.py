@@ -16,8 +16,11 @@
     │   ├── BudgetError          the budget in calls or money is spent; finished work is kept
     │   └── CoverageError        too few verdicts, and judging again would not change that
     ├── TrackingError            MLflow cannot be reached or rejects a request
-    ├── PromotionError           a promotion is not possible (lost race, no such version)
+    ├── PromotionError           a promotion is not possible (stale comparison, no such version)
+    │   └── LostRaceError        another promotion came first, in this moment
+    ├── UnavailableError         a policy's server, the Hub or a pool's workers do not answer
     └── StageError               a stage failed; the cause is chained
+        └── StageCancelledError  a person cancelled or deleted the stage's run
 
 The terminal shows a `PvarError` as one message without a traceback. Any other exception is a bug
 in pvar and keeps its traceback.
@@ -92,5 +95,17 @@ class PromotionError(PvarError):
     """A promotion is not possible."""
 
 
+class LostRaceError(PromotionError):
+    """Another promotion came first, in this moment."""
+
+
+class UnavailableError(PvarError):
+    """A policy's server, the Hub or a pool's workers do not answer."""
+
+
 class StageError(PvarError):
     """A stage failed; the cause is chained."""
+
+
+class StageCancelledError(StageError):
+    """A person cancelled or deleted the stage's run."""

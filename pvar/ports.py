@@ -199,7 +199,7 @@ class Registry(Protocol):
     ) -> None:
         """Move the alias `champion` to `version`, and add the move to the history.
 
-        `by` is who decided (this process's user if not given). PromotionError if `champion` is no
+        `by` is who decided (this process's user if not given). LostRaceError if `champion` is no
         longer `instead_of` (another promotion came first).
         """
         ...

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from pvar.config import PipelineConfig
 from pvar.config_model import ConfigModel
+from pvar.references import CHAMPION
 from pvar.row_counts import RowCounts
 
 
@@ -51,6 +52,24 @@ class RetrainConfig(ConfigModel):
                 "the file itself"
             )
         return self
+
+
+def fixed_opponent(config: RetrainConfig) -> str | None:
+    """What is wrong with a fixed opponent that decides about promotions; None if there is none.
+
+    A version replaces only the champion that it was compared with, so that with a fixed opponent
+    nothing is promoted after the first promotion.
+    """
+    evaluate, promote = config.pipeline.evaluate, config.pipeline.promote
+    champion = (CHAMPION, f"models:/{promote.model_name}@{CHAMPION}")
+    if evaluate.opponent in champion or promote.mode == "never":
+        return None
+    return (
+        f"evaluate.opponent is {evaluate.opponent}, but a version replaces only the champion that "
+        "it was compared with, so after the first promotion every batch that passes the gate "
+        "fails; set evaluate.opponent=champion (with evaluate.against_first=true each version is "
+        "compared with the first model, too), or promote.mode=never"
+    )
 
 
 class _Record(BaseModel):

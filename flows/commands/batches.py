@@ -57,9 +57,10 @@ def batches(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] =
 
 @app.command
 def retry(number: int, /) -> None:
-    """Put a batch back that is set aside, or that pauses after an outage.
+    """Put a batch back that is set aside, waits for approval, or pauses after an outage.
 
-    The next retraining runs it. Its earlier attempts stay listed and do not count any more.
+    The next retraining runs it. If it is set aside or waits, with the configuration of that
+    retraining instead of the run that waits, and its earlier attempts do not count any more.
 
     Parameters
     ----------

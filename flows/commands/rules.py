@@ -10,14 +10,17 @@ from pydantic import JsonValue, ValidationError
 from infra.faults import describe_faults
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
-from pvar.retrain_decision import RetrainConfig
+from pvar.retrain_decision import RetrainConfig, fixed_opponent
 
 RuleOption = Annotated[tuple[str, ...], Parameter(name="--rule", negative=())]
 """Keys of `RetrainConfig` except `pipeline`. Values are parsed as YAML."""
 
 
 def retrain_config(pipeline: PipelineConfig, rules: Sequence[str]) -> RetrainConfig:
-    """The retraining configuration of a pipeline. Raises ConfigError for an invalid rule."""
+    """The retraining configuration of a pipeline.
+
+    Raises ConfigError for an invalid rule, and for a fixed opponent that decides about promotions.
+    """
     tree: dict[str, JsonValue | PipelineConfig] = {}
     for rule in rules:
         key, separator, text = rule.partition("=")
@@ -28,8 +31,11 @@ def retrain_config(pipeline: PipelineConfig, rules: Sequence[str]) -> RetrainCon
         except yaml.YAMLError as error:
             raise ConfigError(f"--rule {rule!r}: the value is invalid YAML: {error}") from error
     try:
-        return RetrainConfig.model_validate({**tree, "pipeline": pipeline})
+        config = RetrainConfig.model_validate({**tree, "pipeline": pipeline})
     except ValidationError as error:
         fault = describe_faults(error, RetrainConfig)[0]
         known = ", ".join(sorted(RetrainConfig.model_fields.keys() - {"pipeline"}))
         raise ConfigError(f"--rule {fault}; rules are {known}") from error
+    if refusal := fixed_opponent(config):
+        raise ConfigError(refusal)
+    return config

@@ -27,7 +27,7 @@ from infra.judges.access import ServerAccess, open_judge_client
 from infra.judges.calls import CallError, TransientError, retry_after
 from infra.judges.retry_policy import RetryPolicy, with_retries
 from pvar.digest import digest, response_id
-from pvar.errors import ModelError
+from pvar.errors import ModelError, UnavailableError
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Response
 from pvar.sampler_config import SamplerSettings
@@ -88,7 +88,7 @@ class OpenAISampler:
     def sample(
         self, requests: Sequence[SampleRequest], *, num_responses: int, seed: int
     ) -> tuple[list[Response], list[Rejection]]:
-        """Answer each request. Raises ModelError if the server does not answer at all."""
+        """Answer each request. Raises UnavailableError if the server does not answer at all."""
         encoded, rejections = self.chat.encode(requests)
         over = Event()
 
@@ -99,7 +99,7 @@ class OpenAISampler:
                 )
             except TransientError as error:
                 over.set()
-                raise ModelError(
+                raise UnavailableError(
                     f"the policy's server did not answer ({error.reason}, "
                     f"{self.retry_policy.max_attempts} attempts): look at the server that "
                     "PVAR_SAMPLER_BASE_URL names, and run again; complete shards are kept"
@@ -156,7 +156,7 @@ class OpenAISampler:
         status = error.status_code
         if status in (401, 403, 404):
             return _no_access(status, self.model)
-        if status in (408, 409, 429) or status >= 500:
+        if _is_transient(status):
             return TransientError(f"http_{status}", retry_after(error.response.headers))
         return CallError(f"http_{status}")
 
@@ -186,7 +186,8 @@ def open_openai_sampler(
 ) -> OpenAISampler:
     """Connect, and check that the server serves the policy with this digest.
 
-    Raises ConfigError for an invalid address or key, ModelError if the policy is not served.
+    Raises ConfigError for an invalid address or key, ModelError if the policy is not served, and
+    UnavailableError if the server does not answer.
     """
     client = open_judge_client(access, timeout_seconds=retry_policy.timeout_seconds)
     names = _served(client, policy, retry_policy)
@@ -215,7 +216,9 @@ def _served(client: "OpenAI", policy: str, retry_policy: RetryPolicy) -> list[st
         except APIStatusError as error:
             status = error.status_code
             failure = (
-                TransientError(f"http_{status}") if status >= 500 else _no_access(status, policy)
+                TransientError(f"http_{status}")
+                if _is_transient(status)
+                else _no_access(status, policy)
             )
         except OpenAIError:
             failure = TransientError("no_connection")
@@ -224,10 +227,14 @@ def _served(client: "OpenAI", policy: str, retry_policy: RetryPolicy) -> list[st
     try:
         return with_retries(ask, retry_policy, Event())
     except TransientError as error:
-        raise ModelError(
+        raise UnavailableError(
             f"the policy's server cannot be reached ({error.reason}); check PVAR_SAMPLER_BASE_URL "
             "(it ends in /v1) and that the server runs"
         ) from None
+
+
+def _is_transient(status: int) -> bool:
+    return status in (408, 409, 429) or status >= 500
 
 
 def _no_access(status: int, policy: str) -> ModelError:

@@ -9,6 +9,9 @@
 
 A run that fails or vanishes counts against its batch. One that meets an outage (`infra/outages.py`)
 does not: the batch is tried again, after a pause that doubles with each outage in a row.
+
+That a run met an outage or waits is recorded first, and then its attempt is deleted. A kill in
+between leaves both; `record_vanished` deletes the attempt then.
 """
 
 from collections.abc import Iterable
@@ -28,6 +31,7 @@ from tasks.retraining.batches import (
     Success,
     WaitingRun,
     folder_of,
+    forget_waiting_run,
     read_record,
     record_failure,
     take_back,
@@ -60,6 +64,10 @@ class Outage(BaseModel):
     not_before: AwareDatetime
     """The batch is not run again before."""
     error: str
+
+    def is_pause(self, now: datetime) -> bool:
+        """Whether the batch pauses now. A time ahead is of a wrong clock, and is no pause."""
+        return self.at <= now < self.not_before
 
 
 class SetAside(BaseModel):
@@ -135,7 +143,7 @@ def _record(store: Store, keys: list[str]) -> RetrainingBatch | None:
     ]
     return RetrainingBatch(
         read_record(store, by_name["batch.json"], Batch),
-        tuple(sorted(attempts, key=lambda attempt: attempt.number)),
+        _by_number(attempts),
         one("done.json", Success),
         one("waiting.json", WaitingRun),
         one("outage.json", Outage),
@@ -144,16 +152,32 @@ def _record(store: Store, keys: list[str]) -> RetrainingBatch | None:
     )
 
 
-def record_vanished(store: Store, record: RetrainingBatch) -> RetrainingBatch:
-    """Close the attempts of dead runs. Only while no other retraining runs in this store."""
-    closed = []
-    for attempt in record.attempts:
-        if attempt.error is None and record.done is None:
-            record_failure(store, record.batch, attempt, VANISHED)
-            closed.append(attempt.model_copy(update={"error": VANISHED}))
+def record_vanished(store: Store, record: RetrainingBatch, now: datetime) -> RetrainingBatch:
+    """Close the attempts of dead runs. Only while no other retraining runs in this store.
+
+    A run that was killed after it recorded its outage, or that it waits, does not count.
+    """
+    if record.done:
+        return record
+    for attempt in [attempt for attempt in record.attempts if attempt.error is None]:
+        others = tuple(each for each in record.attempts if each != attempt)
+        met_outage = record.outage is not None and attempt.started_at <= record.outage.at <= now
+        waits = record.waiting is not None and attempt.started_at <= record.waiting.since <= now
+        if met_outage or waits:
+            take_back(store, record.batch, attempt)
+            record = record._replace(attempts=others)
         else:
-            closed.append(attempt)
-    return record._replace(attempts=tuple(closed))
+            record_failure(store, record.batch, attempt, VANISHED)
+            failed = attempt.model_copy(update={"error": VANISHED})
+            record = record._replace(attempts=_by_number([*others, failed]))
+        if not met_outage:
+            forget_outage(store, record.batch)
+            record = record._replace(outage=None)
+    return record
+
+
+def _by_number(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
+    return tuple(sorted(attempts, key=lambda attempt: attempt.number))
 
 
 def record_outage(
@@ -181,26 +205,30 @@ def record_set_aside(store: Store, record: RetrainingBatch, now: datetime) -> No
 
 
 def retry_batch(store: Store, number: int, now: datetime) -> RetrainingBatch:
-    """Put a batch back that is set aside or pauses after an outage: the next retraining runs it.
+    """Put a batch back that is set aside, waits or pauses: the next retraining runs it.
 
-    Its attempts are kept, and do not count any more. Raises InputError for any other batch.
+    A pause after an outage ends, and nothing else changes. A batch that is set aside or waits is
+    run with the configuration of the next retraining, whatever run of it waits; its attempts are
+    kept, and do not count any more. Raises InputError for any other batch.
     """
     records = read_records(store)
     record = next((record for record in records if record.batch.number == number), None)
     if record is None:
         known = f"1 to {records[-1].batch.number}" if records else "none"
         raise InputError(f"{store.uri} has no batch {number}; its batches: {known}")
-    if record.set_aside is None and (record.outage is None or record.done):
+    if record.done or not (record.set_aside or record.waiting or record.outage):
         state = record.state(is_retraining=False).replace("_", " ")
         raise InputError(
-            f"batch {number} is neither set aside nor paused after an outage: it is {state}; see "
-            "pvar batches"
+            f"batch {number} is not set aside, does not wait for approval and does not pause after "
+            f"an outage: it is {state}; see pvar batches"
         )
-    if record.set_aside is not None:
+    pauses = record.outage is not None and record.outage.is_pause(now)
+    if record.set_aside or (record.waiting and not pauses):
         retry = Retry(at=now, after_attempt=max((a.number for a in record.attempts), default=0))
         store.write(_key(record.batch, "retry.json"), to_json(retry))
-        store.delete(_key(record.batch, "set-aside.json"))  # last: a kill in between loses nothing
+        forget_waiting_run(store, record.batch)
     forget_outage(store, record.batch)
+    store.delete(_key(record.batch, "set-aside.json"))  # last: a kill in between loses nothing
     return record
 
 
@@ -214,7 +242,7 @@ def to_run(
             continue
         if len(record.counted) >= max_attempts:
             record_set_aside(store, record, now)
-        elif record.outage is None or record.outage.not_before <= now:
+        elif record.outage is None or not record.outage.is_pause(now):
             wanted.append(record)
     return wanted
 

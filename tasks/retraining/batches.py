@@ -170,11 +170,16 @@ def record_waiting_run(
     take_back(store, batch, attempt)
 
 
+def forget_waiting_run(store: Store, batch: Batch) -> None:
+    """The waiting run, if there is one, is not resumed."""
+    store.delete(_waiting_key(batch))
+
+
 def record_success(store: Store, batch: Batch, run: str, now: datetime) -> None:
     """Record the successful run of the batch. The first record counts."""
     success = Success(finished_at=now, run=run)
     store.create(f"{folder_of(batch.number)}/done.json", to_json(success))
-    store.delete(_waiting_key(batch))
+    forget_waiting_run(store, batch)
 
 
 def _write_data(

@@ -16,7 +16,13 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling, Completed
 
-from pvar.errors import ConfigError, IncompleteError, StageError
+from pvar.errors import (
+    ConfigError,
+    IncompleteError,
+    StageCancelledError,
+    StageError,
+    UnavailableError,
+)
 from pvar.placement import Placement
 from tasks.engine.stage_outcome import Waiting, record_waiting, waiting_of
 from tests.services import stage_flows
@@ -122,7 +128,9 @@ def test_a_cancelled_parent_cancels_its_child(home: Path) -> None:
 
 
 def test_a_child_that_takes_too_long_is_cancelled(home: Path) -> None:
-    with pytest.raises(StageError, match=r"sample/unmanned took longer than 2 s \(sample is "):
+    with pytest.raises(
+        UnavailableError, match=r"sample/unmanned took longer than 2 s \(sample is "
+    ):
         stage_flows.hand_over(home, "unmanned", timeout_seconds=2)
     assert state_of(children_of("unmanned")[-1]) == "Cancelled"
 
@@ -140,7 +148,7 @@ def test_a_child_that_somebody_ended_is_an_error(
     home: Path, server: PrefectServer, act: Callable[[SyncPrefectClient, FlowRun], Any], state: str
 ) -> None:
     meanwhile(act, server)
-    with pytest.raises(StageError, match=rf"sample on sample/unmanned: run .* is {state}"):
+    with pytest.raises(StageCancelledError, match=rf"sample on sample/unmanned: run .* is {state}"):
         stage_flows.hand_over(home, "unmanned")
 
 

@@ -28,6 +28,21 @@ def test_the_help_of_a_command_names_every_rule(command: Callable[..., None]) ->
     assert set(RetrainConfig.model_fields) - {"pipeline"} == said
 
 
+def test_a_fixed_opponent_is_refused_where_it_decides_about_promotions() -> None:
+    def config(**promote: str) -> PipelineConfig:
+        evaluate = {"opponent": "org/model"}
+        return PipelineConfig.model_validate({"evaluate": evaluate, "promote": promote})
+
+    for mode in ("automatic", "approval"):
+        with pytest.raises(
+            ConfigError, match=r"opponent is org/model, .* set evaluate\.opponent=c"
+        ):
+            retrain_config(config(mode=mode), [])
+    assert retrain_config(config(mode="never"), []).pipeline.evaluate.opponent == "org/model"
+    alias = PipelineConfig.model_validate({"evaluate": {"opponent": "models:/pvar@champion"}})
+    assert retrain_config(alias, []).pipeline == alias
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

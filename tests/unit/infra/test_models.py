@@ -6,7 +6,7 @@ import pytest
 
 from infra.models import fetch_model, pin_model
 from infra.sources import pin_source, source_rows
-from pvar.errors import InputError, ModelError
+from pvar.errors import InputError, ModelError, UnavailableError
 from pvar.ports import RegisteredVersion
 from pvar.records import Row
 from tests.unit.infra.tiny_models import save_language_model
@@ -116,6 +116,17 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(InputError, match=r"prompts\.jsonl"):
         list(source_rows(pinned, tmp_path))
+
+
+def test_a_model_of_the_hub_that_cannot_be_reached_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", no_network)
+    with pytest.raises(UnavailableError, match=r"'pvar-tests/none' is not in the local cache"):
+        pin_model("pvar-tests/none", unregistered)
 
 
 def test_a_trained_model_of_this_store_is_pinned_by_its_digest() -> None:

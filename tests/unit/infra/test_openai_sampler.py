@@ -1,5 +1,6 @@
 """Sampling on a server: what is sent, what is made of the answers, and what failures mean."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer
 from infra.engines.openai_sampler import OpenAISampler, SamplerAccess, open_openai_sampler
 from infra.judges.retry_policy import RetryPolicy
 from pvar.chat import prompt_token_ids
-from pvar.errors import ConfigError, ModelError
+from pvar.errors import ConfigError, ModelError, UnavailableError
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message
 from pvar.sampler_config import SamplerSettings
@@ -185,13 +186,22 @@ def test_a_server_that_stays_down_ends_the_stage_without_naming_secrets(folder: 
     trouble = sent_json({"error": {"message": KEY}}, 500)
     with sampler_at(folder, lambda _: trouble) as (sampler, server):
         with pytest.raises(
-            ModelError, match=r"http_500, 3 attempts.*complete shards are kept"
+            UnavailableError, match=r"http_500, 3 attempts.*complete shards are kept"
         ) as error:
             sampler.sample(QUESTIONS[:1], num_responses=1, seed=1)
         assert len(server.asked) == 3
     assert KEY not in str(error.value)
     assert server.base_url not in str(error.value)
     assert error.value.__cause__ is None
+
+
+def test_a_server_that_is_not_there_is_unavailable(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:  # nobody listens there afterwards
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+    access = SamplerAccess(base_url=SecretStr(address), api_key=SecretStr(KEY))
+    quick = RetryPolicy(timeout_seconds=NEVER_SECONDS, max_attempts=2, back_off_seconds=0.001)
+    with pytest.raises(UnavailableError, match=r"cannot be reached \(no_connection\)"):
+        open_openai_sampler(folder, POLICY, SETTINGS, 1, access, quick)
 
 
 def test_no_more_requests_are_in_flight_than_allowed(folder: Path) -> None:

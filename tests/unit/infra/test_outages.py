@@ -1,11 +1,13 @@
 """What is an outage, and what a batch can be the cause of."""
 
 import errno
+from importlib.resources import files
 from typing import Any
 
 import httpx
 import pytest
 import requests
+import yaml
 from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
@@ -21,13 +23,16 @@ from pvar.errors import (
     InputError,
     JudgeError,
     LeaseError,
+    LostRaceError,
     ModelError,
     NotFoundError,
+    PromotionError,
     PvarError,
     ScoringError,
     StageError,
     StoreError,
     TrackingError,
+    UnavailableError,
 )
 
 REQUEST = httpx.Request("GET", "http://prefect.test/api")
@@ -35,6 +40,46 @@ REQUEST = httpx.Request("GET", "http://prefect.test/api")
 
 class OutOfMemoryError(RuntimeError):
     """As torch's."""
+
+
+def placed(said: str) -> StageError:
+    """The error of a placed stage whose run failed with this exception, in Prefect's words."""
+    return StageError(
+        "sample on sample/process: run sample is Failed: Flow run encountered an exception: " + said
+    )
+
+
+def in_text(error: Exception) -> StageError:
+    return placed(f"{type(error).__name__}: {error}")
+
+
+def with_reason(status: int) -> Exception:
+    """An error as httpx itself makes it of a server's answer; Prefect's class has another name."""
+
+    class PrefectHTTPStatusError(httpx.HTTPStatusError):
+        pass
+
+    try:
+        httpx.Response(status, request=REQUEST).raise_for_status()
+    except httpx.HTTPStatusError as error:
+        return PrefectHTTPStatusError(str(error), request=error.request, response=error.response)
+    raise AssertionError(status)
+
+
+def refused() -> requests.HTTPError:
+    """As requests makes it, and the Hub's client after it."""
+    response = requests.Response()
+    response.status_code, response.reason, response.url = 503, "Service Unavailable", "http://hub"
+    try:
+        response.raise_for_status()
+    except requests.HTTPError as error:
+        return error
+    raise AssertionError
+
+
+def start_lost() -> str:
+    text = files("infra").joinpath("automations", "start-lost.yaml").read_text(encoding="utf-8")
+    return str(yaml.safe_load(text)["actions"][0]["message"])
 
 
 def answered(status: int) -> httpx.HTTPStatusError:
@@ -79,6 +124,19 @@ def led_to(cause: Exception, error: Exception, *, hidden: bool = False) -> Excep
         StageError("train failed with exit code 1: OSError: [Errno 28] No space left on device"),
         StageError("run train is Failed: Flow run encountered an exception: TrackingError: gone"),
         StageError("run train is Crashed: Process exited with status code: -15."),
+        StageError("run train is Crashed: Execution was aborted by a termination signal."),
+        StageError(f"run train is Crashed: {start_lost()}"),
+        LostRaceError("another promotion came first"),
+        UnavailableError("the policy's server did not answer"),
+        in_text(LostRaceError("another promotion came first")),
+        in_text(UnavailableError("the policy's server did not answer (http_503, 5 attempts)")),
+        in_text(TimeoutError()),
+        in_text(httpx.ReadTimeout("late")),
+        in_text(APIConnectionError(request=REQUEST)),
+        in_text(with_reason(503)),
+        in_text(with_reason(429)),
+        in_text(refused()),
+        placed("ConnectionError: HTTPSConnectionPool(host='mlflow', port=443): Max retries"),
     ],
     ids=repr,
 )
@@ -96,6 +154,10 @@ def test_outages_are_not_the_data_s_fault(error: Exception) -> None:
         ModelError("no such folder"),
         ConfigError("no such key"),
         ScoringError("NaN"),
+        PromotionError("version 3 was compared with start-1, but the champion is version 2"),
+        in_text(PromotionError("version 3 was compared with start-1")),
+        in_text(ModelError("no such folder")),
+        in_text(with_reason(404)),
         ValueError("a bug"),
         FileNotFoundError(errno.ENOENT, "no such file"),
         answered(404),

@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.promotions import read_history
 from infra.promotion_history import PromotionHistory
 from infra.registry import ARTIFACT_TAG, REBUILD_TAG, MlflowRegistry, registered_version
-from pvar.errors import ModelError, PromotionError, TrackingError
+from pvar.errors import LostRaceError, ModelError, PromotionError, TrackingError
 from pvar.ports import RegisteredVersion, Store
 from tests.services.registry import MODEL, RegistryNeighbours, empty_database
 
@@ -96,7 +96,7 @@ def test_a_promotion_over_another_champion_than_it_saw_is_refused(
     first, second, third = neighbours.versions(3)
     registry = neighbours.registry()
     promote_all(registry, [first, second])
-    with pytest.raises(PromotionError, match="champion is now version 2, no longer version 1"):
+    with pytest.raises(LostRaceError, match="champion is now version 2, no longer version 1"):
         registry.promote(third, instead_of=first, reason="better than 1")
     assert neighbours.alias("champion") == 2
     assert neighbours.moves() == [("promotion", None, 1), ("promotion", 1, 2)]
@@ -113,7 +113,7 @@ def test_of_promotions_at_the_same_moment_one_wins(neighbours: RegistryNeighbour
         start.wait()
         try:
             registry.promote(rival, instead_of=first, reason="better")
-        except PromotionError:
+        except LostRaceError:
             return False
         return True
 
@@ -206,7 +206,7 @@ def test_an_unfinished_promotion_beats_the_next_one(neighbours: RegistryNeighbou
     registry = neighbours.registry()
     registry.promote(first, instead_of=None, reason="first")
     kill_after_the_entry(neighbours, second)
-    with pytest.raises(PromotionError, match="champion is now version 2, no longer version 1"):
+    with pytest.raises(LostRaceError, match="champion is now version 2, no longer version 1"):
         registry.promote(third, instead_of=first, reason="better than 1")
     assert neighbours.alias("champion") == 2
 

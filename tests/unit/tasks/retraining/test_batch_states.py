@@ -1,5 +1,7 @@
 """A batch is in one state, and only what it can cause counts against it."""
 
+import errno
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from tasks.retraining.batches import (
 from tasks.retraining.outage_notes import note_outage, record_noted_outages
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
 
 
 def make_batch(store: Store, number: int = 1) -> Batch:
@@ -55,10 +58,14 @@ def meet_outage(store: Store, batch: Batch, at: datetime = NOW) -> datetime:
 
 def numbers(store: Store, now: datetime = NOW, max_attempts: int = 3) -> list[int]:
     """The batches that a retraining at that time runs."""
-    records = [record_vanished(store, record) for record in read_records(store)]
+    records = [record_vanished(store, record, now) for record in read_records(store)]
     return [
         each.batch.number for each in to_run(store, records, max_attempts=max_attempts, now=now)
     ]
+
+
+def notes(home: Path) -> list[Path]:
+    return list((home / "retrain").rglob("*.json"))
 
 
 def the_record(store: Store) -> RetrainingBatch:
@@ -140,6 +147,94 @@ def test_a_batch_that_pauses_is_run_at_once_when_put_back(file_store: Store) -> 
     assert len(the_record(file_store).counted) == 1  # the failure still counts
 
 
+def wait(store: Store, batch: Batch, at: datetime = NOW) -> None:
+    record_waiting_run(store, batch, begin_attempt(store, batch, at), "20260310-1", at)
+
+
+def test_a_run_that_was_killed_while_its_outage_was_recorded_does_not_count(
+    file_store: Store,
+) -> None:
+    batch = make_batch(file_store)
+    attempt = begin_attempt(file_store, batch, NOW)
+    record_outage(file_store, batch, attempt, "the process was ended", LATER)
+    file_store.write(f"{folder_of(1)}/attempt-1.json", to_json(attempt))  # not yet deleted
+    assert numbers(file_store, LATER) == []
+    assert the_record(file_store).attempts == ()
+    assert numbers(file_store, LATER + FIRST_PAUSE) == [1]
+
+
+def test_a_run_that_was_killed_while_its_wait_was_recorded_does_not_count(
+    file_store: Store,
+) -> None:
+    batch = make_batch(file_store)
+    meet_outage(file_store, batch, NOW - timedelta(days=1))
+    attempt = begin_attempt(file_store, batch, NOW)
+    record_waiting_run(file_store, batch, attempt, "20260310-1", LATER)
+    file_store.write(f"{folder_of(1)}/attempt-1.json", to_json(attempt))
+    assert numbers(file_store, LATER) == [1]
+    record = the_record(file_store)
+    assert (record.attempts, record.outage) == ((), None)
+    assert state(file_store) == "waiting_for_approval"
+
+
+@pytest.mark.parametrize("before", [meet_outage, wait])
+def test_a_run_that_vanished_counts_whatever_was_before_it(
+    file_store: Store, before: Callable[[Store, Batch], object]
+) -> None:
+    batch = make_batch(file_store)
+    before(file_store, batch)
+    begin_attempt(file_store, batch, LATER)
+    assert numbers(file_store, LATER) == [1]
+    record = the_record(file_store)
+    assert [attempt.error for attempt in record.counted] == [VANISHED]
+    assert record.outage is None  # the next one is the first in a row
+
+
+@pytest.mark.parametrize("before", [meet_outage, wait])
+def test_a_record_of_a_clock_that_was_ahead_neither_pauses_nor_excuses(
+    file_store: Store, before: Callable[[Store, Batch, datetime], object]
+) -> None:
+    batch = make_batch(file_store)
+    before(file_store, batch, NOW + timedelta(days=900))
+    for _ in range(3):
+        assert numbers(file_store) == [1]
+        begin_attempt(file_store, batch, NOW)  # and here it was killed
+    assert numbers(file_store) == []
+    assert state(file_store) == "set_aside"
+
+
+def test_a_batch_that_waits_is_run_anew_when_put_back(file_store: Store) -> None:
+    batch = make_batch(file_store)
+    fail(file_store, batch)
+    wait(file_store, batch)
+    retry_batch(file_store, 1, NOW)
+    record = the_record(file_store)
+    assert (record.waiting, record.counted, len(record.attempts)) == (None, (), 1)
+    assert state(file_store) == "waiting_for_run"
+
+
+def test_a_batch_that_is_set_aside_with_a_waiting_run_is_run_anew_when_put_back(
+    file_store: Store,
+) -> None:
+    batch = make_batch(file_store)
+    wait(file_store, batch)
+    fail(file_store, batch, times=3)  # its approval is of an earlier champion
+    assert numbers(file_store) == []
+    retry_batch(file_store, 1, NOW)
+    assert the_record(file_store).waiting is None
+    assert numbers(file_store) == [1]
+
+
+def test_the_end_of_a_pause_keeps_the_run_that_waits(file_store: Store) -> None:
+    batch = make_batch(file_store)
+    wait(file_store, batch)
+    meet_outage(file_store, batch)
+    retry_batch(file_store, 1, NOW)
+    record = the_record(file_store)
+    assert record.outage is None
+    assert record.waiting is not None
+
+
 def test_only_what_does_not_run_by_itself_can_be_put_back(file_store: Store) -> None:
     with pytest.raises(InputError, match=r"has no batch 1; its batches: none"):
         retry_batch(file_store, 1, NOW)
@@ -185,6 +280,34 @@ def test_an_outage_of_the_store_itself_is_recorded_when_it_is_back(
     (again,) = record_noted_outages(tmp_path, file_store)
     assert again.outage is not None
     assert again.outage.num_in_row == 1
+
+
+@pytest.mark.parametrize("content", [b"", b'{"batch": 1', b"\xff"])
+def test_a_note_that_cannot_be_read_is_deleted_and_the_others_are_recorded(
+    file_store: Store, tmp_path: Path, content: bytes
+) -> None:
+    batch = make_batch(file_store)
+    note_outage(tmp_path, file_store, batch, begin_attempt(file_store, batch, NOW), "gone", NOW)
+    (path,) = notes(tmp_path)
+    path.with_name("000000-1.json").write_bytes(content)
+    (record,) = record_noted_outages(tmp_path, file_store)
+    assert record.outage is not None
+    assert notes(tmp_path) == []
+
+
+def test_a_note_is_whole_or_not_there(
+    file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    batch = make_batch(file_store)
+    attempt = begin_attempt(file_store, batch, NOW)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.replace", full)
+        note_outage(tmp_path, file_store, batch, attempt, "gone", NOW)
+    assert notes(tmp_path) == []
+    assert len(record_noted_outages(tmp_path, file_store)[0].attempts) == 1
 
 
 def test_a_note_about_an_attempt_that_ended_otherwise_changes_nothing(
