@@ -56,6 +56,7 @@ IGNORED: Mapping[str, str] = {
     "**/nodes/pair/summary/num_prompts": "new",
     "**/nodes/pair/summary/margin_mean": "new",
     "**/nodes/pair/summary/num_labelled": "new: pairs of labels that came with the data",
+    "**/nodes/promote/documents/decision.json/opponent": "new: for a registry that is rebuilt",
     "**/tables/measures/* implicit_gap/value": "new: recorded as the other measures are",
     "**/report/correlations/implicit gap": "new, as every measure that is recorded",
     **{

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flows import retraining
+from flows.retrain_exam import WithExam
 from flows.retraining import with_own_labels
 from flows.run_record import RunRecord, save_run
 from pvar.config import PipelineConfig
@@ -52,7 +53,7 @@ def policies(file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     wiring = SimpleNamespace(store=file_store, settings=SimpleNamespace(home=tmp_path))
     monkeypatch.setattr(retraining, "connect", lambda: wiring)
-    monkeypatch.setattr(retraining, "with_exam", lambda config, *_: config)
+    monkeypatch.setattr(retraining, "with_exam", lambda config, *_: WithExam(config))
     monkeypatch.setattr(retraining, "is_approval_decided", lambda *_: True)
     monkeypatch.setattr(retraining, "pipeline", succeed)
     return used
