@@ -91,7 +91,8 @@ def run(command: str, tree: Path, server: PrefectServer) -> None:
         [shutil.which("sh") or "sh", "-c", f"{' '.join(variables)} {python} {arguments} {rest}"],
         cwd=tree,
         env={
-            **os.environ,
+            # MLflow leaves the address of another test's database in this process.
+            **{name: text for name, text in os.environ.items() if not name.startswith("MLFLOW_")},
             "PYTHONPATH": str(tree),
             "PVAR_HOME": str(tree / ".pvar"),
             "PREFECT_API_URL": server.api,

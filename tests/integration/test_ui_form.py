@@ -58,7 +58,7 @@ class Site(NamedTuple):
                 return client.read_flow_runs(deployment_filter=only)
 
             self.page.goto(f"{self.address}/deployments/deployment/{identity}/run")
-            expect(self.page.get_by_text("The model to improve")).to_be_visible()
+            expect(self.page.get_by_text("The model to improve. It")).to_be_visible()
             field = f"xpath=//label[contains(., '{label}')]/following::input[1]"
             self.page.locator(field).first.fill(value)
             self.page.screenshot(path=pictures / "form.png", full_page=True)

@@ -1,5 +1,6 @@
 """MLflow on a database of the test's own, and a store for the history of promotions."""
 
+import os
 import shutil
 import tempfile
 from functools import cache
@@ -19,6 +20,8 @@ def empty_database() -> Path:
     """MLflow's tables, made once per test process: that takes many seconds."""
     path = Path(tempfile.mkdtemp(prefix="pvar-mlflow-")) / "empty.db"
     open_mlflow_client(f"sqlite:///{path}").search_experiments()
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):  # else the next process uses it
+        os.environ.pop(name, None)
     return path
 
 
