@@ -17,7 +17,9 @@ of the retraining.
 
 import logging
 import tempfile
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from flows.approval import is_approval_decided
 from flows.pipeline import pipeline
 from flows.retrain_exam import WithExam, freeze, with_exam
+from flows.retrain_replay import replayed_rows
 from flows.run_record import RunRecord, load_run
 from flows.wiring import Wiring, connect
 from infra.outages import is_outage
@@ -35,11 +38,14 @@ from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, InputError, StageCancelledError, StoreError
 from pvar.ports import Store
+from pvar.records import Prompt
+from pvar.replay import EarlierRow
 from pvar.retrain_decision import Batch, RetrainConfig, decide_retraining, fixed_opponent
 from tasks.engine.lease import hold
 from tasks.retraining.batch_states import (
     RetrainingBatch,
     forget_outage,
+    read_records,
     record_outage,
     record_vanished,
     to_run,
@@ -181,6 +187,7 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
                 row_files=row_files,
                 scratch=Path(folder),
                 source_field=config.pipeline.ingest.source_field,
+                replay=_replay(config, store, Path(folder)),
             )
         keep_inspected(store, () if batch else (each.file for each in good))
     reasons = decision.reasons
@@ -192,6 +199,21 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
         batch=batch.number if batch else None,
         reasons=reasons,
         quarantined=tuple(each.key for each in found.quarantined),
+    )
+
+
+def _replay(
+    config: RetrainConfig, store: Store, scratch: Path
+) -> Callable[[Sequence[Prompt]], list[EarlierRow]] | None:
+    if config.replay is None:
+        return None
+    return partial(
+        replayed_rows,
+        store,
+        read_records(store),
+        config=config.replay,
+        source_field=config.pipeline.ingest.source_field,
+        scratch=scratch,
     )
 
 
@@ -212,11 +234,12 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
             _record_end(batch, begin_attempt(store, batch, datetime.now(UTC)), error, wiring)
         raise
     logger.info(
-        "batch %d: %d rows of %d files, %s with labels",
+        "batch %d: %d rows of %d files, %s with labels, and %d rows of earlier batches",
         batch.number,
         batch.num_pairs,
         len(batch.files),
         "unknown" if batch.num_labelled is None else batch.num_labelled,
+        sum(each.num_rows for each in batch.replayed),
     )
     attempt = begin_attempt(store, batch, datetime.now(UTC))
     try:

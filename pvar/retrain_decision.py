@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from pvar.config import PipelineConfig
 from pvar.config_model import ConfigModel
 from pvar.references import CHAMPION
+from pvar.replay import ReplayConfig
 from pvar.row_counts import RowCounts
 
 
@@ -40,6 +41,9 @@ class RetrainConfig(ConfigModel):
     pairs: Literal["auto", "pipeline"] = "auto"
     """`auto` uses the labels that arrive: pair.own_labels is true for every batch. `pipeline` makes
     pairs as the pipeline's configuration says."""
+    replay: ReplayConfig | None = None
+    """Rows of earlier batches that a new batch is trained with again. `null`: none, the model sees
+    each row in one batch."""
     pipeline: PipelineConfig = PipelineConfig()
     """The pipeline to run. The batch replaces its `ingest.source`."""
 
@@ -108,6 +112,13 @@ class IncomingFile(_Record):
         return FileVersion(self.key, self.num_bytes, self.modified, self.store_version)
 
 
+class Replayed(_Record):
+    """Rows of an earlier batch in the data of a later one."""
+
+    batch: int
+    num_rows: int
+
+
 class Batch(_Record):
     """The files of one pipeline run. Writing its record, once, marks them as used."""
 
@@ -124,11 +135,13 @@ class Batch(_Record):
     """Good rows of all files in, rows of the data out. None in records of pvar before it was kept:
     all good rows are in the data."""
     num_labelled: int | None = None
-    """Rows of the data that say which of two answers is preferred; None in such records."""
+    """New rows that say which of two answers is preferred; None in such records."""
+    replayed: tuple[Replayed, ...] = ()
+    """Rows of earlier batches in the data, after its own."""
 
     @property
     def num_pairs(self) -> int:
-        """Rows of the data, prompts and preferences alike."""
+        """New rows, prompts and preferences alike: the first ones of the data."""
         if self.row_counts is not None:
             return self.row_counts.rows_out
         return sum(file.row_counts.rows_out for file in self.files)

@@ -41,7 +41,8 @@ def batches(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] =
     if not listed:
         console().print(f"{store.uri} has no batches yet", highlight=False, markup=False)
         return
-    table = Table("", "made (UTC)", "state", "rows", "labelled", "attempts", "why", box=None)
+    columns = ("made (UTC)", "state", "rows", "labelled", "replayed", "attempts", "why")
+    table = Table("", *columns, box=None)
     for record, state in listed:
         table.add_row(
             str(record.batch.number),
@@ -49,6 +50,7 @@ def batches(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] =
             Text(_state_text(record, state)),
             str(record.batch.num_pairs),
             "–" if record.batch.num_labelled is None else str(record.batch.num_labelled),
+            str(sum(each.num_rows for each in record.batch.replayed)),
             str(len(record.counted)),
             Text("; ".join(_reasons(record))),
         )
@@ -101,6 +103,7 @@ def _row(record: "RetrainingBatch", state: "BatchState") -> dict[str, object]:
         "state": state,
         "rows": batch.num_pairs,
         "labelled": batch.num_labelled,
+        "replayed": [each.model_dump() for each in batch.replayed],
         "rejected": dict(batch.row_counts.rejected) if batch.row_counts else None,
         "files": [file.key for file in batch.files],
         "reasons": list(batch.reasons),

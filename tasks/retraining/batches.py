@@ -17,6 +17,7 @@ continues. So each file is in exactly one batch, and no second record per file c
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +30,8 @@ from pvar.errors import DamagedError
 from pvar.incoming_rows import batch_rows, parse_row, to_fields
 from pvar.ports import Store
 from pvar.records import Prompt
-from pvar.retrain_decision import Batch
+from pvar.replay import EarlierRow
+from pvar.retrain_decision import Batch, Replayed
 from pvar.unpaired_labels import UnpairedLabel
 from tasks.retraining.incoming_files import GoodFile, RowReader
 
@@ -99,6 +101,7 @@ def add_batch(
     row_files: RowFiles,
     scratch: Path,
     source_field: str | None = None,
+    replay: Callable[[Sequence[Prompt]], Sequence[EarlierRow]] | None = None,
 ) -> Batch | None:
     """Make the next batch after `batches`.
 
@@ -107,23 +110,31 @@ def add_batch(
 
     `good` are the files that are in no batch, with local copies. At least one of them must have new
     content. `source_field` is the field of a row that names its source (`ingest.source_field`). It
-    is kept in the data, with the key of the file for rows without it.
+    is kept in the data, with the key of the file for rows without it. `replay` gives the earlier
+    rows that follow the new ones in the data.
     """
     fresh, duplicates = split_duplicates(good, batches)
     rows = batch_rows(_rows(fresh, row_files.read, source_field))
-    fields = (to_fields(prompt, source_field) for prompt in rows.prompts)
     if not rows.prompts:
         logger.warning("no batch: none of the new rows can be used (%s)", rows.row_counts.rejected)
         return None
+    replayed = replay(rows.prompts) if replay else ()
+    prompts = [*rows.prompts, *(row.prompt for row in replayed)]
+    fields = (to_fields(prompt, source_field) for prompt in prompts)
+    content = [each.file.sha256 for each in fresh] + [row.prompt.prompt_id for row in replayed]
     batch = Batch(
         number=len(batches) + 1,
         created_at=now,
-        data=_write_data(store, fresh, fields, row_files, scratch),
+        data=_write_data(store, content, fields, row_files, scratch),
         files=tuple(each.file for each in fresh),
         duplicates=tuple(each.file for each in duplicates),
         reasons=tuple(reasons),
         row_counts=rows.row_counts,
         num_labelled=rows.num_labelled,
+        replayed=tuple(
+            Replayed(batch=number, num_rows=count)
+            for number, count in sorted(Counter(row.batch for row in replayed).items())
+        ),
     )
     key = f"{folder_of(batch.number)}/batch.json"
     return batch if store.create(key, to_json(batch)) else None
@@ -184,13 +195,14 @@ def record_success(store: Store, batch: Batch, run: str, now: datetime) -> None:
 
 def _write_data(
     store: Store,
-    files: Sequence[GoodFile],
+    content: Sequence[str],
     rows: Iterable[Mapping[str, object]],
     row_files: RowFiles,
     scratch: Path,
 ) -> str:
-    """Write one object with the rows of all files. The same files give the same object."""
-    name = f"{digest([each.file.sha256 for each in files])}.jsonl.gz"
+    """Write one object with the rows. The same content (digests of the files, ids of the replayed
+    prompts) gives the same object."""
+    name = f"{digest(list(content))}.jsonl.gz"
     row_files.write(scratch / name, rows)
     store.upload(scratch / name, f"retrain/data/{name}")
     return f"retrain/data/{name}"
