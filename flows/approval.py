@@ -19,7 +19,7 @@ from pydantic import Field
 from flows.promotions import decide
 from flows.version_results import results_of
 from flows.wiring import Wiring
-from infra.registry import VersionFacts
+from infra.registered_models import VersionFacts
 from pvar.config import PipelineConfig
 from tasks.graph import plan_nodes
 from tasks.stages.person_decision import decision_on

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows.model_lineage import links_of, whole_lineage
 from flows.wiring import Wiring
-from infra.registry import VersionFacts
+from infra.registered_models import VersionFacts
 from pvar.errors import DamagedError
 from pvar.ports import Store
 from tasks.engine.garbage import Plan, delete_artifact, plan_gc

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from flows.wiring import Wiring
-from infra.registry import VersionFacts
+from infra.registered_models import VersionFacts
 from tasks.engine.lineage import Entry, Lineage, Link, Step, read_lineage, with_named
 from tasks.graph import CACHES, STAGES
 

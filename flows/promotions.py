@@ -7,7 +7,8 @@ from flows.version_results import Results, results_of
 from flows.wiring import Wiring
 from infra.actor import whoami
 from infra.promotion_history import Move
-from infra.registry import MlflowRegistry, VersionFacts
+from infra.registered_models import VersionFacts
+from infra.registry import MlflowRegistry
 from pvar.errors import PromotionError
 from tasks.stages.person_decision import PersonDecision, decision_on, keep_decision
 from tasks.stages.promote import (

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from infra.registry import VersionFacts
+from infra.registered_models import VersionFacts
 from tasks.stages.promote import EXAM_TAGS, FIRST_MODEL_TAG, FIRST_TAG, GATE_TAG, LOOK_TAG
 
 

@@ -9,41 +9,28 @@ MLflow cannot move an alias conditionally. A process that is suspended in the ca
 while two others promote, may set it back; it checks again after the call and corrects that.
 """
 
-import hashlib
 import logging
-import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 from infra.actor import whoami
 from infra.promotion_history import Kind, Move, NewestMove, PromotionHistory, previous_champion
-from infra.tracking import Tracking, raise_unreachable
+from infra.registered_models import (
+    OPPONENT_TAG,
+    RegisteredModels,
+    mlflow_explained,
+    label,
+    newest_of,
+)
+from infra.registry_restore import REBUILD_TAG, restore_version
 from pvar.errors import LostRaceError, ModelError, PromotionError
-from pvar.ports import Promotion, RegisteredVersion, Store
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from pvar.ports import Promotion, RegisteredVersion
 
 _log = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
-ARTIFACT_TAG = "pvar.artifact"
-OPPONENT_TAG = "pvar.opponent"
-REBUILD_TAG = "pvar.rebuild"
-"""Tag of a registered model from the start of its rebuild to the end, so that a missing version is
-not taken for one that a person deleted."""
-NUM_NAMED = 5
-"""Maximum number of models or versions listed in an error about a missing one."""
-
-
-class VersionFacts(NamedTuple):
-    """A version and its tags."""
-
-    version: RegisteredVersion
-    tags: Mapping[str, str]
 
 
 class _Settled(NamedTuple):
@@ -53,45 +40,15 @@ class _Settled(NamedTuple):
     newest: NewestMove | None
 
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _explained(
-    method: "Callable[Concatenate[MlflowRegistry, _P], _R]",
-) -> "Callable[Concatenate[MlflowRegistry, _P], _R]":
-    """Turn MLflow's exceptions into TrackingError."""
-
-    @wraps(method)
-    def call(self: "MlflowRegistry", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return method(self, *args, **kwargs)
-        except MlflowException as error:
-            raise_unreachable(self.tracking_uri, error)
-
-    return call
-
-
-class MlflowRegistry:
+class MlflowRegistry(RegisteredModels):
     """The registry, and the store with its history. Errors: TrackingError, StoreError."""
 
-    def __init__(self, tracking: Tracking, store: Store) -> None:
-        self._tracking = tracking
-        self._store = store
-
-    @property
-    def tracking_uri(self) -> str:
-        """MLflow's address."""
-        return self._tracking.tracking_uri
-
-    @_explained
+    @mlflow_explained
     def champion(self, model_name: str) -> RegisteredVersion | None:
         """The version with the alias `champion`; None if there is none yet."""
         return self._settle(self._history(model_name)).champion
 
-    @_explained
+    @mlflow_explained
     def history(self, model_name: str) -> list[Move]:
         """All moves of the champion, oldest first; the last one leads to the current champion.
 
@@ -101,65 +58,10 @@ class MlflowRegistry:
         self._settle(history)
         moves = history.moves()
         if not moves:
-            self._refuse_unregistered(model_name)
+            self.refuse_unregistered(model_name)
         return moves
 
-    @_explained
-    def resolve(self, reference: str) -> RegisteredVersion:
-        """The version of `models:/name@alias` or `models:/name/3`."""
-        from mlflow.exceptions import MlflowException
-
-        matched = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)
-        if matched is None:
-            raise ModelError(
-                f"{reference!r} is not a reference to a registered model; write models:/name@alias "
-                "or models:/name/3"
-            )
-        name, alias, version = matched.groups()
-        client = self._tracking.client
-        try:
-            found = (
-                client.get_model_version_by_alias(name, alias)
-                if alias
-                else client.get_model_version(name, version)
-            )
-        except MlflowException as error:
-            if not _is_missing(error):
-                raise
-            self._refuse_unregistered(name)
-            raise ModelError(
-                f"MLflow has no {reference}; {_newest(self._numbers(name))}"
-            ) from error
-        return registered_version(found)
-
-    @_explained
-    def versions(self, model_name: str | None = None) -> list[VersionFacts]:
-        """All versions of a model, or of all models, by name and number."""
-        wanted = None if model_name is None else f"name = '{model_name}'"
-        client = self._tracking.client
-        found: list[ModelVersion] = []
-        token = None
-        while True:
-            page = client.search_model_versions(wanted, page_token=token)
-            found.extend(page)
-            token = page.token
-            if not token:
-                break
-        facts = [VersionFacts(registered_version(version), dict(version.tags)) for version in found]
-        return sorted(facts, key=lambda each: (each.version.model_name, each.version.version))
-
-    @_explained
-    def download(self, reference: str, folder: Path) -> None:
-        """Copy a registered model's files into a folder."""
-        import mlflow
-
-        mlflow.artifacts.download_artifacts(
-            artifact_uri=reference,
-            dst_path=str(folder),
-            tracking_uri=self._tracking.tracking_uri,
-        )
-
-    @_explained
+    @mlflow_explained
     def register(
         self, model_name: str, folder: Path, artifact: str, tags: Mapping[str, str]
     ) -> RegisteredVersion:
@@ -168,114 +70,40 @@ class MlflowRegistry:
         Its files are uploaded to the artifact store directly, not through MLflow's server.
         ModelError if the model was lost and not rebuilt, since its numbers are in the history.
         """
-        if not self._is_registered(model_name) and self._history(model_name).newest() is None:
-            self._ensure_model(model_name)
+        if not self.is_registered(model_name) and self._history(model_name).newest() is None:
+            self.ensure_model(model_name)
         self._refuse_lost(model_name)
         client = self._tracking.client
         for facts in self.versions(model_name):
             if facts.version.artifact == artifact:
-                number = str(facts.version.version)
                 for tag, value in tags.items():
-                    client.set_model_version_tag(model_name, number, tag, value)
+                    client.set_model_version_tag(model_name, str(facts.version.version), tag, value)
                 return facts.version._replace(opponent=tags.get(OPPONENT_TAG))
-        model = client.create_logged_model(
-            self._tracking.experiment, name=model_name, tags=dict(tags)
-        )
-        client.log_model_artifacts(model.model_id, str(folder))
-        client.finalize_logged_model(model.model_id, "READY")
-        version = client.create_model_version(
-            model_name,
-            source=model.artifact_location,
-            tags={**tags, ARTIFACT_TAG: artifact},
-            model_id=model.model_id,
-        )
-        return RegisteredVersion(model_name, int(version.version), artifact, tags.get(OPPONENT_TAG))
+        files = self.store_files(model_name, folder, tags)
+        number = self.add_version(model_name, files, artifact, tags)
+        return RegisteredVersion(model_name, number, artifact, tags.get(OPPONENT_TAG))
 
-    @_explained
+    @mlflow_explained
     def restore(self, version: RegisteredVersion, folder: Path, tags: Mapping[str, str]) -> bool:
         """Register a version again under its number, with its files; False if it is all there.
 
-        If the history ends at this version, it is the champion from then on. Numbers below it that
-        MLflow would give first are used up. ModelError if MLflow has another model under this
-        number, or gives only higher ones.
+        If the history ends at this version, it is the champion from then on. Errors: those of
+        `infra.registry_restore`.
         """
-        name, number, artifact = version.model_name, version.version, version.artifact
-        self._ensure_model(name, {REBUILD_TAG: "not complete"})
-        there = {facts.version.version: facts.version for facts in self.versions(name)}
-        if (found := there.get(number)) is None:
-            self._delete_leftovers(version, list(there.values()))
-            self._restore_version(version, folder, tags)
-        elif found.artifact != artifact:
-            raise ModelError(
-                f"{name} version {number} is of {found.artifact or 'another origin'} in MLflow "
-                f"and of {artifact} in the store, so they are of different registries; give "
-                "PVAR_MLFLOW_TRACKING_URI and PVAR_STORE_URI of one and the same"
-            )
-        is_new = found is None or self._restore_files(found, folder)
-        newest = self._history(name).newest()
-        if newest and newest.move.to_version == number and self._named_champion(name) is None:
-            self._name(name, CHAMPION, number)
+        is_new = restore_version(self, self._store, version, folder, tags)
+        newest = self._history(version.model_name).newest()
+        is_last = newest is not None and newest.move.to_version == version.version
+        if is_last and self.version_of_alias(version.model_name, CHAMPION) is None:
+            self.set_alias(version.model_name, CHAMPION, version.version)
         return is_new
 
-    def _delete_leftovers(
-        self, version: RegisteredVersion, there: Sequence[RegisteredVersion]
-    ) -> None:
-        """Delete lower numbers that a killed rebuild gave to this version and did not delete."""
-        model = self._model(version.model_name)
-        if model is None or REBUILD_TAG not in model.tags:
-            return
-        for other in there:
-            if other.artifact == version.artifact and other.version < version.version:
-                self._tracking.client.delete_model_version(other.model_name, str(other.version))
-
-    def _restore_version(
-        self, version: RegisteredVersion, folder: Path, tags: Mapping[str, str]
-    ) -> None:
-        name, number = version.model_name, version.version
-        client = self._tracking.client
-        model = client.create_logged_model(self._tracking.experiment, name=name, tags=dict(tags))
-        client.log_model_artifacts(model.model_id, str(folder))
-        client.finalize_logged_model(model.model_id, "READY")
-        given = 0
-        while given < number:
-            made = client.create_model_version(
-                name,
-                source=model.artifact_location,
-                tags={**tags, ARTIFACT_TAG: version.artifact or ""},
-                model_id=model.model_id,
-            )
-            given = int(made.version)
-            if given != number:
-                client.delete_model_version(name, made.version)
-        if given > number:
-            raise ModelError(
-                f"{name}: MLflow gives number {given} to version {number}, because it had versions "
-                "up to there before; rebuild in an empty registry"
-            )
-
-    def _restore_files(self, version: RegisteredVersion, folder: Path) -> bool:
-        """Upload the files that are not in the store with their size; False if all are."""
-        prefix = self._files_of(version)
-        if prefix is None:
-            return False
-        there = {info.key: info.num_bytes for info in self._store.list(prefix)}
-        files = {
-            f"{prefix}{path.relative_to(folder).as_posix()}": path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-        missing = [key for key, path in files.items() if there.get(key) != path.stat().st_size]
-        for key in missing:
-            self._store.upload(files[key], key)
-        return bool(missing)
-
-    @_explained
+    @mlflow_explained
     def restore_aliases(self, model_name: str) -> int | None:
         """Set the aliases by the history in the store, which ends a rebuild; the champion's number.
 
         None if there is no champion, or if its version was not restored.
         """
-        model = self._model(model_name)
+        model = self.model(model_name)
         if model is None:
             return None
         history = self._history(model_name)
@@ -284,20 +112,7 @@ class MlflowRegistry:
             self._follow(history, newest.move)
         if REBUILD_TAG in model.tags:
             self._tracking.client.delete_registered_model_tag(model_name, REBUILD_TAG)
-        return _number(self._named_champion(model_name))
-
-    @_explained
-    def has_files(self, version: RegisteredVersion) -> bool:
-        """Whether a version's files are in the store; True if they are kept elsewhere."""
-        prefix = self._files_of(version)
-        return prefix is None or next(iter(self._store.list(prefix)), None) is not None
-
-    def _files_of(self, version: RegisteredVersion) -> str | None:
-        """Prefix of a version's files in the store; None if they are kept elsewhere."""
-        client = self._tracking.client
-        found = client.get_model_version(version.model_name, str(version.version))
-        root, source = f"{self._store.uri}/", found.source or ""
-        return f"{source.removeprefix(root).rstrip('/')}/" if source.startswith(root) else None
+        return _number(self.version_of_alias(model_name, CHAMPION))
 
     def _refuse_without_files(self, version: RegisteredVersion) -> None:
         if not self.has_files(version):
@@ -307,7 +122,7 @@ class MlflowRegistry:
                 f"them back if the store still has {version.artifact or 'its artifact'}"
             )
 
-    @_explained
+    @mlflow_explained
     def promote(
         self,
         version: RegisteredVersion,
@@ -326,14 +141,14 @@ class MlflowRegistry:
             return  # an earlier try got so far
         if _number(champion) != _number(instead_of):
             raise LostRaceError(
-                f"{version.model_name}: the champion is now {_label(_number(champion))}, no longer "
-                f"{_label(_number(instead_of))}, because of another promotion; run the pipeline "
+                f"{version.model_name}: the champion is now {label(_number(champion))}, no longer "
+                f"{label(_number(instead_of))}, because of another promotion; run the pipeline "
                 "again to compare with the new champion"
             )
         self._refuse_without_files(version)
         self._move(history, newest, "promotion", version.version, by=by, reason=reason)
 
-    @_explained
+    @mlflow_explained
     def promotions(self, version: RegisteredVersion) -> list[Promotion]:
         """The promotions that led to `version`, oldest first, whatever came after them."""
         return [
@@ -342,7 +157,7 @@ class MlflowRegistry:
             if move.kind == "promotion" and move.to_version == version.version
         ]
 
-    @_explained
+    @mlflow_explained
     def roll_back(
         self, model_name: str, to: int | None = None, *, reason: str, by: str | None = None
     ) -> Move:
@@ -351,12 +166,13 @@ class MlflowRegistry:
         champion, newest = self._settle(history)
         target = previous_champion(history.moves()) if to is None else to
         if target is None:
-            self._refuse_unregistered(model_name)
-            before = "" if champion is None else f" before {_label(champion.version)}"
-            others = [number for number in self._numbers(model_name) if number != _number(champion)]
+            self.refuse_unregistered(model_name)
+            before = "" if champion is None else f" before {label(champion.version)}"
+            numbers = [each.version.version for each in self.versions(model_name)]
+            others = [number for number in numbers if number != _number(champion)]
             advice = (
                 f"give a version: pvar rollback {model_name} --to VERSION --reason TEXT "
-                f"({_newest(others)})"
+                f"({newest_of(others)})"
                 if others
                 else "there is no other version"
             )
@@ -377,7 +193,7 @@ class MlflowRegistry:
         """
         while True:
             newest = history.newest()
-            champion = self._named_champion(history.model_name)
+            champion = self.version_of_alias(history.model_name, CHAMPION)
             current = _number(champion)
             if current is None and newest and newest.move.to_version is not None:
                 self._refuse_lost(history.model_name)
@@ -393,7 +209,7 @@ class MlflowRegistry:
     ) -> None:
         reason = "found moved outside pvar"
         if history.append(newest, "by_hand", to, by=whoami(), reason=reason):
-            _log.warning("%s: champion was moved by hand to %s", history.model_name, _label(to))
+            _log.warning("%s: champion was moved by hand to %s", history.model_name, label(to))
             self._name_previous(history)
 
     def _move(
@@ -419,7 +235,7 @@ class MlflowRegistry:
     def _follow(self, history: PromotionHistory, move: Move) -> None:
         """Update the aliases to a move, and to a newer one that comes in between."""
         while True:
-            self._name(history.model_name, CHAMPION, move.to_version)
+            self.set_alias(history.model_name, CHAMPION, move.to_version)
             self._name_previous(history)
             newest = history.newest()
             if newest is None or newest.move == move:
@@ -428,50 +244,11 @@ class MlflowRegistry:
         history.mark_done(move)
 
     def _name_previous(self, history: PromotionHistory) -> None:
-        self._name(history.model_name, PREVIOUS, previous_champion(history.moves()))
-
-    def _name(self, model_name: str, alias: str, version: int | None) -> None:
-        """Set or remove an alias. It cannot be set to a deleted version."""
-        from mlflow.exceptions import MlflowException
-
-        client = self._tracking.client
-        try:
-            if version is None:
-                client.delete_registered_model_alias(model_name, alias)
-            else:
-                client.set_registered_model_alias(model_name, alias, str(version))
-        except MlflowException as error:
-            if not _is_missing(error):
-                raise
-            _log.warning("%s: no %s in MLflow: %s stays", model_name, _label(version), alias)
-
-    def _named_champion(self, model_name: str) -> RegisteredVersion | None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            found = self._tracking.client.get_model_version_by_alias(model_name, CHAMPION)
-        except MlflowException as error:
-            if _is_missing(error):
-                return None
-            raise
-        return registered_version(found)
-
-    def _model(self, model_name: str) -> "RegisteredModel | None":
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self._tracking.client.get_registered_model(model_name)
-        except MlflowException as error:
-            if not _is_missing(error):
-                raise
-            return None
-
-    def _is_registered(self, model_name: str) -> bool:
-        return self._model(model_name) is not None
+        self.set_alias(history.model_name, PREVIOUS, previous_champion(history.moves()))
 
     def _refuse_lost(self, model_name: str) -> None:
         """ModelError if MLflow does not have a model with a history, or not all of it yet."""
-        model = self._model(model_name)
+        model = self.model(model_name)
         again = f"pvar registry rebuild {model_name} makes it again"
         if model is None:
             raise ModelError(
@@ -485,63 +262,6 @@ class MlflowRegistry:
                 f"or is still running; {again}"
             )
 
-    def _refuse_unregistered(self, model_name: str) -> None:
-        if self._is_registered(model_name):
-            return
-        found = self._tracking.client.search_registered_models(max_results=NUM_NAMED)
-        names = [model.name for model in found]
-        there_are = f"there are {', '.join(names)}" if names else "none is: pvar run does it"
-        raise ModelError(f"MLflow has no model {model_name!r}; {there_are}")
-
-    def _numbers(self, model_name: str) -> list[int]:
-        return [facts.version.version for facts in self.versions(model_name)]
-
-    def _ensure_model(self, model_name: str, tags: Mapping[str, str] | None = None) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._tracking.client.create_registered_model(model_name, dict(tags or {}))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-
-
-def registered_version(version: "ModelVersion") -> RegisteredVersion:
-    """The parts of MLflow's version that are used here."""
-    artifact = version.tags.get(ARTIFACT_TAG)
-    return RegisteredVersion(
-        version.name,
-        int(version.version),
-        artifact,
-        version.tags.get(OPPONENT_TAG),
-        _origin(version) if artifact is None else None,
-    )
-
-
-def _origin(version: "ModelVersion") -> str:
-    facts = [  # in the types of every backend: numbers are texts for some, no run is None or ""
-        version.name, int(version.version), version.source, version.run_id or "",
-        int(version.creation_timestamp or 0),
-    ]  # fmt: skip
-    return f"mlflow-{hashlib.sha256(repr(facts).encode()).hexdigest()[:24]}"
-
-
-def _is_missing(error: Exception) -> bool:
-    code = getattr(error, "error_code", "")
-    return code == "RESOURCE_DOES_NOT_EXIST" or (
-        code == "INVALID_PARAMETER_VALUE" and "alias" in str(error).lower()
-    )
-
 
 def _number(version: RegisteredVersion | None) -> int | None:
     return None if version is None else version.version
-
-
-def _newest(numbers: Sequence[int]) -> str:
-    if not numbers:
-        return "it has no versions"
-    return f"its newest versions: {', '.join(map(str, numbers[-NUM_NAMED:]))}"
-
-
-def _label(version: int | None) -> str:
-    return "nothing" if version is None else f"version {version}"

@@ -67,7 +67,10 @@ def compare(
     given = {name: value for name, value in options.items() if value is not None}
     config = load_study(study, preset=preset, changes=set_, options=given)
     _refuse_missing(config)
+    _run(config)
 
+
+def _run(config: "StudyConfig") -> None:
     from flows.console import show_progress
     from flows.temporary_server import temporary_server
 

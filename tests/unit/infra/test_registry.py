@@ -12,7 +12,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.promotions import read_history
 from infra.promotion_history import PromotionHistory
-from infra.registry import ARTIFACT_TAG, REBUILD_TAG, MlflowRegistry, registered_version
+from infra.registered_models import ARTIFACT_TAG, registered_version
+from infra.registry import MlflowRegistry
+from infra.registry_restore import REBUILD_TAG
 from pvar.errors import LostRaceError, ModelError, PromotionError, TrackingError
 from pvar.ports import RegisteredVersion, Store
 from tests.services.registry import MODEL, RegistryNeighbours, empty_database
