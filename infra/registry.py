@@ -19,8 +19,8 @@ from infra.promotion_history import Kind, Move, NewestMove, PromotionHistory, pr
 from infra.registered_models import (
     OPPONENT_TAG,
     RegisteredModels,
-    mlflow_explained,
     label,
+    mlflow_explained,
     newest_of,
 )
 from infra.registry_restore import REBUILD_TAG, restore_version
