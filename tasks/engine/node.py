@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,20 +14,20 @@ from tasks.engine.stage import Stage
 
 @dataclass(frozen=True)
 class Node:
-    """One artifact of a run."""
+    """One artifact of a run. Its recipe and keys are computed once: a plan asks for them often."""
 
     name: str
     stage: Stage[Any]
     spec: BaseModel
     inputs: Mapping[str, ArtifactKeys]
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
         """The content that is hashed to the digest."""
         inputs = {name: keys.digest for name, keys in self.inputs.items()}
         return Recipe.of(self.stage.name, self.stage.version, self.spec, inputs)
 
-    @property
+    @cached_property
     def keys(self) -> ArtifactKeys:
         """The keys of the artifact in the store."""
         return ArtifactKeys(self.stage.name, self.recipe.digest)

@@ -31,6 +31,7 @@ from tasks.engine.tables import TrainStep
 from tests.benchmark_files import MODEL, TEMPLATE, odds, write
 from tests.services.chat_server import Asked, serving
 from tests.services.loopback_http import Sent
+from tests.services.prefect_server import PrefectServer
 from tests.services.processes import wait_until
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import Workflow, fake_settings, start_workflow, write_prompts
@@ -208,7 +209,7 @@ def test_killed_training_goes_on_from_its_newest_checkpoint(
 
 
 def test_a_killed_command_is_taken_up_by_the_same_command(
-    tmp_path: Path, prefect_home: Path
+    tmp_path: Path, running_server: PrefectServer
 ) -> None:
     policy = save_language_model(tmp_path / "policy", seed=1)
     home = tmp_path / "home"
@@ -219,7 +220,7 @@ def test_a_killed_command_is_taken_up_by_the_same_command(
     preset = tmp_path / "tiny.yaml"
     preset.write_text(yaml.safe_dump(fake_settings(source, **changes)))
     flow = start_workflow(home, **changes | {"evaluate.opponent": str(policy)})
-    environment = {"PVAR_HOME": str(home), "PREFECT_HOME": str(prefect_home)}
+    environment = {"PVAR_HOME": str(home), "PREFECT_API_URL": running_server.api}
     command = (str(Path(sys.executable).with_name("pvar")), "run", "--preset", str(preset))
 
     last_shard = try_acquire(flow.store, flow.nodes["sample"].keys.lease(20), ttl_seconds=3600)

@@ -15,8 +15,9 @@ from flows.wiring import connect
 from pvar.config import PipelineConfig
 from pvar.errors import LeaseError, ModelError
 from tasks.engine.lease import hold
-from tests.capsule.make import PLACE, environment, pvar, relocate
-from tests.services.prefect_server import running
+from tests.capsule.make import PLACE, environment, relocate
+from tests.services.command_process import commands_in
+from tests.services.prefect_server import PrefectServer, running
 from tests.services.registry import empty_database
 
 pytestmark = [
@@ -41,29 +42,32 @@ def test_there_is_a_capsule() -> None:
 
 
 @pytest.mark.parametrize("capsule", CAPSULES, ids=IDS)
-def test_commands_open_what_an_earlier_version_made(capsule: Path, tmp_path: Path) -> None:
-    folder = unpack(capsule, tmp_path)
-    shown = pvar(folder, "show", "--preset", "second.yaml")
-    assert shown.count(" complete") == 10
-    pvar(folder, "report", "latest", "--out", str(folder / "report.html"))
-    assert "The selection" in (folder / "report.html").read_text()
-    history = pvar(folder, "history", "capsule")
-    assert "for the capsule" in history
-    lineage = pvar(folder, "lineage", "models:/capsule/2")
-    for stage in ("ingest", "sample", "score", "select", "pair", "train"):
-        assert f"{stage}/" in lineage
-    # The second run made the champion: all of it is reused, and what a run names is kept.
-    num_artifacts = len(list((folder / "home/store").rglob("manifest.json")))
-    assert REUSED.search(pvar(folder, "run", "--preset", "second.yaml"))
-    pvar(folder, "gc", "--delete")
-    assert len(list((folder / "home/store").rglob("manifest.json"))) == num_artifacts
+def test_commands_open_what_an_earlier_version_made(
+    capsule: Path, tmp_path: Path, running_server: PrefectServer
+) -> None:
+    folder = unpack(capsule, tmp_path / "capsule")
+    here = environment(folder) | {"PREFECT_API_URL": running_server.api}
+    store = folder / "home/store"
+    with commands_in(folder, here, tmp_path / "commands.log") as commands:
+        assert commands.run("pvar show --preset second.yaml").count(" complete") == 10
+        commands.run("pvar report latest --out report.html")
+        assert "The selection" in (folder / "report.html").read_text()
+        assert "for the capsule" in commands.run("pvar history capsule")
+        lineage = commands.run("pvar lineage models:/capsule/2")
+        for stage in ("ingest", "sample", "score", "select", "pair", "train"):
+            assert f"{stage}/" in lineage
+        # The second run made the champion: all of it is reused, and what a run names is kept.
+        num_artifacts = len(list(store.rglob("manifest.json")))
+        assert REUSED.search(commands.run("pvar run --preset second.yaml"))
+        commands.run("pvar gc --delete")
+        assert len(list(store.rglob("manifest.json"))) == num_artifacts
 
-    # MLflow's copies of the models are not in the capsule.
-    assert "versions 1, 2 made again" in pvar(folder, "registry", "rebuild", "capsule")
-    assert "champion is version 1, it was version 2" in pvar(
-        folder, "rollback", "capsule", "--reason", "as a test"
-    )
-    assert REUSED.search(pvar(folder, "run", "--preset", "first.yaml"))
+        # MLflow's copies of the models are not in the capsule.
+        assert "versions 1, 2 made again" in commands.run("pvar registry rebuild capsule")
+        assert "champion is version 1, it was version 2" in commands.run(
+            "pvar rollback capsule --reason 'as a test'"
+        )
+        assert REUSED.search(commands.run("pvar run --preset first.yaml"))
 
 
 @pytest.mark.parametrize("capsule", CAPSULES, ids=IDS)
