@@ -70,6 +70,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "warmup_share": 0.1,
         "lr_schedule": "linear",
         "max_grad_norm": 1.0,
+        "label_weight": 1,
         "max_length_tokens": 2048,
         "precision": "auto",
         "lora": None,

@@ -172,6 +172,10 @@ class TrainConfig(ConfigModel):
     """Learning-rate schedule after warm-up."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Maximum gradient norm. Larger gradients are clipped."""
+    label_weight: int = Field(default=1, ge=1, le=100)
+    """Number of times that a pair with a label of the data is seen in each pass, in which a pair of
+    sampled answers is seen once. It is the weight of labels against rewards where pairs have
+    either (pair.own_labels)."""
     max_length_tokens: int = Field(default=2048, ge=8)
     """Maximum length of prompt plus response, in tokens. Pairs with a longer sequence are dropped
     and counted, not truncated."""

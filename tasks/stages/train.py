@@ -37,7 +37,7 @@ from tasks.training.reference import (
     reference_format,
     reference_spec,
 )
-from tasks.training.token_rows import EncodedPairs, encode_pairs
+from tasks.training.token_rows import EncodedPairs, encode_pairs, pair_id_of
 from tasks.training.training_run import (
     HELD_OUT_MARGINS,
     MODEL,
@@ -127,6 +127,28 @@ def _encode_input(job: Job[TrainSpec], pairs: str, responses: str) -> EncodedPai
     )
 
 
+def _weighted(job: Job[TrainSpec], pairs: list[TokenPair]) -> list[TokenPair]:
+    """The pairs of one pass: those with labels of the data as often as their weight says."""
+    weight = job.spec.settings.label_weight
+    if weight == 1:
+        return pairs
+    labelled = {
+        pair_id_of(pair)
+        for pair in job.inputs["pairs"].rows(PAIRS, Pair)
+        if pair.chosen_reward is None
+    }
+    num_labelled = sum(pair.pair_id in labelled for pair in pairs)
+    if num_labelled in (0, len(pairs)):
+        logger.warning(
+            "%s: train.label_weight = %d weighs nothing: %d of %d pairs have labels of the data",
+            job.keys.root,
+            weight,
+            num_labelled,
+            len(pairs),
+        )
+    return [pair for pair in pairs for _ in range(weight if pair.pair_id in labelled else 1)]
+
+
 def _reference_spec(spec: TrainSpec) -> ReferenceSpec:
     return reference_spec(spec.policy, spec.settings)
 
@@ -143,7 +165,7 @@ def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> Training
     spec = job.spec
     settings = spec.settings.model_copy(update={"precision": job.number_format})
     pairs_path = job.scratch / "pairs.parquet"
-    write_table(pairs_path, pairs, TokenPair)
+    write_table(pairs_path, _weighted(job, pairs), TokenPair)
     held_out_path = None
     if "held_out_pairs" in job.inputs:
         held_out_path = job.scratch / "held_out_pairs.parquet"

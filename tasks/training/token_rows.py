@@ -53,9 +53,15 @@ def encode_pairs(
         if length > max_length_tokens:
             rejected.append(RejectedRow(pair.prompt_id, "too_long", f"{length} tokens"))
         else:
-            pair_id = digest([pair.prompt_id, pair.chosen, pair.rejected])
-            encoded.append(TokenPair(pair_id, pair.prompt_id, prompt, chosen, dispreferred))
+            encoded.append(
+                TokenPair(pair_id_of(pair), pair.prompt_id, prompt, chosen, dispreferred)
+            )
     return EncodedPairs(encoded, rejected)
+
+
+def pair_id_of(pair: Pair) -> str:
+    """Id of a pair: a hash of its prompt's id and both answers."""
+    return digest([pair.prompt_id, pair.chosen, pair.rejected])
 
 
 def cut_off_answers(responses: Iterable[Response]) -> frozenset[tuple[str, str]]:
