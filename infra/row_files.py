@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
+from infra.file_kinds import HEAD_BYTES, kind_of_bytes
 from pvar.errors import InputError, StoreError
 from pvar.records import BadRow, Row
 
@@ -113,6 +114,34 @@ def refuse_unreadable(path: Path, kinds: tuple[str, ...] = ROW_FILES) -> None:
         raise InputError(f"{path}: no permission to read it; try `chmod u+r {path}`")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; it must have at least one row")
+    if kind := _other_kind(path):
+        raise InputError(f"{path}: this is {kind}")
+
+
+def _other_kind(path: Path) -> str | None:
+    """What the file is, and what to do, if it is not what its name says."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        kind = kind_of_bytes(head)
+        if path.name.endswith(PARQUET):
+            is_right, found = head.startswith(b"PAR1"), kind or _json_kind(head)
+        elif path.name.endswith(".gz"):
+            is_right, found = head.startswith(b"\x1f\x8b"), kind or _json_kind(head)
+            if is_right:
+                with gzip.open(path) as file:
+                    inside = kind_of_bytes(file.read(HEAD_BYTES))
+                return inside and f"compressed with gzip, and inside is {inside}"
+        else:
+            return kind
+    except (OSError, EOFError, zlib.error):
+        return None  # its reader says what is wrong
+    return None if is_right else found
+
+
+def _json_kind(head: bytes) -> str | None:
+    is_json = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+    return "JSON; its name must end with .jsonl" if is_json else None
 
 
 def refuse_target(path: Path) -> None:
@@ -227,11 +256,24 @@ def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
                 raise InputError(f"{path}: the file has no rows; it must have at least one")
             number = 0
             for batch in file.iter_batches(batch_size=PARQUET_ROWS_PER_BATCH):
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield Row(number, fields)
+                yield from _batch_rows(batch, number)
+                number += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a valid Parquet file ({error}); copy it again") from error
+
+
+def _batch_rows(batch: "pa.RecordBatch", offset: int) -> Iterator[Row | BadRow]:
+    """The rows of a part of a table. One with a text that is not UTF-8 is bad, not the others."""
+    try:
+        for number, fields in enumerate(batch.to_pylist(), start=offset + 1):
+            yield Row(number, fields)
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            yield BadRow(offset + 1, f"not UTF-8: {error.reason}")
+            return
+        half = batch.num_rows // 2
+        yield from _batch_rows(batch.slice(0, half), offset)
+        yield from _batch_rows(batch.slice(half), offset + half)
 
 
 def _write_json_lines(file: IO[bytes] | gzip.GzipFile, rows: Iterable[Mapping[str, object]]) -> int:

@@ -6,9 +6,11 @@
        "rejected": "…"}                "rejected": [{"role": "assistant", "content": "…"}]}
 
 Also supported: preferences without a prompt, whose conversations share their first messages (TRL's
-implicit prompt), answers that repeat the prompt's messages (UltraFeedback), `messages` instead of
-`prompt`, and the scores `score_chosen` and `score_rejected`. Standard prompts become one user
-message. Any other row is rejected with a reason.
+implicit prompt), answers that repeat the prompt's messages (UltraFeedback), or go on from them with
+further turns that they share, `messages` instead of `prompt`, a system message in a column of its
+own, and the scores `score_chosen` and `score_rejected`. Standard prompts become one user message.
+A column that is null counts as one that is not there. Any other row is rejected with a reason, also
+if a field changes its meaning that cannot be used (`pvar/row_forms.py`).
 
 A row with `answer` (a string, or a list of accepted strings) is an ability question. A row with
 `completion` and `label` (true or false) is an unpaired label (`pvar/unpaired_labels.py`) for those
@@ -21,32 +23,36 @@ from collections.abc import Mapping, Sequence
 from pvar.digest import prompt_id
 from pvar.evaluation.ability import words
 from pvar.records import Message, Prompt
+from pvar.row_forms import (
+    Fields,
+    content_rule,
+    text_of_content,
+    text_rule,
+    unused_field,
+    with_system,
+)
 from pvar.unpaired_labels import UnpairedLabel
 
 ROLES = ("system", "user", "assistant")
-Fields = Mapping[str, object]
 
 
 def parse_prompt(fields: Fields, source: str) -> Prompt | str:
     """The row's prompt (with the split `train`, to be reassigned), or the reason for rejection."""
-    conversation = fields.get("prompt", fields.get("messages"))
+    if unused := unused_field(fields):
+        return unused
     chosen, rejected = fields.get("chosen"), fields.get("rejected")
     if (chosen is None) != (rejected is None):
         return "chosen_without_rejected" if rejected is None else "rejected_without_chosen"
-    if conversation is None:
-        conversation = _common_beginning(chosen, rejected)
-        if conversation is None:
-            return "no_prompt"
-    messages = _messages(conversation)
+    messages = _conversation(fields)
     if isinstance(messages, str):
         return messages
-    if not any(message.content.strip() for message in messages if message.role == "user"):
-        return "empty_prompt"
-    if messages[-1].role == "assistant":
-        return "prompt_ends_with_assistant"
     answers = _answer(chosen, messages), _answer(rejected, messages)
     if chosen is not None and None in answers:
-        return "answer_not_text"
+        return _answer_rule(chosen, rejected)
+    texts = [message.content for message in messages if message.role != "assistant"]
+    texts += [answer for answer in answers if answer is not None]
+    if rule := next(filter(None, map(text_rule, texts)), None):
+        return rule
     accepted = _accepted_answers(fields.get("answer"))
     if isinstance(accepted, str):
         return accepted
@@ -80,6 +86,46 @@ def parse_prompt_or_label(fields: Fields, source: str) -> Prompt | UnpairedLabel
     return UnpairedLabel(prompt, text, bool(label))
 
 
+def _conversation(fields: Fields) -> tuple[Message, ...] | str:
+    """The messages before the answer, or the reason for rejection."""
+    given, shared = fields.get("prompt"), None
+    if given is None:
+        given = fields.get("messages")
+    chosen, rejected = fields.get("chosen"), fields.get("rejected")
+    if given is None or _goes_on(given, chosen) or _goes_on(given, rejected):
+        shared = _common_beginning(chosen, rejected)
+        if shared is None:
+            return "no_prompt" if given is None else "answer_of_several_turns"
+    messages = _messages(given if shared is None else shared)
+    if isinstance(messages, str):
+        return messages
+    if not any(message.content.strip() for message in messages if message.role == "user"):
+        return "empty_prompt"
+    if messages[-1].role == "assistant":
+        return "prompt_ends_with_assistant"
+    return with_system(fields, messages)
+
+
+def _goes_on(prompt: object, answer: object) -> bool:
+    """Whether the answer is a conversation that begins with the prompt and has further turns."""
+    first = _messages(prompt)
+    if isinstance(first, str) or isinstance(answer, str) or answer is None:
+        return False
+    messages = _messages(answer)
+    if isinstance(messages, str):
+        return False
+    if messages[0].role == "system" and first[0].role != "system":
+        messages = messages[1:]
+    return messages[: len(first)] == first and len(messages) > len(first) + 1
+
+
+def _answer_rule(*answers: object) -> str:
+    """Why one of these answers is not the text of one message after the prompt."""
+    messages = [_messages(answer) for answer in answers if not isinstance(answer, str)]
+    several = any(not isinstance(found, str) and len(found) > 1 for found in messages)
+    return "answer_of_several_turns" if several else "answer_not_text"
+
+
 def source_of(fields: Fields, field: str | None, file_name: str) -> str:
     """Name of a row's source: the text in this field; without one, the name of its file."""
     given = None if field is None else fields.get(field)
@@ -105,9 +151,10 @@ def _messages(conversation: object) -> tuple[Message, ...] | str:
         role, content = item.get("role"), item.get("content")
         if role not in ROLES:
             return "unknown_role"
-        if not isinstance(content, str):
-            return "message_without_text"
-        messages.append(Message(role, content))
+        text = text_of_content(content)
+        if text is None:
+            return content_rule(content)
+        messages.append(Message(role, text))
     return tuple(messages)
 
 
@@ -118,8 +165,10 @@ def _answer(answer: object, prompt: Sequence[Message]) -> str | None:
     messages = _messages(answer)
     if isinstance(messages, str):
         return None
-    if messages[: len(prompt)] == tuple(prompt):
-        messages = messages[len(prompt) :]
+    for repeated in (tuple(prompt), tuple(prompt[1:])):  # the second without a system message
+        if repeated and messages[: len(repeated)] == repeated:
+            messages = messages[len(repeated) :]
+            break
     if len(messages) != 1 or messages[0].role != "assistant":
         return None
     return messages[0].content

@@ -114,9 +114,11 @@ def half_gzip() -> bytes:
         ("rows.csv", b"a,b\n", r"must end with \.jsonl"),
         ("array.json", b' [\n{"n": 1}\n', "begins as a JSON array, but is not one"),
         ("array.json", b"[]", "the JSON array is empty"),
-        ("plain.jsonl.gz", b'{"n": 1}\n', "not a gzip file"),
+        ("plain.jsonl.gz", b'{"n": 1}\n', "this is JSON"),
+        ("not.jsonl.gz", b"rows", "not a gzip file"),
         ("cut.jsonl.gz", half_gzip(), "damaged"),
-        ("rows.parquet", b'{"n": 1}\n', "not a valid Parquet file"),
+        ("rows.parquet", b'{"n": 1}\n', "this is JSON"),
+        ("not.parquet", b"rows", "not a valid Parquet file"),
     ],
 )
 def test_files_that_cannot_be_read_say_so_with_their_path(tmp_path, name, content, message):
@@ -202,3 +204,16 @@ def test_targets_that_are_not_possible_are_refused_before_a_row_is_asked_for(tmp
 def test_a_folder_that_cannot_be_written_to_is_a_store_error():
     with pytest.raises(StoreError, match="writing failed"):
         write_rows(Path("/proc/rows.jsonl"), [{"n": 1}])
+
+
+def test_a_parquet_row_that_is_not_utf_8_is_bad_alone(tmp_path: Path) -> None:
+    texts = [b"one", b"two", b"caf\xe9", b"four", b"five"]
+    column = pa.array(texts, pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"prompt": column}), tmp_path / "rows.parquet")
+    rows = list(read_rows(tmp_path / "rows.parquet"))
+    assert [row.number for row in rows] == [1, 2, 3, 4, 5]
+    assert [row.fields["prompt"] for row in rows if isinstance(row, Row)] == [
+        "one", "two", "four", "five",
+    ]  # fmt: skip
+    (bad,) = [row for row in rows if isinstance(row, BadRow)]
+    assert (bad.number, bad.reason) == (3, "not UTF-8: unexpected end of data")

@@ -1,8 +1,9 @@
 import random
+import tracemalloc
 
 import pytest
 
-from pvar.dedup import deduplicate, normalise
+from pvar.dedup import MAX_COMPARED_CHARACTERS, deduplicate, normalise
 from pvar.digest import prompt_id
 from pvar.records import Message, Prompt
 from pvar.row_counts import RowCounts
@@ -131,3 +132,16 @@ def test_any_similarity_in_range_is_possible(min_similarity):
 
 def test_nothing_in_nothing_out():
     assert deduplicate([]).row_counts == RowCounts()
+
+
+def test_very_long_prompts_are_compared_for_equality_only():
+    """In memory in proportion to the text, not thousands of times as much."""
+    long = sentence(1, num_words=60_000)
+    assert len(long) > MAX_COMPARED_CHARACTERS
+    rows = [prompt(long), prompt(long.upper()), prompt(long + " end")]
+    tracemalloc.start()
+    result = deduplicate(rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [each.reason for each in result.removed] == ["duplicate"]
+    assert peak < 20 * len(long)

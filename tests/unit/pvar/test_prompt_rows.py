@@ -7,6 +7,7 @@ from pvar.prompt_rows import parse_prompt
 from pvar.records import Message, Prompt
 
 USER = {"role": "user", "content": "Why?"}
+PART = {"type": "text", "text": "Why?"}
 YES, NO = {"role": "assistant", "content": "Yes."}, {"role": "assistant", "content": "No."}
 
 
@@ -61,7 +62,9 @@ def test_several_turns_are_kept() -> None:
         ({"prompt": [{"role": "human", "content": "Why?"}]}, "unknown_role"),
         ({"prompt": [{"role": ["user"], "content": "Why?"}]}, "unknown_role"),
         ({"prompt": [{"role": "user"}]}, "message_without_text"),
-        ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "message_without_text"),
+        ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "image_not_supported"),
+        ({"prompt": [{"role": "user", "content": [PART, PART]}]}, "message_of_several_parts"),
+        ({"prompt": [{"role": "user", "content": [{"type": "text"}]}]}, "message_without_text"),
         ({"prompt": [USER, YES]}, "prompt_ends_with_assistant"),
         ({"prompt": "Why?", "chosen": "Yes."}, "chosen_without_rejected"),
         ({"prompt": "Why?", "rejected": "No."}, "rejected_without_chosen"),
@@ -121,3 +124,116 @@ def test_a_score_is_a_finite_number_or_missing(value: object, score: float | Non
     # Missing is missing, never zero; and 10⁴⁰⁰ is JSON, but no float.
     row = {"prompt": "Why?", "chosen": "Yes.", "rejected": "No.", "score_chosen": value}
     assert parsed(row).chosen_score == score
+
+
+@pytest.mark.parametrize("field", ["system", "system_prompt"])
+def test_a_system_message_in_a_column_of_its_own_is_used(field: str) -> None:
+    """Two rows that differ in it are two prompts."""
+    latin = parsed({field: "In Latin.", "prompt": "Why?", "chosen": [USER, YES], "rejected": "No."})
+    assert latin.messages == (Message("system", "In Latin."), Message("user", "Why?"))
+    assert (latin.chosen, latin.rejected) == ("Yes.", "No.")
+    assert latin.prompt_id != parsed({field: "In French.", "prompt": "Why?"}).prompt_id
+    spoken = [{"role": "system", "content": "In Latin."}, USER]
+    assert parsed({field: "In Latin.", "prompt": spoken}).messages == latin.messages
+    for nothing in (None, "", " "):
+        assert parsed({field: nothing, "prompt": "Why?"}) == parsed({"prompt": "Why?"})
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"system": "A.", "system_prompt": "B.", "prompt": "Why?"}, "two_system_messages"),
+        (
+            {"system": "A.", "prompt": [{"role": "system", "content": "B."}, USER]},
+            "two_system_messages",
+        ),
+        ({"system": ["A."], "prompt": "Why?"}, "system_not_text"),
+        ({"tools": [{"type": "function"}], "prompt": "Why?"}, "tools_not_supported"),
+        ({"tools": '[{"type": "function"}]', "prompt": "Why?"}, "tools_not_supported"),
+        ({"images": [{"bytes": b""}], "prompt": "Why?"}, "images_not_supported"),
+        ({"documents": [{"text": "Because."}], "prompt": "Why?"}, "documents_not_supported"),
+        (
+            {"prompt": [USER], "chosen": [YES | {"tool_calls": [{}]}], "rejected": [NO]},
+            "tool_calls_not_supported",
+        ),
+        ({"prompt": [USER, {"role": "tool", "content": "7"}]}, "tool_message_not_supported"),
+    ],
+)
+def test_a_field_that_changes_what_a_row_means_is_named(
+    row: dict[str, object], reason: str
+) -> None:
+    assert parse_prompt(row, "test") == reason
+
+
+def test_what_is_null_or_empty_is_not_there() -> None:
+    """In a Parquet file every row has every column."""
+    nothing = {"tools": None, "images": [], "documents": "", "system": None, "messages": None}
+    without = {"tool_calls": None, "images": None}
+    row = {"prompt": "Why?", "chosen": [YES | without], "rejected": [NO], **nothing}
+    assert parsed(row) == parsed({"prompt": "Why?", "chosen": "Yes.", "rejected": "No."})
+    assert parsed({"prompt": None, "messages": [USER]}) == parsed({"prompt": "Why?"})
+    assert parsed({"prompt": [{"role": "user", "content": [PART]}]}) == parsed({"prompt": "Why?"})
+
+
+def test_conversations_that_go_on_from_the_prompt_are_read_to_where_they_part() -> None:
+    turns = [USER, YES, {"role": "user", "content": "Really?"}]
+    row = {"prompt": "Why?", "chosen": [*turns, YES], "rejected": [*turns, NO]}
+    assert parsed(row) == parsed({"prompt": turns, "chosen": "Yes.", "rejected": "No."})
+    assert parsed(row | {"prompt": [USER]}) == parsed(row)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [
+        ([USER, YES, USER, YES], [USER, NO, USER, NO]),
+        ([USER, YES, USER, YES], "No."),
+        ([USER, YES, USER, YES], [USER, YES, USER]),
+    ],
+)
+def test_answers_that_part_before_their_last_turn_are_named(
+    chosen: object, rejected: object
+) -> None:
+    row = {"prompt": "Why?", "chosen": chosen, "rejected": rejected}
+    assert parse_prompt(row, "test") == "answer_of_several_turns"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_start|>user\nName a fruit.<|im_end|>\n<|im_start|>assistant\n",
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nName a fruit.<|eot_id|>",
+        "<bos><start_of_turn>user\nName a fruit.<end_of_turn>\n",
+        "<s>[INST] Name a fruit. [/INST]",
+        "<|user|>\nName a fruit.<|end|>",
+        "Name a fruit.</s>",
+    ],
+)
+def test_what_a_template_rendered_is_named(text: str) -> None:
+    assert parse_prompt({"prompt": text}, "test") == "rendered_by_template"
+    pair = {"prompt": "Name a fruit.", "chosen": "Banana.<|im_end|>\n", "rejected": "Coal."}
+    assert parse_prompt(pair, "test") == "rendered_by_template"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"role": "user", "content": "Why?"}]',
+        " {'messages': []}",
+        '{"conversations": [{"from": "human", "value": "Why?"}]}',
+    ],
+)
+def test_a_conversation_that_is_written_as_text_is_named(text: str) -> None:
+    assert parse_prompt({"prompt": text}, "test") == "conversation_as_text"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What does <|im_start|> mean in a template?",
+        "Explain [INST] and [/INST] to me.",
+        'Parse {"role": "user"} with jq.',
+        "Is <user> a tag in HTML?",
+    ],
+)
+def test_a_question_about_templates_is_a_question(text: str) -> None:
+    assert parsed({"prompt": text}).messages[0].content == text

@@ -1,0 +1,108 @@
+"""What a row says beside its text, and texts that are something else already.
+
+Some fields change what a prompt means: tools that the model may call, pictures, documents. This
+project trains on text, so a row with one of them is rejected by a rule that names the field. A
+system prompt in a column of its own is used.
+
+A text that a chat template rendered, or a conversation written as JSON, is not what a user said:
+the template would be applied to it a second time.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from pvar.records import Message
+
+Fields = Mapping[str, object]
+
+SYSTEM_FIELDS = ("system", "system_prompt")
+"""Names of a column with the system message."""
+
+_UNUSED = (
+    "tools", "functions", "image", "images", "audio", "audios", "video", "videos", "documents",
+)  # fmt: skip
+_UNUSED_IN_MESSAGES = ("tool_calls", "function_call", "images", "audio")
+_TOOL_ROLES = ("tool", "function", "ipython")
+
+_BEGINNING = r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>|<｜begin▁of▁sentence｜>)?\s*"
+_TURN = (
+    r"(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|start_of_role\|>"
+    r"|<\|START_OF_TURN_TOKEN\|>|<\|(?:user|system|assistant)\|>|<｜(?:User|Assistant)｜>|\[INST\])"
+)
+_END = (
+    r"(?:<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>|<\|end_of_text\|>|<\|endoftext\|>"
+    r"|<\|END_OF_TURN_TOKEN\|>|<｜end▁of▁sentence｜>|</s>|\[/INST\])\s*\Z"
+)
+_RENDERED = re.compile(rf"\A{_BEGINNING}{_TURN}|{_END}")
+"""Begins with a turn, or ends with the end of one, of the templates in use."""
+_CONVERSATION = re.compile(r"""\A\s*\[?\s*\{\s*["'](?:role|from|messages|conversations)["']\s*:""")
+
+
+def unused_field(fields: Fields) -> str | None:
+    """The rule for a row with a field that changes its meaning and cannot be used; None without."""
+    for field in _UNUSED:
+        if _is_given(fields.get(field)):
+            return f"{field}_not_supported"
+    for message in _messages_of(fields):
+        for field in _UNUSED_IN_MESSAGES:
+            if _is_given(message.get(field)):
+                return f"{field}_not_supported"
+        if message.get("role") in _TOOL_ROLES:
+            return "tool_message_not_supported"
+    return None
+
+
+def text_of_content(content: object) -> str | None:
+    """A message's text: itself, or that of its only part; None for anything else."""
+    if isinstance(content, str):
+        return content
+    match content:
+        case [{"type": "text", "text": str(text)}]:
+            return text
+    return None
+
+
+def content_rule(content: object) -> str:
+    """The rule for a content without a text: it names the kind of the part that is not text."""
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        kinds = [part.get("type") for part in content if isinstance(part, Mapping)]
+        for kind in kinds:
+            if isinstance(kind, str) and kind.isidentifier() and kind != "text":
+                return f"{kind}_not_supported"
+        if len(content) > 1:
+            return "message_of_several_parts"
+    return "message_without_text"
+
+
+def with_system(fields: Fields, messages: tuple[Message, ...]) -> tuple[Message, ...] | str:
+    """The messages after the row's own system message, if it has one; or why that cannot be."""
+    given = [fields.get(field) for field in SYSTEM_FIELDS]
+    texts = {value.strip(): value for value in given if isinstance(value, str) and value.strip()}
+    if any(_is_given(value) and not isinstance(value, str) for value in given):
+        return "system_not_text"
+    if not texts:
+        return messages
+    first = messages[0]
+    own = {first.content.strip()} if first.role == "system" else set()
+    if len(texts.keys() | own) > 1:
+        return "two_system_messages"
+    return messages if own else (Message("system", *texts.values()), *messages)
+
+
+def text_rule(text: str) -> str | None:
+    """The rule for a text that is something else already; None for what a person may write."""
+    if _RENDERED.search(text):
+        return "rendered_by_template"
+    return "conversation_as_text" if _CONVERSATION.match(text) else None
+
+
+def _is_given(value: object) -> bool:
+    """Whether there is something: neither null nor empty, as columns without a value are."""
+    return value is not None and value not in ("", [], {}, ())
+
+
+def _messages_of(fields: Fields) -> Iterator[Fields]:
+    for field in ("prompt", "messages", "chosen", "rejected", "completion"):
+        value = fields.get(field)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            yield from (message for message in value if isinstance(message, Mapping))
