@@ -7,7 +7,6 @@ held-out pairs (`evaluate.margins`) are measured during training (`tasks/trainin
 """
 
 import logging
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.config import TrainConfig
-from pvar.errors import InputError, StageError
+from pvar.errors import InputError
 from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
 from pvar.references import ModelReference
@@ -27,8 +26,8 @@ from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import HeldOutMargin, RejectedRow, TokenPair, TrainStep, write_table
 from tasks.stages.pair import PAIRS
 from tasks.stages.sample import RESPONSES
-from tasks.training.checkpoints import delete_checkpoints, newest_checkpoint, save_checkpoint
-from tasks.training.processes import launch_training
+from tasks.training.checkpoints import delete_checkpoints, newest_checkpoint
+from tasks.training.job_watcher import checkpoints_of, train_in_job
 from tasks.training.reference import (
     LOGPS,
     ReferenceSpec,
@@ -38,13 +37,7 @@ from tasks.training.reference import (
     reference_spec,
 )
 from tasks.training.token_rows import EncodedPairs, encode_pairs, pair_id_of
-from tasks.training.training_run import (
-    HELD_OUT_MARGINS,
-    MODEL,
-    STEPS,
-    TrainingPlan,
-    run_training,
-)
+from tasks.training.training_run import HELD_OUT_MARGINS, MODEL, STEPS, TrainingPlan
 
 __all__ = ["MODEL", "STEPS", "TRAIN", "TrainSpec"]
 
@@ -70,13 +63,8 @@ def _open_worker(job: Job[TrainSpec]) -> Iterator[Work]:
         job.progress.begin("encoding the pairs")
         encoded = _encode(job)
         plan = _plan(job, encoded.pairs, folder)
-        watcher = _Report(job)
         job.progress.begin("loading the model and making the first step")
-        if plan.num_processes > 1 or job.runtime.sharding is not None:
-            sharding = job.runtime.sharding
-            launch_training(plan, watcher, sharding and job.ports.launch_file(sharding))
-        else:
-            run_training(plan, watcher)
+        train_in_job(plan, job, "train.learning_rate")
         job.progress.begin("storing the model")
         write_table(folder / REJECTED, encoded.rejected, RejectedRow)
         return RowCounts(
@@ -174,7 +162,7 @@ def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> Training
     if has_reference(settings.method):
         artifact = make_reference(job, _reference_spec(spec))
         (reference,) = artifact.paths(LOGPS)
-    checkpoint = newest_checkpoint(job.ports.store, _checkpoints(job), job.scratch / "resume")
+    checkpoint = newest_checkpoint(job.ports.store, checkpoints_of(job), job.scratch / "resume")
     if checkpoint is not None:
         logger.info("%s: going on from %s", job.keys.root, checkpoint.name)
     return TrainingPlan(
@@ -192,48 +180,8 @@ def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> Training
     )
 
 
-class _Report:
-    """Sends every step's metrics to tracking and every checkpoint to the store."""
-
-    def __init__(self, job: Job[TrainSpec]) -> None:
-        self._job = job
-        self._is_first = True
-
-    def on_step(self, step: TrainStep, num_steps: int) -> None:
-        root = self._job.keys.root
-        if self._is_first:  # only now is their number known, also where training goes on
-            self._is_first = False
-            self._job.progress.begin(total=num_steps, unit="steps", done=step.step)
-        self._job.progress.reach(step.step)
-        if not math.isfinite(step.loss):
-            raise StageError(
-                f"{root}: the loss is {step.loss} at step {step.step}: training diverged; lower "
-                f"train.learning_rate ({self._job.spec.settings.learning_rate:g})"
-            )
-        logger.info(
-            "%s: step %d of %d: loss %.4f, margin %.3f, %.0f tokens/s",
-            root,
-            step.step,
-            num_steps,
-            step.loss,
-            step.margin,
-            step.tokens_per_second,
-        )
-        figures = {name: value for name, value in step._asdict().items() if value is not None}
-        for name in ("step", "num_tokens", "seconds"):  # the summary has the totals
-            figures.pop(name, None)
-        self._job.log_step(step.step, figures)
-
-    def on_checkpoint(self, step: int, folder: Path) -> None:
-        save_checkpoint(self._job.ports.store, _checkpoints(self._job), step, folder)
-
-
-def _checkpoints(job: Job[TrainSpec]) -> str:
-    return f"{job.keys.root}/checkpoints"
-
-
 def _summarise(job: Job[TrainSpec], artifact: Artifact) -> Summary:
-    delete_checkpoints(job.ports.store, _checkpoints(job))
+    delete_checkpoints(job.ports.store, checkpoints_of(job))
     steps = artifact.rows(STEPS, TrainStep)
     last = steps[-1]
     return {

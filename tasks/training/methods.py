@@ -54,7 +54,7 @@ def make_trainer(
         for pair in training_order(settings, len(data.pairs))
         for row in range(rows_per_pair)
     ]
-    trainer: Trainer = _on_tokens(trainer_class)(
+    trainer: Trainer = on_tokens(trainer_class)(
         args=config, train_dataset=datasets.Dataset.from_list(examples).select(order), **parts
     )
     return trainer
@@ -161,7 +161,7 @@ def _concatenated(pair: TokenPair) -> Example:
     return example
 
 
-def _on_tokens(trainer_class: type[Any]) -> type[Any]:
+def on_tokens(trainer_class: type[Any]) -> type[Any]:
     """The trainer, which uses rows as they are and logs the tokens and seconds of each step."""
 
     class OnTokens(trainer_class):  # type: ignore[misc]

@@ -166,7 +166,7 @@ def trained_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(plan.settings.precision)
         raise Stopped
 
-    monkeypatch.setattr("tasks.stages.train.run_training", note)
+    monkeypatch.setattr("tasks.training.job_watcher.run_training", note)
     return seen
 
 
