@@ -13,8 +13,9 @@ from pvar.judge_config import JudgeConfig
 from pvar.ports import RegisteredVersion
 from pvar.references import CHAMPION, Pinned, Reference, replace_references
 from pvar.reward_config import ImplicitReward
+from pvar.reward_training import scores_by_champion
 from tasks.engine.artifact import ArtifactKeys, open_artifact, read_document
-from tasks.graph import train_keys
+from tasks.graph import reward_keys, train_keys
 from tasks.stages.judge_epoch import current_epoch
 
 
@@ -35,7 +36,7 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
             case "model":
                 return pin_reference(reference.text, wiring)
 
-    pinned = replace_references(config, pin_one)
+    pinned = _with_reward_model(replace_references(config, pin_one), wiring)
     pinned = pinned.model_copy(update={"policy": _pin_start(pinned, wiring)})
     # Check again: now the digests show whether two references are the same model.
     for model in pinned.score.reward_models:
@@ -89,7 +90,7 @@ def pin_reference(reference: str, wiring: Wiring) -> str:
 
 def _here_or(location: str, digest: str, wiring: Wiring) -> str:
     """`artifact:…` if this store has the artifact of that digest, else `location`."""
-    if digest.startswith("train/"):
+    if digest.startswith(("train/", "reward/")):
         stage, _, artifact = digest.partition("/")
         try:
             open_artifact(wiring.store, stage, artifact, wiring.settings.home)
@@ -97,6 +98,36 @@ def _here_or(location: str, digest: str, wiring: Wiring) -> str:
             return location
         return f"artifact:{digest}"
     return location
+
+
+def _with_reward_model(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
+    """The configuration with the reward champion pinned, or the starting model if there is none.
+
+    If the reward model of this run is already the champion, it is the model which that replaced, so
+    that a run which was killed afterwards scores nothing again with the new one.
+    """
+    training = config.reward_training
+    if training is None:
+        return config
+    opponent = training.opponent
+    if opponent == CHAMPION:
+        champion = wiring.registry.champion(training.model_name)
+        if champion is None:
+            opponent = training.model
+        elif champion.artifact == reward_keys(config).root and champion.opponent is not None:
+            opponent = champion.opponent
+        else:
+            opponent = pin_reference(f"models:/{champion.model_name}/{champion.version}", wiring)
+    models = tuple(
+        model.model_copy(update={"model": opponent}) if scores_by_champion(model) else model
+        for model in config.score.reward_models
+    )
+    return config.model_copy(
+        update={
+            "reward_training": training.model_copy(update={"opponent": opponent}),
+            "score": config.score.model_copy(update={"reward_models": models}),
+        }
+    )
 
 
 def _pin_start(config: PipelineConfig, wiring: Wiring) -> str:

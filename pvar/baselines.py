@@ -77,6 +77,19 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "seed": 0,
     },
     "LoraAdapter": {"rank": 16, "alpha": 32, "dropout": 0.0, "keep_adapter": False},
+    "RewardTrainConfig": {
+        "learning_rate": 1e-05,
+        "num_epochs": 1,
+        "pairs_per_step": 8,
+        "max_length_tokens": 2048,
+        "seed": 0,
+    },
+    "RewardGateConfig": {
+        "min_accuracy": 0.6,
+        "max_accuracy_loss": 0.1,
+        "max_brier": 0.25,
+        "min_coverage": 0.95,
+    },
     "AfinnJudge": {"scale": None},
     "AlpacaEvalJudge": {"template": None},
     "ArenaHardJudge": {

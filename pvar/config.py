@@ -21,6 +21,7 @@ from pvar.evaluate_config import EvaluateConfig, PromoteConfig
 from pvar.model_roles import ModelRoles, model_roles, refuse_unfit_models
 from pvar.references import CHAMPION, DataReference, ModelReference, is_pinned
 from pvar.reward_config import RewardModelConfig, VaderReward
+from pvar.reward_training import RewardTrainingConfig, refuse_unfit_reward_training
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from pvar.selection import STRATEGIES
@@ -243,6 +244,9 @@ class PipelineConfig(ConfigModel):
     """Benchmarks that the trained model and its opponent take (docs/benchmarks.md)."""
     benchmark_models: tuple[BenchmarkedModel, ...] = ()
     """Further models that take the benchmarks."""
+    reward_training: RewardTrainingConfig | None = None
+    """Stages reward and adopt: train a reward model on the labels of the data, and let it pass a
+    gate of its own (docs/retraining.md). `null`: none is trained."""
     runtime: RuntimeConfig = RuntimeConfig()
     """How and where the stages run."""
 
@@ -264,6 +268,7 @@ class PipelineConfig(ConfigModel):
                 "to dataset, or use a reward model of another kind"
             )
         refuse_unfit_models(self.score.reward_models, self.select, self.pair)
+        refuse_unfit_reward_training(self.reward_training, self.score.reward_models, self.runtime)
         if self.sample.adaptive and not STRATEGIES[self.select.strategy].wants_high_pvar:
             usable = ", ".join(
                 name for name, strategy in STRATEGIES.items() if strategy.wants_high_pvar

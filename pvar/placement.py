@@ -51,6 +51,8 @@ class PlacementConfig(ConfigModel):
     outputs: Placement = Placement()
     judge: Placement = Placement()
     benchmark: Placement = Placement()
+    reward: Placement = Placement()
+    adopt: Placement = Placement()
     promote: Placement = Placement()
 
     def of(self, stage: str) -> Placement:

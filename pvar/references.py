@@ -71,6 +71,11 @@ class Pinned(NamedTuple):
         return cls(location, digest)
 
 
+def file_name_of(reference: str) -> str:
+    """The last part of a pinned reference's location; ConfigError if it is not pinned."""
+    return Pinned.parse(reference).location.rstrip("/").rpartition("/")[2]
+
+
 class Reference(NamedTuple):
     """A reference in a configuration."""
 

@@ -27,7 +27,8 @@ class ClassifierReward(ConfigModel):
     name: Name
     """Name of the reward column and of the artifact."""
     model: ModelReference
-    """The reward model: Hub id, path, s3:// or models:/ reference."""
+    """The reward model: Hub id, path, s3:// or models:/ reference. In `score.reward_models` also
+    `champion`: the model that `reward_training` promoted, or its starting model before."""
     dtype: NumberFormatChoice = "auto"
     """Number format of the weights. `auto` uses bfloat16 if the hardware supports it natively.
     Rewards are always float32."""

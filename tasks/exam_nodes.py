@@ -1,10 +1,16 @@
-"""The node of an exam with sources of its own, and which node has the exam's prompts."""
+"""The nodes of exams: one with sources of its own, and what no model is trained on because of any.
 
-from collections.abc import Container
+Which node has the prompts on which the models are compared is decided here, too.
+"""
 
-from pvar.config import PipelineConfig
+from collections.abc import Container, Mapping, Sequence
+
+from pvar.config import EXAM_NAME, PipelineConfig
+from pvar.exclusion import MIN_SIMILARITY
+from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
 from tasks.stages.exam_questions import QUESTIONS, ExamQuestions, QuestionsSpec
+from tasks.stages.exclude import EXAM, EXCLUDE, ExcludeSpec
 from tasks.stages.ingest import INGEST
 
 EXAM_NODE = "exam"
@@ -28,3 +34,30 @@ def exam_nodes(config: PipelineConfig) -> list[Node]:
     )
     spec = QuestionsSpec(benchmark=exam)
     return [Node(EXAM_NODE, QUESTIONS, spec, {})]
+
+
+def keys_of_exams(
+    questions: Mapping[str, Node], own_exam: Sequence[Node]
+) -> dict[str, ArtifactKeys]:
+    """Name of each exam on which nothing is trained → the artifact of its prompts.
+
+    `questions` are those of benchmarks, `own_exam` is the node of `evaluate.prompts`, if any.
+    """
+    keys = {name: node.keys for name, node in questions.items()}
+    return keys | ({EXAM_NAME: own_exam[0].keys} if own_exam else {})
+
+
+def exclude_node(
+    config: PipelineConfig,
+    ingest: Node,
+    exams: Mapping[str, ArtifactKeys],
+    name: str = EXCLUDE.name,
+) -> Node | None:
+    """The training prompts that are an exam's, by the exams' names; None without exams."""
+    if not exams:
+        return None
+    spec = ExcludeSpec(
+        ngram_words=config.ingest.decontaminate_ngram_words, min_similarity=MIN_SIMILARITY
+    )
+    inputs = {f"{EXAM}{exam}": keys for exam, keys in exams.items()}
+    return Node(name, EXCLUDE, spec, {"prompts": ingest.keys, **inputs})

@@ -21,19 +21,20 @@ With `sample.adaptive` a first round precedes `sample`, which then has the respo
 
     first-sample ── first-score-… ── sample ── score-…
 
+With `reward_training`, the labels train a reward model (`tasks/reward_nodes.py`).
+
 With `sample.engine: dataset`, `sample` takes the answers that `ingest` found in the data.
 
 A node is a stage with its part of the configuration. Its digest is computed from that part and from
 the digests of its inputs, so the whole plan is known before anything runs.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pvar.config import EXAM_NAME, PipelineConfig
-from pvar.exclusion import MIN_SIMILARITY
-from pvar.references import Pinned
+from pvar.config import PipelineConfig
+from pvar.references import file_name_of
 from tasks.benchmark_nodes import (
     benchmark_nodes,
     policy_input,
@@ -44,15 +45,17 @@ from tasks.benchmark_nodes import (
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
 from tasks.engine.stage import Stage
-from tasks.exam_nodes import FIRST_NODE, exam_nodes
+from tasks.exam_nodes import FIRST_NODE, exam_nodes, exclude_node, keys_of_exams
 from tasks.held_out_nodes import held_out_nodes
+from tasks.reward_nodes import reward_nodes
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
+from tasks.stages.adopt import ADOPT
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.dataset_sample import DATASET_SAMPLE, DatasetSampleSpec
 from tasks.stages.divergence import DIVERGENCE, DivergenceSpec
 from tasks.stages.evaluate import EVALUATE, EvaluateSpec
 from tasks.stages.exam_questions import QUESTIONS
-from tasks.stages.exclude import EXAM, EXCLUDE, ExcludeSpec
+from tasks.stages.exclude import EXCLUDE
 from tasks.stages.harness import HARNESS
 from tasks.stages.ingest import INGEST, IngestSpec
 from tasks.stages.judge import JUDGE
@@ -66,6 +69,7 @@ from tasks.stages.promote import (
     PROMOTE,
     PromoteSpec,
 )
+from tasks.stages.reward import REWARD
 from tasks.stages.sample import SAMPLE, SampleSpec
 from tasks.stages.score import SCORE, ScoreSpec
 from tasks.stages.select import SELECT, ImplicitGapSpec, SelectSpec, select_settings
@@ -90,6 +94,8 @@ STAGES: dict[str, Stage[Any]] = {
         OUTPUTS,
         JUDGE,
         BENCHMARK,
+        REWARD,
+        ADOPT,
         PROMOTE,
     )
 }
@@ -104,8 +110,8 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     ingest, own_exam = _ingest(config), exam_nodes(config)
     exam = own_exam[0] if own_exam else ingest
     questions = question_nodes(config)
-    exams = {**questions, **({EXAM_NAME: exam} if own_exam else {})}
-    exclude = _exclude(config, ingest, {name: node.keys for name, node in exams.items()})
+    exams = keys_of_exams(questions, own_exam)
+    exclude = exclude_node(config, ingest, exams)
     first = [] if config.sample.adaptive is None else _first_round(config, ingest)
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
     scores = _scores(config, ingest, sample, first)
@@ -133,7 +139,8 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
         ingest, *own_exam, *questions.values(), *([exclude] if exclude else []),
         *first, sample, *scores, select, pair, *held_out, train,
         opponent_answers, challenger_answers, *_divergence(config, exam, challenger),
-        evaluate, *against_first, *benchmarks, promote,
+        evaluate, *against_first, *benchmarks,
+        *reward_nodes(config, ingest, exclude, exams), promote,
     )  # fmt: skip
     return {node.name: node for node in nodes}
 
@@ -145,11 +152,20 @@ def train_keys(config: PipelineConfig) -> ArtifactKeys:
     return plan_nodes(alone)["train"].keys
 
 
+def reward_keys(config: PipelineConfig) -> ArtifactKeys:
+    """The keys of the reward model that a configuration trains, which has `reward_training`.
+
+    They depend neither on the model that would be replaced nor on the reward models that score.
+    """
+    ingest, exams = _ingest(config), keys_of_exams(question_nodes(config), exam_nodes(config))
+    nodes = reward_nodes(config, ingest, exclude_node(config, ingest, exams), exams)
+    return next(node.keys for node in nodes if node.stage is REWARD)
+
+
 def _ingest(config: PipelineConfig) -> Node:
-    location = Pinned.parse(config.ingest.source).location
     spec = IngestSpec(
         source=config.ingest.source,
-        source_name=location.rstrip("/").rpartition("/")[2],
+        source_name=file_name_of(config.ingest.source),
         source_field=config.ingest.source_field,
         join_labels=config.ingest.join_labels,
         eval_fraction=0.0 if config.evaluate.prompts else config.ingest.eval_fraction,
@@ -159,19 +175,6 @@ def _ingest(config: PipelineConfig) -> Node:
         with_answers=config.sample.engine == "dataset",
     )
     return Node("ingest", INGEST, spec, {})
-
-
-def _exclude(
-    config: PipelineConfig, ingest: Node, exams: Mapping[str, ArtifactKeys]
-) -> Node | None:
-    """The training prompts that are an exam's; None without exams."""
-    if not exams:
-        return None
-    spec = ExcludeSpec(
-        ngram_words=config.ingest.decontaminate_ngram_words, min_similarity=MIN_SIMILARITY
-    )
-    inputs = {f"{EXAM}{name}": keys for name, keys in exams.items()}
-    return Node("exclude", EXCLUDE, spec, {"prompts": ingest.keys, **inputs})
 
 
 def _exclusions(exclude: Node | None) -> dict[str, ArtifactKeys]:

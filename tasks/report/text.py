@@ -158,7 +158,18 @@ def remarks(data: ReportData) -> list[Remark]:
             found.append(Remark("bad", data.evaluation.circularity))
     if data.distribution is not None:
         found += [_on_saturation(data.distribution), _on_ties(data.distribution)]
+    found.append(_on_reward_model(data))
     return [remark for remark in found if remark is not None]
+
+
+def _on_reward_model(data: ReportData) -> Remark | None:
+    """The decision on the reward model that this run trained, if it did."""
+    figures = next((row.figures for row in data.stages if row.stage == "adopt"), {})
+    if not figures:
+        return None
+    if figures["adopted"]:
+        return Remark("good", "The reward model passed its gate, and scores from the next run on.")
+    return Remark("bad", f"The reward model was not adopted: {figures['reasons']}.")
 
 
 def _on_interval(result: Evaluation) -> Remark:

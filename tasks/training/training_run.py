@@ -1,5 +1,7 @@
 """One training, as run by each of its processes: load the model, train, save the model.
 
+The model is a policy, or a reward model (`is_reward_model`).
+
 All inputs are on disk (`TrainingPlan`), so that it can run in this process or in several. Its
 events (steps, checkpoints) go to a `Watcher`, in the main process only.
 """
@@ -24,6 +26,11 @@ from tasks.training.held_out import margin_rows, measure_margins
 from tasks.training.methods import TrainingData, make_trainer
 from tasks.training.model import load_policy, lora_config, save_model
 from tasks.training.order import count_steps, steps_per_epoch
+from tasks.training.reward_trainer import (
+    load_reward_model,
+    make_reward_trainer,
+    save_reward_model,
+)
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
@@ -40,6 +47,8 @@ class TrainingPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: TrainConfig
+    is_reward_model: bool = False
+    """Train a reward model (`reward_trainer.py`): pairs are of whole conversations."""
     policy: Path
     """Folder of the starting model."""
     pairs: Path
@@ -83,11 +92,12 @@ def run_training(plan: TrainingPlan, watcher: Watcher) -> None:
     settings = plan.settings
     data = _read(plan)
     num_epochs = _num_epochs(settings, len(data.pairs))
-    trainer = make_trainer(
+    make = make_reward_trainer if plan.is_reward_model else make_trainer
+    trainer = make(
         settings,
         data,
         _arguments(plan, len(data.pairs)),
-        model=load_policy(plan.policy, settings),
+        model=_load(plan),
         processing_class=tokenizer,
         peft_config=settings.lora and lora_config(settings.lora),
         callbacks=[_tell(watcher, num_epochs)],
@@ -101,6 +111,12 @@ def run_training(plan: TrainingPlan, watcher: Watcher) -> None:
     if held_out is not None and trainer.is_world_process_zero():
         margins = margin_rows(trainer, held_out, settings)
         write_table(plan.output / HELD_OUT_MARGINS, margins, HeldOutMargin)
+
+
+def _load(plan: TrainingPlan) -> Any:
+    if plan.is_reward_model:
+        return load_reward_model(plan.policy)
+    return load_policy(plan.policy, plan.settings)
 
 
 def _read(plan: TrainingPlan) -> TrainingData:
@@ -167,8 +183,10 @@ def _step(number: int, logs: Mapping[str, Any], num_epochs: float) -> TrainStep:
     """One entry of TRL's log. Rewards are in the method's own units, β times log-probability.
 
     With a reference they are log-ratios to it; SimPO and ORPO take the mean over tokens. For the
-    trainer, all epochs are one.
+    trainer, all epochs are one. Those of a reward model are its own.
     """
+    if "mean_reward" in logs:
+        logs = {**logs, **_rewards(logs)}
     accuracy = logs.get("rewards/accuracies")
     tokens, seconds = logs.get("step_tokens"), logs.get("step_seconds")  # not in older checkpoints
     return TrainStep(
@@ -187,6 +205,20 @@ def _step(number: int, logs: Mapping[str, Any], num_epochs: float) -> TrainStep:
     )
 
 
+def _rewards(logs: Mapping[str, Any]) -> dict[str, float]:
+    """The log of TRL's RewardTrainer by the names of its other trainers.
+
+    The mean over all answers is that of both sides: half the margin above it are the chosen ones.
+    """
+    mean, margin = float(logs["mean_reward"]), float(logs["margin"])
+    return {
+        "rewards/margins": margin,
+        "rewards/accuracies": float(logs["accuracy"]),
+        "rewards/chosen": mean + margin / 2,
+        "rewards/rejected": mean - margin / 2,
+    }
+
+
 def _save(trainer: "Trainer", plan: TrainingPlan, tokenizer: Any, num_epochs: float) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -194,7 +226,10 @@ def _save(trainer: "Trainer", plan: TrainingPlan, tokenizer: Any, num_epochs: fl
     if trainer.is_world_process_zero():
         lora = plan.settings.lora
         adapter = plan.output / ADAPTER if lora is not None and lora.keep_adapter else None
-        save_model(model, tokenizer, plan.output / MODEL, adapter)
+        if plan.is_reward_model:
+            save_reward_model(model, tokenizer, plan.output / MODEL, plan.settings)
+        else:
+            save_model(model, tokenizer, plan.output / MODEL, adapter)
         steps = [
             _step(int(entry["step"]), entry, num_epochs)
             for entry in trainer.state.log_history
@@ -211,7 +246,7 @@ def _gather(trainer: "Trainer", plan: TrainingPlan) -> Any:
     if not trainer.is_world_process_zero():
         return None
     settings = plan.settings
-    model = load_policy(plan.policy, settings)
+    model = _load(plan)
     if settings.lora is not None:
         model = get_peft_model(model, lora_config(settings.lora))
     model.load_state_dict(weights)

@@ -84,7 +84,9 @@ def test_only_stages_with_a_model_ask_for_a_gpu() -> None:
         for stage, spec in STAGES.items()
     }
     assert gpus.keys() == graph.STAGES.keys()
-    with_gpu = {"sample", "score", "train", "divergence", "likelihood", "harness"}
+    with_gpu = {
+        "sample", "score", "train", "divergence", "likelihood", "harness", "reward", "adopt",
+    }  # fmt: skip
     assert {stage for stage, count in gpus.items() if count} == with_gpu
 
 

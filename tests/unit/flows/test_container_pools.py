@@ -50,7 +50,7 @@ def test_stages_that_may_load_a_model_have_an_image_that_can(pool: PoolType) -> 
         **dict.fromkeys(("ingest", "exclude", "select", "pair", "promote"), "pvar:cpu"),
         **dict.fromkeys(("questions", "outputs", "benchmark"), "pvar:cpu"),
         **dict.fromkeys(("score", "train", "divergence", "evaluate"), "pvar:train"),
-        **dict.fromkeys(("likelihood", "harness", "judge"), "pvar:train"),
+        **dict.fromkeys(("likelihood", "harness", "judge", "reward", "adopt"), "pvar:train"),
         "sample": "pvar:sample",
     }
 

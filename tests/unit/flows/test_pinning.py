@@ -13,7 +13,7 @@ from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import ArtifactKeys
-from tasks.graph import plan_nodes
+from tasks.graph import plan_nodes, reward_keys
 from tests.services.registry import empty_database
 from tests.workflow import fake_settings, open_wiring, write_prompts
 
@@ -159,3 +159,50 @@ def test_after_a_rollback_the_next_round_starts_from_the_champion_before(
     promote(pin(from_champion(home, **{"train.seed": 1}), wiring), wiring, model)
     wiring.registry.roll_back("pvar", reason="rude answers")
     assert pin(from_champion(home, **{"train.seed": 2}), wiring).policy == champion
+
+
+def learning(home: Path, model: Path, **changes: Any) -> PipelineConfig:
+    """A reward model that learns, and scores once it is promoted."""
+    settings = fake_settings(
+        write_prompts(home / "prompts.jsonl"),
+        **{
+            "score.reward_models": [{"kind": "classifier", "name": "learned", "model": "champion"}],
+            "reward_training": {"model": str(model)},
+            **changes,
+        },
+    )
+    return PipelineConfig.model_validate(settings)
+
+
+def reward_models_of(config: PipelineConfig) -> tuple[str, str, str]:
+    """What scores, what would be replaced, and from what the training starts."""
+    (scoring,) = config.score.reward_models
+    assert scoring.kind == "classifier"
+    assert config.reward_training is not None
+    return scoring.model, config.reward_training.opponent, config.reward_training.model
+
+
+@pytest.mark.slow  # MLflow
+def test_a_reward_model_that_was_adopted_scores_the_next_run_and_not_its_own(
+    home: Path, model: Path
+) -> None:
+    wiring = open_wiring(home)
+    first = pin(learning(home, model), wiring)
+    scoring, opponent, start = reward_models_of(first)
+    assert scoring == opponent == start
+    assert start.startswith(f"{model}#sha256-")
+
+    keys = reward_keys(first)
+    version = wiring.registry.register("pvar-reward", model, keys.root, {"pvar.opponent": opponent})
+    wiring.registry.promote(version, instead_of=None, reason="gate passed")
+    # The run was killed after that: the same command makes nothing else.
+    assert pin(learning(home, model), wiring) == first
+
+    second = pin(learning(home, model, **{"reward_training.train": {"seed": 1}}), wiring)
+    champion = f"models:/pvar-reward/1#{keys.root}"
+    assert reward_models_of(second) == (champion, champion, start)
+    assert pin(second, wiring) == second
+    before, after = plan_nodes(first), plan_nodes(second)
+    changed = {name for name in before if before[name].keys != after[name].keys}
+    assert {"score-learned", "reward", "adopt"} <= changed
+    assert not {"ingest", "sample"} & changed

@@ -88,6 +88,10 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "promote": {"max_total_ability_loss": 0.2},
     },
     "a budget for errors": {"promote": {"alpha_budget": 0.05}},
+    "a reward model that learns": {
+        "evaluate": {"prompts": ["exam.jsonl"]},
+        "reward_training": {"model": "org/r", "opponent": "org/o", "earlier": "earlier.jsonl"},
+    },
     "benchmarks": {
         "benchmarks": [
             {
@@ -305,6 +309,24 @@ GOLDEN: dict[str, dict[str, str]] = {
         "answers-challenger": "96a94f1e35d42e50",
         "evaluate": "b3360a5c54954c16",
         "promote": "0583389edd0f1717",
+    },
+    "a reward model that learns": {
+        "ingest": "1089aacce2cceb3d",
+        "exam": "1e91be9cc4632ba8",
+        "exclude": "7e6e938b6117adef",
+        "sample": "a78bfaa8014013a5",
+        "score-vader": "e5c11ab14451998a",
+        "select": "564b5116822d1beb",
+        "pair": "e9dedaed24bec539",
+        "train": "a82ddab4f36075af",
+        "answers-opponent": "ee1ceba0bdcb77bd",
+        "answers-challenger": "64cf8a180b824420",
+        "evaluate": "2f64ee8a6898bb10",
+        "earlier-labels": "91dafe3c2f5d1104",
+        "earlier-exclude": "a3e458f39b9f590d",
+        "reward": "061f3851adb441bf",
+        "adopt": "20cead8ba17a478f",
+        "promote": "547cdcd1f4d55d16",
     },
     "benchmarks": {
         "ingest": "d25b530c20223172",

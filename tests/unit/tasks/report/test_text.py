@@ -247,3 +247,18 @@ def test_a_circular_judge_is_told_and_any_other_is_not() -> None:
     assert sentence in told
     assert told != not_told
     assert sentence not in not_told
+
+
+def test_a_reward_model_that_was_refused_is_named_with_the_reasons() -> None:
+    def told(**figures: bool | str | None) -> list[tuple[str, str]]:
+        stage = StageRow("adopt", "adopt", "adopt/ab12", figures=figures)
+        found = remarks(dataclasses.replace(NOTHING, stages=(stage,)))
+        return [(remark.tone, remark.text) for remark in found]
+
+    reason = "accuracy on 40 new held-out labels is 0.600"
+    assert told(adopted=False, reasons=reason) == [
+        ("bad", f"The reward model was not adopted: {reason}.")
+    ]
+    ((tone, text),) = told(adopted=True, reasons=None)
+    assert (tone, "scores from the next run on" in text) == ("good", True)
+    assert told() == []  # the run did not reach it
