@@ -1,7 +1,7 @@
 """Make the models, versions, tags and aliases of a lost MLflow registry again from the store.
 
-The store has a record of every decision of stage promote (which version of which model, of which
-artifact and results), the models themselves, and the moves of the champion
+The store has a record of every decision of stages promote and adopt (which version of which model,
+of which artifact and results), the models themselves, and the moves of the champion
 (`infra/promotion_history.py`). A version on which nobody decided, because its run was killed or
 waits for a person, is registered again by its next run.
 
@@ -9,11 +9,12 @@ The versions of a model are made in the order of their numbers, under a lease, b
 each number once. A rebuild that was stopped is completed by the next one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from flows.registry_decisions import Decision, newest_decisions
+from flows.reward_versions import reward_versions
 from flows.wiring import Wiring
 from infra.promotion_history import PromotionHistory
 from pvar.errors import ArtifactError, IncompleteError, ModelError, NotFoundError
@@ -24,6 +25,7 @@ from tasks.engine.lease import hold
 from tasks.engine.stage import Job
 from tasks.engine.work_folders import work_folder
 from tasks.graph import STAGES
+from tasks.stages.adopt import AdoptionRecord
 from tasks.stages.promote import PromoteSpec, version_tags
 from tasks.stages.train import MODEL
 
@@ -60,7 +62,9 @@ def rebuild_registry(wiring: Wiring, model_name: str | None = None) -> list[Rebu
     LeaseError if another process rebuilds one of them.
     """
     with work_folder(wiring.settings.home, "registry") as scratch:
-        decisions, faults = newest_decisions(wiring.store, scratch)
+        of_policies, faults = newest_decisions(wiring.store, scratch)
+        of_reward_models = reward_versions(wiring.store, scratch)
+    decisions: list[Decision | AdoptionRecord] = [*of_policies, *of_reward_models]
     known = {decision.model_name for decision in decisions}
     known |= {fault.model_name for fault in faults if fault.model_name is not None}
     names = [name for name in sorted(known) if model_name in (None, name)]
@@ -95,7 +99,7 @@ def _stages_of_artifacts(store: Store) -> dict[str, str]:
 
 def _rebuild(
     name: str,
-    decisions: list[Decision],
+    decisions: Sequence[Decision | AdoptionRecord],
     faults: list[str],
     stages: Mapping[str, str],
     wiring: Wiring,
@@ -105,6 +109,7 @@ def _rebuild(
     gone = list(faults)
     with hold(wiring.store, lease_prefix(name)) as lease:
         for decision in decisions:
+            assert decision.version is not None
             lease.check()
             try:
                 is_new = _restore(decision, stages, wiring)
@@ -123,13 +128,25 @@ def _rebuild(
     return Rebuilt(name, tuple(made), tuple(kept), tuple(gone), champion)
 
 
-def _restore(decision: Decision, stages: Mapping[str, str], wiring: Wiring) -> bool:
+def _restore(
+    decision: Decision | AdoptionRecord, stages: Mapping[str, str], wiring: Wiring
+) -> bool:
     """Register one version, or upload its files; False if it is all there."""
     with work_folder(wiring.settings.home, "registry") as scratch:
+        if isinstance(decision, AdoptionRecord):
+            return _restore_reward_model(decision, wiring, scratch)
         job = _job(decision, stages, wiring, scratch)
         model = job.inputs["model"]
         version = RegisteredVersion(decision.model_name, decision.version, model.keys.root)
         return wiring.registry.restore(version, model.folder(MODEL), version_tags(job))
+
+
+def _restore_reward_model(record: AdoptionRecord, wiring: Wiring, scratch: Path) -> bool:
+    assert record.version is not None
+    stage, _, digest = (record.artifact or "").partition("/")
+    model = open_artifact(wiring.store, stage, digest, scratch)
+    version = RegisteredVersion(record.model_name, record.version, record.artifact)
+    return wiring.registry.restore(version, model.folder(MODEL), record.tags)
 
 
 def _job(

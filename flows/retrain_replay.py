@@ -42,14 +42,15 @@ def replayed_rows(
         pvar = _pvar_of_run(store, record.done.run, scratch) if config.order == "pvar" else {}
         rows += [
             EarlierRow(prompt, record.batch.number, pvar.get(prompt.prompt_id))
-            for prompt in _own_rows(store, record, source_field, scratch)
+            for prompt in rows_of_batch(store, record, source_field, scratch)
         ]
     return choose_replayed(rows, {prompt.prompt_id for prompt in new}, config)
 
 
-def _own_rows(
+def rows_of_batch(
     store: Store, record: RetrainingBatch, source_field: str | None, scratch: Path
 ) -> list[Prompt]:
+    """The rows that a batch brought, without those that it replayed."""
     batch = record.batch
     path = scratch / batch.data.rpartition("/")[2]
     store.download(batch.data, path)

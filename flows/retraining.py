@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from flows.approval import is_approval_decided
 from flows.pipeline import pipeline
 from flows.retrain_exam import WithExam, freeze, with_exam
+from flows.retrain_labels import with_earlier_labels
 from flows.retrain_replay import replayed_rows
 from flows.run_record import RunRecord, load_run
 from flows.wiring import Wiring, connect
@@ -264,6 +265,7 @@ def _configuration(batch: Batch, config: RetrainConfig, store: Store) -> WithExa
     wanted = with_source(config.pipeline, f"{store.uri}/{batch.data}")
     if config.pairs == "auto":
         wanted = with_own_labels(wanted)
+    wanted = with_earlier_labels(wanted, batch, store)
     return with_exam(wanted, batch, config, store)
 
 
