@@ -24,8 +24,9 @@ from pvar.prediction import (
     predict_variance,
     variance_by_group,
 )
-from pvar.prompt_rows import Fields, parse_prompt
+from pvar.prompt_rows import parse_prompt
 from pvar.records import BadRow, Prompt, Response, Verdict
+from pvar.row_forms import Fields
 from pvar.selection import Budget, Candidates, select
 from pvar.selection.strategy import PVAR
 from tasks.engine.progress_log import ProgressLog

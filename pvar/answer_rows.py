@@ -21,8 +21,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from pvar.pairs.original import MIN_ASPECT_MEAN, SUSPECT_OVERALL_SCORE
-from pvar.prompt_rows import Fields, parse_prompt
+from pvar.prompt_rows import parse_prompt
 from pvar.records import Prompt
+from pvar.row_forms import Fields
 
 NO_SCORE = "no_score"
 OVERALL_SCORE_BUG = "overall_score_bug"

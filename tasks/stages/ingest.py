@@ -28,7 +28,6 @@ from pvar.dedup import deduplicate
 from pvar.digest import digest
 from pvar.errors import InputError
 from pvar.prompt_rows import (
-    Fields,
     has_unpaired_label,
     parse_prompt,
     parse_prompt_or_label,
@@ -37,6 +36,7 @@ from pvar.prompt_rows import (
 from pvar.records import BadRow, Prompt, Split
 from pvar.references import DataReference, Pinned
 from pvar.row_counts import RowCounts
+from pvar.row_forms import Fields
 from pvar.unpaired_labels import UnpairedLabel, join_labels
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
