@@ -295,7 +295,9 @@ def _write_parquet(file: IO[bytes], rows: Iterable[Mapping[str, object]]) -> int
     remaining = iter(rows)
     tables = []
     while batch := list(islice(remaining, PARQUET_ROWS_PER_BATCH)):
-        tables.append(pa.Table.from_pylist([dict(row) for row in batch]))
+        # Of rows alone, pyarrow takes the columns of the first.
+        names = dict.fromkeys(name for row in batch for name in row)
+        tables.append(pa.Table.from_pylist([{n: row.get(n) for n in names} for row in batch]))
     # Held until the end: a column that is all null at first has its type only later.
     table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
     pq.write_table(table, file, compression="zstd", write_page_checksum=True)
