@@ -3,7 +3,8 @@
 Prefect can start such a server itself, but only when a flow is called. Here it starts in a second
 process while this process imports the modules of the run, which halves the time to the first stage.
 It uses the user's database (PREFECT_HOME), so that `prefect server start` shows the run later. It
-stops when its standard input closes, which happens however the command ends.
+ends at once when its standard input closes, which happens however the command dies; a command that
+ends lets it stop in order.
 """
 
 import atexit
@@ -11,7 +12,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from pvar.errors import StageError
-from tasks.engine.child_processes import child_environment
+from tasks.engine.child_processes import child_environment, end_with_parent
 from tasks.engine.progress_log import ProgressLog
 
 STARTUP_TIMEOUT_SECONDS = 600.0
@@ -85,7 +85,9 @@ def _start(listener: socket.socket) -> "subprocess.Popen[bytes]":
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
-    process.communicate()
+    process.wait()  # its input closes only now: at the end of its input it would end at once
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 def _import_what_runs_need() -> None:
@@ -115,20 +117,13 @@ def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> Non
 
 
 def _serve(listener: socket.socket) -> None:
-    """The server's process: serve until standard input closes or a signal arrives."""
+    """The server's process: serve until SIGTERM, or end with the command, also while it starts."""
+    end_with_parent()
     import uvicorn
     from prefect.server.api.server import create_app
 
     app = create_app(ephemeral=True, final=True)
-    config = uvicorn.Config(app, log_level="error", lifespan="on")
-    server = uvicorn.Server(config)
-
-    def stop_with_parent() -> None:
-        sys.stdin.buffer.read()
-        server.should_exit = True
-
-    threading.Thread(target=stop_with_parent, daemon=True).start()
-    server.run(sockets=[listener])
+    uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

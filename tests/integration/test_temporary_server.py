@@ -2,12 +2,14 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import psutil
 import pytest
 
 from tests.services.prefect_server import PVAR, PrefectServer
@@ -63,6 +65,22 @@ def test_the_server_dies_with_a_killed_command(prefect_home: Path) -> None:
         assert answers(address)
         process.send_signal(signal.SIGKILL)
     wait_until(lambda: not answers(address), f"silence of {address}")
+
+
+def test_a_server_that_starts_dies_with_a_killed_command(prefect_home: Path) -> None:
+    """It waits for its database, which the test holds until it is gone."""
+    database = sqlite3.connect(prefect_home / "prefect.db", isolation_level=None)
+    database.execute("BEGIN EXCLUSIVE")
+    with command(PREFECT_HOME=str(prefect_home)) as process:
+        started = psutil.Process(process.pid)
+        wait_until(lambda: bool(started.children()), "the server's process")
+        (server,) = started.children()
+        process.send_signal(signal.SIGKILL)
+        _, left = psutil.wait_procs([server], timeout=NEVER_SECONDS)
+        assert left == []
+        assert process.stderr is not None
+        assert process.stderr.read() == ""  # it did not end because the database was locked
+    database.close()
 
 
 def test_modules_of_the_users_shadow_none_of_the_servers(
