@@ -1,8 +1,10 @@
 """Sampling on an OpenAI-compatible server: the completions endpoint, with token ids as prompts.
 
 The prompt is rendered here, by the policy's own chat template, so that the server's template does
-not matter and there is exactly one beginning-of-sequence token. One request generates all responses
-to a prompt. The server must list the policy's digest as a model name:
+not matter and there is exactly one beginning-of-sequence token. One request asks for all responses
+to a prompt. A server that returns fewer, as some do that know no `n`, is asked for the rest; what
+it returns beyond is left out. Responses are numbered in the order of the reply's indexes. The
+server must list the policy's digest as a model name:
 
     vllm serve FOLDER --served-model-name DIGEST        (the error without it shows the command)
 
@@ -16,6 +18,7 @@ keeps its complete shards.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
@@ -93,10 +96,12 @@ class OpenAISampler:
         over = Event()
 
         def ask(item: EncodedPrompts) -> _Answered:
+            choices: list[_Choice] = []
             try:
-                body = with_retries(
-                    lambda: self._complete(item, num_responses, seed), self.retry_policy, over
-                )
+                while missing := num_responses - len(choices):
+                    ask_once = partial(self._complete, item, missing, seed, len(choices))
+                    body = with_retries(ask_once, self.retry_policy, over)
+                    choices += sorted(body.choices, key=lambda each: each.index)[:missing]
             except TransientError as error:
                 over.set()
                 raise UnavailableError(
@@ -106,9 +111,8 @@ class OpenAISampler:
                 ) from None  # the client's words may hold the address
             except CallError as error:
                 return _Answered([], Rejection(item.prompt_id, error.reason))
-            return _Answered(
-                [self._response(item.prompt_id, choice) for choice in body.choices], None
-            )
+            numbered = [each.model_copy(update={"index": n}) for n, each in enumerate(choices)]
+            return _Answered([self._response(item.prompt_id, each) for each in numbered], None)
 
         responses: list[Response] = []
         with ThreadPoolExecutor(self.max_in_flight) as pool:
@@ -121,11 +125,17 @@ class OpenAISampler:
         """Close the connections."""
         self.client.close()
 
-    def _complete(self, item: EncodedPrompts, num_responses: int, seed: int) -> _Body:
-        """Send one request without retry. Raises TransientError, CallError or ModelError."""
+    def _complete(
+        self, item: EncodedPrompts, num_responses: int, seed: int, num_before: int
+    ) -> _Body:
+        """Send one request without retry, after `num_before` answers of others.
+
+        Raises TransientError, CallError or ModelError.
+        """
         from openai import APIStatusError, APITimeoutError, OpenAIError, omit
 
-        own_seed = int(digest([seed, item.prompt_id], length=8), 16) % 2**31
+        part = [num_before] if num_before else []
+        own_seed = int(digest([seed, item.prompt_id, *part], length=8), 16) % 2**31
         try:
             raw = self.client.completions.with_raw_response.create(
                 model=self.model,

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -57,7 +57,13 @@ _TRANSFER = TransferConfig(
     multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=8
 )
 
-# Three attempts at 3 s each: a server that is not there is an error within some seconds.
+THROTTLED_STATUS = (429, 503)
+THROTTLED_CODES = ("SlowDown", "ServiceUnavailable", "TooManyRequests", "Throttling")
+MAX_THROTTLED_ATTEMPTS = 9
+MAX_PAUSE_SECONDS = 8.0
+
+# Three attempts at 3 s each: a server that is not there is an error within some seconds. One that
+# asks to be asked less is given more time (`throttle_pause`).
 _CLIENT = Config(
     connect_timeout=3,
     read_timeout=60,
@@ -174,7 +180,7 @@ def _client(access: S3Access) -> "S3Client":
     secret, token = access.secret_access_key, access.session_token
     try:
         # A session of its own: boto3's shared one keeps the credentials it once found.
-        return boto3.Session().client(
+        client = boto3.Session().client(
             "s3",
             endpoint_url=access.endpoint_url,
             region_name=access.region,
@@ -185,6 +191,29 @@ def _client(access: S3Access) -> "S3Client":
         )
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"S3 cannot be set up from the AWS_* variables: {error}") from error
+    client.meta.events.register_first("needs-retry.s3", throttle_pause)
+    return client
+
+
+def throttle_pause(
+    attempts: int, response: tuple[Any, dict[str, Any]] | None, **_: object
+) -> float | None:
+    """Seconds to wait before a request is repeated of which the server said "not now".
+
+    None leaves the decision to botocore, whose three attempts are over within two seconds: S3 may
+    say so for as long as it takes to divide a busy bucket. The pauses double from half a second to
+    `MAX_PAUSE_SECONDS`, 40 s in sum, and differ by chance, so that workers do not return together.
+    """
+    if response is None or attempts >= MAX_THROTTLED_ATTEMPTS:
+        return None
+    http, parsed = response
+    code = parsed.get("Error", {}).get("Code")
+    if http.status_code not in THROTTLED_STATUS and code not in THROTTLED_CODES:
+        return None
+    pause = min(0.5 * 2 ** (attempts - 1), MAX_PAUSE_SECONDS)
+    if attempts == 1:
+        _log.info("S3 asks to be asked less (%s): waiting", code or http.status_code)
+    return pause * random.uniform(0.8, 1.2)  # noqa: S311
 
 
 @retry(

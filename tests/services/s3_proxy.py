@@ -36,6 +36,8 @@ class Fault(Enum):
     """The first conditional put of each object is carried out, but its answer does not arrive."""
     CUTS_ANSWERS = auto()
     """The first reading of each object breaks off half-way."""
+    SLOWS_DOWN = auto()
+    """The first three puts are answered with 503 SlowDown."""
 
 
 @contextmanager
@@ -83,6 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(501, b"<Error><Code>NotImplemented</Code></Error>")
         if is_conditional and self.fault is Fault.CONFLICTS_ONCE and self._is_first():
             return self._answer(409, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
+        if self.command == "PUT" and self.fault is Fault.SLOWS_DOWN and len(self.puts_began) < 3:
+            self.puts_began.append(time.monotonic())
+            return self._answer(503, b"<Error><Code>SlowDown</Code></Error>")
         status, headers, content = self._ask_target(body)
         if is_contested and self.command == "PUT":
             self.puts_ended.append(time.monotonic())

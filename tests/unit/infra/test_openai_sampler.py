@@ -124,6 +124,38 @@ def test_a_server_that_returns_no_ids_is_counted_by_its_text(folder: Path) -> No
     ]
 
 
+def test_a_server_that_returns_fewer_is_asked_for_the_rest(folder: Path) -> None:
+    """With another seed, or it would say the same again."""
+    replies = iter(["one", "two", "three"])
+
+    def behaviour(body: Any) -> Sent:
+        return answers([*letters(next(replies)), END])
+
+    with sampler_at(folder, behaviour) as (sampler, server):
+        responses, rejections = sampler.sample(QUESTIONS[:1], num_responses=3, seed=7)
+    assert rejections == []
+    assert [(each.sample_index, each.text) for each in responses] == [
+        (0, "one"), (1, "two"), (2, "three"),
+    ]  # fmt: skip
+    assert len({each.response_id for each in responses}) == 3
+    assert [body["n"] for body in server.asked] == [3, 2, 1]
+    assert len({body["seed"] for body in server.asked}) == 3
+
+
+def test_more_choices_than_asked_equal_texts_and_indexes_make_as_many_responses_as_asked(
+    folder: Path,
+) -> None:
+    choices = [
+        {"index": index, "text": "", "finish_reason": "stop", "token_ids": [*letters(text), END]}
+        for index, text in ((2, "c"), (0, "a"), (0, "a"), (1, "b"))
+    ]
+    with sampler_at(folder, lambda _: sent_json({"choices": choices})) as (sampler, server):
+        responses, _ = sampler.sample(QUESTIONS[:1], num_responses=3, seed=7)
+    assert [(each.sample_index, each.text) for each in responses] == [(0, "a"), (1, "a"), (2, "b")]
+    assert len({each.response_id for each in responses}) == 3
+    assert len(server.asked) == 1
+
+
 def test_each_prompt_and_run_has_a_seed_of_its_own(folder: Path) -> None:
     with sampler_at(folder, lambda _: answers([END])) as (sampler, server):
         for seed in (1, 2, 1):

@@ -5,12 +5,14 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
 
 from infra.settings import S3Access
 from infra.store import open_store
+from infra.store.s3_store import throttle_pause
 from pvar.errors import ConfigError, NotFoundError, StoreError
 from pvar.ports import Store
 from tests.services.processes import free_port
@@ -95,6 +97,30 @@ def test_a_reading_that_breaks_off_is_repeated(moto_s3: S3Server, tmp_path: Path
         assert store.read("read") == data
         store.download("download", tmp_path / "copy")
         assert (tmp_path / "copy").read_bytes() == data
+
+
+@pytest.mark.slow
+def test_a_server_that_is_busy_for_seconds_is_asked_again(moto_s3: S3Server) -> None:
+    """More often than botocore does by itself."""
+    with faulty(moto_s3, Fault.SLOWS_DOWN) as server:
+        store = open_store(f"s3://{moto_s3.new_bucket()}/artifacts", access=server.access())
+        store.write("object", b"here")
+        assert store.read("object") == b"here"
+
+
+def test_pauses_double_and_end() -> None:
+    busy = SimpleNamespace(status_code=503)
+    pauses = [throttle_pause(attempts=number, response=(busy, {})) for number in range(1, 9)]
+    wanted = [0.5, 1, 2, 4, 8, 8, 8, 8]
+    assert all(p and 0.8 * w <= p <= 1.2 * w for p, w in zip(pauses, wanted, strict=True))
+    assert throttle_pause(attempts=9, response=(busy, {})) is None
+    fine = SimpleNamespace(status_code=200)
+    in_answer = {"Error": {"Code": "SlowDown"}}  # as S3 may in the answer to a copy
+    assert throttle_pause(attempts=1, response=(fine, in_answer))
+    for status in (200, 403, 404, 500):
+        other = SimpleNamespace(status_code=status)
+        assert throttle_pause(attempts=1, response=(other, {})) is None
+    assert throttle_pause(attempts=1, response=None, caught_exception=OSError()) is None
 
 
 def test_a_large_file_goes_in_parts(moto_s3: S3Server, tmp_path: Path) -> None:
