@@ -21,7 +21,7 @@ COMMANDS = (
 )  # fmt: skip
 """Each command is a function in a module of the same name, with underscores."""
 
-GROUPS = ("winrate", "judge-parse", "batches", "registry")
+GROUPS = ("winrate", "judge-parse", "batches", "registry", "queue")
 """Commands with subcommands. Each is an `app` in a module of the same name."""
 
 

@@ -46,6 +46,8 @@ class Rewards:
     """Number of unusable responses, by the name of the rule."""
     num_excluded: int | None
     """Training prompts that are an exam's and left out; None without the input `exclusions`."""
+    usable: Mapping[str, Sequence[str]]
+    """Prompt id → ids of its usable responses, in the order of the matrix."""
 
     def combined_by(self, rule: CombinationRule) -> RewardMatrix:
         """The rewards from which measures are computed."""
@@ -104,6 +106,7 @@ def read_rewards(
         _combine(responses, scores, scales),
         answers.row_counts.rejected,
         len(candidates) - len(prompts) if exclusions else None,
+        usable,
     )
 
 
