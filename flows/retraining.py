@@ -65,6 +65,7 @@ from tasks.retraining.batches import (
 )
 from tasks.retraining.incoming_files import fetch, keep_inspected, look
 from tasks.retraining.outage_notes import note_outage, record_noted_outages
+from tasks.stages.annotate import ANNOTATE, has_answers
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +227,7 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
     store, batch = wiring.store, record.batch
     waiting = _waiting_run(record, store)
     try:
-        if waiting and not is_approval_decided(waiting.config, wiring):
+        if waiting and not can_go_on(waiting, wiring):
             return _waits(batch, waiting)
         asked = WithExam(waiting.config) if waiting else _configuration(batch, config, store)
     except Exception as error:
@@ -284,6 +285,14 @@ def _waiting_run(record: RetrainingBatch, store: Store) -> RunRecord | None:
             error,
         )
         return None
+
+
+def can_go_on(run: RunRecord, wiring: Wiring) -> bool:
+    """Whether what the run waits for is there: people's answers, or a decision."""
+    node = run.waiting_node
+    if node is not None and node.name == ANNOTATE.name:
+        return has_answers(wiring.store, node.artifact.rpartition("/")[2])
+    return is_approval_decided(run.config, wiring)
 
 
 def _record_end(batch: Batch, attempt: Attempt, error: BaseException, wiring: Wiring) -> None:

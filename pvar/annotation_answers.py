@@ -103,6 +103,16 @@ def parse_answer(fields: Mapping[str, object]) -> PairAnswer | UnusableAnswer:
     )
 
 
+def to_answer_row(answer: PairAnswer) -> dict[str, object]:
+    """The answer as a row, from which `parse_answer` gives the same answer."""
+    return {
+        "id": answer.pair_id,
+        "preferred": answer.preferred,
+        "annotator": answer.annotator,
+        "time": answer.answered_at.isoformat(),
+    }
+
+
 def make_answer(
     pair_id: str | None, preferred: Preferred | None, annotator: object, time: object
 ) -> PairAnswer | UnusableAnswer:

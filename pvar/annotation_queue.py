@@ -29,10 +29,11 @@ Axes: M reward models, P prompts, N responses. NaN is missing.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from pvar.combine import combine_preference_variance_stderr
 from pvar.digest import digest
@@ -44,7 +45,6 @@ from pvar.selection.seeded_order import random_keys
 from pvar.selection.strategy import PVAR, FloatArray
 
 QueueMeasure = Literal["pvar_lower", "pvar", "disagreement", "entropy", "random"]
-QUEUE_MEASURES: tuple[QueueMeasure, ...] = get_args(QueueMeasure)
 
 ONE_SIDED_95 = 1.645
 """Standard errors between an estimate and its one-sided 95 % bound."""
@@ -114,7 +114,7 @@ def make_queue(
     sources = [each.prompt.source for each in prompts]
     _check_quotas(quotas, sources)
     ids = np.array([each.prompt.prompt_id for each in prompts], dtype=str)
-    values = measure_prompts(ids, rewards, measure, seed)
+    values = _measure(ids, rewards, measure, seed)
     measured = np.flatnonzero(np.isfinite(values))
     order = measured[np.lexsort((ids[measured], -values[measured]))].tolist()
     chosen = fill_quotas(order, sources, budget, quotas)
@@ -134,7 +134,20 @@ def make_queue(
     )
 
 
-def measure_prompts(
+def to_pair_row(pair: QueuedPair) -> dict[str, object]:
+    """The pair as a row of a file, from which `parse_pair` gives the same pair."""
+    return {**pair._asdict(), "messages": [message._asdict() for message in pair.messages]}
+
+
+def parse_pair(fields: Mapping[str, object]) -> QueuedPair:
+    """The pair of a row. Raises InputError for a row that is none."""
+    try:
+        return TypeAdapter(QueuedPair).validate_python(dict(fields))
+    except ValidationError as error:
+        raise InputError("not a pair of an annotation queue") from error
+
+
+def _measure(
     prompt_ids: NDArray[np.str_], rewards: RewardMatrix, measure: QueueMeasure, seed: int
 ) -> FloatArray:
     """(P,) the measure by which prompts are queued, largest first; NaN is missing.

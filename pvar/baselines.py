@@ -50,6 +50,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "seed": 0,
         "models": None,
     },
+    "AnnotateConfig": {"budget": 100, "measure": "pvar_lower"},
     "PairConfig": {
         "rule": "best_worst",
         "own_labels": False,

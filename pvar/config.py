@@ -25,7 +25,7 @@ from pvar.reward_training import RewardTrainingConfig, refuse_unfit_reward_train
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from pvar.selection import STRATEGIES
-from pvar.selection_config import PairConfig, SelectConfig
+from pvar.selection_config import AnnotateConfig, PairConfig, SelectConfig
 
 
 class IngestConfig(ConfigModel):
@@ -232,6 +232,9 @@ class PipelineConfig(ConfigModel):
     """Stage score: score the responses with reward models."""
     select: SelectConfig = SelectConfig()
     """Stage select: choose the prompts to train on."""
+    annotate: AnnotateConfig | None = None
+    """Stage annotate: ask people about pairs of the selected prompts, and wait for their answers,
+    which label these prompts. Stage pair makes the pairs of all others. `null` asks nobody."""
     pair: PairConfig = PairConfig()
     """Stage pair: make chosen/rejected pairs from the responses."""
     train: TrainConfig = TrainConfig()

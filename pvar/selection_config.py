@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from pvar.annotation_queue import QueueMeasure
 from pvar.combine import CombinationRule
 from pvar.config_model import ConfigModel, Name
 from pvar.pairs import PairRule
@@ -87,6 +88,16 @@ class SelectConfig(RewardSettings):
         """The reward settings, without the selection settings."""
         shared = set(RewardSettings.model_fields)
         return RewardSettings.model_validate(self.model_dump(include=shared))
+
+
+class AnnotateConfig(ConfigModel):
+    """Which pairs of the selected prompts people are asked about (docs/annotation.md)."""
+
+    budget: int = Field(default=100, ge=1)
+    """Number of pairs."""
+    measure: QueueMeasure = "pvar_lower"
+    """Measure by which prompts are asked about, largest first. disagreement and entropy need two
+    reward models that select."""
 
 
 class PairConfig(ConfigModel):

@@ -208,6 +208,11 @@ class StudyConfig(ConfigModel):
                     "fresh_responses is true, but sample.engine is dataset, whose answers are the "
                     "same for every seed; set fresh_responses to false"
                 )
+            if own.annotate is not None:
+                raise ValueError(
+                    f"annotate is set in arm {cell.name}: it waits for people, and a study cannot; "
+                    "leave it out"
+                )
             if control is None:
                 continue
             for key in ("ingest", "evaluate"):

@@ -50,6 +50,7 @@ from tasks.held_out_nodes import held_out_nodes
 from tasks.reward_nodes import reward_nodes
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.adopt import ADOPT
+from tasks.stages.annotate import ANNOTATE, AnnotateSpec
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.dataset_sample import DATASET_SAMPLE, DatasetSampleSpec
 from tasks.stages.divergence import DIVERGENCE, DivergenceSpec
@@ -84,6 +85,7 @@ STAGES: dict[str, Stage[Any]] = {
         SAMPLE,
         SCORE,
         SELECT,
+        ANNOTATE,
         PAIR,
         TRAIN,
         DIVERGENCE,
@@ -116,7 +118,10 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
     scores = _scores(config, ingest, sample, first)
     select = _select(config, ingest, sample, scores, exclude)
+    annotate = _annotate(config, select)
     pair = _pair(config, ingest, sample, scores, select, exclude)
+    if annotate is not None:
+        pair = replace(pair, inputs={**pair.inputs, "labels": annotate.keys})
     held_out = held_out_nodes(config, exam) if config.evaluate.margins else []
     train = _train(config, sample, pair, held_out)
     challenger = f"artifact:{train.keys.root}#{train.keys.root}"
@@ -137,7 +142,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     promote = _promote(config, exam, train, evaluate, against_first, benchmarks)
     nodes = (
         ingest, *own_exam, *questions.values(), *([exclude] if exclude else []),
-        *first, sample, *scores, select, pair, *held_out, train,
+        *first, sample, *scores, select, *([annotate] if annotate else []), pair, *held_out, train,
         opponent_answers, challenger_answers, *_divergence(config, exam, challenger),
         evaluate, *against_first, *benchmarks,
         *reward_nodes(config, ingest, exclude, exams), promote,
@@ -324,6 +329,22 @@ def _select(
     )
     inputs = {"prompts": ingest.keys, **_answer_inputs(config, sample, scores, names)}
     return Node("select", SELECT, spec, inputs | _exclusions(exclude))
+
+
+def _annotate(config: PipelineConfig, select: Node) -> Node | None:
+    """People's labels of selected prompts, whose responses and scores select has read."""
+    if config.annotate is None:
+        return None
+    models = config.model_roles.selecting
+    spec = AnnotateSpec(
+        settings=config.annotate,
+        reward_models=models,
+        rewards=config.select.reward_settings,
+        combination=config.select.combination,
+    )
+    read = {"prompts", "responses", "exclusions", *(f"scores-{name}" for name in models)}
+    inputs = {name: keys for name, keys in select.inputs.items() if name in read}
+    return Node("annotate", ANNOTATE, spec, {**inputs, "selection": select.keys})
 
 
 def _pair(

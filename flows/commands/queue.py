@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
-from pydantic import TypeAdapter, ValidationError
 
 from flows.commands.queue_candidates import QueueCandidates, candidates_of_file, candidates_of_run
 from flows.commands.summary import Figure, print_summary
@@ -20,8 +19,17 @@ from pvar.annotation_answers import (
     label_pairs,
     label_rows,
     parse_answer,
+    to_answer_row,
 )
-from pvar.annotation_queue import AnnotationQueue, QueuedPair, QueueMeasure, Quota, make_queue
+from pvar.annotation_queue import (
+    AnnotationQueue,
+    QueuedPair,
+    QueueMeasure,
+    Quota,
+    make_queue,
+    parse_pair,
+    to_pair_row,
+)
 from pvar.errors import ConfigError, InputError
 from pvar.label_studio import LABELLING_CONFIGURATION, parse_task, to_task
 from pvar.records import BadRow
@@ -147,13 +155,63 @@ def import_answers(
     if votes is not None and votes.absolute() == out.absolute():
         raise ConfigError(f"--out and --votes are both {out}; name two files")
     pairs = read_queue(queue)
-    labelled = label_pairs(pairs, read_answers(answers))
-    if not labelled.labels:
-        reasons = dict(labelled.row_counts.rejected) or "nobody has answered yet"
-        raise InputError(f"{answers}: no pair of {queue} has a label ({reasons}); nothing written")
+    labelled = _label(pairs, answers, str(queue))
     if votes is not None:
         write_rows(votes, map(_vote_row, labelled.votes))
     write_rows(out, label_rows(labelled.labels))
+    print_summary("Labels", _import_figures(pairs, labelled), as_json=as_json)
+
+
+@app.command
+def fetch(digest: str, /, *, out: Path) -> None:
+    """Write the queue of a stage that waits for people's answers (`annotate`).
+
+    Parameters
+    ----------
+    digest
+        Digest of the stage's artifact, as the waiting run prints it.
+    out
+        Folder for tasks.json, labelling.xml and queue.jsonl.
+    """
+    from flows.console import console
+    from flows.wiring import connect
+    from tasks.stages.annotate import queued_pairs
+
+    pairs = queued_pairs(connect().store, digest)
+    write_queue(out, pairs)
+    console().print(f"{len(pairs)} pairs: {out.absolute()}", highlight=False, soft_wrap=True)
+
+
+@app.command
+def answer(
+    digest: str,
+    answers: Annotated[Path, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Give the stage that waits (`annotate`) people's answers. Then start its run again.
+
+    The answers replace those that were given before. Those that are there when the run goes on are
+    the ones that count.
+
+    Parameters
+    ----------
+    digest
+        Digest of the stage's artifact, as the waiting run prints it.
+    answers
+        The answers, as `pvar queue import` reads them.
+    as_json
+        Print the summary as one JSON object.
+    """
+    from flows.wiring import connect
+    from tasks.stages.annotate import keep_answers, queued_pairs
+
+    store = connect().store
+    pairs = queued_pairs(store, digest)
+    labelled = _label(pairs, answers, f"annotate/{digest}")
+    readable = [vote.answer for vote in labelled.votes if isinstance(vote.answer, PairAnswer)]
+    keep_answers(store, digest, readable)
     print_summary("Labels", _import_figures(pairs, labelled), as_json=as_json)
 
 
@@ -171,21 +229,19 @@ def write_queue(folder: Path, pairs: Sequence[QueuedPair]) -> None:
         raise InputError(
             f"{folder} is not writable ({error.strerror}); give another folder with --out"
         ) from error
-    write_rows(target, map(_pair_row, pairs))  # the last: a queue with it is whole
+    write_rows(target, map(to_pair_row, pairs))  # the last: a queue with it is whole
 
 
 def read_queue(folder: Path) -> list[QueuedPair]:
     """The pairs of a queue. Raises InputError if the folder has none, or they were changed."""
     path = folder / PAIRS_FILE
-    pair_of = TypeAdapter(QueuedPair)
     pairs = []
     for row in read_rows(path):
         try:
-            pairs.append(pair_of.validate_python(row.fields if not isinstance(row, BadRow) else {}))
-        except ValidationError as error:
+            pairs.append(parse_pair({} if isinstance(row, BadRow) else row.fields))
+        except InputError as error:
             raise InputError(
-                f"{path}: row {row.number} is not a pair of a queue; write it again with `pvar "
-                "queue export`"
+                f"{path}: row {row.number} is {error}; write it again with `pvar queue export`"
             ) from error
     return pairs
 
@@ -215,6 +271,15 @@ def read_answers(path: Path) -> list[PairAnswer | UnusableAnswer]:
             "preferred (id, preferred, annotator, time); export it again in one of these forms"
         )
     return found
+
+
+def _label(pairs: Sequence[QueuedPair], answers: Path, queue: str) -> PairLabels:
+    """The labels of the answers; InputError if there is none."""
+    labelled = label_pairs(pairs, read_answers(answers))
+    if not labelled.labels:
+        reasons = dict(labelled.row_counts.rejected) or "nobody has answered yet"
+        raise InputError(f"{answers}: no pair of {queue} has a label ({reasons}); nothing written")
+    return labelled
 
 
 def _candidates(
@@ -255,21 +320,12 @@ def _shares(option: str, given: Sequence[str]) -> dict[str, float]:
     return shares
 
 
-def _pair_row(pair: QueuedPair) -> dict[str, object]:
-    return {**pair._asdict(), "messages": [message._asdict() for message in pair.messages]}
-
-
 def _vote_row(vote: Vote) -> dict[str, object]:
     answer = vote.answer
-    if isinstance(answer, UnusableAnswer):
-        answered: dict[str, object] = {"preferred": None, "annotator": None, "time": None}
-    else:
-        answered = {
-            "preferred": answer.preferred,
-            "annotator": answer.annotator,
-            "time": answer.answered_at.isoformat(),
-        }
-    return {"id": answer.pair_id, **answered, "outcome": vote.outcome}
+    if isinstance(answer, PairAnswer):
+        return {**to_answer_row(answer), "outcome": vote.outcome}
+    unknown = {"preferred": None, "annotator": None, "time": None}
+    return {"id": answer.pair_id, **unknown, "outcome": vote.outcome}
 
 
 def _export_figures(

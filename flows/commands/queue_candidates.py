@@ -143,19 +143,14 @@ def candidates_of_run(run: str) -> QueueCandidates:
     from flows.run_record import load_run
     from flows.wiring import connect
     from tasks.graph import plan_nodes
+    from tasks.stages.annotate import answered_prompts
     from tasks.stages.reward_matrix import read_rewards
 
     wiring = connect()
     config = load_run(wiring.store, run).config
     with open_inputs(wiring, plan_nodes(config)["select"].inputs) as inputs:
         rewards = read_rewards(inputs, config.model_roles.selecting, config.select)
-    texts = {response.response_id: response.text for response in rewards.responses}
-    prompts = [
-        AnsweredPrompt(
-            prompt, tuple(texts[each] for each in rewards.usable.get(prompt.prompt_id, ()))
-        )
-        for prompt in rewards.prompts
-    ]
+    prompts = answered_prompts(rewards)
     return QueueCandidates(
         prompts,
         rewards.combined_by(config.select.combination),

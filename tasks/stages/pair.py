@@ -16,6 +16,7 @@ from pvar.selection_config import PairConfig, RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import PromptVariance, write_table
+from tasks.stages.annotate import LABELS
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.reward_matrix import Rewards, read_rewards
 from tasks.stages.reward_pairs import pair_by_reward
@@ -68,6 +69,19 @@ def _open_worker(job: Job[PairSpec]) -> Iterator[Work]:
 
 
 def _pair(job: Job[PairSpec], selected: frozenset[str]) -> Pairing:
+    """The pairs of these prompts: people's labels, if they were asked, and by the rule."""
+    asked = job.inputs["labels"].rows(LABELS, Pair) if "labels" in job.inputs else []
+    by_rule = _pair_by_rule(job, selected - {pair.prompt_id for pair in asked})
+    if not asked:
+        return by_rule
+    return Pairing(
+        sorted([*asked, *by_rule.pairs], key=lambda pair: pair.prompt_id),
+        by_rule.row_counts + RowCounts(rows_in=len(asked), rows_out=len(asked)),
+        by_rule.responses,
+    )
+
+
+def _pair_by_rule(job: Job[PairSpec], selected: frozenset[str]) -> Pairing:
     spec = job.spec
     prompts = [
         prompt

@@ -6,24 +6,29 @@ The annotator is simulated by published judgments: of two responses in the pool 
 with the higher reward, and calls equal rewards a tie, which costs a label and teaches nothing. With
 `--noise 0.2`, a fifth of its preferences are the wrong way round.
 
-A repeat splits the prompts at random: a third is held out, the rest can be asked about. Five small
-reward models (logistic regression on differences of text features, each on a bootstrap of the
-labels so far) begin with `--first` random pairs of random prompts. Then, round by round, they score
-all responses of the other prompts, `make_queue` says which pairs to ask about next, and the models
-are fitted again on all labels. One pair of each prompt is asked about, as in the product. All
-orders of a repeat begin with the same labels.
+A repeat splits the prompts at random: a third is held out, the rest can be asked about. All orders
+of a repeat begin with the same `--first` random pairs. Then, round by round, `make_queue` says
+which pairs of the other prompts to ask about next; one pair of each prompt, as in the product. The
+queue has the rewards of
 
-The result is the accuracy of one model, fitted on all labels, on all pairs of the held-out prompts
-that are no tie. "Labels needed" is the number at which an order's mean accuracy over the repeats
-first reaches what random order reaches with all its labels (linear between rounds). The intervals
-are a bootstrap over repeats, in which all orders have the same repeats.
+    --models given    two reward models: the annotator's rewards with normal errors of `--error`,
+                      the same in all rounds, as those of a pipeline, with the scale `spread`
+    --models fitted   five reward models fitted on the labels so far, each on a bootstrap of them
+
+What is taught is a small reward model: logistic regression on differences of text features
+(lengths, formatting, topics of the words), with a ridge. The result is its accuracy on all pairs of
+the held-out prompts that are no tie. "Labels needed" is the number at which an order's mean
+accuracy over the repeats first reaches what random order reaches with half of its labels (linear
+between rounds). Useful labels are those that are no tie, after the first ones. The intervals are a
+bootstrap over repeats, in which all orders have the same repeats.
 """
 
 import argparse
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,17 +36,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from pvar.annotation_queue import AnsweredPrompt, QueueMeasure, make_queue
 from pvar.digest import prompt_id
 from pvar.records import Message, Prompt
+from pvar.scale import scale_from_spread
 from pvar.selection import RewardMatrix
 
 Floats = NDArray[np.float64]
 
-NUM_MODELS = 5
+NUM_FITTED = 5
+NUM_GIVEN = 2
 NUM_TOPICS = 30
+RIDGE = 30.0
 ORDERS: tuple[QueueMeasure, ...] = ("random", "pvar_lower", "pvar", "disagreement", "entropy")
 
 
@@ -57,7 +64,7 @@ class Pool(NamedTuple):
 
 
 def read_pool(path: Path) -> Pool:
-    """The pool in which equal texts of a prompt are left out by their number, not their place."""
+    """The prompts whose responses all differ."""
     by_prompt: dict[int, list[dict[str, str | float]]] = defaultdict(list)
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for line in file:
@@ -124,18 +131,21 @@ class Annotator(NamedTuple):
 
 
 def fit(pool: Pool, labels: Labels, chosen: NDArray[np.intp]) -> Floats:
-    """Weights (F,) of a reward model on these labels: P(first) = σ(w · difference of features)."""
+    """Weights (F,) of a reward model on these labels: P(first) = σ(w · difference of features).
+
+    Newton's method on the log loss of the preferences with the ridge `RIDGE`/2 ‖w‖².
+    """
     rows, pairs = np.array(labels.rows)[chosen], np.array(labels.pairs)[chosen]
-    preferences = np.array(labels.preferences)[chosen]
-    known = preferences != 0
-    rows, pairs, preferences = rows[known], pairs[known], preferences[known]
+    signs = np.array(labels.preferences)[chosen][:, None]
     gaps = pool.features[rows, pairs[:, 0]] - pool.features[rows, pairs[:, 1]]
-    if not len(rows):
-        return np.zeros(pool.features.shape[2])
-    both = np.vstack([gaps, -gaps])  # both orders, so that there are two classes
-    model = LogisticRegression(C=0.1, fit_intercept=False, max_iter=300)
-    model.fit(both, np.concatenate([preferences, -preferences]))
-    return np.asarray(model.coef_[0])
+    gaps = (signs * gaps)[signs[:, 0] != 0]
+    weights = np.zeros(pool.features.shape[2])
+    for _ in range(10):
+        wrong = 1 / (1 + np.exp(gaps @ weights))
+        gradient = RIDGE * weights - gaps.T @ wrong
+        curvature = (gaps.T * (wrong * (1 - wrong))) @ gaps
+        weights -= np.linalg.solve(curvature + RIDGE * np.eye(len(weights)), gradient)
+    return weights
 
 
 def accuracy(pool: Pool, weights: Floats, rows: NDArray[np.intp]) -> float:
@@ -147,52 +157,66 @@ def accuracy(pool: Pool, weights: Floats, rows: NDArray[np.intp]) -> float:
     return float(np.mean((truth == found)[truth != 0]))
 
 
-def learn(
-    pool: Pool,
-    order: QueueMeasure,
-    repeat: int,
-    *,
-    first: int,
-    step: int,
-    rounds: int,
-    noise: float,
-) -> tuple[list[float], int]:
-    """Accuracy after the first labels and after each round, and the number of ties."""
+class Settings(NamedTuple):
+    """The command's arguments."""
+
+    pool: Path
+    models: str
+    error: float
+    repeats: int
+    first: int
+    step: int
+    rounds: int
+    noise: float
+
+
+class Lesson(NamedTuple):
+    """What was learned from one order in one repeat."""
+
+    curve: list[float]
+    """Accuracy with the first labels and after each round."""
+    useful_share: float
+    """Of the labels after the first ones."""
+
+
+def learn(pool: Pool, order: QueueMeasure, repeat: int, given: Settings) -> Lesson:
+    """Ask and learn in this order."""
     rng = np.random.default_rng([repeat, 1])
     shuffled = rng.permutation(len(pool.prompts))
     held_out, rows = np.split(shuffled, [len(shuffled) // 3])
-    annotator = Annotator(pool, noise, rng.random(len(pool.prompts)))
+    annotator = Annotator(pool, given.noise, rng.random(len(pool.prompts)))
+    errors = rng.normal(0, given.error, (NUM_GIVEN, *pool.rewards.shape))
     labels = Labels([], [], [])
-    num_responses = pool.rewards.shape[1]
-    for row in rows[:first]:
-        one, other = rng.choice(num_responses, 2, replace=False)
+    for row in rows[: given.first]:
+        one, other = rng.choice(pool.rewards.shape[1], 2, replace=False)
         annotator.ask(labels, int(row), (int(one), int(other)))
     place_of = {pool.prompts[row].prompt.prompt_id: int(row) for row in rows}
     curve = []
-    for number in range(rounds + 1):
+    for number in range(given.rounds + 1):
         everything = np.arange(len(labels.rows))
         curve.append(accuracy(pool, fit(pool, labels, everything), held_out))
-        if number == rounds:
+        if number == given.rounds:
             break
         left = np.array(sorted(set(rows.tolist()) - set(labels.rows)))
-        models = np.stack(
-            [
-                pool.features[left] @ fit(pool, labels, rng.choice(everything, len(everything)))
-                for _ in range(NUM_MODELS)
-            ]
-        )
+        scales = (1.0,) * NUM_FITTED
+        if given.models == "given":
+            models = (pool.rewards + errors)[:, left]
+            scales = tuple(scale_from_spread(model) for model in models)
+        else:
+            drawn = rng.integers(len(everything), size=(NUM_FITTED, len(everything)))
+            models = np.stack([pool.features[left] @ fit(pool, labels, each) for each in drawn])
         queue = make_queue(
             [pool.prompts[row] for row in left],
-            RewardMatrix(models, (1.0,) * NUM_MODELS),
+            RewardMatrix(models, scales),
             measure=order,
-            budget=step,
+            budget=given.step,
             seed=repeat,
         )
         for pair in queue.pairs:
             row = place_of[pair.prompt_id]
             answers = pool.prompts[row].answers
             annotator.ask(labels, row, (answers.index(pair.answer_1), answers.index(pair.answer_2)))
-    return curve, labels.preferences.count(0)
+    return Lesson(curve, float(np.mean(np.array(labels.preferences[given.first :]) != 0)))
 
 
 def labels_needed(curve: Floats, numbers: Floats, target: float) -> float:
@@ -224,53 +248,73 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     default = Path("../shared/data/preference_pool/pool.jsonl.gz")
     parser.add_argument("--pool", type=Path, default=default)
-    parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--first", type=int, default=20)
-    parser.add_argument("--step", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--models", choices=("given", "fitted"), default="given")
+    parser.add_argument("--error", type=float, default=4.0)
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--first", type=int, default=10)
+    parser.add_argument("--step", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--noise", type=float, default=0.0)
-    given = parser.parse_args()
+    given = Settings(**vars(parser.parse_args()))
     print(describe_machine())
     pool = read_pool(given.pool)
     print(f"{len(pool.prompts)} prompts, {given}")
-    curves, ties = {}, {}
-    for order in ORDERS:
-        found = [
-            learn(
-                pool,
-                order,
-                repeat,
-                first=given.first,
-                step=given.step,
-                rounds=given.rounds,
-                noise=given.noise,
-            )
-            for repeat in range(given.repeats)
-        ]
-        curves[order] = np.array([curve for curve, _ in found])
-        ties[order] = float(np.mean([count for _, count in found]))
-        print(order, np.round(curves[order].mean(axis=0), 3).tolist(), flush=True)
+    if given.models == "given":
+        print(f"accuracy of a given model: {accuracy_with_errors(pool, given.error):.1%}")
+    lessons = {
+        order: [learn(pool, order, repeat, given) for repeat in range(given.repeats)]
+        for order in ORDERS
+    }
+    print_table(lessons, given)
+
+
+def accuracy_with_errors(pool: Pool, error: float) -> float:
+    """Share of the pairs that are no tie which rewards with these errors order rightly."""
+    noisy = pool.rewards + np.random.default_rng(0).normal(0, error, pool.rewards.shape)
+    left, right = np.triu_indices(pool.rewards.shape[1], 1)
+    gaps = pool.rewards[:, left] - pool.rewards[:, right]
+    found = noisy[:, left] - noisy[:, right]
+    return float(np.mean((gaps * found > 0)[gaps != 0]))
+
+
+def print_table(lessons: Mapping[QueueMeasure, Sequence[Lesson]], given: Settings) -> None:
+    """One row an order."""
     numbers = given.first + given.step * np.arange(given.rounds + 1.0)
-    print("\n| order | ties | accuracy with all labels | minus random | labels needed |")
-    print("|---|---|---|---|---|")
-    control = curves["random"]
+    curves = {order: np.array([each.curve for each in them]) for order, them in lessons.items()}
+    control, half = curves["random"], (given.rounds + 1) // 2
+    print(f"\n| order | useful labels | accuracy with {numbers[half]:.0f} | minus random "
+          f"| labels needed | accuracy with {numbers[-1]:.0f} | minus random |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|")
     for order, curve in curves.items():
 
-        def gain(rows: NDArray[np.intp], curve: Floats = curve) -> float:
-            return float(100 * (curve[rows, -1] - control[rows, -1]).mean())
+        def gain(rows: NDArray[np.intp], at: int, curve: Floats = curve) -> float:
+            return float(100 * (curve[rows, at] - control[rows, at]).mean())
 
         def needed(rows: NDArray[np.intp], curve: Floats = curve) -> float:
-            target = float(control[rows, -1].mean())
+            target = float(control[rows, half].mean())
             return labels_needed(curve[rows].mean(axis=0), numbers, target)
 
-        everything = np.arange(given.repeats)
-        low, high = interval(gain, given.repeats)
-        least, most = interval(needed, given.repeats)
-        print(
-            f"| {order} | {ties[order]:.0f} | {curve[:, -1].mean():.1%} | "
-            f"{gain(everything):+.1f} ({low:+.1f}, {high:+.1f}) | "
-            f"{needed(everything):.0f} ({least:.0f}, {most:.0f}) |"
-        )
+        cells = [order, f"{np.mean([each.useful_share for each in lessons[order]]):.0%}"]
+        for at in (half, -1):
+            of_gain = partial(gain, at=at)
+            cells.append(f"{curve[:, at].mean():.1%}")
+            cells.append(with_interval(of_gain, given.repeats, "+.1f"))
+            if at == half:
+                cells.append(with_interval(needed, given.repeats, ".0f"))
+        print(f"| {' | '.join(cells)} |")
+    for order, curve in curves.items():
+        print(order, np.round(100 * curve.mean(axis=0), 1).tolist())
+
+
+def with_interval(
+    statistic: Callable[[NDArray[np.intp]], float], num_repeats: int, form: str
+) -> str:
+    """The value with its 95 % bootstrap interval over repeats."""
+    ends = interval(statistic, num_repeats)
+    value, lower, upper = (
+        format(each, form) for each in (statistic(np.arange(num_repeats)), *ends)
+    )
+    return f"{value} ({lower}, {upper})"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tasks.stages.select import VARIANCE
 from tests.workflow import start_workflow
 
 # By PVar the order is wide, narrow, tied; each has three responses, so that there is an error.
-POOL = [
+POOL: list[dict[str, Any]] = [
     {"prompt": f"Say {name}.", "responses": [f"{name} {n}" for n in range(3)], "rewards": rewards}
     | {"source": source}
     for name, rewards, source in (
@@ -127,6 +127,19 @@ def test_a_file_may_have_rewards_of_several_models(tmp_path: Path) -> None:
     (pair,) = read_queue(tmp_path / "q")
     assert (pair.messages[0].content, pair.source) == ("disputed", "pool.jsonl")
     assert pair.reward_1 == pair.reward_2 == 0  # means over the models
+
+
+def test_the_scale_can_follow_the_spread_of_the_rewards(pool: str, tmp_path: Path) -> None:
+    """Rewards in other units give the same queue."""
+    rows = [{**row, "rewards": [100 * each for each in row["rewards"]]} for row in POOL]
+    write_rows(tmp_path / "large.jsonl", rows)
+    queues = []
+    for number, path in enumerate((pool, str(tmp_path / "large.jsonl"))):
+        export(path, out=tmp_path / f"q{number}", budget=3, scale="spread")
+        queues.append(read_queue(tmp_path / f"q{number}"))
+    for here, there in zip(*queues, strict=True):
+        assert here.pair_id == there.pair_id
+        assert here.value == pytest.approx(there.value)
 
 
 def test_repeated_and_empty_responses_are_never_shown(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Which pairs people are asked about: order, quotas, the pair shown, and its order."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvar.annotation_queue import (
-    QUEUE_MEASURES,
     AnsweredPrompt,
     QueueMeasure,
     Quota,
@@ -23,6 +23,7 @@ from pvar.selection import RewardMatrix
 from pvar.variance import preference_variance, preference_variance_stderr
 
 NAN = math.nan
+MEASURES: tuple[QueueMeasure, ...] = get_args(QueueMeasure)
 
 
 def prompt(text: str, num_answers: int, source: str = "web") -> AnsweredPrompt:
@@ -105,7 +106,7 @@ def test_the_pair_is_the_one_that_the_measure_is_about(
 
 def test_a_pair_has_rewards_of_every_model() -> None:
     rewards = np.array([[9.0, 1.0, 0.0], [NAN, 0.0, 1.0]])
-    for measure in QUEUE_MEASURES:
+    for measure in MEASURES:
         assert choose_pair(rewards, measure, 0.9) == (1, 2)
 
 
@@ -137,7 +138,7 @@ def test_the_order_in_a_pair_is_the_same_for_opposite_rewards() -> None:
     assert [pair.reward_1 for pair in there] == [pair.reward_2 for pair in back]
 
 
-@given(st.permutations(range(12)), st.sampled_from(QUEUE_MEASURES), st.integers(1, 12))
+@given(st.permutations(range(12)), st.sampled_from(MEASURES), st.integers(1, 12))
 def test_a_queue_does_not_depend_on_the_order_of_the_rows(
     places: list[int], measure: QueueMeasure, budget: int
 ) -> None:

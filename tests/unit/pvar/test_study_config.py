@@ -252,6 +252,10 @@ def test_arms_share_what_they_have_in_common() -> None:
             r"arm x: train\.beta: Input should be greater than 0 \(given: -1\)",
         ),
         ({"arms": arms("random", "disagreement")}, r"arm disagreement: .*at least 2 reward models"),
+        (
+            {"arms": [*arms("random"), {"name": "x", "settings": {"annotate": {}}}]},
+            "annotate is set in arm x: it waits for people",
+        ),
         ({"sweep": {"values": [0.1]}}, "sweep has no key"),
         (
             {"sweep": {"key": "train.beta", "values": [0.1, 0.1]}},

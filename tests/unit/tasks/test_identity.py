@@ -87,6 +87,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "evaluate": {"against_first": True},
         "promote": {"max_total_ability_loss": 0.2},
     },
+    "people are asked": {"annotate": {"budget": 10}},
     "a budget for errors": {"promote": {"alpha_budget": 0.05}},
     "a reward model that learns": {
         "evaluate": {"prompts": ["exam.jsonl"]},
