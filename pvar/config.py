@@ -24,7 +24,7 @@ from pvar.reward_config import RewardModelConfig, VaderReward
 from pvar.reward_training import RewardTrainingConfig, refuse_unfit_reward_training
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
-from pvar.selection import STRATEGIES
+from pvar.selection import MEASURES, STRATEGIES
 from pvar.selection_config import AnnotateConfig, PairConfig, SelectConfig
 
 
@@ -288,6 +288,7 @@ class PipelineConfig(ConfigModel):
         )
         self._refuse_unknown_benchmarks()
         self._refuse_margins_without_pairs()
+        self._refuse_unfit_measure()
         self._refuse_second_exam()
         self._refuse_unknown_first_model()
         return self
@@ -309,6 +310,19 @@ class PipelineConfig(ConfigModel):
                 "evaluate.margins is true, which needs responses to the held-out prompts and a "
                 f"reward model that labels them, but sample.engine is {self.sample.engine} and "
                 f"pair.rule is {self.pair.rule}; change these, or set evaluate.margins to false"
+            )
+
+    def _refuse_unfit_measure(self) -> None:
+        if self.annotate is None or self.annotate.measure not in MEASURES:
+            return
+        needed, num_models = (
+            MEASURES[self.annotate.measure].min_models,
+            len(self.model_roles.selecting),
+        )
+        if num_models < needed:
+            raise ValueError(
+                f"annotate.measure is {self.annotate.measure}, which compares {needed} reward "
+                f"models, but {num_models} selects; add one, or set annotate.measure to pvar_lower"
             )
 
     def _refuse_unknown_benchmarks(self) -> None:

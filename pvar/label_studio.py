@@ -9,8 +9,10 @@ As its documentation describes them (labelstud.io/guide/task_format, labelstud.i
 
 The control is `Choices`, because `Pairwise` has no tie; a choice's alias is what the export has.
 `completed_by` is a user's id, or an object with `email` and `id`. A skipped task is an annotation
-with `was_cancelled`. Rewards and the order of the queue are not in the tasks: annotators would see
-them among the columns of the project.
+with `was_cancelled`. The style keeps spaces, which are trimmed otherwise (labelstud.io/tags/text).
+Rewards and the order of the queue are not in the tasks: annotators would see them among the columns
+of the project. Label Studio's SDK is not used: it is a client of its server, and has these formats
+as plain dicts, too.
 """
 
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ CONTROL_NAME = "preference"
 
 LABELLING_CONFIGURATION = f"""\
 <View>
+  <Style>.htx-text {{ white-space: pre-wrap; }}</Style>
   <Header value="Which answer is better?"/>
   <Text name="prompt" value="$prompt" valueType="text"/>
   <View style="display: flex;">

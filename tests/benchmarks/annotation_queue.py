@@ -15,6 +15,8 @@ queue has the rewards of
                       the same in all rounds, as those of a pipeline, with the scale `spread`
     --models fitted   five reward models fitted on the labels so far, each on a bootstrap of them
 
+With `--responses 3` the queue has the rewards of three responses a prompt, and asks about these.
+
 What is taught is a small reward model: logistic regression on differences of text features
 (lengths, formatting, topics of the words), with a ridge. The result is its accuracy on all pairs of
 the held-out prompts that are no tie. "Labels needed" is the number at which an order's mean
@@ -164,6 +166,7 @@ class Settings(NamedTuple):
     models: str
     error: float
     repeats: int
+    responses: int
     first: int
     step: int
     rounds: int
@@ -186,6 +189,8 @@ def learn(pool: Pool, order: QueueMeasure, repeat: int, given: Settings) -> Less
     held_out, rows = np.split(shuffled, [len(shuffled) // 3])
     annotator = Annotator(pool, given.noise, rng.random(len(pool.prompts)))
     errors = rng.normal(0, given.error, (NUM_GIVEN, *pool.rewards.shape))
+    apart = np.random.default_rng([repeat, 2])
+    unscored = apart.permutation(pool.rewards.shape[1])[given.responses :]
     labels = Labels([], [], [])
     for row in rows[: given.first]:
         one, other = rng.choice(pool.rewards.shape[1], 2, replace=False)
@@ -205,6 +210,7 @@ def learn(pool: Pool, order: QueueMeasure, repeat: int, given: Settings) -> Less
         else:
             drawn = rng.integers(len(everything), size=(NUM_FITTED, len(everything)))
             models = np.stack([pool.features[left] @ fit(pool, labels, each) for each in drawn])
+        models[:, :, unscored] = np.nan
         queue = make_queue(
             [pool.prompts[row] for row in left],
             RewardMatrix(models, scales),
@@ -251,6 +257,7 @@ def main() -> None:
     parser.add_argument("--models", choices=("given", "fitted"), default="given")
     parser.add_argument("--error", type=float, default=4.0)
     parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--responses", type=int, default=8)
     parser.add_argument("--first", type=int, default=10)
     parser.add_argument("--step", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=15)

@@ -236,5 +236,5 @@ def test_answers_without_a_label_are_one_line(
 def test_a_changed_queue_is_refused(pool: str, tmp_path: Path) -> None:
     export(pool, out=tmp_path / "q", budget=1)
     write_rows(tmp_path / "q" / "queue.jsonl", [{"pair_id": "x"}])
-    with pytest.raises(InputError, match="row 1 is not a pair of a queue"):
+    with pytest.raises(InputError, match="row 1 is not a pair of an annotation queue"):
         import_answers(tmp_path / "q/tasks.json", queue=tmp_path / "q", out=tmp_path / "l.jsonl")

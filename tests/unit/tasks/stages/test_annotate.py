@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from flows.commands.queue import answer, fetch
 from flows.retraining import can_go_on
@@ -94,6 +95,11 @@ def test_without_it_nobody_is_asked_and_the_pairs_are_the_same_artifact(flow: Wo
     assert "annotate" not in unasked
     assert unasked["select"].keys == flow.nodes["select"].keys
     assert unasked["pair"].keys != flow.nodes["pair"].keys
+
+
+def test_a_measure_of_two_reward_models_is_refused_for_one(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="entropy, which compares 2 reward models, but 1"):
+        start_workflow(tmp_path, annotate={"measure": "entropy"})
 
 
 def test_answers_come_through_the_command_line_and_can_be_replaced(
