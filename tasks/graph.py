@@ -118,10 +118,9 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
     scores = _scores(config, ingest, sample, first)
     select = _select(config, ingest, sample, scores, exclude)
-    annotate = _annotate(config, select)
+    asked = _annotate(config, select)
     pair = _pair(config, ingest, sample, scores, select, exclude)
-    if annotate is not None:
-        pair = replace(pair, inputs={**pair.inputs, "labels": annotate.keys})
+    pair = replace(pair, inputs={**pair.inputs, **{"labels": node.keys for node in asked}})
     held_out = held_out_nodes(config, exam) if config.evaluate.margins else []
     train = _train(config, sample, pair, held_out)
     challenger = f"artifact:{train.keys.root}#{train.keys.root}"
@@ -142,7 +141,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     promote = _promote(config, exam, train, evaluate, against_first, benchmarks)
     nodes = (
         ingest, *own_exam, *questions.values(), *([exclude] if exclude else []),
-        *first, sample, *scores, select, *([annotate] if annotate else []), pair, *held_out, train,
+        *first, sample, *scores, select, *asked, pair, *held_out, train,
         opponent_answers, challenger_answers, *_divergence(config, exam, challenger),
         evaluate, *against_first, *benchmarks,
         *reward_nodes(config, ingest, exclude, exams), promote,
@@ -331,10 +330,10 @@ def _select(
     return Node("select", SELECT, spec, inputs | _exclusions(exclude))
 
 
-def _annotate(config: PipelineConfig, select: Node) -> Node | None:
+def _annotate(config: PipelineConfig, select: Node) -> list[Node]:
     """People's labels of selected prompts, whose responses and scores select has read."""
     if config.annotate is None:
-        return None
+        return []
     models = config.model_roles.selecting
     spec = AnnotateSpec(
         settings=config.annotate,
@@ -344,7 +343,7 @@ def _annotate(config: PipelineConfig, select: Node) -> Node | None:
     )
     read = {"prompts", "responses", "exclusions", *(f"scores-{name}" for name in models)}
     inputs = {name: keys for name, keys in select.inputs.items() if name in read}
-    return Node("annotate", ANNOTATE, spec, {**inputs, "selection": select.keys})
+    return [Node("annotate", ANNOTATE, spec, {**inputs, "selection": select.keys})]
 
 
 def _pair(
