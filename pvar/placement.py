@@ -41,6 +41,7 @@ class PlacementConfig(ConfigModel):
     sample: Placement = Placement()
     score: Placement = Placement()
     select: Placement = Placement()
+    annotate: Placement = Placement()
     pair: Placement = Placement()
     train: Placement = Placement()
     divergence: Placement = Placement()

@@ -120,7 +120,8 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     select = _select(config, ingest, sample, scores, exclude)
     asked = _annotate(config, select)
     pair = _pair(config, ingest, sample, scores, select, exclude)
-    pair = replace(pair, inputs={**pair.inputs, **{"labels": node.keys for node in asked}})
+    if asked:
+        pair = replace(pair, inputs={**pair.inputs, "labels": asked[0].keys})
     held_out = held_out_nodes(config, exam) if config.evaluate.margins else []
     train = _train(config, sample, pair, held_out)
     challenger = f"artifact:{train.keys.root}#{train.keys.root}"

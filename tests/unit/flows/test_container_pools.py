@@ -47,8 +47,8 @@ def test_stages_that_may_load_a_model_have_an_image_that_can(pool: PoolType) -> 
         if spec.name == pool
     }
     assert images == {
-        **dict.fromkeys(("ingest", "exclude", "select", "pair", "promote"), "pvar:cpu"),
-        **dict.fromkeys(("questions", "outputs", "benchmark"), "pvar:cpu"),
+        **dict.fromkeys(("ingest", "exclude", "select", "annotate", "pair"), "pvar:cpu"),
+        **dict.fromkeys(("promote", "questions", "outputs", "benchmark"), "pvar:cpu"),
         **dict.fromkeys(("score", "train", "divergence", "evaluate"), "pvar:train"),
         **dict.fromkeys(("likelihood", "harness", "judge", "reward", "adopt"), "pvar:train"),
         "sample": "pvar:sample",
