@@ -123,7 +123,8 @@ def make_queue(
         _queued(prompts[row], rewards, row, measure, float(values[row]), float(keys[row]))
         for row in chosen
     ]
-    rejected = {"no_measure": len(prompts) - len(order), "over_budget": len(order) - len(chosen)}
+    left_out = "over_budget" if len(chosen) == budget else "over_quota"
+    rejected = {"no_measure": len(prompts) - len(order), left_out: len(order) - len(chosen)}
     return AnnotationQueue(
         tuple(pairs),
         RowCounts(

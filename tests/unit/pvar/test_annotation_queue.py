@@ -194,6 +194,13 @@ def test_quotas_are_kept_and_nothing_better_is_left_without_need(
     assert not left_out or len(taken) == budget
 
 
+def test_a_queue_that_a_maximum_keeps_short_says_so() -> None:
+    prompts = [prompt(name, 2) for name in "abc"]
+    quotas = {"web": Quota(max_share=0.5)}
+    queue = make_queue(prompts, matrix([[1, 0]] * 3), measure="pvar", budget=2, quotas=quotas)
+    assert queue.row_counts.rejected == {"over_quota": 2}
+
+
 @pytest.mark.parametrize(
     ("quotas", "error", "message"),
     [
