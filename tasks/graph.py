@@ -21,6 +21,7 @@ With `sample.adaptive` a first round precedes `sample`, which then has the respo
 
     first-sample ── first-score-… ── sample ── score-…
 
+With `annotate`, people label selected prompts (`tasks/annotate_nodes.py`).
 With `reward_training`, the labels train a reward model (`tasks/reward_nodes.py`).
 
 With `sample.engine: dataset`, `sample` takes the answers that `ingest` found in the data.
@@ -35,6 +36,7 @@ from typing import Any
 
 from pvar.config import PipelineConfig
 from pvar.references import file_name_of
+from tasks.annotate_nodes import annotate_nodes
 from tasks.benchmark_nodes import (
     benchmark_nodes,
     policy_input,
@@ -50,7 +52,7 @@ from tasks.held_out_nodes import held_out_nodes
 from tasks.reward_nodes import reward_nodes
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.adopt import ADOPT
-from tasks.stages.annotate import ANNOTATE, AnnotateSpec
+from tasks.stages.annotate import ANNOTATE
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.dataset_sample import DATASET_SAMPLE, DatasetSampleSpec
 from tasks.stages.divergence import DIVERGENCE, DivergenceSpec
@@ -118,7 +120,7 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
     scores = _scores(config, ingest, sample, first)
     select = _select(config, ingest, sample, scores, exclude)
-    asked = _annotate(config, select)
+    asked = annotate_nodes(config, select)
     pair = _pair(config, ingest, sample, scores, select, exclude)
     if asked:
         pair = replace(pair, inputs={**pair.inputs, "labels": asked[0].keys})
@@ -329,22 +331,6 @@ def _select(
     )
     inputs = {"prompts": ingest.keys, **_answer_inputs(config, sample, scores, names)}
     return Node("select", SELECT, spec, inputs | _exclusions(exclude))
-
-
-def _annotate(config: PipelineConfig, select: Node) -> list[Node]:
-    """People's labels of selected prompts, whose responses and scores select has read."""
-    if config.annotate is None:
-        return []
-    models = config.model_roles.selecting
-    spec = AnnotateSpec(
-        settings=config.annotate,
-        reward_models=models,
-        rewards=config.select.reward_settings,
-        combination=config.select.combination,
-    )
-    read = {"prompts", "responses", "exclusions", *(f"scores-{name}" for name in models)}
-    inputs = {name: keys for name, keys in select.inputs.items() if name in read}
-    return [Node("annotate", ANNOTATE, spec, {**inputs, "selection": select.keys})]
 
 
 def _pair(

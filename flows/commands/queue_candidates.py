@@ -13,9 +13,10 @@ from infra.row_files import read_rows
 from pvar.annotation_queue import AnsweredPrompt
 from pvar.answer_rows import parse_answers, parse_pool_prompt
 from pvar.errors import InputError
-from pvar.prompt_rows import Fields, source_of
+from pvar.prompt_rows import source_of
 from pvar.records import BadRow, Prompt
 from pvar.row_counts import RowCounts
+from pvar.row_forms import Fields
 from pvar.scale import scale_from_spread
 from pvar.selection import RewardMatrix
 
