@@ -191,7 +191,8 @@ def _client(access: S3Access) -> "S3Client":
         )
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"S3 cannot be set up from the AWS_* variables: {error}") from error
-    client.meta.events.register_first("needs-retry.s3", throttle_pause)
+    pauses: Any = throttle_pause  # what it returns counts, which boto3's types do not say
+    client.meta.events.register_first("needs-retry.s3", pauses)
     return client
 
 
@@ -210,7 +211,7 @@ def throttle_pause(
     code = parsed.get("Error", {}).get("Code")
     if http.status_code not in THROTTLED_STATUS and code not in THROTTLED_CODES:
         return None
-    pause = min(0.5 * 2 ** (attempts - 1), MAX_PAUSE_SECONDS)
+    pause: float = min(0.5 * 2 ** (attempts - 1), MAX_PAUSE_SECONDS)
     if attempts == 1:
         _log.info("S3 asks to be asked less (%s): waiting", code or http.status_code)
     return pause * random.uniform(0.8, 1.2)  # noqa: S311
