@@ -19,6 +19,7 @@ from typing import Any
 from flows.cli import make_app
 from pvar.config import PipelineConfig
 from pvar.retrain_decision import RetrainConfig
+from pvar.round_rules import RoundsConfig
 from pvar.study_config import StudyConfig
 
 FOLDER = Path(__file__).parent / "reference"
@@ -73,12 +74,14 @@ def configuration() -> str:
         "",
         "- [Pipeline](#pipeline): `pvar run`, `pvar stage`, `pvar compare`, deployment `pipeline`",
         "- [Retraining](#retraining): `--rule key=value` of `pvar retrain`, deployment `retrain`",
+        "- [Rounds](#rounds): `pvar rounds`, deployment `rounds`",
         "- [Study](#study): `pvar compare`, deployment `compare`",
         "",
     ]
     for title, tree in (
         ("Pipeline", PipelineConfig),
         ("Retraining", RetrainConfig),
+        ("Rounds", RoundsConfig),
         ("Study", StudyConfig),
     ):
         schema = tree.model_json_schema()

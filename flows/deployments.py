@@ -18,6 +18,7 @@ from flows.server import connected_client
 from pvar.errors import ConfigError
 from pvar.placement import INLINE, Placement
 from pvar.retrain_decision import RetrainConfig
+from pvar.round_rules import RoundsConfig
 from pvar.study_config import StudyConfig
 from tasks.engine.stage import Image
 from tasks.graph import STAGES
@@ -314,6 +315,9 @@ def _parameters(
             return {"config": config.model_dump(mode="json")}
         case "pipeline":
             return {"config": config.pipeline.model_dump(mode="json"), "preset": preset}
+        case "rounds":
+            repeated = RoundsConfig(pipeline=config.pipeline)
+            return {"config": repeated.model_dump(mode="json")}
         case "compare":
             compared = StudyConfig(pipeline=config.pipeline)
             return {"config": compared.model_dump(mode="json")}

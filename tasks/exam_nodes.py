@@ -19,6 +19,9 @@ EXAM_NODE = "exam"
 FIRST_NODE = "evaluate-first"
 """Name of the node that compares the trained model with the first one."""
 
+DIVERGENCE_FIRST_NODE = "divergence-first"
+"""Name of the node that estimates the trained model's divergence from the first one."""
+
 
 def exam_node(names: Container[str]) -> str:
     """Which of these nodes has the prompts on which the models are compared."""

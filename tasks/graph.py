@@ -13,7 +13,8 @@ With `evaluate.margins`, `train` also reads pairs that it does not train on:
 
     ingest ── held-out-sample ── held-out-score-… ── held-out-select ── held-out-pair ── train
 
-With `evaluate.divergence`, `answers-divergence` and `divergence` follow `answers-challenger`.
+With `evaluate.divergence`, `answers-divergence` and `divergence` follow `answers-challenger`; if
+there is `evaluate-first`, too, `divergence-first` is the divergence from the first model.
 
 If there are exams, `exclude` follows them and `ingest`, and `select` leaves out what it names.
 
@@ -47,7 +48,13 @@ from tasks.benchmark_nodes import (
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
 from tasks.engine.stage import Stage
-from tasks.exam_nodes import FIRST_NODE, exam_nodes, exclude_node, keys_of_exams
+from tasks.exam_nodes import (
+    DIVERGENCE_FIRST_NODE,
+    FIRST_NODE,
+    exam_nodes,
+    exclude_node,
+    keys_of_exams,
+)
 from tasks.held_out_nodes import held_out_nodes
 from tasks.reward_nodes import reward_nodes
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
@@ -272,7 +279,7 @@ def _answers(config: PipelineConfig, name: str, exam: Node, policy: str) -> Node
 
 
 def _divergence(config: PipelineConfig, exam: Node, challenger: str) -> list[Node]:
-    """Answers at temperature 1, one per prompt, and the divergence estimated on them."""
+    """Answers at temperature 1, one per prompt, and the divergences estimated on them."""
     if not config.evaluate.divergence:
         return []
     plain = config.evaluate.answers.model_copy(update={"temperature": 1.0, "top_p": 1.0})
@@ -280,16 +287,22 @@ def _divergence(config: PipelineConfig, exam: Node, challenger: str) -> list[Nod
     answers = _answers(
         config.model_copy(update={"evaluate": evaluate}), "answers-divergence", exam, challenger
     )
-    spec = DivergenceSpec(
-        policy=challenger,
-        reference=config.policy,
-        dtype=config.train.precision,
-        confidence=config.evaluate.confidence,
-    )
-    inputs = {**sampling_inputs(challenger, exam.keys), "answers": answers.keys}
-    if reference := policy_input(config.policy):
-        inputs["reference"] = reference["policy"]
-    return [answers, Node("divergence", DIVERGENCE, spec, inputs)]
+    references = {DIVERGENCE.name: config.policy}
+    if config.evaluate.against_first:
+        references[DIVERGENCE_FIRST_NODE] = config.first_model
+    nodes = [answers]
+    for name, reference in references.items():
+        spec = DivergenceSpec(
+            policy=challenger,
+            reference=reference,
+            dtype=config.train.precision,
+            confidence=config.evaluate.confidence,
+        )
+        inputs = {**sampling_inputs(challenger, exam.keys), "answers": answers.keys}
+        if trained := policy_input(reference):
+            inputs["reference"] = trained["policy"]
+        nodes.append(Node(name, DIVERGENCE, spec, inputs))
+    return nodes
 
 
 def _against_first(config: PipelineConfig, exam: Node, evaluate: Node) -> list[Node]:

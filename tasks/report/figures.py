@@ -97,7 +97,7 @@ def win_rate_figure(
         if counts is not None:
             _paint_counts(axes, counts)
 
-    return _drawn(paint, "win-rate", label, width=380, height=60 if counts is None else 105)
+    return draw_figure(paint, "win-rate", label, width=380, height=60 if counts is None else 105)
 
 
 def _paint_counts(axes: "Axes", counts: Counts) -> None:
@@ -141,7 +141,7 @@ def pvar_figure(pvar: NDArray[np.float64], selected: NDArray[np.bool_], cut: flo
             axes.axvline(cut, color=INK, linewidth=1.2, linestyle=(0, (3, 2)), gid="cut")
             _write_cut(axes, cut)
 
-    return _drawn(paint, "pvar", label, width=380, height=205)
+    return draw_figure(paint, "pvar", label, width=380, height=205)
 
 
 def _write_cut(axes: "Axes", cut: float) -> None:
@@ -183,7 +183,7 @@ def correlation_figure(correlations: Sequence[Correlation]) -> str:
         axes.set(xlim=(-1, 1), ylim=(-0.6, len(known) - 0.4), xlabel="rank correlation with PVar")
         axes.grid(visible=True, axis="x")
 
-    return _drawn(paint, "correlation", label, width=380, height=60 + 26 * len(known))
+    return draw_figure(paint, "correlation", label, width=380, height=60 + 26 * len(known))
 
 
 def exam_figure(curve: ExamCurve) -> str:
@@ -207,7 +207,7 @@ def exam_figure(curve: ExamCurve) -> str:
         axes.grid(visible=True, axis="y")
         axes.locator_params(axis="x", integer=True)
 
-    return _drawn(paint, "exam", label, width=380, height=190)
+    return draw_figure(paint, "exam", label, width=380, height=190)
 
 
 def training_figures(steps: Sequence[TrainStep]) -> dict[str, str]:
@@ -253,7 +253,7 @@ def _curve_figure(
         axes.grid(visible=True, axis="y")
         axes.locator_params(axis="x", integer=True)
 
-    return _drawn(paint, f"train-{main.name}", label, width=340, height=190)
+    return draw_figure(paint, f"train-{main.name}", label, width=340, height=190)
 
 
 def _paint_curve(axes: "Axes", steps: NDArray[np.float64], curve: Curve, *, is_main: bool) -> None:
@@ -277,7 +277,7 @@ def _paint_curve(axes: "Axes", steps: NDArray[np.float64], curve: Curve, *, is_m
         )
 
 
-def _drawn(
+def draw_figure(
     paint: Callable[["Axes"], None], name: str, label: str, *, width: int, height: int
 ) -> str:
     """SVG of what `paint` draws on the axes, of width × height points, in the page's style."""

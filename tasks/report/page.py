@@ -66,7 +66,7 @@ class RewardRange(NamedTuple):
 def render_report(data: ReportData) -> str:
     """The page as text, to be written as UTF-8. The same data gives the same text."""
     return (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             data=data,
@@ -119,7 +119,8 @@ def _total_seconds(data: ReportData) -> float | None:
 
 
 @cache
-def _environment() -> "Environment":
+def page_environment() -> "Environment":
+    """Jinja with the templates and filters of all pages. Values are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -1,0 +1,77 @@
+"""The figures of a round, read from the artifacts of its run."""
+
+from pathlib import Path
+
+from flows.run_record import RunRecord
+from flows.wiring import Wiring
+from pvar.artifacts import Summary
+from pvar.pool_variance import PoolVariance, pool_variance
+from pvar.references import Pinned
+from pvar.round_rules import RoundResult
+from tasks.engine.artifact import Artifact, ArtifactKeys, open_artifact
+from tasks.engine.node import Node
+from tasks.engine.work_folders import work_folder
+from tasks.exam_nodes import DIVERGENCE_FIRST_NODE, FIRST_NODE
+from tasks.graph import plan_nodes
+from tasks.stages.evaluate import EVALUATE
+from tasks.stages.promote import PROMOTE, read_decision
+from tasks.stages.reward_matrix import read_rewards
+from tasks.stages.select import SELECT
+
+
+def read_round(
+    number: int, run: RunRecord, first: PoolVariance | None, wiring: Wiring
+) -> RoundResult:
+    """The figures of a round whose run succeeded. `first` is the pool of the first round."""
+    nodes = plan_nodes(run.config)
+    with work_folder(wiring.settings.home, "rounds") as scratch:
+
+        def opened(keys: ArtifactKeys) -> Artifact:
+            return open_artifact(wiring.store, keys.stage, keys.digest, scratch)
+
+        summaries: dict[str, Summary] = {
+            name: opened(nodes[name].keys).manifest.summary if name in nodes else {}
+            for name in (SELECT.name, EVALUATE.name, FIRST_NODE, DIVERGENCE_FIRST_NODE)
+        }
+        decision = read_decision(opened(nodes[PROMOTE.name].keys))
+        pool = _pool(nodes[SELECT.name], first, wiring, scratch)
+
+    def figure(node: str, name: str) -> float | None:
+        value = summaries[node].get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+    return RoundResult(
+        number=number,
+        run=run.run,
+        start=Pinned.parse(run.config.policy).location,
+        source=Pinned.parse(run.config.ingest.source).location,
+        pool=pool,
+        num_selected=int(figure(SELECT.name, "num_selected") or 0),
+        pvar_mean_selected=figure(SELECT.name, "pvar_mean_selected"),
+        win_rate=figure(EVALUATE.name, "win_rate"),
+        win_rate_lower=figure(EVALUATE.name, "win_rate_lower"),
+        win_rate_upper=figure(EVALUATE.name, "win_rate_upper"),
+        first_win_rate=figure(FIRST_NODE, "win_rate"),
+        first_win_rate_lower=figure(FIRST_NODE, "win_rate_lower"),
+        first_win_rate_upper=figure(FIRST_NODE, "win_rate_upper"),
+        ability=figure(EVALUATE.name, "ability"),
+        ability_change_since_first=figure(FIRST_NODE, "ability_change"),
+        kl_since_first=figure(DIVERGENCE_FIRST_NODE, "kl"),
+        gate_passed=decision.passed,
+        promoted=decision.promoted,
+        version=decision.version,
+        seconds=sum(node.seconds or 0.0 for node in run.nodes),
+    )
+
+
+def _pool(select: Node, first: PoolVariance | None, wiring: Wiring, scratch: Path) -> PoolVariance:
+    """PVar of the prompts among which the node selects, by the responses that it can use."""
+    inputs = {
+        name: open_artifact(wiring.store, keys.stage, keys.digest, scratch)
+        for name, keys in select.inputs.items()
+    }
+    settings = select.spec.settings
+    rewards = read_rewards(inputs, select.spec.reward_models, settings)
+    return pool_variance(
+        rewards.matrix, scales=rewards.scales, rule=settings.combination, first=first
+    )
