@@ -41,8 +41,9 @@ class EvaluateConfig(ConfigModel):
     same prompts. The first model stays the same while champions change, so these results are a
     curve over all versions. Costs the judging of another answer per prompt."""
     divergence: bool = False
-    """Also estimate the KL divergence of the trained model from the starting policy, on answers at
-    temperature 1. Costs one more answer per held-out prompt and a forward pass of both models."""
+    """Also estimate the KL divergence of the trained model from the starting policy (with
+    against_first: from the first model, too), on answers at temperature 1. Costs one more answer
+    per held-out prompt and a forward pass of each model."""
     margins: bool = False
     """Also measure during training the implicit reward margin of held-out pairs, which nothing is
     trained on: the best and the worst of sample.num_responses responses of the policy to each

@@ -36,8 +36,8 @@ def rounds_figures(rounds: Sequence[RoundResult]) -> dict[str, str]:
     ]
     figures["shares"] = _lines_figure("shares", numbers, shares, is_share=True)
     against = [
-        _rate("the champion", "", ACCENT, rounds),
-        _rate("the first model", "first_", MUTED, rounds),
+        _rate("against the champion", "", ACCENT, rounds),
+        _rate("against the first model", "first_", MUTED, rounds),
     ]
     figures["win_rate"] = _lines_figure("win-rate", numbers, against, is_share=True, even=0.5)
     ability = [_Line("ability", _column(rounds, "ability"), ACCENT)]

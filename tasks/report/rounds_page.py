@@ -20,6 +20,7 @@ def render_rounds(result: RoundsResult) -> str:
         .render(
             result=result,
             headline=rounds_headline(result),
+            lead=result.waiting or (result.end.sentence if result.end else ""),
             figures=rounds_figures(rounds) if rounds else {},
             champion=next((each for each in reversed(rounds) if each.promoted), None),
             median=rounds[0].pool.quantiles[MEDIAN] if rounds and rounds[0].pool.mean else None,
@@ -34,11 +35,10 @@ def rounds_headline(result: RoundsResult) -> Headline:
     num_promoted = sum(each.promoted for each in result.rounds)
     made = f"{num_promoted} of {len(result.rounds)} rounds promoted a model"
     if result.waiting is not None:
-        return Headline("Waiting", "neutral", f"Waiting: {result.waiting}")
+        return Headline("Waiting", "neutral", f"Waiting: {made} so far.")
     if result.end is None:
         return Headline("Not finished", "neutral", f"Not finished: {made} so far.")
-    word, tone = ("Ended", "good") if num_promoted else ("Ended without a promotion", "bad")
-    return Headline(word, tone, f"{word}: {made}; {result.end.sentence}.")
+    return Headline("Ended", "good" if num_promoted else "bad", f"Ended: {made}.")
 
 
 def _share_of_first(one: RoundResult, first: RoundResult) -> float | None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def test_a_round_that_is_killed_after_its_promotion_does_not_train_from_its_own_
     assert result.rounds[0].kl_since_first != result.rounds[1].kl_since_first
     assert result.rounds[0].pool.scales == result.rounds[1].pool.scales
 
+    monkeypatch.setattr("flows.temporary_server.temporary_server", nullcontext)  # there is one
     preset = tmp_path / "rounds.yaml"
     preset.write_text(json.dumps(pipeline.model_dump(mode="json")))  # JSON is YAML
     command.rounds(preset=str(preset), rounds=2, as_json=True)

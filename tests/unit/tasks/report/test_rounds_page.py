@@ -67,7 +67,7 @@ def test_all_figures_of_each_round_are_on_the_page() -> None:
     for name in ("pvar", "shares", "win-rate", "ability", "kl"):
         assert f"rounds-{name}-" in page
     shown = text(page)
-    assert "Ended : 1 of 2 rounds promoted a model; the mean PVar of the pool is 0.02." in shown
+    assert "Ended : 1 of 2 rounds promoted a model. The mean PVar of the pool is 0.02." in shown
     assert "0.02 20 %" in shown  # the second round's share of the first's PVar
     assert "failed version 12" in shown
     assert "60 % 50 % – 70 %" in shown
@@ -87,12 +87,12 @@ def test_what_was_not_measured_has_no_figure_and_no_column() -> None:
 def test_a_pool_without_pvar_is_missing_and_not_zero() -> None:
     page = render(ended(1, None), end=END)
     assert "rounds-pvar-" not in page
-    assert "missing missing missing missing 604, missing" in text(page)
+    assert "missing missing missing missing 604 missing" in text(page)
 
 
 @pytest.mark.parametrize("rounds", [(), (ended(1, 0.1),)])
 def test_waiting_is_said_first(rounds: tuple[RoundResult, ...]) -> None:
     waiting = "round 2 waits for approval of pvar version 1; to go on: pvar approve pvar 1"
     shown = text(render(*rounds, waiting=waiting))
-    assert f"Waiting : {waiting}" in shown
+    assert f"promoted a model so far. R{waiting[1:]}." in shown
     assert ("No round has ended yet." in shown) == (not rounds)
