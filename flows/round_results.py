@@ -16,7 +16,7 @@ from tasks.graph import plan_nodes
 from tasks.stages.evaluate import EVALUATE
 from tasks.stages.promote import PROMOTE, read_decision
 from tasks.stages.reward_matrix import read_rewards
-from tasks.stages.select import SELECT
+from tasks.stages.select import SELECT, SelectSpec
 
 
 def read_round(
@@ -70,8 +70,8 @@ def _pool(select: Node, first: PoolVariance | None, wiring: Wiring, scratch: Pat
         name: open_artifact(wiring.store, keys.stage, keys.digest, scratch)
         for name, keys in select.inputs.items()
     }
-    settings = select.spec.settings
-    rewards = read_rewards(inputs, select.spec.reward_models, settings)
-    return pool_variance(
-        rewards.matrix, scales=rewards.scales, rule=settings.combination, first=first
-    )
+    spec = select.spec
+    assert isinstance(spec, SelectSpec)
+    rewards = read_rewards(inputs, spec.reward_models, spec.settings)
+    rule = spec.settings.combination
+    return pool_variance(rewards.matrix, scales=rewards.scales, rule=rule, first=first)

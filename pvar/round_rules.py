@@ -32,9 +32,9 @@ class RoundsConfig(ConfigModel):
     max_failed_gates: int = Field(default=2, ge=1)
     """End after this many rounds in a row without a promotion: the gate failed, or a person
     declined the version."""
-    min_pvar_share: float | None = Field(default=0.2, gt=0, lt=1)
+    min_pvar_share: float = Field(default=0.2, ge=0, lt=1)
     """End when the mean PVar of the pool, with the reward scales of the first round, is below this
-    share of the first round's: little is left to teach. `null` means no bound."""
+    share of the first round's: little is left to teach. 0 means only when there is none."""
     max_kl: float | None = Field(default=None, gt=0)
     """End when the promoted model's KL divergence from the first model is above this value, in nats
     per answer. Needs `evaluate.divergence` and `evaluate.against_first`. `null` means no bound."""
@@ -213,11 +213,9 @@ def _failed_gates(results: Sequence[RoundResult], config: RoundsConfig) -> Round
 def _little_variance(results: Sequence[RoundResult], config: RoundsConfig) -> RoundsEnd | None:
     first, last = results[0].pool.mean, results[-1].pool.mean
     bound = config.min_pvar_share
-    if bound is None:
-        return None
-    if last is None or not first:
+    if not last or not first:
         what = "no prompt of the pool has a PVar" if last is None else "PVar of every prompt is 0"
-        return RoundsEnd("pvar", f"{what}, so there is nothing to teach; min_pvar_share is {bound}")
+        return RoundsEnd("pvar", f"{what}, so there is nothing to teach")
     if last / first >= bound:
         return None
     return RoundsEnd(

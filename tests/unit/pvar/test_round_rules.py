@@ -79,7 +79,7 @@ def test_pvar_is_compared_with_the_first_round() -> None:
         "the mean PVar of the pool is 0.019, 19.0% of the first round's 0.1, min_pvar_share is "
         "0.2: little is left to teach"
     )
-    assert rule(*rounds, min_pvar_share=None) is None
+    assert rule(*rounds, min_pvar_share=0) is None
 
 
 @pytest.mark.parametrize(
