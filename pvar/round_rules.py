@@ -102,6 +102,11 @@ def refuse_unfit_rounds(pipeline: PipelineConfig) -> None:
             "sample.engine is dataset, whose answers no model of a later round has given; use an "
             "engine that samples"
         )
+    if pipeline.reward_training is not None:
+        raise ConfigError(
+            "reward_training is set, so later rounds would be scored by another reward model, and "
+            "their PVar would not be comparable with the first round's; set it to null"
+        )
 
 
 def round_settings(config: RoundsConfig, number: int) -> PipelineConfig:

@@ -18,6 +18,7 @@ from pvar.round_rules import (
     round_settings,
 )
 
+CLASSIFIER = {"kind": "classifier", "name": "c", "model": "champion"}
 MEASURED = PipelineConfig.model_validate({"evaluate": {"against_first": True, "divergence": True}})
 
 
@@ -167,6 +168,13 @@ def test_what_the_rules_need_is_named(rules: dict[str, Any], advice: str) -> Non
         ({"promote": {"mode": "never"}}, "promote.mode is never"),
         ({"evaluate": {"opponent": "org/o"}}, "evaluate.opponent is org/o"),
         ({"sample": {"engine": "dataset"}}, "sample.engine is dataset"),
+        (
+            {
+                "reward_training": {"model": "org/r"},
+                "score": {"reward_models": [CLASSIFIER]},
+            },
+            "reward_training is set",
+        ),
     ],
 )
 def test_a_pipeline_that_cannot_go_on_from_itself_is_refused(
