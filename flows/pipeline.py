@@ -40,6 +40,7 @@ from tasks.engine.stage_outcome import StageState
 from tasks.exam_nodes import FIRST_NODE, exam_node
 from tasks.graph import plan_nodes
 from tasks.stages.adopt import ADOPT
+from tasks.stages.audit import AUDIT
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.divergence import DIVERGENCE
 from tasks.stages.evaluate import EVALUATE
@@ -47,7 +48,9 @@ from tasks.stages.promote import PROMOTE
 
 logger = logging.getLogger(__name__)
 
-_HEADLINES = (DIVERGENCE.name, EVALUATE.name, BENCHMARK.name, ADOPT.name, PROMOTE.name)
+_HEADLINES = (
+    AUDIT.name, DIVERGENCE.name, EVALUATE.name, BENCHMARK.name, ADOPT.name, PROMOTE.name,
+)  # fmt: skip
 """Stages whose figures are also metrics of the parent run."""
 
 
@@ -216,9 +219,8 @@ def _log_headline(run: str, node: str, stage: str, digest: str, wiring: Wiring) 
     """Log a node's summary to the parent run, too, so that runs can be compared."""
     artifact = open_artifact(wiring.store, stage, digest, wiring.settings.home)
     summary = artifact.manifest.summary
-    if (
-        stage in (ADOPT.name, BENCHMARK.name, DIVERGENCE.name) or node == FIRST_NODE
-    ):  # apart from evaluate's
+    apart = (ADOPT.name, AUDIT.name, BENCHMARK.name, DIVERGENCE.name)  # from evaluate's figures
+    if stage in apart or node == FIRST_NODE:
         name = node.removeprefix(f"{BENCHMARK.name}-")
         summary = {f"{name}.{figure}": value for figure, value in summary.items()}
     wiring.tracking.log_summary(run, summary)

@@ -18,6 +18,7 @@ from pvar.benchmark_config import BenchmarkConfig, BenchmarkedModel
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config_model import ConfigModel
 from pvar.evaluate_config import EvaluateConfig, PromoteConfig
+from pvar.label_audit_config import LabelAuditConfig
 from pvar.model_roles import ModelRoles, model_roles, refuse_unfit_models
 from pvar.references import CHAMPION, DataReference, ModelReference, is_pinned
 from pvar.reward_config import RewardModelConfig, VaderReward
@@ -250,6 +251,9 @@ class PipelineConfig(ConfigModel):
     reward_training: RewardTrainingConfig | None = None
     """Stages reward and adopt: train a reward model on the labels of the data, and let it pass a
     gate of its own (docs/retraining.md). `null`: none is trained."""
+    label_audit: LabelAuditConfig | None = None
+    """Ask models whether they agree with the labels of the source, before anything is trained on
+    them (docs/retraining.md). `null` asks nobody. It changes no other stage's result."""
     runtime: RuntimeConfig = RuntimeConfig()
     """How and where the stages run."""
 

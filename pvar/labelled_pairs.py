@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from pvar.prompt_rows import parse_prompt
+from pvar.prompt_rows import annotator_of, parse_prompt, source_of
 from pvar.records import BadRow, Pair, Prompt, Row
 
 
@@ -14,14 +14,28 @@ class HeldOutPairs(NamedTuple):
     prompts: list[Prompt]
     rejected: dict[str, int]
     """Number of rows by reason."""
+    annotators: dict[str, str]
+    """Who labelled a prompt, by its id, where the row says so."""
 
 
-def read_held_out_pairs(rows: Iterable[Row | BadRow], source: str) -> HeldOutPairs:
-    """Parse the rows of a file of labelled pairs; of equal prompts the first is kept."""
+def read_held_out_pairs(
+    rows: Iterable[Row | BadRow],
+    source: str,
+    source_field: str | None = None,
+    annotator_field: str | None = None,
+) -> HeldOutPairs:
+    """Parse the rows of a file of labelled pairs; of equal prompts the first is kept.
+
+    The fields of a row name its source, instead of `source`, and who labelled it.
+    """
     prompts: dict[str, Prompt] = {}
+    annotators: dict[str, str] = {}
     rejected: Counter[str] = Counter()
     for row in rows:
-        parsed = "unreadable_line" if isinstance(row, BadRow) else parse_prompt(row.fields, source)
+        if isinstance(row, BadRow):
+            rejected["unreadable_line"] += 1
+            continue
+        parsed = parse_prompt(row.fields, source_of(row.fields, source_field, source))
         if isinstance(parsed, str):
             rejected[parsed] += 1
         elif not is_labelled(parsed):
@@ -30,7 +44,9 @@ def read_held_out_pairs(rows: Iterable[Row | BadRow], source: str) -> HeldOutPai
             rejected["duplicate"] += 1
         else:
             prompts[parsed.prompt_id] = parsed._replace(split="eval")
-    return HeldOutPairs(list(prompts.values()), dict(sorted(rejected.items())))
+            if (annotator := annotator_of(row.fields, annotator_field)) is not None:
+                annotators[parsed.prompt_id] = annotator
+    return HeldOutPairs(list(prompts.values()), dict(sorted(rejected.items())), annotators)
 
 
 def is_labelled(prompt: Prompt) -> bool:

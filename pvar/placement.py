@@ -54,6 +54,7 @@ class PlacementConfig(ConfigModel):
     benchmark: Placement = Placement()
     reward: Placement = Placement()
     adopt: Placement = Placement()
+    audit: Placement = Placement()
     promote: Placement = Placement()
 
     def of(self, stage: str) -> Placement:

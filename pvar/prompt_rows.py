@@ -132,6 +132,14 @@ def source_of(fields: Fields, field: str | None, file_name: str) -> str:
     return given if isinstance(given, str) and given.strip() else file_name
 
 
+def annotator_of(fields: Fields, field: str | None) -> str | None:
+    """Who labelled a row: the text or whole number in this field; None without one."""
+    given = None if field is None else fields.get(field)
+    if isinstance(given, int) and not isinstance(given, bool):
+        return str(given)
+    return given if isinstance(given, str) and given.strip() else None
+
+
 def has_unpaired_label(fields: Fields, prompt: Prompt) -> bool:
     """Whether the row of this prompt has an answer with a label, beside no pair and no accepted
     answers."""

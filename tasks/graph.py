@@ -13,6 +13,8 @@ With `evaluate.margins`, `train` also reads pairs that it does not train on:
 
     ingest ── held-out-sample ── held-out-score-… ── held-out-select ── held-out-pair ── train
 
+With `label_audit`, the nodes of `tasks/label_nodes.py` follow `ingest`. No other node reads them.
+
 With `evaluate.divergence`, `answers-divergence` and `divergence` follow `answers-challenger`; if
 there is `evaluate-first`, too, `divergence-first` is the divergence from the first model.
 
@@ -56,10 +58,12 @@ from tasks.exam_nodes import (
     keys_of_exams,
 )
 from tasks.held_out_nodes import held_out_nodes
+from tasks.label_nodes import label_nodes
 from tasks.reward_nodes import reward_nodes
 from tasks.stages.adaptive_sample import ADAPTIVE_SAMPLE, AdaptiveSampleSpec
 from tasks.stages.adopt import ADOPT
 from tasks.stages.annotate import ANNOTATE
+from tasks.stages.audit import AUDIT
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.dataset_sample import DATASET_SAMPLE, DatasetSampleSpec
 from tasks.stages.divergence import DIVERGENCE, DivergenceSpec
@@ -107,6 +111,7 @@ STAGES: dict[str, Stage[Any]] = {
         BENCHMARK,
         REWARD,
         ADOPT,
+        AUDIT,
         PROMOTE,
     )
 }
@@ -150,7 +155,8 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     benchmarks = benchmark_nodes(config, questions, exam, challenger)
     promote = _promote(config, exam, train, evaluate, against_first, benchmarks)
     nodes = (
-        ingest, *own_exam, *questions.values(), *([exclude] if exclude else []),
+        ingest, *label_nodes(config), *own_exam, *questions.values(),
+        *([exclude] if exclude else []),
         *first, sample, *scores, select, *asked, pair, *held_out, train,
         opponent_answers, challenger_answers, *_divergence(config, exam, challenger),
         evaluate, *against_first, *benchmarks,

@@ -253,6 +253,20 @@ class SourceRow(NamedTuple):
     """None if no held-out prompt of the source was judged."""
 
 
+class LabelRow(NamedTuple):
+    """Agreement of a model with the labels of one source or annotator. Shares are in [0, 1]."""
+
+    model: str
+    group: str
+    """Such as `source web`."""
+    agreement: float | None
+    ci_lower: float | None
+    """Bounds of the 95 % interval."""
+    ci_upper: float | None
+    num_labels: int
+    num_missing: int
+
+
 class Correlation(NamedTuple):
     """Correlation of PVar with another measure of the same prompts."""
 
@@ -331,6 +345,8 @@ class ReportData:
     distribution: PvarDistribution | None = None
     sources: tuple[SourceRow, ...] = ()
     """Empty where all prompts are of one source."""
+    labels: tuple[LabelRow, ...] = ()
+    """Empty without a label audit."""
     correlations: tuple[Correlation, ...] = ()
     """Correlations of PVar with other measures."""
     highest: tuple[PromptExample, ...] = ()

@@ -1,10 +1,13 @@
 """Stage questions: freeze a benchmark's questions and its baseline's answers, or an exam's prompts.
 
+For the label audit it freezes the labelled pairs of a run's source.
+
 The artifact has the table PROMPTS of stage ingest, so that stage sample answers the questions.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +18,15 @@ from pvar.errors import InputError
 from pvar.evaluation.benchmark_questions import BenchmarkQuestion
 from pvar.evaluation.file_rows import RowFile
 from pvar.exam import exam_digest, num_judged, read_exam
-from pvar.labelled_pairs import read_held_out_pairs
+from pvar.labelled_pairs import HeldOutPairs, read_held_out_pairs
+from pvar.ports import Ports
 from pvar.records import Prompt
 from pvar.references import DataReference
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import write_table
+from tasks.stages.audited_labels import ALL_LABELS, write_labels
 from tasks.stages.exam_files import JudgedQuestions, join_questions, row_file
 from tasks.stages.ingest import PROMPTS
 
@@ -48,12 +53,26 @@ class ExamQuestions(BaseModel):
     """Field of a row with the name of its source; without a text there, it is the file's name."""
 
 
+class LabelQuestions(BaseModel):
+    """The labelled pairs of a run's source, of the label audit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["labels"]
+    source: DataReference
+    source_field: str | None
+    """Field of a row with the name of its source; without a text there, it is `ALL_LABELS`."""
+    annotator_field: str | None
+    num_rows: int | None
+    """Only the first rows; None for all."""
+
+
 class QuestionsSpec(BaseModel):
     """The settings that determine the questions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    benchmark: JudgedQuestions | LabelledPairsQuestions | ExamQuestions
+    benchmark: JudgedQuestions | LabelledPairsQuestions | ExamQuestions | LabelQuestions
 
 
 @contextmanager
@@ -65,6 +84,8 @@ def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
         if isinstance(benchmark, ExamQuestions):
             files = [row_file(job.ports, each) for each in benchmark.prompts]
             return _freeze_exam(files, benchmark.source_field, folder)
+        if isinstance(benchmark, LabelQuestions):
+            return write_labels(_read_labels(benchmark, job.ports), folder)
         joined = join_questions(benchmark, job.ports)
         write_table(folder / PROMPTS, joined.prompts, Prompt)
         write_table(folder / BASELINE, joined.questions, BenchmarkQuestion)
@@ -77,6 +98,15 @@ def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
         )
 
     yield freeze
+
+
+def _read_labels(labels: LabelQuestions, ports: Ports) -> HeldOutPairs:
+    return read_held_out_pairs(
+        islice(ports.source_rows(labels.source), labels.num_rows),
+        ALL_LABELS,
+        labels.source_field,
+        labels.annotator_field,
+    )
 
 
 def _freeze_pairs(file: RowFile, folder: Path) -> RowCounts:
@@ -115,6 +145,8 @@ def _short(file: RowFile) -> str:
 
 
 def _summarise(job: Job[QuestionsSpec], artifact: Artifact) -> Summary:
+    if isinstance(job.spec.benchmark, LabelQuestions):
+        return {"num_labels": artifact.manifest.row_counts.rows_out}
     if isinstance(job.spec.benchmark, ExamQuestions):
         prompts = artifact.rows(PROMPTS, Prompt)
         return {

@@ -27,7 +27,7 @@ from pvar.reward_config import DatasetReward, RewardModelConfig, in_format, rewa
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work, discard_shards
-from tasks.engine.tables import write_table
+from tasks.engine.tables import num_rows, write_table
 from tasks.stages.dataset_sample import DatasetScores
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
@@ -54,7 +54,7 @@ class ScoreSpec(BaseModel):
 
 
 def _plan(job: Job[ScoreSpec]) -> tuple[ShardSpec, ...]:
-    num_responses = job.inputs["responses"].manifest.row_counts.rows_out
+    num_responses = sum(map(num_rows, job.inputs["responses"].paths(RESPONSES)))
     return plan_shards(num_responses, job.runtime.responses_per_shard)
 
 

@@ -40,7 +40,7 @@ def test_a_process_pool_changes_nothing() -> None:
 
 @pytest.mark.parametrize("pool", ["docker", "kubernetes"])
 def test_stages_that_may_load_a_model_have_an_image_that_can(pool: PoolType) -> None:
-    """Evaluate does with a judge that is a reward model."""
+    """Evaluate and audit do with a judge that is a reward model."""
     images = {
         spec.flow: spec.work_pool.job_variables["image"]
         for spec in read_project(packaged_folder()).stage_deployments()
@@ -50,7 +50,8 @@ def test_stages_that_may_load_a_model_have_an_image_that_can(pool: PoolType) -> 
         **dict.fromkeys(("ingest", "exclude", "select", "annotate", "pair"), "pvar:cpu"),
         **dict.fromkeys(("promote", "questions", "outputs", "benchmark"), "pvar:cpu"),
         **dict.fromkeys(("score", "train", "divergence", "evaluate"), "pvar:train"),
-        **dict.fromkeys(("likelihood", "harness", "judge", "reward", "adopt"), "pvar:train"),
+        **dict.fromkeys(("likelihood", "harness", "judge", "audit"), "pvar:train"),
+        **dict.fromkeys(("reward", "adopt"), "pvar:train"),
         "sample": "pvar:sample",
     }
 

@@ -93,6 +93,13 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "evaluate": {"prompts": ["exam.jsonl"]},
         "reward_training": {"model": "org/r", "opponent": "org/o", "earlier": "earlier.jsonl"},
     },
+    "a label audit": {
+        "policy_if_none": "org/first",
+        "policy": "champion",
+        "ingest": {"source_field": "source"},
+        "score": {"reward_models": [{"kind": "vader"}, CLASSIFIER]},
+        "label_audit": {"annotator_field": "who", "num_rows": 500},
+    },
     "benchmarks": {
         "benchmarks": [
             {
@@ -341,6 +348,25 @@ GOLDEN: dict[str, dict[str, str]] = {
         "reward": "061f3851adb441bf",
         "adopt": "20cead8ba17a478f",
         "promote": "547cdcd1f4d55d16",
+    },
+    "a label audit": {
+        "ingest": "e17a3616d0a78d35",
+        "labels": "826fc64c8c3a9c6f",
+        "labels-score-vader": "b567a73c606185d9",
+        "labels-score-c": "41d68d11c243a965",
+        "labels-likelihood-champion": "9f19cc9500874ba4",
+        "labels-likelihood-first": "15e2eaad5d6e6bbf",
+        "audit": "fffc87cb5e1acb10",
+        "sample": "ffde8437612da920",
+        "score-vader": "d215d61d2d226ba6",
+        "score-c": "adf61b047361b742",
+        "select": "afffd968487d4dfb",
+        "pair": "40b9d7223771c5f7",
+        "train": "bfdc29657733ac06",
+        "answers-opponent": "94ce0443a43a42c1",
+        "answers-challenger": "2b98792004a1d5b7",
+        "evaluate": "b235755611153f36",
+        "promote": "6267e5903592c7d0",
     },
     "benchmarks": {
         "ingest": "d25b530c20223172",

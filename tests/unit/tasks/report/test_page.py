@@ -19,6 +19,7 @@ from tasks.report.data import (
     Failure,
     Gate,
     GateCheck,
+    LabelRow,
     NamedLink,
     PromptExample,
     PvarDistribution,
@@ -279,6 +280,17 @@ def test_each_source_shows_its_selection_and_its_win_rate():
     assert shown.after("web")[:4] == ["1 200", "700", "0.12", "60 % (50 % to 70 %) of 80"]
     assert shown.after("<mail>")[:4] == ["3", "0", "missing", "not judged"]
     assert "By source" not in page(FULL).text
+
+
+def test_agreement_with_labels_is_shown_by_model_and_source():
+    rows = (
+        LabelRow("rm-large", "source <web>", 0.6, 0.5, 0.7, 1200, 3),
+        LabelRow("judge gpt", "annotator 7", None, None, None, 0, 40),
+    )
+    shown = page(dataclasses.replace(FULL, labels=rows))
+    assert shown.after("rm-large")[:5] == ["source <web>", "60 %", "50 % to 70 %", "1 200", "3"]
+    assert shown.after("judge gpt")[:3] == ["annotator 7", "missing", "missing to missing"]
+    assert "labels of the data" not in page(FULL).text
 
 
 def test_times_are_drawn_against_the_longest_stage(full: Page):
