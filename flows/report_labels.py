@@ -9,7 +9,7 @@ from tasks.report.data import LabelRow
 from tasks.stages.audit import ASKED
 
 
-def label_rows(artifacts: Mapping[str, Artifact]) -> tuple[LabelRow, ...]:
+def agreement_rows(artifacts: Mapping[str, Artifact]) -> tuple[LabelRow, ...]:
     """One row per model and source or annotator; empty without an audit."""
     if AUDIT_NODE not in artifacts:
         return ()

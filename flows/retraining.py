@@ -13,6 +13,9 @@ A batch whose run waits for the approval of its model is neither done nor failed
 after the decision, with the configuration of that run, so that complete artifacts are reused. If
 the record of that run cannot be read, or after `pvar batches retry`, the configuration is the one
 of the retraining.
+
+A batch whose labels models disagree with (`flows/retrain_audit.py`) waits for a person, too. It has
+no run yet, and other batches are not held back by it.
 """
 
 import logging
@@ -29,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.approval import is_approval_decided
 from flows.pipeline import pipeline
+from flows.retrain_audit import held_sentence, is_held_for_labels, with_new_labels
 from flows.retrain_exam import WithExam, freeze, with_exam
 from flows.retrain_labels import with_earlier_labels
 from flows.retrain_replay import replayed_rows
@@ -64,6 +68,7 @@ from tasks.retraining.batches import (
     take_back,
 )
 from tasks.retraining.incoming_files import fetch, keep_inspected, look
+from tasks.retraining.label_audits import LabelAudit
 from tasks.retraining.outage_notes import note_outage, record_noted_outages
 from tasks.stages.annotate import ANNOTATE, has_answers
 
@@ -86,7 +91,7 @@ class RetrainResult(BaseModel):
     quarantined: tuple[str, ...]
     """Keys of the files that were moved to quarantine."""
     waiting: tuple[str, ...] = ()
-    """One sentence per batch whose run waits: what it waits for and how to continue."""
+    """One sentence per batch that waits: what it waits for and how to continue."""
     postponed: tuple[str, ...] = ()
     """One sentence per batch that pauses after an outage."""
 
@@ -122,7 +127,10 @@ def retrain(config: RetrainConfig) -> RetrainResult:
         update={
             "postponed": unfinished.postponed,
             "runs": tuple(each.run for each in ended if each.waiting is None),
-            "waiting": tuple(each.waiting for each in ended if each.waiting is not None),
+            "waiting": (
+                *unfinished.held,
+                *(each.waiting for each in ended if each.waiting is not None),
+            ),
         }
     )
 
@@ -133,6 +141,8 @@ class _Unfinished(NamedTuple):
     to_run: list[RetrainingBatch]
     postponed: tuple[str, ...]
     """One sentence per batch that pauses after an outage."""
+    held: tuple[str, ...]
+    """One sentence per batch whose labels a person has to look at."""
 
 
 def _unfinished(config: RetrainConfig, wiring: Wiring, now: datetime) -> _Unfinished:
@@ -161,7 +171,12 @@ def _unfinished(config: RetrainConfig, wiring: Wiring, now: datetime) -> _Unfini
                 f"to run it now: pvar batches retry {number}"
             )
             logger.warning("%s", postponed[-1])
-    return _Unfinished(wanted, tuple(postponed))
+    held = tuple(
+        held_sentence(record.batch, record.audit)
+        for record in records
+        if record.audit is not None and record.is_held and not record.set_aside
+    )
+    return _Unfinished(wanted, tuple(postponed), held)
 
 
 def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, RetrainResult]:
@@ -189,6 +204,7 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
                 row_files=row_files,
                 scratch=Path(folder),
                 source_field=config.pipeline.ingest.source_field,
+                annotator_field=_annotator_field(config),
                 replay=_replay(config, store, Path(folder)),
             )
         keep_inspected(store, () if batch else (each.file for each in good))
@@ -202,6 +218,11 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
         reasons=reasons,
         quarantined=tuple(each.key for each in found.quarantined),
     )
+
+
+def _annotator_field(config: RetrainConfig) -> str | None:
+    audit = config.pipeline.label_audit
+    return None if audit is None else audit.annotator_field
 
 
 def _replay(
@@ -245,6 +266,10 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
     )
     attempt = begin_attempt(store, batch, datetime.now(UTC))
     try:
+        if waiting is None:
+            held = is_held_for_labels(record, asked.config, config.hold, wiring)
+            if held is not None:
+                return _held(batch, attempt, held, store)
         run: str = pipeline(asked.config)
         if asked.proposed is not None:
             freeze(asked.proposed, store)
@@ -263,7 +288,7 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
 
 def _configuration(batch: Batch, config: RetrainConfig, store: Store) -> WithExam:
     """The configuration of a new run of the batch, and the exam that it proposes."""
-    wanted = with_source(config.pipeline, f"{store.uri}/{batch.data}")
+    wanted = with_source(with_new_labels(config.pipeline, batch), f"{store.uri}/{batch.data}")
     if config.pairs == "auto":
         wanted = with_own_labels(wanted)
     wanted = with_earlier_labels(wanted, batch, store)
@@ -316,6 +341,15 @@ def _record_end(batch: Batch, attempt: Attempt, error: BaseException, wiring: Wi
     except StoreError as failure:  # the store's own outage, whatever was first
         logger.warning("batch %d: its end could not be recorded: %s", batch.number, failure)
         note_outage(wiring.settings.home, store, batch, attempt, what, now)
+
+
+def _held(batch: Batch, attempt: Attempt, audit: LabelAudit, store: Store) -> _Ended:
+    """The batch waits for a person: nothing of it was run, so that no attempt counts."""
+    take_back(store, batch, attempt)
+    forget_outage(store, batch)
+    sentence = held_sentence(batch, audit)
+    logger.warning("%s", sentence)
+    return _Ended("", sentence)
 
 
 def _waits(batch: Batch, run: RunRecord) -> _Ended:

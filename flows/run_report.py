@@ -11,7 +11,7 @@ from flows.execution import flatten
 from flows.report_benchmarks import benchmark_reports
 from flows.report_correlations import correlations
 from flows.report_exam import exam_curve
-from flows.report_labels import label_rows
+from flows.report_labels import agreement_rows
 from flows.report_sources import rows_by_source
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
@@ -109,7 +109,7 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         stages=tuple(_stage_row(node, artifacts.get(node.name)) for node in record.nodes),
         distribution=_distribution(record, select, artifacts.get("exclude")) if select else None,
         sources=rows_by_source(artifacts, record.config.evaluate.confidence),
-        labels=label_rows(artifacts),
+        labels=agreement_rows(artifacts),
         correlations=correlations(record.config, artifacts) if select else (),
         highest=tuple(examples[0]),
         lowest=tuple(examples[1]),

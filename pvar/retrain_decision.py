@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from pvar.config import PipelineConfig
 from pvar.config_model import ConfigModel
+from pvar.label_audit_config import HoldConfig
 from pvar.references import CHAMPION
 from pvar.replay import ReplayConfig
 from pvar.row_counts import RowCounts
@@ -44,6 +45,9 @@ class RetrainConfig(ConfigModel):
     replay: ReplayConfig | None = None
     """Rows of earlier batches that a new batch is trained with again. `null`: none, the model sees
     each row in one batch."""
+    hold: HoldConfig | None = HoldConfig()
+    """When a batch waits for a person because models agree less with its labels than with earlier
+    ones. No effect without `pipeline.label_audit`. `null` measures and holds no batch."""
     pipeline: PipelineConfig = PipelineConfig()
     """The pipeline to run. The batch replaces its `ingest.source`."""
 

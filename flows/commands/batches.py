@@ -1,15 +1,22 @@
-"""`pvar batches`: the batches of retraining, their states, and how to try one again."""
+"""`pvar batches`: the batches of retraining, their states and labels, and what a person decides."""
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from flows.batch_labels import GroupAgreement
     from tasks.retraining.batch_states import BatchState, RetrainingBatch
 
 app = App(name="batches", version_flags=())
+
+NUM_PRINTED = 10
+"""Disputed rows that are printed; a file has all that are recorded."""
 
 
 @app.default
@@ -58,11 +65,137 @@ def batches(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] =
 
 
 @app.command
+def show(
+    number: int,
+    /,
+    *,
+    out: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Show how far models agree with a batch's labels, and the rows that they are most against.
+
+    Parameters
+    ----------
+    number
+        Number of the batch, from `pvar batches`.
+    out
+        Write these rows to a JSON-lines file in the form of incoming files, most disputed first.
+    as_json
+        Print a JSON object instead of a table.
+    """
+    from flows.batch_labels import agreement_of, disputed_rows
+    from flows.console import console
+    from flows.wiring import connect
+    from infra.row_files import write_rows
+    from tasks.retraining.batch_states import find_record
+
+    wiring = connect()
+    record = find_record(wiring.store, number)
+    rows = disputed_rows(wiring, record)
+    if out is not None:
+        write_rows(out, rows)
+    if as_json:
+        audit = None if record.audit is None else record.audit.model_dump(mode="json")
+        document = {"number": number, "audit": audit, "rows": rows}
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        return
+
+    def say(text: str) -> None:
+        console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    if record.audit is None:
+        say(f"batch {number}: no model was asked about its labels (label_audit)")
+        return
+    console().print(_agreement_table(agreement_of([record])))
+    for each in record.audit.disagreements:
+        say(each.sentence)
+    for row in rows[:NUM_PRINTED] if out is None else ():
+        say(json.dumps(row, ensure_ascii=False))
+    if record.is_held:
+        say(f"to run it: pvar batches accept {number}; if not: pvar batches reject {number}")
+
+
+@app.command
+def agreement(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+    """Show how far models agreed with the labels of each batch, by source and annotator.
+
+    No model had seen the labels that it was asked about. Batches that are held are shown, and are
+    no part of the agreement with which later ones are compared.
+
+    Parameters
+    ----------
+    as_json
+        Print a JSON list instead of a table.
+    """
+    from flows.batch_labels import agreement_of
+    from flows.console import console
+    from flows.wiring import connect
+    from tasks.retraining.batch_states import read_records
+
+    rows = agreement_of(read_records(connect().store))
+    if as_json:
+        sys.stdout.write(json.dumps([row._asdict() for row in rows], ensure_ascii=False) + "\n")
+    elif rows:
+        console().print(_agreement_table(rows))
+    else:
+        console().print("no model was asked about any labels (label_audit)", highlight=False)
+
+
+@app.command
+def accept(number: int, /, *, reason: str) -> None:
+    """Accept the labels of a batch that is held: the next retraining runs it.
+
+    Its labels then count as good, and later ones are compared with them, too.
+
+    Parameters
+    ----------
+    number
+        Number of the batch, from `pvar batches`.
+    reason
+        The reason. It is stored with the batch.
+    """
+    from datetime import UTC, datetime
+
+    from flows.console import console
+    from flows.wiring import connect
+    from infra.actor import whoami
+    from tasks.retraining.batch_states import accept_labels
+
+    accept_labels(connect().store, number, by=whoami(), reason=reason, now=datetime.now(UTC))
+    console().print(f"batch {number} waits for its run; start it now: pvar retrain")
+
+
+@app.command
+def reject(number: int, /, *, reason: str) -> None:
+    """Set a batch aside that is held because of its labels: nothing is trained on its rows.
+
+    To use its rows with corrected labels, put the corrected files into the incoming folder.
+
+    Parameters
+    ----------
+    number
+        Number of the batch, from `pvar batches`.
+    reason
+        The reason. It is stored with the batch.
+    """
+    from datetime import UTC, datetime
+
+    from flows.console import console
+    from flows.wiring import connect
+    from infra.actor import whoami
+    from tasks.retraining.batch_states import reject_labels
+
+    reject_labels(connect().store, number, by=whoami(), reason=reason, now=datetime.now(UTC))
+    console().print(f"batch {number} is set aside; to put it back: pvar batches retry {number}")
+
+
+@app.command
 def retry(number: int, /) -> None:
     """Put a batch back that is set aside, waits for approval, or pauses after an outage.
 
-    The next retraining runs it. If it is set aside or waits, with the configuration of that
-    retraining instead of the run that waits, and its earlier attempts do not count any more.
+    The next retraining runs it, unless its labels were rejected: then it is held again. If it is
+    set aside or waits, it is run with the configuration of that retraining instead of the run that
+    waits, and its earlier attempts do not count any more.
 
     Parameters
     ----------
@@ -75,8 +208,11 @@ def retry(number: int, /) -> None:
     from flows.wiring import connect
     from tasks.retraining.batch_states import retry_batch
 
-    retry_batch(connect().store, number, datetime.now(UTC))
-    console().print(f"batch {number} waits for its run; start it now: pvar retrain")
+    record = retry_batch(connect().store, number, datetime.now(UTC))
+    if record.is_held:
+        console().print(f"batch {number} is held again: pvar batches show {number}")
+    else:
+        console().print(f"batch {number} waits for its run; start it now: pvar retrain")
 
 
 def _state_text(record: "RetrainingBatch", state: "BatchState") -> str:
@@ -91,7 +227,37 @@ def _reasons(record: "RetrainingBatch") -> list[str]:
     """Why the batch was made, and why its runs ended, in this order."""
     errors = [f"attempt {a.number}: {a.error}" for a in record.attempts if a.error]
     outage = [f"outage: {record.outage.error}"] if record.outage and not record.done else []
-    return [*record.batch.reasons, *errors, *outage]
+    return [*record.batch.reasons, *errors, *outage, *_about_labels(record)]
+
+
+def _about_labels(record: "RetrainingBatch") -> list[str]:
+    """What models say against the labels, and what a person decided about them."""
+    sentences = [each.sentence for each in record.audit.disagreements] if record.audit else []
+    if record.accepted is not None:
+        sentences.append(f"labels accepted by {record.accepted.by}: {record.accepted.reason}")
+    if record.set_aside is not None and record.set_aside.by is not None:
+        sentences.append(f"labels rejected by {record.set_aside.by}: {record.set_aside.reason}")
+    return sentences
+
+
+def _agreement_table(rows: "list[GroupAgreement]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = ("model", "of", "batch", "state", "agreement", "95 % interval", "labels", "missing")
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(
+            Text(row.model),
+            Text(f"{row.grouping} {row.group}"),
+            str(row.batch),
+            row.state.replace("_", " "),
+            "–" if row.agreement is None else f"{row.agreement:.1%}",
+            "–" if row.lower is None else f"{row.lower:.1%} to {row.upper:.1%}",
+            str(row.num_labels),
+            str(row.num_missing),
+        )
+    return table
 
 
 def _row(record: "RetrainingBatch", state: "BatchState") -> dict[str, object]:
@@ -111,5 +277,9 @@ def _row(record: "RetrainingBatch", state: "BatchState") -> dict[str, object]:
         "attempts": [attempt.model_dump(mode="json") for attempt in record.attempts],
         "outage": outage.model_dump(mode="json") if outage else None,
         "set_aside_at": record.set_aside.since.isoformat() if record.set_aside else None,
+        "disagreements": (
+            [each.sentence for each in record.audit.disagreements] if record.audit else None
+        ),
+        "labels_accepted": record.accepted.model_dump(mode="json") if record.accepted else None,
         "run": done.run if done else waiting.run if waiting else None,
     }

@@ -2,9 +2,11 @@
 
     waiting_for_run        its run starts with the next retraining
     running                its run was started, and the retraining that started it is alive
+    waiting_for_labels     models disagree with its labels, and a person has not accepted them
     waiting_for_approval   its run waits for a person
     retried_after_outage   its last run met an outage; a later retraining tries again
-    set_aside              too many of its runs failed; `pvar batches retry` puts it back
+    set_aside              too many of its runs failed, or a person rejected its labels; `pvar
+                           batches retry` puts it back
     done                   a run succeeded
 
 A run that fails or vanishes counts against its batch. One that meets an outage (`infra/outages.py`)
@@ -37,6 +39,7 @@ from tasks.retraining.batches import (
     take_back,
     to_json,
 )
+from tasks.retraining.label_audits import ACCEPTED, AGREEMENT, LabelAcceptance, LabelAudit
 
 FIRST_PAUSE = timedelta(minutes=5)
 LONGEST_PAUSE = timedelta(days=1)
@@ -47,6 +50,7 @@ VANISHED = "the run ended without a report: it was killed (out of memory?), or i
 BatchState = Literal[
     "waiting_for_run",
     "running",
+    "waiting_for_labels",
     "waiting_for_approval",
     "retried_after_outage",
     "set_aside",
@@ -77,6 +81,9 @@ class SetAside(BaseModel):
 
     since: AwareDatetime
     num_attempts: int
+    by: str | None = None
+    """The person who rejected its labels; None if its runs failed."""
+    reason: str | None = None
 
 
 class Retry(BaseModel):
@@ -100,6 +107,14 @@ class RetrainingBatch(NamedTuple):
     outage: Outage | None = None
     set_aside: SetAside | None = None
     retry: Retry | None = None
+    audit: LabelAudit | None = None
+    accepted: LabelAcceptance | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for a person who looks at its labels."""
+        found = self.audit is not None and self.audit.is_held
+        return found and self.accepted is None and self.done is None
 
     @property
     def counted(self) -> tuple[Attempt, ...]:
@@ -115,6 +130,8 @@ class RetrainingBatch(NamedTuple):
             return "set_aside"
         if is_retraining and self.attempts and self.attempts[-1].error is None:
             return "running"
+        if self.is_held:
+            return "waiting_for_labels"
         if self.waiting:
             return "waiting_for_approval"
         return "retried_after_outage" if self.outage else "waiting_for_run"
@@ -149,13 +166,16 @@ def _record(store: Store, keys: list[str]) -> RetrainingBatch | None:
         one("outage.json", Outage),
         one("set-aside.json", SetAside),
         one("retry.json", Retry),
+        one(AGREEMENT, LabelAudit),
+        one(ACCEPTED, LabelAcceptance),
     )
 
 
 def record_vanished(store: Store, record: RetrainingBatch, now: datetime) -> RetrainingBatch:
     """Close the attempts of dead runs. Only while no other retraining runs in this store.
 
-    A run that was killed after it recorded its outage, or that it waits, does not count.
+    A run that was killed after it recorded its outage, or that it waits, or that its batch is held,
+    does not count.
     """
     if record.done:
         return record
@@ -163,7 +183,8 @@ def record_vanished(store: Store, record: RetrainingBatch, now: datetime) -> Ret
         others = tuple(each for each in record.attempts if each != attempt)
         met_outage = record.outage is not None and attempt.started_at <= record.outage.at <= now
         waits = record.waiting is not None and attempt.started_at <= record.waiting.since <= now
-        if met_outage or waits:
+        held = record.is_held and record.audit is not None and attempt.started_at <= record.audit.at
+        if met_outage or waits or held:
             take_back(store, record.batch, attempt)
             record = record._replace(attempts=others)
         else:
@@ -198,9 +219,16 @@ def forget_outage(store: Store, batch: Batch) -> None:
     store.delete(_key(batch, "outage.json"))
 
 
-def record_set_aside(store: Store, record: RetrainingBatch, now: datetime) -> None:
-    """Record that a batch is not run any more."""
-    set_aside = SetAside(since=now, num_attempts=len(record.counted))
+def record_set_aside(
+    store: Store,
+    record: RetrainingBatch,
+    now: datetime,
+    *,
+    by: str | None = None,
+    reason: str | None = None,
+) -> None:
+    """Record that a batch is not run any more: its runs failed, or a person rejects its labels."""
+    set_aside = SetAside(since=now, num_attempts=len(record.counted), by=by, reason=reason)
     store.write(_key(record.batch, "set-aside.json"), to_json(set_aside))
 
 
@@ -211,11 +239,7 @@ def retry_batch(store: Store, number: int, now: datetime) -> RetrainingBatch:
     run with the configuration of the next retraining, whatever run of it waits; its attempts are
     kept, and do not count any more. Raises InputError for any other batch.
     """
-    records = read_records(store)
-    record = next((record for record in records if record.batch.number == number), None)
-    if record is None:
-        known = f"1 to {records[-1].batch.number}" if records else "none"
-        raise InputError(f"{store.uri} has no batch {number}; its batches: {known}")
+    record = find_record(store, number)
     if record.done or not (record.set_aside or record.waiting or record.outage):
         state = record.state(is_retraining=False).replace("_", " ")
         raise InputError(
@@ -232,13 +256,52 @@ def retry_batch(store: Store, number: int, now: datetime) -> RetrainingBatch:
     return record
 
 
+def find_record(store: Store, number: int) -> RetrainingBatch:
+    """The records of one batch. Raises InputError if there is none."""
+    records = read_records(store)
+    record = next((record for record in records if record.batch.number == number), None)
+    if record is None:
+        known = f"1 to {records[-1].batch.number}" if records else "none"
+        raise InputError(f"{store.uri} has no batch {number}; its batches: {known}")
+    return record
+
+
+def accept_labels(
+    store: Store, number: int, *, by: str, reason: str, now: datetime
+) -> LabelAcceptance:
+    """Accept the labels of a held batch: the next retraining runs it, and they count as good.
+
+    Raises InputError if the batch is not held.
+    """
+    _held_record(store, number)
+    accepted = LabelAcceptance(at=now, by=by, reason=reason)
+    if not store.create(f"{folder_of(number)}/{ACCEPTED}", to_json(accepted)):
+        raise InputError(f"batch {number}: somebody else accepted its labels; see pvar batches")
+    return accepted
+
+
+def reject_labels(store: Store, number: int, *, by: str, reason: str, now: datetime) -> None:
+    """Set a held batch aside: its rows are not trained on. Raises InputError if it is not held."""
+    record_set_aside(store, _held_record(store, number), now, by=by, reason=reason)
+
+
+def _held_record(store: Store, number: int) -> RetrainingBatch:
+    record = find_record(store, number)
+    if not record.is_held or record.set_aside:
+        state = record.state(is_retraining=False).replace("_", " ")
+        raise InputError(
+            f"batch {number} is not held because of its labels: it is {state}; see pvar batches"
+        )
+    return record
+
+
 def to_run(
     store: Store, records: Iterable[RetrainingBatch], *, max_attempts: int, now: datetime
 ) -> list[RetrainingBatch]:
     """The batches to run now, oldest first. Those with too many failed runs are set aside."""
     wanted = []
     for record in records:
-        if record.done or record.set_aside:
+        if record.done or record.set_aside or record.is_held:
             continue
         if len(record.counted) >= max_attempts:
             record_set_aside(store, record, now)

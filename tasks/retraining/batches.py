@@ -4,8 +4,10 @@
     retrain/batches/000001/batch.json          written once; its files are then used
     retrain/batches/000001/attempt-1.json      one per run, written before the run starts
     retrain/batches/000001/waiting.json        the run that waits, for a person or for data
+    retrain/batches/000001/agreement.json      written once: what models say about its labels
+    retrain/batches/000001/accepted.json       written once: a person accepts its labels
     retrain/batches/000001/outage.json         the last run met an outage: when to try again
-    retrain/batches/000001/set-aside.json      too many runs failed: a person is to look at it
+    retrain/batches/000001/set-aside.json      too many runs failed, or a person rejects its labels
     retrain/batches/000001/retry.json          earlier attempts do not count any more
     retrain/batches/000001/done.json           written once: the run that succeeded
 
@@ -29,7 +31,8 @@ from pvar.digest import digest
 from pvar.errors import DamagedError
 from pvar.incoming_rows import batch_rows, parse_row, to_fields
 from pvar.ports import Store
-from pvar.records import Prompt
+from pvar.prompt_rows import annotator_of
+from pvar.records import Prompt, Row
 from pvar.replay import EarlierRow
 from pvar.retrain_decision import Batch, Replayed
 from pvar.unpaired_labels import UnpairedLabel
@@ -101,6 +104,7 @@ def add_batch(
     row_files: RowFiles,
     scratch: Path,
     source_field: str | None = None,
+    annotator_field: str | None = None,
     replay: Callable[[Sequence[Prompt]], Sequence[EarlierRow]] | None = None,
 ) -> Batch | None:
     """Make the next batch after `batches`.
@@ -110,17 +114,24 @@ def add_batch(
 
     `good` are the files that are in no batch, with local copies. At least one of them must have new
     content. `source_field` is the field of a row that names its source (`ingest.source_field`). It
-    is kept in the data, with the key of the file for rows without it. `replay` gives the earlier
-    rows that follow the new ones in the data.
+    is kept in the data, with the key of the file for rows without it. `annotator_field` is the
+    field that names who labelled a row; it is kept, too, where there is one. `replay` gives the
+    earlier rows that follow the new ones in the data.
     """
     fresh, duplicates = split_duplicates(good, batches)
-    rows = batch_rows(_rows(fresh, row_files.read, source_field))
+    annotators: dict[tuple[str, str], str] = {}
+    rows = batch_rows(
+        _noted(_rows(fresh, row_files.read, source_field), annotator_field, annotators)
+    )
     if not rows.prompts:
         logger.warning("no batch: none of the new rows can be used (%s)", rows.row_counts.rejected)
         return None
     replayed = replay(rows.prompts) if replay else ()
     prompts = [*rows.prompts, *(row.prompt for row in replayed)]
-    fields = (to_fields(prompt, source_field) for prompt in prompts)
+    fields = (
+        to_fields(prompt, source_field) | _annotator(prompt, annotator_field, annotators)
+        for prompt in prompts
+    )
     content = [each.file.sha256 for each in fresh] + [row.prompt.prompt_id for row in replayed]
     batch = Batch(
         number=len(batches) + 1,
@@ -210,13 +221,36 @@ def _write_data(
 
 def _rows(
     files: Iterable[GoodFile], read: RowReader, source_field: str | None
-) -> Iterator[Prompt | UnpairedLabel]:
+) -> Iterator[tuple[Row, Prompt | UnpairedLabel]]:
     for each in files:
         assert each.path is not None
         for row in read(each.path):
             parsed = parse_row(row, each.file.key, source_field)
-            if not isinstance(parsed, str):
-                yield parsed
+            if isinstance(row, Row) and not isinstance(parsed, str):
+                yield row, parsed
+
+
+def _noted(
+    rows: Iterable[tuple[Row, Prompt | UnpairedLabel]],
+    field: str | None,
+    annotators: dict[tuple[str, str], str],
+) -> Iterator[Prompt | UnpairedLabel]:
+    """The parsed rows; who labelled them is noted by prompt and chosen answer, the first counts."""
+    for row, parsed in rows:
+        annotator = annotator_of(row.fields, field)
+        if annotator is not None:
+            prompt = parsed.prompt if isinstance(parsed, UnpairedLabel) else parsed
+            text = parsed.completion if isinstance(parsed, UnpairedLabel) else parsed.chosen
+            annotators.setdefault((prompt.prompt_id, text or ""), annotator)
+        yield parsed
+
+
+def _annotator(
+    prompt: Prompt, field: str | None, annotators: Mapping[tuple[str, str], str]
+) -> dict[str, object]:
+    """Who labelled the chosen answer, as a field of the row; empty if nobody is named."""
+    annotator = annotators.get((prompt.prompt_id, prompt.chosen or ""))
+    return {} if field is None or annotator is None else {field: annotator}
 
 
 def _attempt_key(batch: Batch, attempt: Attempt) -> str:

@@ -210,11 +210,19 @@ def test_a_file_that_is_not_there_is_not_announced(store: Store) -> None:
         announce(store, ["incoming/monday.jsonl", "incoming/mon.jsonl"])
 
 
+LABELLED = (
+    "Which soup is best in winter?",
+    "How does a lighthouse keeper spend the night?",
+    "Why do cats sleep on keyboards?",
+)
+
+
 def continued(tmp_path: Path) -> RetrainConfig:
     """Each round starts from the champion, with every gate of a year, at bounds that all pass."""
     tiny = tiny_settings(tmp_path, "pvar").model_dump()
     tiny |= {"policy": "champion", "policy_if_none": tiny["policy"]}
     tiny["evaluate"] |= {"opponent": "champion", "against_first": True}
+    tiny["label_audit"] = {"max_judged": 2}
     tiny["promote"] |= {"alpha_budget": 0.5, "max_total_ability_loss": 0.72}
     pipeline = PipelineConfig.model_validate(tiny)
     return RetrainConfig(min_new_pairs=1, min_exam_prompts=1, pipeline=pipeline)
@@ -231,6 +239,8 @@ def test_two_batches_are_measured_on_one_exam_and_the_second_starts_from_the_cha
     (run,) = retrain(config).runs
     first = load_run(store, run)
     put(store, "incoming/tuesday.jsonl", *describe[16:])  # some of the exam among them
+    labels = [{"prompt": each, "chosen": "Good.", "rejected": "Bad."} for each in LABELLED]
+    store.write("incoming/labels.jsonl", "".join(json.dumps(row) + "\n" for row in labels).encode())
     (run,) = retrain(config).runs
     second = load_run(store, run)
 
@@ -243,6 +253,11 @@ def test_two_batches_are_measured_on_one_exam_and_the_second_starts_from_the_cha
     assert wiring.registry.champion("pvar") == RegisteredVersion(
         "pvar", 2, roots[1]["train"], second.config.policy
     )
+    without_labels, with_labels = (record.audit for record in read_records(store))
+    assert without_labels is None
+    assert with_labels is not None  # of models that had not seen the labels
+    num_asked = {each.model: each.num_labels for each in with_labels.counts}
+    assert num_asked == {"vader": 3, "the champion": 3, "judge fake": 2}
     ((before, after),) = by_curve(version_results(wiring.registry.versions("pvar")))
     assert before.look == "look 1 at this exam, level 0.3 of 0.5"
     assert after.look == "look 2 at this exam, level 0.076 of 0.5"

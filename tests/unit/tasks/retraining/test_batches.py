@@ -41,7 +41,7 @@ def put(store: Store, key: str, *prompts: str) -> None:
     store.write(key, "\n".join(lines).encode())
 
 
-def take_up(store: Store, scratch: Path) -> Batch | None:
+def take_up(store: Store, scratch: Path, annotator_field: str | None = None) -> Batch | None:
     """One retraining's way to a batch: read the log, look, add."""
     batches = read_batches(store)
     known = {file.version for batch in batches for file in (*batch.files, *batch.duplicates)}
@@ -58,6 +58,7 @@ def take_up(store: Store, scratch: Path) -> Batch | None:
         now=NOW,
         row_files=row_files,
         scratch=scratch,
+        annotator_field=annotator_field,
     )
 
 
@@ -132,6 +133,26 @@ def test_labels_of_one_prompt_are_joined_over_the_files_of_a_batch(
     rows = [row.fields for row in read_rows(path) if isinstance(row, Row)]
     assert {"prompt": user("Hi"), "chosen": "Hello.", "rejected": "Go away."} in rows
     assert {"prompt": user("When?")} in rows
+
+
+def test_who_labelled_a_row_is_kept(file_store: Store, tmp_path: Path) -> None:
+    put_rows(
+        file_store,
+        "incoming/a.jsonl",
+        {"prompt": "pair", "chosen": "a", "rejected": "b", "who": "ann"},
+        {"prompt": "halves", "completion": "bad", "label": False, "who": "bob"},
+        {"prompt": "halves", "completion": "good", "label": True, "who": 7},
+        {"prompt": "nobody", "chosen": "a", "rejected": "b", "who": " "},
+        {"prompt": "only a prompt"},
+    )
+    batch = take_up(file_store, tmp_path, annotator_field="who")
+    assert batch is not None
+    path = tmp_path / "rows.jsonl.gz"
+    file_store.download(batch.data, path)
+    rows = [row.fields for row in read_rows(path) if isinstance(row, Row)]
+    by_prompt = {str(row["prompt"][0]["content"]): row.get("who") for row in rows}  # type: ignore[index]
+    # Of an unpaired label it is who labelled the chosen answer.
+    assert by_prompt == {"pair": "ann", "halves": "7", "nobody": None, "only a prompt": None}
 
 
 def test_labels_without_a_counterpart_wait_for_it(file_store: Store, tmp_path: Path) -> None:
