@@ -4,12 +4,14 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 from infra.store import open_store
@@ -82,6 +84,24 @@ def _own_garbage() -> Iterator[None]:
 def moto_s3() -> Iterator[S3Server]:
     """A quick S3 server, in a thread; it accepts any credentials."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it would report every request
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "put_object", one_at_a_time(S3Response.put_object))
+        yield from _running_moto()
+
+
+def one_at_a_time(put: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """moto looks whether an object is there and then puts it: of two writers with If-None-Match
+    both can win, which no server of the field lets happen."""
+    lock = threading.Lock()
+
+    def put_object(response: Any) -> Any:
+        with lock:
+            return put(response)
+
+    return put_object
+
+
+def _running_moto() -> Iterator[S3Server]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
