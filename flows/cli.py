@@ -17,7 +17,7 @@ from pvar.errors import PvarError
 COMMANDS = (
     "run", "stage", "show", "schema", "report", "gradients", "predict", "history", "rollback",
     "approve", "lineage", "deploy", "serve", "notify", "retrain", "rounds", "compare", "benchmark",
-    "gc", "doctor", "variance", "reliability", "select", "judge-agreement",
+    "gc", "forget", "doctor", "variance", "reliability", "select", "judge-agreement",
 )  # fmt: skip
 """Each command is a function in a module of the same name, with underscores."""
 

@@ -1,6 +1,7 @@
 """Pinning: resolve every reference of a configuration to a digest before anything runs."""
 
 from flows.wiring import Wiring
+from flows.withdrawal import with_withdrawals
 from infra.models import pin_model
 from infra.pinned_folder import pin_folder
 from infra.sources import pin_file, pin_source
@@ -20,7 +21,8 @@ from tasks.stages.judge_epoch import current_epoch
 
 
 def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
-    """The configuration with every reference pinned to its current digest (`location#digest`)."""
+    """The configuration with every reference pinned to its current digest (`location#digest`), and
+    the prompts of its data that are withdrawn now."""
     sources = wiring.settings.home / "sources"
 
     def pin_one(reference: Reference) -> str:
@@ -37,6 +39,7 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
                 return pin_reference(reference.text, wiring)
 
     pinned = _with_reward_model(replace_references(config, pin_one), wiring)
+    pinned = with_withdrawals(pinned, wiring)
     pinned = pinned.model_copy(update={"policy": _pin_start(pinned, wiring)})
     # Check again: now the digests show whether two references are the same model.
     for model in pinned.score.reward_models:

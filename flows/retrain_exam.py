@@ -8,7 +8,7 @@ retraining, such as those of a champion that `pvar run` trained.
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from infra.row_files import read_rows, write_rows
 from pvar.config import IngestConfig, PipelineConfig
 from pvar.errors import ConfigError
-from pvar.exam import num_judged
+from pvar.exam import exam_digest, num_judged
 from pvar.exclusion import MIN_SIMILARITY, find_exclusions
 from pvar.incoming_rows import parse_row
 from pvar.ports import Store
@@ -24,6 +24,7 @@ from pvar.records import Prompt
 from pvar.retrain_decision import Batch, RetrainConfig
 from tasks.retraining.batches import read_batches
 from tasks.retraining.exams import Exam, exam_of, freeze_exam, propose_exam
+from tasks.retraining.withdrawals import withdrawn_ids
 from tasks.stages.ingest import held_out_prompts
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,9 @@ def with_exam(
     """
     if config.evaluate.prompts:
         return WithExam(config)
-    exam = exam_of(store, rules.exam)
+    exam, withdrawn = exam_of(store, rules.exam), withdrawn_ids(store)
     if exam is not None:
+        exam = _without_withdrawn(exam, withdrawn, store)
         _require_questions(
             config,
             exam.num_questions,
@@ -67,6 +69,7 @@ def with_exam(
             eval_fraction=config.ingest.eval_fraction,
             min_similarity=config.ingest.near_duplicate_similarity,
         )
+        held_out = [prompt for prompt in held_out if prompt.prompt_id not in withdrawn]
         prompts = _not_trained_on(held_out, batch, config.ingest, store, scratch)
         is_enough = num_judged(prompts) >= rules.min_exam_prompts
         asked = prompts if is_enough else held_out
@@ -96,6 +99,36 @@ def with_exam(
         num_trained_on,
     )
     return WithExam(_measured_on(proposed, config, store), proposed)
+
+
+def _without_withdrawn(exam: Exam, withdrawn: Collection[str], store: Store) -> Exam:
+    """The exam as it is asked now: stage `questions` leaves out what is withdrawn.
+
+    Raises ConfigError if no prompt is left that is judged.
+    """
+    if not withdrawn:
+        return exam
+    with tempfile.TemporaryDirectory() as folder:
+        prompts = list(_rows(exam.data, store, Path(folder)))
+    left = [prompt for prompt in prompts if prompt.prompt_id not in withdrawn]
+    if not num_judged(left):
+        raise ConfigError(
+            f"exam {exam.number} has no prompt to judge that is not withdrawn, so no run is "
+            f"started and no attempt counts; set exam={exam.number + 1}, which freezes another"
+        )
+    if len(left) < len(prompts):
+        logger.warning(
+            "exam %d: %d of its %d prompts are withdrawn and are not asked any more, so it is "
+            "another exam (%s): results before and after are not comparable, and are on separate "
+            "curves (pvar history MODEL --versions); looks at it begin at 1",
+            exam.number,
+            len(prompts) - len(left),
+            len(prompts),
+            exam_digest(left),
+        )
+    num_questions = len(left) - num_judged(left)
+    update = {"num_prompts": num_judged(left), "num_questions": num_questions}
+    return exam.model_copy(update=update)
 
 
 def freeze(proposed: Exam, store: Store) -> None:
@@ -179,7 +212,13 @@ def _noted(prompts: Iterable[Prompt], ids: set[str]) -> Iterator[Prompt]:
 def _prompts(
     batch: Batch, store: Store, scratch: Path, source_field: str | None = None
 ) -> Iterator[Prompt]:
-    path = scratch / batch.data.rpartition("/")[2]
-    store.download(batch.data, path)
+    return _rows(batch.data, store, scratch, source_field)
+
+
+def _rows(
+    data: str, store: Store, scratch: Path, source_field: str | None = None
+) -> Iterator[Prompt]:
+    path = scratch / data.rpartition("/")[2]
+    store.download(data, path)
     rows = (parse_row(row, path.name, source_field) for row in read_rows(path))
     return (parsed for parsed in rows if isinstance(parsed, Prompt))

@@ -16,6 +16,7 @@ from pvar.replay import EarlierRow, ReplayConfig, choose_replayed
 from tasks.engine.artifact import open_artifact
 from tasks.engine.tables import PromptVariance
 from tasks.retraining.batch_states import RetrainingBatch
+from tasks.retraining.withdrawals import withdrawn_ids
 from tasks.stages.select import SELECT, VARIANCE
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ def replayed_rows(
     """The earlier rows that are trained on again with the prompts of a new batch.
 
     Only batches that are done are read: what was set aside may be what is wrong with it. Of each
-    batch only the rows that it brought count, not those that it replayed.
+    batch only the rows that it brought count, not those that it replayed. Withdrawn prompts are
+    left out.
     """
     rows: list[EarlierRow] = []
     for record in records:
@@ -44,7 +46,8 @@ def replayed_rows(
             EarlierRow(prompt, record.batch.number, pvar.get(prompt.prompt_id))
             for prompt in rows_of_batch(store, record, source_field, scratch)
         ]
-    return choose_replayed(rows, {prompt.prompt_id for prompt in new}, config)
+    taken = withdrawn_ids(store) | {prompt.prompt_id for prompt in new}
+    return choose_replayed(rows, taken, config)
 
 
 def rows_of_batch(

@@ -38,6 +38,7 @@ from flows.retrain_labels import with_earlier_labels
 from flows.retrain_replay import replayed_rows
 from flows.run_record import RunRecord, load_run
 from flows.wiring import Wiring, connect
+from flows.withdrawal import with_withdrawals
 from infra.outages import is_outage
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
@@ -60,6 +61,7 @@ from tasks.retraining.batches import (
     RowFiles,
     add_batch,
     begin_attempt,
+    prompts_of_batches,
     read_batches,
     record_failure,
     record_success,
@@ -70,6 +72,7 @@ from tasks.retraining.batches import (
 from tasks.retraining.incoming_files import fetch, keep_inspected, look
 from tasks.retraining.label_audits import LabelAudit
 from tasks.retraining.outage_notes import note_outage, record_noted_outages
+from tasks.retraining.withdrawals import withdrawn_ids
 from tasks.stages.annotate import ANNOTATE, has_answers
 
 logger = logging.getLogger(__name__)
@@ -184,9 +187,16 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
     store = wiring.store
     row_files = RowFiles(read_rows, write_rows)
     with tempfile.TemporaryDirectory() as folder:
-        batches = read_batches(store)
+        batches, withdrawn = read_batches(store), withdrawn_ids(store)
         known = {file.version for batch in batches for file in (*batch.files, *batch.duplicates)}
-        found = look(store, config.incoming, read_rows, known=known, scratch=Path(folder))
+        found = look(
+            store,
+            config.incoming,
+            read_rows,
+            known=known,
+            scratch=Path(folder),
+            not_new=lambda: withdrawn | prompts_of_batches(store, batches, read_rows, Path(folder)),
+        )
         waiting = [each.file for each in split_duplicates(found.good, batches)[0]]
         last_batch_at = batches[-1].created_at if batches else None
         now = datetime.now(UTC)
@@ -206,6 +216,7 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
                 source_field=config.pipeline.ingest.source_field,
                 annotator_field=_annotator_field(config),
                 replay=_replay(config, store, Path(folder)),
+                withdrawn=withdrawn,
             )
         keep_inspected(store, () if batch else (each.file for each in good))
     reasons = decision.reasons
@@ -246,7 +257,7 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
     A waiting run is resumed only when it can continue, with its own configuration.
     """
     store, batch = wiring.store, record.batch
-    waiting = _waiting_run(record, store)
+    waiting = _waiting_run(record, wiring)
     try:
         if waiting and not can_go_on(waiting, wiring):
             return _waits(batch, waiting)
@@ -295,12 +306,22 @@ def _configuration(batch: Batch, config: RetrainConfig, store: Store) -> WithExa
     return with_exam(wanted, batch, config, store)
 
 
-def _waiting_run(record: RetrainingBatch, store: Store) -> RunRecord | None:
-    """The waiting run of the batch; None if there is none, or its record cannot be read."""
+def _waiting_run(record: RetrainingBatch, wiring: Wiring) -> RunRecord | None:
+    """The waiting run of the batch; None if there is none, its record cannot be read, or some of
+    its prompts were withdrawn since."""
     if record.waiting is None:
         return None
     try:
-        return load_run(store, record.waiting.run)
+        waiting = load_run(wiring.store, record.waiting.run)
+        if with_withdrawals(waiting.config, wiring) == waiting.config:
+            return waiting
+        logger.warning(
+            "batch %d: its waiting run %s used prompts that were withdrawn since, so it is run "
+            "without them, with the configuration of this retraining",
+            record.batch.number,
+            waiting.run,
+        )
+        return None
     except (InputError, ValidationError) as error:
         logger.warning(
             "batch %d: its waiting run %s cannot be read, so it is run with the configuration of "

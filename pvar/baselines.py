@@ -16,7 +16,13 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
-    "IngestSpec": {"source_field": None, "join_labels": False, "with_answers": False},
+    "IngestSpec": {
+        "source_field": None,
+        "join_labels": False,
+        "with_answers": False,
+        "withdrawn": [],
+    },
+    "QuestionsSpec": {"withdrawn": []},
     "ExamQuestions": {"source_field": None},
     "SamplerSettings": {
         "engine": "transformers",

@@ -55,6 +55,9 @@ class IngestConfig(ConfigModel):
     dropped."""
     decontaminate_ngram_words: int = Field(default=13, ge=3, le=50)
     """Length of the shared n-gram, in words."""
+    withdrawn: tuple[str, ...] = ()
+    """Ids of prompts of the source that are left out. A run adds those of its source that `pvar
+    forget` withdrew in its store."""
 
 
 class AdaptiveConfig(ConfigModel):

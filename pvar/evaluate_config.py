@@ -19,6 +19,9 @@ class EvaluateConfig(ConfigModel):
     are ability questions. Training prompts that are among them, or nearly so, are never selected.
     All prompts of `ingest.source` are then for training (`ingest.eval_fraction` has no effect), and
     its ability questions are left out. Empty means the held-out prompts of `ingest.source`."""
+    withdrawn: tuple[str, ...] = ()
+    """Ids of prompts of `evaluate.prompts`, and of the pairs of benchmarks of kind label_agreement,
+    that are left out. A run adds those that `pvar forget` withdrew in its store."""
     judge: JudgeConfig = Field(default=AfinnJudge())
     """The judge, which decides which of two answers is better."""
     judge_orders: Literal["both", "seeded"] = "both"

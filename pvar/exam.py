@@ -6,7 +6,7 @@ same exam wherever they come from, and the conditions by how they were answered 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pydantic import JsonValue
@@ -27,10 +27,13 @@ class ExamPrompts(NamedTuple):
 
 
 def read_exam(
-    files: Iterable[tuple[str, Iterable[Row | BadRow]]], source_field: str | None = None
+    files: Iterable[tuple[str, Iterable[Row | BadRow]]],
+    source_field: str | None = None,
+    withdrawn: Collection[str] = (),
 ) -> ExamPrompts:
     """Parse the rows of files, given as name and rows. Of equal prompts one is kept: an ability
-    question before a prompt, else the first. `source_field` of a row names its source."""
+    question before a prompt, else the first. `source_field` of a row names its source. Prompts with
+    the ids `withdrawn` are left out."""
     prompts: dict[str, Prompt] = {}
     rejected: Counter[str] = Counter()
     for name, rows in files:
@@ -41,6 +44,9 @@ def read_exam(
                 continue
             if isinstance(parsed, UnpairedLabel):
                 parsed = parsed.prompt  # its answer is not asked for
+            if parsed.prompt_id in withdrawn:
+                rejected["withdrawn"] += 1
+                continue
             known = prompts.get(parsed.prompt_id)
             rejected["duplicate"] += known is not None
             if known is None or (parsed.is_question and not known.is_question):

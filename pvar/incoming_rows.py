@@ -7,7 +7,7 @@ invalid rows are left out and counted.
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from pvar.labelled_pairs import is_labelled
@@ -39,6 +39,8 @@ class FileReport(NamedTuple):
     row_counts: RowCounts
     refusal: str | None
     """Why the file is rejected; None if it is accepted."""
+    num_not_new: int = 0
+    """Good rows with a prompt that does not count as new."""
 
 
 def parse_row(
@@ -51,15 +53,19 @@ def parse_row(
     return parse_prompt_or_label(row.fields, source_of(row.fields, source_field, file_name))
 
 
-def inspect_rows(rows: Iterable[Row | BadRow], source: str) -> FileReport:
-    """Validate the rows of one file, whose name is `source`."""
-    num_good = 0
+def inspect_rows(
+    rows: Iterable[Row | BadRow], source: str, not_new: Collection[str] = ()
+) -> FileReport:
+    """Validate the rows of one file, whose name is `source`. Prompts with the ids `not_new` do not
+    count as new."""
+    num_good = num_not_new = 0
     rejected: Counter[str] = Counter()
     first_bad = ""
     for row in rows:
         parsed = parse_row(row, source)
         if not isinstance(parsed, str):
             num_good += 1
+            num_not_new += id_of(parsed) in not_new
             continue
         rejected[parsed] += 1
         if not first_bad:
@@ -70,19 +76,29 @@ def inspect_rows(rows: Iterable[Row | BadRow], source: str) -> FileReport:
         rows_out=num_good,
         rejected=dict(sorted(rejected.items())),
     )
-    return FileReport(row_counts, _refusal(row_counts, first_bad))
+    return FileReport(row_counts, _refusal(row_counts, first_bad), num_not_new)
 
 
-def batch_rows(rows: Iterable[Prompt | UnpairedLabel]) -> BatchRows:
-    """The rows of several files as those of one batch.
+def id_of(row: Prompt | UnpairedLabel) -> str:
+    """Id of the row's prompt."""
+    return row.prompt_id if isinstance(row, Prompt) else row.prompt.prompt_id
+
+
+def batch_rows(
+    rows: Iterable[Prompt | UnpairedLabel], withdrawn: Collection[str] = ()
+) -> BatchRows:
+    """The rows of several files as those of one batch, without prompts with the ids `withdrawn`.
 
     Unpaired labels of one prompt are joined, over all files. A row without labels is left out if
     another one has labels for the same prompt, because one row of each prompt is used later.
     """
     prompts: list[Prompt] = []
     labels: list[UnpairedLabel] = []
+    num_withdrawn = 0
     for row in rows:
-        if isinstance(row, Prompt):
+        if id_of(row) in withdrawn:
+            num_withdrawn += 1
+        elif isinstance(row, Prompt):
             prompts.append(row)
         else:
             labels.append(row)
@@ -97,6 +113,8 @@ def batch_rows(rows: Iterable[Prompt | UnpairedLabel]) -> BatchRows:
     rejected = Counter(label.rule for label in joined.rejected)
     if len(kept) < len(prompts):
         rejected["labelled_elsewhere"] = len(prompts) - len(kept)
+    if num_withdrawn:
+        rejected["withdrawn"] = num_withdrawn
     row_counts = RowCounts(
         rows_in=len(kept) + rejected.total(),
         rows_out=len(kept),

@@ -1,7 +1,7 @@
 """Held-out labelled pairs: prompts with a chosen and a rejected answer that are not trained on."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from pvar.prompt_rows import annotator_of, parse_prompt, source_of
@@ -23,10 +23,13 @@ def read_held_out_pairs(
     source: str,
     source_field: str | None = None,
     annotator_field: str | None = None,
+    *,
+    withdrawn: Collection[str] = (),
 ) -> HeldOutPairs:
     """Parse the rows of a file of labelled pairs; of equal prompts the first is kept.
 
-    The fields of a row name its source, instead of `source`, and who labelled it.
+    The fields of a row name its source, instead of `source`, and who labelled it. Prompts with the
+    ids `withdrawn` are left out.
     """
     prompts: dict[str, Prompt] = {}
     annotators: dict[str, str] = {}
@@ -38,6 +41,8 @@ def read_held_out_pairs(
         parsed = parse_prompt(row.fields, source_of(row.fields, source_field, source))
         if isinstance(parsed, str):
             rejected[parsed] += 1
+        elif parsed.prompt_id in withdrawn:
+            rejected["withdrawn"] += 1
         elif not is_labelled(parsed):
             rejected["no_labels"] += 1
         elif parsed.prompt_id in prompts:

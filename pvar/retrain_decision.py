@@ -25,7 +25,8 @@ class RetrainConfig(ConfigModel):
     """Prefix in the store for new JSONL and Parquet files of preferences or prompts. Add each file
     atomically (an S3 put, or a rename into the folder)."""
     min_new_pairs: int = Field(default=500, ge=1)
-    """Start a run when at least this many new rows wait. Prompts and preferences count alike."""
+    """Start a run when at least this many new rows wait. Prompts and preferences count alike; rows
+    with a prompt that an earlier batch has do not count."""
     max_days_between_runs: float | None = Field(default=7, gt=0)
     """Start a run with fewer new rows this many days after the last run. `null` always waits for
     min_new_pairs."""
@@ -109,6 +110,14 @@ class IncomingFile(_Record):
     row_counts: RowCounts
     store_version: str | None = None
     """The store's identifier of the content; None in records of pvar before it was kept."""
+    num_not_new: int = Field(default=0, ge=0)
+    """Good rows with a prompt that an earlier batch has, or that is withdrawn. 0 in records of pvar
+    before it was counted."""
+
+    @property
+    def num_new(self) -> int:
+        """Good rows that count as new."""
+        return self.row_counts.rows_out - self.num_not_new
 
     @property
     def version(self) -> "FileVersion":
@@ -166,12 +175,15 @@ def decide_retraining(
 ) -> RetrainDecision:
     """Start a run if there are enough new rows, or enough time has passed since the last batch
     (before the first batch: since the oldest file). Without new rows, no run starts."""
-    num_pairs = sum(file.row_counts.rows_out for file in waiting)
+    num_pairs = sum(file.num_new for file in waiting)
+    num_not_new = sum(file.num_not_new for file in waiting)
+    seen = f"{num_not_new} rows with prompts of earlier batches, or withdrawn ones, do not count"
     if num_pairs == 0:
-        return RetrainDecision(False, ("no new data",))
+        return RetrainDecision(False, ("no new data", *([seen] if num_not_new else [])))
     enough = num_pairs >= config.min_new_pairs
     reasons = [
-        f"{num_pairs} new pairs in {len(waiting)} files, min_new_pairs is {config.min_new_pairs}"
+        f"{num_pairs} new pairs in {len(waiting)} files, min_new_pairs is {config.min_new_pairs}",
+        *([seen] if num_not_new else []),
     ]
     is_due = False
     if config.max_days_between_runs is not None:

@@ -69,11 +69,19 @@ def question_nodes(config: PipelineConfig) -> dict[str, Node]:
     """The node of each benchmark's own questions, by the benchmark's name."""
     return {
         benchmark.name: Node(
-            f"questions-{benchmark.name}", QUESTIONS, QuestionsSpec(benchmark=questions), {}
+            f"questions-{benchmark.name}", QUESTIONS, _questions_spec(questions, config), {}
         )
         for benchmark in config.benchmarks
         if (questions := _questions_of(benchmark)) is not None
     }
+
+
+def _questions_spec(
+    questions: JudgedQuestions | LabelledPairsQuestions, config: PipelineConfig
+) -> QuestionsSpec:
+    """Published questions are not data that somebody withdraws."""
+    is_own = isinstance(questions, LabelledPairsQuestions)
+    return QuestionsSpec(benchmark=questions, withdrawn=config.evaluate.withdrawn if is_own else ())
 
 
 def benchmark_nodes(

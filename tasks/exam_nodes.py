@@ -35,7 +35,7 @@ def exam_nodes(config: PipelineConfig) -> list[Node]:
     exam = ExamQuestions(
         kind="exam", prompts=config.evaluate.prompts, source_field=config.ingest.source_field
     )
-    spec = QuestionsSpec(benchmark=exam)
+    spec = QuestionsSpec(benchmark=exam, withdrawn=config.evaluate.withdrawn)
     return [Node(EXAM_NODE, QUESTIONS, spec, {})]
 
 

@@ -193,6 +193,7 @@ def _ingest(config: PipelineConfig) -> Node:
         decontaminate_against=config.ingest.decontaminate_against,
         decontaminate_ngram_words=config.ingest.decontaminate_ngram_words,
         with_answers=config.sample.engine == "dataset",
+        withdrawn=config.ingest.withdrawn,
     )
     return Node("ingest", INGEST, spec, {})
 

@@ -64,7 +64,8 @@ def _labels(config: PipelineConfig, audit: LabelAuditConfig) -> Node:
         annotator_field=audit.annotator_field,
         num_rows=audit.num_rows,
     )
-    return Node(LABELS_NODE, QUESTIONS, QuestionsSpec(benchmark=labels), {})
+    spec = QuestionsSpec(benchmark=labels, withdrawn=config.ingest.withdrawn)
+    return Node(LABELS_NODE, QUESTIONS, spec, {})
 
 
 def _asked_models(config: PipelineConfig) -> list[RewardModelConfig]:

@@ -9,11 +9,16 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from rich.tree import Tree
 
+    from flows.withdrawn_versions import TrainedOn
     from tasks.engine.lineage import Step
 
 
 def lineage(
-    reference: str, /, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False
+    reference: str | None = None,
+    /,
+    *,
+    withdrawn: Annotated[bool, Parameter(negative=())] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Show what a model version or artifact was made from, and what was made from it.
 
@@ -22,12 +27,23 @@ def lineage(
     reference
         `models:/name/3`, `models:/name@champion`, or an artifact or its first characters:
         `train/ab12…`.
+    withdrawn
+        Show instead which model versions were trained on prompts that `pvar forget` withdrew.
     as_json
-        Print one JSON object instead of two trees.
+        Print one JSON object instead of two trees, or with --withdrawn a list.
     """
     from flows.model_lineage import trace
     from flows.wiring import connect
+    from pvar.errors import InputError
 
+    if withdrawn:
+        _print_withdrawn(as_json=as_json)
+        return
+    if reference is None:
+        raise InputError(
+            "nothing to trace; give models:/name/3, models:/name@champion or stage/digest, or "
+            "--withdrawn"
+        )
     made_from, made_into = trace(reference, connect())
     if as_json:
         both = {"made_from": made_from.model_dump(), "made_into": made_into.model_dump()}
@@ -41,6 +57,37 @@ def lineage(
         tree = Tree(f"{step.ref}, {title}" if step.branches else f"{step.ref}, {title}: nothing")
         _grow(tree, step)
         console().print(tree, highlight=False, soft_wrap=True)
+
+
+def _print_withdrawn(*, as_json: bool) -> None:
+    from flows.console import console
+    from flows.wiring import connect
+    from flows.withdrawn_versions import versions_trained_on
+    from tasks.retraining.erasures import erased_pairs
+    from tasks.retraining.withdrawals import withdrawn_ids
+
+    wiring = connect()
+    ids = withdrawn_ids(wiring.store)
+    trained = versions_trained_on(ids, wiring, erased_pairs(wiring.store)) if ids else []
+    if as_json:
+        sys.stdout.write(json.dumps([each.model_dump() for each in trained]) + "\n")
+        return
+    console().print(f"{len(ids)} prompts are withdrawn", highlight=False)
+    for each in trained:
+        console().print(_trained_text(each), highlight=False, markup=False, soft_wrap=True)
+    if ids and not trained:
+        console().print("no registered version was trained on them", highlight=False)
+
+
+def _trained_text(trained: "TrainedOn") -> str:
+    parts = []
+    if trained.prompt_ids:
+        parts.append(f"trained on {len(trained.prompt_ids)} of them")
+    if trained.inherited_prompt_ids:
+        parts.append(f"began from a model trained on {len(trained.inherited_prompt_ids)}")
+    if trained.unknown:
+        parts.append(f"not known for {', '.join(trained.unknown)}, whose pairs are gone")
+    return f"{trained.version}: {'; '.join(parts)}"
 
 
 def _grow(tree: "Tree", step: "Step") -> None:

@@ -20,7 +20,7 @@ continues. So each file is in exactly one batch, and no second record per file c
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -28,8 +28,8 @@ from typing import NamedTuple, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from pvar.digest import digest
-from pvar.errors import DamagedError
-from pvar.incoming_rows import batch_rows, parse_row, to_fields
+from pvar.errors import DamagedError, NotFoundError
+from pvar.incoming_rows import batch_rows, id_of, parse_row, to_fields
 from pvar.ports import Store
 from pvar.prompt_rows import annotator_of
 from pvar.records import Prompt, Row
@@ -106,6 +106,7 @@ def add_batch(
     source_field: str | None = None,
     annotator_field: str | None = None,
     replay: Callable[[Sequence[Prompt]], Sequence[EarlierRow]] | None = None,
+    withdrawn: Collection[str] = (),
 ) -> Batch | None:
     """Make the next batch after `batches`.
 
@@ -116,12 +117,13 @@ def add_batch(
     content. `source_field` is the field of a row that names its source (`ingest.source_field`). It
     is kept in the data, with the key of the file for rows without it. `annotator_field` is the
     field that names who labelled a row; it is kept, too, where there is one. `replay` gives the
-    earlier rows that follow the new ones in the data.
+    earlier rows that follow the new ones in the data. New rows with a prompt whose id is in
+    `withdrawn` are left out.
     """
     fresh, duplicates = split_duplicates(good, batches)
     annotators: dict[tuple[str, str], str] = {}
     rows = batch_rows(
-        _noted(_rows(fresh, row_files.read, source_field), annotator_field, annotators)
+        _noted(_rows(fresh, row_files.read, source_field), annotator_field, annotators), withdrawn
     )
     if not rows.prompts:
         logger.warning("no batch: none of the new rows can be used (%s)", rows.row_counts.rejected)
@@ -133,6 +135,8 @@ def add_batch(
         for prompt in prompts
     )
     content = [each.file.sha256 for each in fresh] + [row.prompt.prompt_id for row in replayed]
+    if "withdrawn" in rows.row_counts.rejected:
+        content.append(digest(sorted(withdrawn)))
     batch = Batch(
         number=len(batches) + 1,
         created_at=now,
@@ -149,6 +153,24 @@ def add_batch(
     )
     key = f"{folder_of(batch.number)}/batch.json"
     return batch if store.create(key, to_json(batch)) else None
+
+
+def prompts_of_batches(
+    store: Store, batches: Iterable[Batch], read: RowReader, scratch: Path
+) -> set[str]:
+    """Ids of all prompts in the data of these batches."""
+    found: set[str] = set()
+    for batch in batches:
+        path = scratch / f"seen-{batch.data.rpartition('/')[2]}"
+        try:
+            store.download(batch.data, path)
+        except NotFoundError:
+            logger.warning("%s/%s is gone: its prompts count as new", store.uri, batch.data)
+            continue
+        parsed = (parse_row(row, path.name) for row in read(path))
+        found |= {id_of(row) for row in parsed if not isinstance(row, str)}
+        path.unlink()
+    return found
 
 
 def split_duplicates(
@@ -211,8 +233,8 @@ def _write_data(
     row_files: RowFiles,
     scratch: Path,
 ) -> str:
-    """Write one object with the rows. The same content (digests of the files, ids of the replayed
-    prompts) gives the same object."""
+    """Write one object with the rows. The same content (digests of the files and of what is left
+    out of them, ids of the replayed prompts) gives the same object."""
     name = f"{digest(list(content))}.jsonl.gz"
     row_files.write(scratch / name, rows)
     store.upload(scratch / name, f"retrain/data/{name}")

@@ -81,12 +81,15 @@ def look(
     *,
     known: Collection[FileVersion],
     scratch: Path,
+    not_new: Callable[[], Collection[str]] = frozenset,
 ) -> Look:
     """Inspect every file whose version is not `known`, in key order, and quarantine invalid files.
 
     A file that changes or disappears meanwhile is left to the next retraining: what is listed
-    afterwards must be what was listed before. Local copies are made in `scratch`.
+    afterwards must be what was listed before. Local copies are made in `scratch`. `not_new` gives
+    the ids of prompts that do not count as new; it is called if a file has to be inspected.
     """
+    ids: Collection[str] | None = None
     inspected = {file.version: file for file in _read_inspected(store)}
     good, bad = [], []
     for index, info in enumerate(_new_objects(store, prefix, known)):
@@ -99,11 +102,12 @@ def look(
         except NotFoundError:
             continue
         sha256 = sha256_of(path)
-        row_counts, refusal = _inspect(path, read, info.key)
-        if refusal is None:
-            good.append(GoodFile(_incoming_file(info, sha256, row_counts), path))
+        ids = not_new() if ids is None else ids
+        report = _inspect(path, read, info.key, ids)
+        if report.refusal is None:
+            good.append(GoodFile(_incoming_file(info, sha256, report), path))
         else:
-            reason = Quarantined(key=info.key, reason=refusal, row_counts=row_counts)
+            reason = Quarantined(key=info.key, reason=report.refusal, row_counts=report.row_counts)
             bad.append((info, path, sha256, reason))
     listed = {FileVersion(*info) for info in store.list(f"{prefix.rstrip('/')}/")}
     kept = [each for each in good if _is_unchanged(each.file.version, listed)]
@@ -144,14 +148,20 @@ def _read_inspected(store: Store) -> tuple[IncomingFile, ...]:
         return ()
 
 
-def _incoming_file(info: ObjectInfo, sha256: str, row_counts: RowCounts) -> IncomingFile:
+def forget_inspected(store: Store) -> None:
+    """The next retraining inspects all files again that are in no batch."""
+    store.delete(_INSPECTED)
+
+
+def _incoming_file(info: ObjectInfo, sha256: str, report: FileReport) -> IncomingFile:
     return IncomingFile(
         key=info.key,
         num_bytes=info.num_bytes,
         modified=info.modified,
         sha256=sha256,
-        row_counts=row_counts,
+        row_counts=report.row_counts,
         store_version=info.version,
+        num_not_new=report.num_not_new,
     )
 
 
@@ -194,9 +204,9 @@ def _is_unchanged(version: FileVersion, listed: Collection[FileVersion]) -> bool
     return False
 
 
-def _inspect(path: Path, read: RowReader, key: str) -> FileReport:
+def _inspect(path: Path, read: RowReader, key: str, not_new: Collection[str]) -> FileReport:
     try:
-        return inspect_rows(read(path), key)
+        return inspect_rows(read(path), key, not_new)
     except InputError as error:
         # The message names the temporary copy, but the user only knows the key.
         reason = str(error).replace(str(path), key)

@@ -5,7 +5,7 @@ For the label audit it freezes the labelled pairs of a run's source.
 The artifact has the table PROMPTS of stage ingest, so that stage sample answers the questions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -73,19 +73,21 @@ class QuestionsSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     benchmark: JudgedQuestions | LabelledPairsQuestions | ExamQuestions | LabelQuestions
+    withdrawn: tuple[str, ...] = ()
+    """Ids of prompts that are left out of labels, labelled pairs and exams, sorted."""
 
 
 @contextmanager
 def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
     def freeze(_: ShardSpec, folder: Path) -> RowCounts:
-        benchmark = job.spec.benchmark
+        benchmark, withdrawn = job.spec.benchmark, frozenset(job.spec.withdrawn)
         if isinstance(benchmark, LabelledPairsQuestions):
-            return _freeze_pairs(row_file(job.ports, benchmark.pairs), folder)
+            return _freeze_pairs(row_file(job.ports, benchmark.pairs), withdrawn, folder)
         if isinstance(benchmark, ExamQuestions):
             files = [row_file(job.ports, each) for each in benchmark.prompts]
-            return _freeze_exam(files, benchmark.source_field, folder)
+            return _freeze_exam(files, benchmark.source_field, withdrawn, folder)
         if isinstance(benchmark, LabelQuestions):
-            return write_labels(_read_labels(benchmark, job.ports), folder)
+            return write_labels(_read_labels(benchmark, withdrawn, job.ports), folder)
         joined = join_questions(benchmark, job.ports)
         write_table(folder / PROMPTS, joined.prompts, Prompt)
         write_table(folder / BASELINE, joined.questions, BenchmarkQuestion)
@@ -100,17 +102,20 @@ def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
     yield freeze
 
 
-def _read_labels(labels: LabelQuestions, ports: Ports) -> HeldOutPairs:
+def _read_labels(
+    labels: LabelQuestions, withdrawn: Collection[str], ports: Ports
+) -> HeldOutPairs:
     return read_held_out_pairs(
         islice(ports.source_rows(labels.source), labels.num_rows),
         ALL_LABELS,
         labels.source_field,
         labels.annotator_field,
+        withdrawn=withdrawn,
     )
 
 
-def _freeze_pairs(file: RowFile, folder: Path) -> RowCounts:
-    pairs = read_held_out_pairs(file.rows, _short(file))
+def _freeze_pairs(file: RowFile, withdrawn: Collection[str], folder: Path) -> RowCounts:
+    pairs = read_held_out_pairs(file.rows, _short(file), withdrawn=withdrawn)
     if not pairs.prompts:
         raise InputError(
             f"{file.name}: no row is a labelled pair ({pairs.rejected}); give rows with prompt, "
@@ -124,8 +129,10 @@ def _freeze_pairs(file: RowFile, folder: Path) -> RowCounts:
     )
 
 
-def _freeze_exam(files: Sequence[RowFile], source_field: str | None, folder: Path) -> RowCounts:
-    exam = read_exam(((_short(file), file.rows) for file in files), source_field)
+def _freeze_exam(
+    files: Sequence[RowFile], source_field: str | None, withdrawn: Collection[str], folder: Path
+) -> RowCounts:
+    exam = read_exam(((_short(file), file.rows) for file in files), source_field, withdrawn)
     if not num_judged(exam.prompts):
         raise InputError(
             f"{', '.join(file.name for file in files)}: no row is a prompt to judge "

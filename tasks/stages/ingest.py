@@ -38,6 +38,7 @@ from pvar.references import DataReference, Pinned
 from pvar.row_counts import RowCounts
 from pvar.row_forms import Fields
 from pvar.unpaired_labels import UnpairedLabel, join_labels
+from pvar.withdrawal import ids_of_row
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, write_table
@@ -73,6 +74,8 @@ class IngestSpec(BaseModel):
     """Join unpaired labels to pairs (`pvar/unpaired_labels.py`); if not, their rows are prompts."""
     with_answers: bool = False
     """Keep the answers of the training prompts (`pvar/answer_rows.py`)."""
+    withdrawn: tuple[str, ...] = ()
+    """Ids of prompts of the source that are left out, sorted."""
 
 
 class _Ingested(NamedTuple):
@@ -172,11 +175,15 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
     rejected: list[RejectedRow] = []
     answers: dict[str, tuple[PoolAnswer, ...]] = {}
     num_unused_labels = 0
+    withdrawn = frozenset(job.spec.withdrawn)
     job.progress.begin("reading the source", unit="rows")
     for row in job.ports.source_rows(job.spec.source):
         job.progress.advance()
         if isinstance(row, BadRow):
             rejected.append(RejectedRow(f"line {row.number}", "unreadable_line", row.reason))
+            continue
+        if withdrawn and not withdrawn.isdisjoint(ids_of_row(row.fields)):
+            rejected.append(RejectedRow(f"line {row.number}", "withdrawn", ""))
             continue
         parsed = _parse(row.fields, job.spec)
         if isinstance(parsed, str):
