@@ -1,7 +1,7 @@
 """Pinning: resolve every reference of a configuration to a digest before anything runs."""
 
 from flows.wiring import Wiring
-from flows.withdrawal import with_withdrawals
+from flows.withdrawn_prompts import with_withdrawals
 from infra.models import pin_model
 from infra.pinned_folder import pin_folder
 from infra.sources import pin_file, pin_source
@@ -38,8 +38,8 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
             case "model":
                 return pin_reference(reference.text, wiring)
 
-    pinned = _with_reward_model(replace_references(config, pin_one), wiring)
-    pinned = with_withdrawals(pinned, wiring)
+    pinned = with_withdrawals(replace_references(config, pin_one), wiring)
+    pinned = _with_reward_model(pinned, wiring)
     pinned = pinned.model_copy(update={"policy": _pin_start(pinned, wiring)})
     # Check again: now the digests show whether two references are the same model.
     for model in pinned.score.reward_models:

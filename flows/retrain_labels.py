@@ -25,6 +25,7 @@ from pvar.replay import EarlierRow, ReplayConfig, choose_replayed
 from pvar.retrain_decision import Batch
 from tasks.engine.artifact import open_artifact
 from tasks.retraining.batch_states import RetrainingBatch, read_records
+from tasks.retraining.withdrawals import withdrawn_ids
 from tasks.stages.adopt import ADOPT, read_adoption
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def with_earlier_labels(config: PipelineConfig, batch: Batch, store: Store) -> P
 def _labels_of_other_batches(
     store: Store, batch: Batch, source_field: str | None, scratch: Path
 ) -> list[Prompt]:
-    """Of several labels of a prompt the one of the newest batch counts."""
+    """Of several labels of a prompt the one of the newest batch counts, unless it is withdrawn."""
     rows = [
         EarlierRow(prompt, record.batch.number)
         for record in read_records(store)
@@ -66,7 +67,7 @@ def _labels_of_other_batches(
         for prompt in rows_of_batch(store, record, source_field, scratch)
         if is_labelled(prompt)
     ]
-    return [row.prompt for row in choose_replayed(rows, (), ReplayConfig())]
+    return [row.prompt for row in choose_replayed(rows, withdrawn_ids(store), ReplayConfig())]
 
 
 def _may_be_learned(store: Store, record: RetrainingBatch, scratch: Path) -> bool:

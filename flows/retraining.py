@@ -38,7 +38,7 @@ from flows.retrain_labels import with_earlier_labels
 from flows.retrain_replay import replayed_rows
 from flows.run_record import RunRecord, load_run
 from flows.wiring import Wiring, connect
-from flows.withdrawal import with_withdrawals
+from flows.withdrawn_prompts import with_withdrawals
 from infra.outages import is_outage
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig

@@ -1,8 +1,9 @@
 """Which model versions were trained on withdrawn prompts, or began from a model that was.
 
-A version's training reads pairs (the input `pairs` of its artifact) and starts from a model (the
-`policy` of its configuration), which may have been trained here as well. A model cannot unlearn a
-pair, so every version that began from it counts.
+A policy's training reads pairs (the input `pairs` of its artifact), a reward model's the labels of
+prompts (`prompts` and `earlier`, of which a part is held out: counted all the same). It starts from
+a model (`policy` or `model` of its configuration), which may have been trained here as well. A
+model cannot unlearn a pair, so every version that began from it counts.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,11 +15,21 @@ from pydantic import BaseModel, ConfigDict
 from flows.wiring import Wiring
 from pvar.artifacts import Recipe
 from pvar.errors import ArtifactError
+from pvar.labelled_pairs import is_labelled
 from pvar.ports import Store
-from pvar.records import Pair
+from pvar.records import Pair, Prompt
 from tasks.engine.artifact import ArtifactKeys, open_artifact, read_document
 from tasks.engine.work_folders import work_folder
+from tasks.stages.ingest import INGEST, PROMPTS
 from tasks.stages.pair import PAIR, PAIRS
+from tasks.stages.reward import REWARD
+from tasks.stages.reward_labels import EARLIER
+from tasks.stages.train import TRAIN
+
+_READ = {"pairs": PAIR.name, "prompts": INGEST.name, EARLIER: INGEST.name}
+"""What a training reads: its input, and the stage that made it."""
+
+_TRAINED = (f"{TRAIN.name}/", f"{REWARD.name}/")
 
 
 class TrainedOn(BaseModel):
@@ -40,7 +51,8 @@ def versions_trained_on(
     prompt_ids: Collection[str], wiring: Wiring, erased: Mapping[str, Collection[str]]
 ) -> list[TrainedOn]:
     """The versions that were, or may have been, trained on some of these prompts, in the order of
-    the registry. `erased` are ids that were removed from artifacts with pairs, by `pair/digest`.
+    the registry. `erased` are ids that were removed from artifacts that trainings read, by
+    `stage/digest`.
 
     Raises TrackingError if MLflow cannot be reached.
     """
@@ -84,8 +96,8 @@ class _Trainings:
         """The training `train/digest`, the one whose model it started from, and so on."""
         found = [root]
         while recipe := self._recipe(found[-1]):
-            start = [each.text for each in recipe.references if each.path == "policy"]
-            if not start or not start[0].startswith("train/") or start[0] in found:
+            start = [each.text for each in recipe.references if each.path in ("policy", "model")]
+            if not start or not start[0].startswith(_TRAINED) or start[0] in found:
                 break
             found.append(start[0])
         return found
@@ -94,17 +106,26 @@ class _Trainings:
         """The wanted prompts among the pairs of a training; None if they are not known."""
         if root not in self.known:
             recipe = self._recipe(root)
-            pairs = recipe.inputs.get("pairs") if recipe else None
-            self.known[root] = None if pairs is None else self._of_pairs(pairs)
+            inputs = recipe.inputs if recipe else {}
+            read = [(_READ[name], inputs[name]) for name in _READ if name in inputs]
+            found = [self._of_input(stage, digest) for stage, digest in read]
+            known = [ids for ids in found if ids is not None]
+            is_known = bool(found) and len(known) == len(found)
+            self.known[root] = frozenset().union(*known) if is_known else None
         return self.known[root]
 
-    def _of_pairs(self, digest: str) -> frozenset[str] | None:
-        erased = self.wanted.intersection(self.erased.get(f"{PAIR.name}/{digest}", ()))
+    def _of_input(self, stage: str, digest: str) -> frozenset[str] | None:
+        erased = self.wanted.intersection(self.erased.get(f"{stage}/{digest}", ()))
         try:
-            rows = open_artifact(self.store, PAIR.name, digest, self.scratch).rows(PAIRS, Pair)
+            artifact = open_artifact(self.store, stage, digest, self.scratch)
+            if stage == PAIR.name:
+                ids = [row.prompt_id for row in artifact.rows(PAIRS, Pair)]
+            else:
+                rows = artifact.rows(PROMPTS, Prompt)
+                ids = [row.prompt_id for row in rows if is_labelled(row)]
         except ArtifactError:
             return erased or None
-        return erased | self.wanted.intersection(row.prompt_id for row in rows)
+        return erased | self.wanted.intersection(ids)
 
     def _recipe(self, root: str) -> Recipe | None:
         stage, _, digest = root.partition("/")

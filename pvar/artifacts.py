@@ -10,8 +10,11 @@ Folders are named by content and records are put only if absent. So a worker tha
 and returns cannot replace or mix what others completed. Leases only avoid duplicate work.
 A manifest holds no clock, host or duration: a deterministic stage that was killed and rerun gives
 the same bytes as an uninterrupted one.
+
+Only `pvar forget --erase` replaces records and a manifest, by ones without the erased rows.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
@@ -120,7 +123,21 @@ class Manifest(_Contract):
     """Input name → SHA-256 of that artifact's manifest, when this one was made."""
     shards: tuple[ShardRecord, ...]
     row_counts: RowCounts
+    """As it was made; `summary`, too."""
     summary: Summary
+    erased_from: str | None = None
+    """If rows were erased since: SHA-256 of the manifest as it was made."""
+
+    def to_json(self) -> bytes:
+        """The stored bytes. A manifest from which nothing was erased has those that it always had:
+        others name it by their hash."""
+        unused = {"erased_from"} if self.erased_from is None else set[str]()
+        return self.model_dump_json(indent=1, exclude=unused).encode() + b"\n"
+
+    @property
+    def first_sha256(self) -> str:
+        """SHA-256 of the manifest as it was made, by which what was made from it names it."""
+        return self.erased_from or hashlib.sha256(self.to_json()).hexdigest()
 
 
 class WaitingRecord(_Contract):

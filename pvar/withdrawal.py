@@ -13,12 +13,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from pvar.answer_rows import parse_pool_prompt
 from pvar.errors import InputError
-from pvar.prompt_rows import Fields, parse_prompt
+from pvar.prompt_rows import parse_prompt
 from pvar.records import BadRow, Row
+from pvar.row_forms import SYSTEM_FIELDS, Fields
 
 _ID = re.compile(r"[0-9a-f]{16}")
 
-_OF_PROMPTS = ("prompt", "messages", "instruction", "answers")
+_OF_PROMPTS = ("prompt", "messages", "instruction", "answers", *SYSTEM_FIELDS)
 """Fields of which a prompt is made, where the row has no answers of which it is the beginning."""
 
 
@@ -48,10 +49,14 @@ def ids_of_row(fields: Fields) -> frozenset[str]:
     not matter.
     """
     alone = {name: fields[name] for name in _OF_PROMPTS if name in fields}
-    parsed = (
-        parse(each, "") for parse in (parse_prompt, parse_pool_prompt) for each in (fields, alone)
-    )
-    return frozenset(prompt.prompt_id for prompt in parsed if not isinstance(prompt, str))
+    found = set[str]()
+    for parse in (parse_prompt, parse_pool_prompt):
+        prompt = parse(fields, "")
+        if isinstance(prompt, str):
+            prompt = parse(alone, "")
+        if not isinstance(prompt, str):
+            found.add(prompt.prompt_id)
+    return frozenset(found)
 
 
 def ids_of_rows(rows: Iterable[Row | BadRow], source: str) -> set[str]:

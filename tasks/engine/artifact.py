@@ -147,6 +147,12 @@ def fetch_verified(
                 return
     finally:
         partial.unlink(missing_ok=True)
+    current = read_document(store, keys.record(shard.index), ShardRecord)
+    if found is None and current is not None and current.folder != shard.folder:
+        raise IncompleteError(
+            f"{store.uri}/{key} was replaced: rows of shard {shard.index} of {keys.root} were "
+            "erased meanwhile (pvar forget --erase); run the same command again"
+        )
     discard_shard(store, keys, shard.index)
     raise DamagedError(
         f"{store.uri}/{key}: {'no such file' if found is None else f'sha256 is {found}'}, but its "

@@ -5,7 +5,6 @@ is recorded once. The model (or whatever `open_worker` loads) is loaded when the
 is claimed, and then used for all shards of this process.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,6 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel
 
 from pvar.artifacts import (
-    FileRecord,
     Manifest,
     Recipe,
     ShardRecord,
@@ -36,13 +34,12 @@ from tasks.engine.artifact import (
     discard_shard,
     open_artifact,
     read_document,
-    sha256_of,
 )
 from tasks.engine.gpu_memory import free_gpu_memory
 from tasks.engine.lease import hold, try_acquire
 from tasks.engine.progress_log import ProgressLog
+from tasks.engine.shard_files import upload_shard
 from tasks.engine.stage_outcome import StageOutcome, Waiting, record_waiting
-from tasks.engine.tables import num_rows
 
 logger = logging.getLogger(__name__)
 
@@ -188,11 +185,9 @@ def verified_manifest(
 
 
 def manifest_digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:
-    """SHA-256 of each input's manifest, which changes with the content of any of its files."""
-    return {
-        name: hashlib.sha256(artifact.manifest.to_json()).hexdigest()
-        for name, artifact in inputs.items()
-    }
+    """SHA-256 of each input's manifest, which changes with the content of any of its files, but not
+    if rows are erased (`tasks/engine/erasure.py`)."""
+    return {name: artifact.manifest.first_sha256 for name, artifact in inputs.items()}
 
 
 def begin_artifact(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Recipe:
@@ -325,7 +320,7 @@ def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> 
     for leftover in sorted(local.rglob("*"), reverse=True):
         leftover.unlink() if leftover.is_file() else leftover.rmdir()
     row_counts = work(shard, local)
-    record = _upload(job, shard, local, row_counts)
+    record = upload_shard(job.ports.store, job.keys, shard.index, local, row_counts)
     if read_document(job.ports.store, job.keys.recipe, Recipe) != recipe:
         raise StageError(
             f"{job.keys.root}: its inputs were made again while shard {shard.index} was made from "
@@ -342,24 +337,6 @@ def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> 
         row_counts.rows_out,
         time.monotonic() - began,
     )
-
-
-def _upload(job: Job[Any], shard: ShardSpec, local: Path, row_counts: RowCounts) -> ShardRecord:
-    paths = sorted(path for path in local.rglob("*") if path.is_file())
-    files = tuple(
-        FileRecord(
-            name=path.relative_to(local).as_posix(),
-            num_bytes=path.stat().st_size,
-            sha256=sha256_of(path),
-            rows=num_rows(path) if path.suffix == ".parquet" else None,
-        )
-        for path in paths
-    )
-    content = hashlib.sha256("".join(f"{file.name} {file.sha256}\n" for file in files).encode())
-    folder = f"shards/{shard.name}-{content.hexdigest()[:12]}"
-    for path, file in zip(paths, files, strict=True):
-        job.ports.store.upload(path, f"{job.keys.root}/{folder}/{file.name}")
-    return ShardRecord(index=shard.index, folder=folder, files=files, row_counts=row_counts)
 
 
 def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:

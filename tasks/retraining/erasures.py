@@ -29,9 +29,10 @@ class Erasure(BaseModel):
     deleted: tuple[str, ...]
     """Incomplete artifacts that were deleted as a whole, since they held such rows."""
     pairs: dict[str, tuple[str, ...]]
-    """Ids removed from artifacts with pairs, by `pair/digest`: models were trained on them."""
+    """Ids removed from artifacts with pairs or labels, by `stage/digest`: models were, or may have
+    been, trained on them."""
     objects: dict[str, int]
-    """Rows removed from other objects: data of batches, exams, anchors."""
+    """Rows removed from other objects: data of batches, exams, anchors, queues."""
     num_verdicts: int
     """Cached verdicts that were deleted."""
     runs: tuple[str, ...]
@@ -73,7 +74,7 @@ def save_erasure(store: Store, erasure: Erasure) -> None:
 
 
 def erased_pairs(store: Store) -> dict[str, set[str]]:
-    """Ids that were removed from artifacts with pairs, by `pair/digest`."""
+    """Ids that were removed from artifacts with pairs or labels, by `stage/digest`."""
     found: dict[str, set[str]] = {}
     for erasure in read_erasures(store):
         for root, prompt_ids in erasure.pairs.items():

@@ -21,7 +21,7 @@ from pvar.ports import Store
 from pvar.records import Prompt
 from tasks.engine.artifact import read_document
 
-_EXAMS = "retrain/exams"
+EXAMS = "retrain/exams"
 
 
 class Exam(BaseModel):
@@ -65,12 +65,12 @@ def propose_exam(
     a row that keeps the name of its source."""
     name = f"{exam_digest(prompts)}.jsonl.gz"
     write(scratch / name, (to_fields(prompt, source_field) for prompt in prompts))
-    store.upload(scratch / name, f"{_EXAMS}/{name}")
+    store.upload(scratch / name, f"{EXAMS}/{name}")
     return Exam(
         number=number,
         frozen_at=now,
         exam=exam_digest(prompts),
-        data=f"{_EXAMS}/{name}",
+        data=f"{EXAMS}/{name}",
         batch=batch,
         num_prompts=num_judged(prompts),
         num_questions=len(prompts) - num_judged(prompts),
@@ -87,4 +87,4 @@ def freeze_exam(store: Store, proposed: Exam, now: datetime) -> Exam:
 
 
 def _key(number: int) -> str:
-    return f"{_EXAMS}/{number:06d}.json"
+    return f"{EXAMS}/{number:06d}.json"

@@ -41,6 +41,7 @@ from tasks.stages.reward_matrix import Rewards, read_rewards
 from tasks.stages.select import VARIANCE
 
 LABELS = "labels.parquet"
+ANNOTATIONS = "annotations"
 
 
 class AnnotateSpec(BaseModel):
@@ -87,7 +88,7 @@ def has_answers(store: Store, digest: str) -> bool:
 
 
 def _key(digest: str, name: str) -> str:
-    return f"annotations/{digest}/{name}.jsonl"
+    return f"{ANNOTATIONS}/{digest}/{name}.jsonl"
 
 
 def _lines(rows: Iterable[dict[str, object]]) -> bytes:

@@ -102,9 +102,7 @@ def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
     yield freeze
 
 
-def _read_labels(
-    labels: LabelQuestions, withdrawn: Collection[str], ports: Ports
-) -> HeldOutPairs:
+def _read_labels(labels: LabelQuestions, withdrawn: Collection[str], ports: Ports) -> HeldOutPairs:
     return read_held_out_pairs(
         islice(ports.source_rows(labels.source), labels.num_rows),
         ALL_LABELS,

@@ -10,12 +10,14 @@ from flows.retrain_labels import with_earlier_labels
 from flows.run_record import NodeRecord, RunRecord, save_run
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
+from pvar.digest import prompt_id
 from pvar.ports import Store
-from pvar.records import Row
+from pvar.records import Message, Row
 from pvar.retrain_decision import Batch
 from pvar.reward_training import RewardTrainingConfig
 from tasks.retraining.batches import RowFiles, add_batch, read_batches, record_success
 from tasks.retraining.incoming_files import fetch, look
+from tasks.retraining.withdrawals import withdraw
 from tasks.stages.adopt import AdoptionRecord
 from tasks.stages.promote import DECISION
 from tests.artifacts import put_artifact
@@ -114,3 +116,11 @@ def test_labels_with_which_a_reward_model_was_refused_do_not_come_back(
     batch = take_up(file_store, tmp_path, d="yes")
     assert earlier(file_store, batch, tmp_path) == {"a": "yes"}
     assert "batch 3: its labels are left out, because it is not known" in caplog.text
+
+
+def test_a_withdrawn_label_is_not_learned(file_store: Store, tmp_path: Path) -> None:
+    end(file_store, take_up(file_store, tmp_path, a="yes", b="yes"), adopted=None)
+    second = take_up(file_store, tmp_path, c="yes")
+    assert earlier(file_store, second, tmp_path) == {"a": "yes", "b": "yes"}
+    withdraw(file_store, [prompt_id([Message("user", "a")])], reason=None, now=NOW)
+    assert earlier(file_store, second, tmp_path) == {"b": "yes"}

@@ -11,13 +11,21 @@ import pytest
 from flows import retrain_replay
 from flows.retrain_replay import replayed_rows
 from infra.row_files import read_rows, write_rows
+from pvar.digest import prompt_id
 from pvar.ports import Store
-from pvar.records import Row
+from pvar.records import Message, Row
 from pvar.replay import ReplayConfig
 from pvar.retrain_decision import Batch, Replayed
 from tasks.retraining.batch_states import read_records
-from tasks.retraining.batches import RowFiles, add_batch, read_batches, record_success
+from tasks.retraining.batches import (
+    RowFiles,
+    add_batch,
+    prompts_of_batches,
+    read_batches,
+    record_success,
+)
 from tasks.retraining.incoming_files import fetch, look
+from tasks.retraining.withdrawals import withdraw, withdrawn_ids
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -46,6 +54,7 @@ def take_up(store: Store, scratch: Path, config: ReplayConfig, *prompts: str) ->
             source_field=None,
             scratch=scratch,
         ),
+        withdrawn=withdrawn_ids(store),
     )
     assert batch is not None
     return batch
@@ -78,6 +87,25 @@ def test_a_batch_that_is_not_done_is_not_replayed(file_store: Store, tmp_path: P
     second = take_up(file_store, tmp_path, ReplayConfig(), "c")
     assert texts(file_store, second, tmp_path) == ["c"]
     assert second.replayed == ()
+
+
+def test_a_withdrawn_prompt_is_neither_taken_up_nor_replayed(
+    file_store: Store, tmp_path: Path
+) -> None:
+    first = take_up(file_store, tmp_path, ReplayConfig(), "a", "b")
+    record_success(file_store, first, "run-1", NOW)
+    assert len(prompts_of_batches(file_store, [first], read_rows, tmp_path)) == 2
+    ids = [prompt_id([Message("user", text)]) for text in ("a", "c")]
+    withdraw(file_store, ids, reason=None, now=NOW)
+    second = take_up(file_store, tmp_path, ReplayConfig(), "c", "d")
+    assert texts(file_store, second, tmp_path) == ["d", "b"]
+    assert second.row_counts is not None
+    assert second.row_counts.rejected == {"withdrawn": 1}
+    # The same files without the withdrawal are other data.
+    file_store.delete("retrain/batches/000002/batch.json")
+    for key in [info.key for info in file_store.list("withdrawn/")]:
+        file_store.delete(key)
+    assert take_up(file_store, tmp_path, ReplayConfig(), "c", "d").data != second.data
 
 
 def test_the_same_files_with_other_replays_are_other_data(

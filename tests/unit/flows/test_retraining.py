@@ -14,13 +14,16 @@ from flows.retrain_exam import WithExam
 from flows.retraining import with_own_labels
 from flows.run_record import RunRecord, save_run
 from pvar.config import PipelineConfig
+from pvar.digest import prompt_id
 from pvar.errors import DamagedError, PromotionError, StageCancelledError
 from pvar.ports import Store
+from pvar.records import Message, Row
 from pvar.references import replace_references
 from pvar.retrain_decision import Batch, RetrainConfig
 from tasks.graph import plan_nodes
 from tasks.retraining.batch_states import RetrainingBatch, read_records, retry_batch
 from tasks.retraining.batches import begin_attempt, folder_of, record_waiting_run, to_json
+from tasks.retraining.withdrawals import withdraw
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 OLD, NEW = PipelineConfig(policy="org/old"), PipelineConfig(policy="org/new")
@@ -51,7 +54,11 @@ def policies(file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         used.append(config.policy)
         return save(file_store, f"20260311-{len(used)}", config)
 
-    wiring = SimpleNamespace(store=file_store, settings=SimpleNamespace(home=tmp_path))
+    wiring = SimpleNamespace(
+        store=file_store,
+        settings=SimpleNamespace(home=tmp_path),
+        source_rows=lambda _: iter([Row(1, {"prompt": "Name a river."})]),
+    )
     monkeypatch.setattr(retraining, "connect", lambda: wiring)
     monkeypatch.setattr(retraining, "with_exam", lambda config, *_: WithExam(config))
     monkeypatch.setattr(retraining, "is_approval_decided", lambda *_: True)
@@ -104,6 +111,22 @@ def test_a_run_that_waited_is_resumed_with_its_own_configuration(
     make_waiting(file_store, save(file_store, "20260310-1", OLD))
     assert len(retraining.retrain.fn(CONFIG).runs) == 1
     assert policies == ["org/old"]
+
+
+def test_a_run_that_waits_is_given_up_if_its_prompts_are_withdrawn(
+    file_store: Store, policies: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    make_waiting(file_store, save(file_store, "20260310-1", OLD))
+    withdraw(file_store, ["f" * 16], reason=None, now=NOW)  # its data do not have this one
+    assert len(retraining.retrain.fn(CONFIG).runs) == 1
+    waiting = make_batch(file_store, 2)
+    attempt = begin_attempt(file_store, waiting, NOW)
+    record_waiting_run(file_store, waiting, attempt, "20260310-1", NOW)
+    river = prompt_id([Message("user", "Name a river.")])
+    withdraw(file_store, [river], reason=None, now=NOW)
+    assert len(retraining.retrain.fn(CONFIG).runs) == 1
+    assert policies == ["org/old", "org/new"]
+    assert "batch 2: its waiting run 20260310-1 used prompts that were withdrawn" in caplog.text
 
 
 @pytest.mark.parametrize("content", [None, b'{"run": "20260310-1", "of": "another release"}'])

@@ -81,3 +81,22 @@ def test_the_bytes_of_a_manifest_do_not_depend_on_when_it_is_written() -> None:
     )
     assert manifest.to_json() == manifest.model_copy().to_json()
     assert Manifest.model_validate_json(manifest.to_json()) == manifest
+
+
+def test_only_an_erasure_changes_the_bytes_of_a_manifest_and_never_its_name() -> None:
+    manifest = Manifest(
+        stage="sample",
+        version=1,
+        digest="ab",
+        inputs={"prompts": "cd"},
+        shards=(),
+        row_counts=RowCounts(rows_in=0, rows_out=0),
+        summary={"mean": 0.1, "none": None},
+    )
+    # Of the bytes before there were erasures, by which existing stores name their inputs.
+    before = "8a34057b43191ac66bad9936d37513de65faa3d78037f08359fba047876e4707"
+    assert manifest.first_sha256 == before
+    erased = manifest.model_copy(update={"erased_from": before, "shards": ()})
+    assert erased.to_json() != manifest.to_json()
+    assert Manifest.model_validate_json(erased.to_json()) == erased
+    assert erased.first_sha256 == before

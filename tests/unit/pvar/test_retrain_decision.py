@@ -67,3 +67,19 @@ def test_the_reasons_hold_both_values_of_each_comparison() -> None:
 def test_a_prefix_that_is_no_folder_of_the_store_is_refused(prefix: str) -> None:
     with pytest.raises(ValidationError, match="incoming"):
         RetrainConfig(incoming=prefix)
+
+
+def test_rows_with_prompts_of_earlier_batches_do_not_count() -> None:
+    # 120 good rows, of which 30 are not new: 90, and 90 + 10 are the 100 that are needed.
+    again = waiting(120).model_copy(update={"num_not_new": 30})
+    decision = decide_retraining(CONFIG, [again], NOW, NOW)
+    assert not decision.start
+    assert decision.reasons[:2] == (
+        "90 new pairs in 1 files, min_new_pairs is 100",
+        "30 rows with prompts of earlier batches, or withdrawn ones, do not count",
+    )
+    assert decide_retraining(CONFIG, [again, waiting(10)], NOW, NOW).start
+    all_seen = again.model_copy(update={"num_not_new": 120})
+    decision = decide_retraining(CONFIG, [all_seen], NOW - timedelta(days=365), NOW)
+    assert not decision.start
+    assert decision.reasons[0] == "no new data"

@@ -22,6 +22,7 @@ from tasks.engine.node import Node
 from tasks.retraining.batches import RowFiles, add_batch, read_batches
 from tasks.retraining.exams import exam_of, freeze_exam, propose_exam
 from tasks.retraining.incoming_files import look
+from tasks.retraining.withdrawals import withdraw
 from tasks.stages.exclude import EXCLUDED
 from tasks.stages.ingest import PROMPTS
 from tests.workflow import TOPICS, Workflow, fake_settings, open_wiring
@@ -262,3 +263,34 @@ def test_of_two_that_freeze_at_once_the_first_counts(file_store: Store, tmp_path
     of_both = [proposed("a"), proposed("b")]
     first, second = (freeze_exam(file_store, each, NOW) for each in of_both)
     assert second == first == exam_of(file_store, 1)
+
+
+def test_an_exam_goes_on_without_withdrawn_prompts_and_says_that_its_curve_breaks(
+    wiring: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = wiring.store
+    first = make_batch(store, tmp_path / "scratch", *ROWS, QUESTION)
+    before = examined(first, wiring)
+    before.make("exam")
+    prompts = before.artifact("exam").rows(PROMPTS, Prompt)
+    gone = next(prompt.prompt_id for prompt in prompts if not prompt.is_question)
+    withdraw(store, [gone], reason=None, now=NOW)
+    second = make_batch(store, tmp_path / "scratch", {"prompt": "Name a river."})
+    after = examined(second, wiring)
+    after.make("exam")
+    left = after.artifact("exam").rows(PROMPTS, Prompt)
+    assert {prompt.prompt_id for prompt in left} == {prompt.prompt_id for prompt in prompts} - {
+        gone
+    }
+    assert after.artifact("exam").manifest.summary["exam"] == exam_digest(left)
+    said = f"exam 1: 1 of its {len(prompts)} prompts are withdrawn and are not asked any more"
+    assert said in caplog.text
+    assert exam_digest(left) in caplog.text
+    withdraw(store, [prompt.prompt_id for prompt in prompts], reason=None, now=NOW)
+    with pytest.raises(ConfigError, match=r"exam 1 has no prompt to judge .* set exam=2"):
+        examined(second, wiring)
+    # Nor is a withdrawn prompt frozen anew: all that this batch holds out are withdrawn.
+    proposed = with_exam(
+        config_of(first, store), first, RULES.model_copy(update={"exam": 2}), store
+    ).proposed
+    assert proposed is None

@@ -11,11 +11,18 @@ from typing import Any
 import pytest
 
 from infra.row_files import read_rows
+from pvar.digest import prompt_id
 from pvar.errors import NotFoundError
 from pvar.ports import Store
-from pvar.records import BadRow, Row
+from pvar.records import BadRow, Message, Row
 from pvar.retrain_decision import FileVersion
-from tasks.retraining.incoming_files import Look, fetch, keep_inspected, look
+from tasks.retraining.incoming_files import (
+    Look,
+    fetch,
+    forget_inspected,
+    keep_inspected,
+    look,
+)
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -252,3 +259,25 @@ def test_a_file_that_is_mended_while_it_is_judged_is_not_deleted(
     look(file_store, "incoming", read_slowly, known=set(), scratch=tmp_path / "1")
     assert b"mended" in file_store.read("incoming/a.jsonl")
     assert len(looked(file_store, tmp_path / "2").good) == 1
+
+
+def test_prompts_that_are_known_do_not_count_as_new(store: Store, tmp_path: Path) -> None:
+    asked = []
+
+    def not_new() -> set[str]:
+        asked.append(1)
+        return {prompt_id([Message("user", "Hi")])}
+
+    put(store, "incoming/a.jsonl", "Hi", "Ho", "Hi")
+    put(store, "incoming/b.jsonl", "Hey")
+    found = look(
+        store, "incoming", read_rows, known=(), scratch=tmp_path / "1", not_new=not_new
+    ).good
+    assert [(each.file.num_new, each.file.num_not_new) for each in found] == [(1, 2), (1, 0)]
+    keep_inspected(store, (each.file for each in found))
+    again = look(store, "incoming", read_rows, known=(), scratch=tmp_path / "2", not_new=not_new)
+    assert [each.file for each in again.good] == [each.file for each in found]
+    assert len(asked) == 1  # all earlier data are read for it, so only if a file is inspected
+    forget_inspected(store)
+    look(store, "incoming", read_rows, known=(), scratch=tmp_path / "3", not_new=not_new)
+    assert len(asked) == 2

@@ -64,7 +64,10 @@ def with_withdrawals(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
         for each in config.benchmarks
         if isinstance(each, LabelAgreementBenchmark) and each.pairs is not None
     ]
-    in_source = withdrawn & _ids([config.ingest.source], wiring)
+    sources = [config.ingest.source]
+    if config.reward_training is not None and config.reward_training.earlier is not None:
+        sources.append(config.reward_training.earlier)  # read with the settings of ingest
+    in_source = withdrawn & _ids(sources, wiring)
     in_exams = withdrawn & _ids([*config.evaluate.prompts, *pairs], wiring)
     ingest, evaluate = config.ingest, config.evaluate
     return config.model_copy(
