@@ -21,7 +21,7 @@ no run yet, and other batches are not held back by it.
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -118,11 +118,16 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     Args:
         config: The incoming files, the conditions for retraining, and the pipeline.
     """
+    return retrain_once(config, connect())
+
+
+def retrain_once(config: RetrainConfig, wiring: Wiring) -> RetrainResult:
+    """As the flow `retrain`, with these adapters and their clock. `wiring` must be that of the
+    environment in all else: the runs of the pipeline connect by it."""
     if fault := fixed_opponent(config):
         logger.warning("%s", fault)
-    wiring = connect()
     with hold(wiring.store, LEASE):
-        unfinished = _unfinished(config, wiring, datetime.now(UTC))
+        unfinished = _unfinished(config, wiring, wiring.clock())
         earlier = [_run(record, config, wiring) for record in unfinished.to_run]
         batch, result = _make_batch(config, wiring)
         ended = [*earlier, *([_run(RetrainingBatch(batch), config, wiring)] if batch else [])]
@@ -199,7 +204,7 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
         )
         waiting = [each.file for each in split_duplicates(found.good, batches)[0]]
         last_batch_at = batches[-1].created_at if batches else None
-        now = datetime.now(UTC)
+        now = wiring.clock()
         decision = decide_retraining(config, waiting, last_batch_at, now)
         batch, good = None, list(found.good)
         if decision.start:
@@ -265,7 +270,7 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
     except Exception as error:
         # The batch is not to blame for a gate that needs another exam.
         if waiting or not isinstance(error, ConfigError):
-            _record_end(batch, begin_attempt(store, batch, datetime.now(UTC)), error, wiring)
+            _record_end(batch, begin_attempt(store, batch, wiring.clock()), error, wiring)
         raise
     logger.info(
         "batch %d: %d rows of %d files, %s with labels, and %d rows of earlier batches",
@@ -275,7 +280,7 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
         "unknown" if batch.num_labelled is None else batch.num_labelled,
         sum(each.num_rows for each in batch.replayed),
     )
-    attempt = begin_attempt(store, batch, datetime.now(UTC))
+    attempt = begin_attempt(store, batch, wiring.clock())
     try:
         if waiting is None:
             held = is_held_for_labels(record, asked.config, config.hold, wiring)
@@ -287,9 +292,9 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
         ended = load_run(store, run)
         is_waiting = ended.waiting_node is not None
         if is_waiting:
-            record_waiting_run(store, batch, attempt, run, datetime.now(UTC))
+            record_waiting_run(store, batch, attempt, run, wiring.clock())
         else:
-            record_success(store, batch, run, datetime.now(UTC))
+            record_success(store, batch, run, wiring.clock())
     except BaseException as error:
         _record_end(batch, attempt, error, wiring)
         raise
@@ -343,7 +348,7 @@ def can_go_on(run: RunRecord, wiring: Wiring) -> bool:
 
 def _record_end(batch: Batch, attempt: Attempt, error: BaseException, wiring: Wiring) -> None:
     """Record how a run ended that did not succeed: stopped by a person, an outage, or a failure."""
-    store, now = wiring.store, datetime.now(UTC)
+    store, now = wiring.store, wiring.clock()
     name = type(error).__name__
     what = f"{name}: {error}" if isinstance(error, Exception) else f"the process was ended ({name})"
     try:

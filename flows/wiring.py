@@ -1,7 +1,8 @@
 """Wiring: creates the adapters of `infra` from the settings and passes them to stages as ports."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import assert_never
 
@@ -23,6 +24,7 @@ from pvar.reward_config import ClassifierReward, ComputedReward
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import open_artifact
+from tasks.engine.lease import utc_now
 from tasks.engine.local_copies import hold_copies
 from tasks.stages.train import MODEL
 
@@ -35,6 +37,8 @@ class Wiring:
     store: Store
     tracking: Tracking
     registry: MlflowRegistry
+    clock: Callable[[], datetime] = utc_now
+    """The time for decisions about retraining: simulated in a backtest."""
 
     def source_rows(self, reference: str) -> Iterator[Row | BadRow]:
         """Rows of a pinned data reference."""

@@ -20,6 +20,7 @@ from pvar.ports import Store
 from pvar.records import Message, Row
 from pvar.references import replace_references
 from pvar.retrain_decision import Batch, RetrainConfig
+from tasks.engine.lease import utc_now
 from tasks.graph import plan_nodes
 from tasks.retraining.batch_states import RetrainingBatch, read_records, retry_batch
 from tasks.retraining.batches import begin_attempt, folder_of, record_waiting_run, to_json
@@ -57,6 +58,7 @@ def policies(file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     wiring = SimpleNamespace(
         store=file_store,
         settings=SimpleNamespace(home=tmp_path),
+        clock=utc_now,
         source_rows=lambda _: iter([Row(1, {"prompt": "Name a river."})]),
     )
     monkeypatch.setattr(retraining, "connect", lambda: wiring)
