@@ -1,4 +1,4 @@
-"""The processes of a study: a limited number at once, each with a part of the work.
+"""The processes of a study or a backtest: a limited number at once, each with a part of the work.
 
 Their output goes to standard error, each line with the name of its part. If this process ends, they
 end; if it is interrupted, they are ended before it is.
@@ -37,13 +37,15 @@ class _Running(NamedTuple):
     began: float
 
 
-def run_parts(run: str, parts: Sequence[str], *, at_once: int) -> Iterator[PartEnd]:
-    """Run `flows.study_member` for each part, `at_once` side by side, and yield their ends."""
+def run_parts(
+    run: str, parts: Sequence[str], *, at_once: int, module: str = "flows.study_member"
+) -> Iterator[PartEnd]:
+    """Run `python -m MODULE RUN PART` for each part, `at_once` side by side; yield their ends."""
     waiting, running = deque(parts), list[_Running]()
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                running.append(_start(run, waiting.popleft()))
+                running.append(_start(module, run, waiting.popleft()))
             for each in [each for each in running if each.process.poll() is not None]:
                 running.remove(each)
                 yield _end(each)
@@ -55,9 +57,9 @@ def run_parts(run: str, parts: Sequence[str], *, at_once: int) -> Iterator[PartE
             each.process.wait()
 
 
-def _start(run: str, part: str) -> _Running:
+def _start(module: str, run: str, part: str) -> _Running:
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.study_member", run, part],
+        [sys.executable, "-m", module, run, part],
         env=_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -312,12 +312,12 @@ def _held(study: StudyConfig, name: str, settings: Mapping[str, JsonValue]) -> d
 def _changed(study: StudyConfig, cell: Cell, settings: Mapping[str, JsonValue]) -> PipelineConfig:
     tree = study.pipeline.model_dump()
     for key, value in settings.items():
-        _set(tree, key, value, cell.name)
+        set_setting(tree, key, value, f"arm {cell.name}")
     _leave_out_unused(study, tree)
     try:
         return PipelineConfig.model_validate(tree)
     except ValueError as error:
-        raise ValueError(f"arm {cell.name}: {_first_fault(error)}") from error
+        raise ValueError(f"arm {cell.name}: {first_fault(error)}") from error
 
 
 def _leave_out_unused(study: StudyConfig, tree: dict[str, Any]) -> None:
@@ -350,24 +350,26 @@ def _num_implicit(strategy: str) -> int:
     return 0 if known is None else len(known.measure.implicit_models)
 
 
-def _set(tree: dict[str, Any], key: str, value: JsonValue, name: str) -> None:
+def set_setting(tree: dict[str, Any], key: str, value: JsonValue, who: str) -> None:
+    """Set a dotted key of a configuration. Raises ValueError, beginning with `who`, if there is no
+    such key."""
     *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(tree.get(parent), dict):
             raise ValueError(
-                f"arm {name}: the configuration has no setting {key!r} ({parent} has none below "
+                f"{who}: the configuration has no setting {key!r} ({parent} has none below "
                 "it); docs/reference/configuration.md lists every key"
             )
         tree = tree[parent]
     if last not in tree:
         raise ValueError(
-            f"arm {name}: the configuration has no setting {key!r}; there are "
-            f"{', '.join(sorted(tree))}"
+            f"{who}: the configuration has no setting {key!r}; there are {', '.join(sorted(tree))}"
         )
     tree[last] = value
 
 
-def _first_fault(error: ValueError) -> str:
+def first_fault(error: ValueError) -> str:
+    """The first fault of a configuration: its key, what is wrong, and the value."""
     from pydantic import ValidationError
 
     if not isinstance(error, ValidationError):

@@ -1,6 +1,5 @@
 """`pvar compare`: compare methods, each trained several times, with a control."""
 
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,19 +116,8 @@ def _arms(
 
 def _arm(text: str) -> dict[str, object]:
     """`NAME key=value key=value`; values are parsed as YAML."""
-    import yaml
+    from flows.commands.named_settings import named_settings
 
-    from pvar.errors import ConfigError
-
-    try:
-        name, *settings = shlex.split(text) or [""]
-        if not name or not all("=" in setting for setting in settings):
-            raise ValueError("no name, or a setting without =")
-        pairs = [setting.partition("=") for setting in settings]
-        values = {key: yaml.safe_load(value) for key, _, value in pairs}
-    except (ValueError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"--arm {text!r} is not a name and settings ({str(error).splitlines()[0]}); write, for "
-            'example, --arm "gentle select.strategy=top train.learning_rate=1e-4"'
-        ) from error
-    return {"name": name, "settings": values}
+    example = '--arm "gentle select.strategy=top train.learning_rate=1e-4"'
+    name, settings = named_settings("--arm", text, example)
+    return {"name": name, "settings": settings}
