@@ -1,5 +1,6 @@
 """What a retraining changes in the configuration of its pipeline, and which run counts."""
 
+import json
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,13 +13,15 @@ import pytest
 from flows import retraining
 from flows.retrain_exam import WithExam
 from flows.retraining import with_own_labels
-from flows.run_record import RunRecord, save_run
+from flows.run_record import RunRecord, load_run, save_run
+from infra.row_files import read_rows
 from pvar.config import PipelineConfig
 from pvar.digest import prompt_id
 from pvar.errors import DamagedError, PromotionError, StageCancelledError
 from pvar.ports import Store
 from pvar.records import Message, Row
 from pvar.references import replace_references
+from pvar.replay import ReplayConfig
 from pvar.retrain_decision import Batch, RetrainConfig
 from tasks.engine.lease import utc_now
 from tasks.graph import plan_nodes
@@ -195,3 +198,24 @@ def test_a_fixed_opponent_of_an_earlier_deployment_is_named_in_the_log(
     with caplog.at_level(logging.WARNING):
         retraining.retrain.fn(RetrainConfig(pipeline=fixed))
     assert "evaluate.opponent is org/old" in caplog.text
+
+
+def test_a_fixed_policy_and_everything_replayed_is_a_start_from_the_base_on_all_data(
+    file_store: Store, policies: list[str], tmp_path: Path
+) -> None:
+    always = RetrainConfig(
+        min_new_pairs=1, replay=ReplayConfig(), pipeline=PipelineConfig(policy="org/base")
+    )
+    trained_on: list[set[object]] = []
+    for name in ("a", "b", "c"):
+        row = {"prompt": name, "chosen": "yes", "rejected": "no"}
+        file_store.write(f"incoming/{name}.jsonl", json.dumps(row).encode())
+        (run,) = retraining.retrain.fn(always).runs
+        source = load_run(file_store, run).config.ingest.source
+        data = tmp_path / f"{name}.jsonl.gz"
+        file_store.download(source.removeprefix(f"{file_store.uri}/"), data)
+        rows = [row.fields for row in read_rows(data) if isinstance(row, Row)]
+        assert {fields["chosen"] for fields in rows} == {"yes"}  # labels, too
+        trained_on.append({fields["prompt"][0]["content"] for fields in rows})  # type: ignore[index]
+    assert policies == ["org/base", "org/base", "org/base"]
+    assert trained_on == [{"a"}, {"a", "b"}, {"a", "b", "c"}]
