@@ -27,7 +27,7 @@ from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
 from tasks.engine.work_folders import work_folder
-from tasks.exam_nodes import FIRST_NODE, exam_node
+from tasks.exam_nodes import DIVERGENCE_FIRST_NODE, FIRST_NODE, exam_node
 from tasks.report.data import (
     AnswerFigures,
     AnswerSample,
@@ -67,8 +67,12 @@ CHECKS = {
     "ended_share": "share of answers that are not truncated, at least",
     "ability_change_lower": "lower end of the change of ability, at least",
     "total_ability_change_lower": "lower end of the change of ability since the first, at least",
+    "total_divergence_upper": "upper end of the divergence from the first model (nats), at most",
 }
 """Condition of the gate → its description, which precedes the bound."""
+
+IN_NATS = ("total_divergence_upper",)
+"""Conditions whose values are not shares."""
 
 NUM_EXAMPLES = 4
 NUM_SAMPLES = 12
@@ -314,6 +318,9 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
         gate,
         artifacts[FIRST_NODE].manifest.summary if FIRST_NODE in artifacts else None,
         lower_at_look(results, asked, look),
+        artifacts[DIVERGENCE_FIRST_NODE].manifest.summary
+        if DIVERGENCE_FIRST_NODE in artifacts
+        else None,
     )
     return Gate(False, _gate_checks(so_far.checks), _gate_note(record, None, look), waits=True)
 
@@ -326,7 +333,8 @@ def _gate_checks(
 
 def _gate_check(name: str, value: float | None, bound: float, passed: bool) -> GateCheck:
     if not name.startswith(BENCHMARK_CHECK):
-        return GateCheck(CHECKS.get(name, name), value, bound, passed)
+        is_share = name not in IN_NATS
+        return GateCheck(CHECKS.get(name, name), value, bound, passed, is_share)
     check = f"lower end of the difference on {name.removeprefix(BENCHMARK_CHECK)}, at least"
     # Points of a percentage are shown as shares, as all values of the gate.
     return GateCheck(check, None if value is None else value / 100, bound / 100, passed)

@@ -126,6 +126,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "min_ended_share": 0.0,
         "max_ability_loss": None,
         "max_total_ability_loss": None,
+        "max_total_divergence": None,
         "alpha_budget": None,
         "mode": "automatic",
         "benchmarks": [],

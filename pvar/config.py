@@ -370,6 +370,12 @@ class PipelineConfig(ConfigModel):
                 "evaluate.against_first is false, so that the trained model is not compared with "
                 "the first one; set evaluate.against_first to true"
             )
+        if self.promote.max_total_divergence is not None and not self.evaluate.divergence:
+            raise ValueError(
+                f"promote.max_total_divergence is {self.promote.max_total_divergence:g}, but "
+                "evaluate.divergence is false, so that no divergence is estimated; set "
+                "evaluate.divergence to true"
+            )
 
     def _refuse_second_exam(self) -> None:
         taken = any(benchmark.name == EXAM_NAME for benchmark in self.benchmarks)

@@ -92,6 +92,11 @@ class PromoteConfig(ConfigModel):
     """Maximum loss of ability against the first model, so that many small losses are seen. The
     lower bound of the change must be at least minus this value. Needs `evaluate.against_first` and
     ability questions. `null` means no check."""
+    max_total_divergence: float | None = Field(default=None, gt=0)
+    """Maximum KL divergence from the first model (`policy_if_none`, or else `policy`), in nats per
+    answer. The upper bound of its interval must be at most this value. Needs `evaluate.divergence`,
+    and costs a forward pass of the first model if the training started from another one. `null`
+    means no check."""
     benchmarks: tuple[BenchmarkGate, ...] = ()
     """What the gate requires of benchmarks."""
     mode: Literal["automatic", "approval", "never"] = "automatic"

@@ -15,7 +15,9 @@ An exam that is asked again and again promotes by luck. With `alpha_budget`, the
 hold at the level of this look at the exam, too (`pvar/evaluation/alpha_spending.py`).
 
 A model that is retrained often can lose a little each time, and no single comparison shows it. So
-`max_total_ability_loss` is the same test against the first model.
+`max_total_ability_loss` is the same test against the first model. `max_total_divergence` bounds how
+far the answers have drifted from that model, whatever a judge thinks of them: the upper bound of
+the KL divergence must be at most this value.
 """
 
 import math
@@ -46,6 +48,9 @@ class GateFigures(NamedTuple):
     """Lower bound of the win rate at the level of this look at the exam; None without a budget."""
     total_ability_change_lower: float | None = None
     """The same against the first model; None if there was no such comparison."""
+    total_divergence_upper: float | None = None
+    """Upper bound of the KL divergence from the first model, in nats per answer; None if it was not
+    estimated."""
     benchmark_differences: Mapping[str, float] = {}
     """Lower bound of the difference from the opponent on each benchmark that the gate names, in
     percentage points; NaN if it was not measured."""
@@ -100,6 +105,10 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
                 0 - gate.max_total_ability_loss,
             )
         )
+    if gate.max_total_divergence is not None:
+        upper, limit = figures.total_divergence_upper, gate.max_total_divergence
+        value = math.nan if upper is None else upper
+        checks.append(Check("total_divergence_upper", value, limit, value <= limit))
     checks += [
         _at_least(
             f"{BENCHMARK_CHECK}{required.name}",

@@ -13,10 +13,8 @@ With `evaluate.margins`, `train` also reads pairs that it does not train on:
 
     ingest ── held-out-sample ── held-out-score-… ── held-out-select ── held-out-pair ── train
 
-With `label_audit`, the nodes of `tasks/label_nodes.py` follow `ingest`. No other node reads them.
-
-With `evaluate.divergence`, `answers-divergence` and `divergence` follow `answers-challenger`; if
-there is `evaluate-first`, too, `divergence-first` is the divergence from the first model.
+With `evaluate.divergence`, `answers-divergence` and `divergence` follow `answers-challenger`; with
+`evaluate-first` or `promote.max_total_divergence` also `divergence-first`, from the first model.
 
 If there are exams, `exclude` follows them and `ingest`, and `select` leaves out what it names.
 
@@ -79,6 +77,7 @@ from tasks.stages.pair import PAIR, pair_spec
 from tasks.stages.promote import (
     BENCHMARK_INPUT,
     EXAM_PROMPTS,
+    FIRST_DIVERGENCE,
     FIRST_RESULTS,
     PROMOTE,
     PromoteSpec,
@@ -151,14 +150,15 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
             "opponent": opponent_answers.keys,
         },
     )
+    divergence = _divergence(config, exam, challenger)
     against_first = _against_first(config, exam, evaluate)
     benchmarks = benchmark_nodes(config, questions, exam, challenger)
-    promote = _promote(config, exam, train, evaluate, against_first, benchmarks)
+    promote = _promote(config, exam, train, evaluate, against_first, divergence, benchmarks)
     nodes = (
         ingest, *label_nodes(config), *own_exam, *questions.values(),
         *([exclude] if exclude else []),
         *first, sample, *scores, select, *asked, pair, *held_out, train,
-        opponent_answers, challenger_answers, *_divergence(config, exam, challenger),
+        opponent_answers, challenger_answers, *divergence,
         evaluate, *against_first, *benchmarks,
         *reward_nodes(config, ingest, exclude, exams), promote,
     )  # fmt: skip
@@ -295,7 +295,7 @@ def _divergence(config: PipelineConfig, exam: Node, challenger: str) -> list[Nod
         config.model_copy(update={"evaluate": evaluate}), "answers-divergence", exam, challenger
     )
     references = {DIVERGENCE.name: config.policy}
-    if config.evaluate.against_first:
+    if config.evaluate.against_first or config.promote.max_total_divergence is not None:
         references[DIVERGENCE_FIRST_NODE] = config.first_model
     nodes = [answers]
     for name, reference in references.items():
@@ -395,6 +395,7 @@ def _promote(
     train: Node,
     evaluate: Node,
     against_first: Sequence[Node],
+    divergence: Sequence[Node],
     benchmarks: Sequence[Node],
 ) -> Node:
     spec = PromoteSpec(
@@ -415,6 +416,8 @@ def _promote(
         inputs[EXAM_PROMPTS] = exam.keys
     if against_first:
         inputs[FIRST_RESULTS] = against_first[-1].keys
+    if config.promote.max_total_divergence is not None:
+        inputs[FIRST_DIVERGENCE] = divergence[-1].keys
     return Node("promote", PROMOTE, spec, inputs)
 
 

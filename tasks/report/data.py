@@ -141,13 +141,16 @@ class BenchmarkReport(NamedTuple):
 
 
 class GateCheck(NamedTuple):
-    """One condition of a promotion; value and bound are shares in [0, 1]."""
+    """One condition of a promotion. Value and bound are shares in [0, 1], or have the unit that the
+    description names."""
 
     check: str
     """Description that precedes the bound: `lower end of the win rate, above`."""
     value: float | None
     bound: float | None
     passed: bool
+    is_share: bool = True
+    """Whether value and bound are shares."""
 
 
 class ExamPoint(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from pvar.evaluation.paired import Interval
 from pvar.gate import ABILITY_NOT_MEASURED
-from tasks.report.data import Ability, Evaluation, Gate, PvarDistribution, ReportData
+from tasks.report.data import Ability, Evaluation, Gate, GateCheck, PvarDistribution, ReportData
 
 Tone = Literal["good", "bad", "neutral"]
 
@@ -112,11 +112,17 @@ def refusal(gate: Gate) -> str:
     if gate.promoted:
         return ""
     failed = "; ".join(
-        f"{check.check} {_or_missing(check.bound)} (it is {_or_missing(check.value)})"
+        f"{check.check} {_checked(check, check.bound)} (it is {_checked(check, check.value)})"
         for check in gate.checks
         if not check.passed
     )
     return " ".join(part for part in (f"Not met: {failed}." if failed else "", gate.note) if part)
+
+
+def _checked(check: GateCheck, value: float | None) -> str:
+    if value is None or is_missing(value) or check.is_share:
+        return _or_missing(value)
+    return number(value, 4)
 
 
 def _or_missing(share: float | None) -> str:

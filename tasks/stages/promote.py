@@ -44,6 +44,8 @@ BENCHMARK_INPUT = "benchmark-"
 """Prefix of the inputs that are the scores of benchmarks; the rest is the benchmark's name."""
 FIRST_RESULTS = "first-results"
 """Input: the comparison with the first model."""
+FIRST_DIVERGENCE = "first-divergence"
+"""Input with `promote.max_total_divergence`: the divergence from the first model."""
 EXAM_PROMPTS = "prompts"
 """Input with `promote.alpha_budget`: the artifact of the exam's prompts."""
 GATE_TAG = "pvar.gate"
@@ -68,6 +70,8 @@ FIRST_FIGURES = (
     "ability_change", "ability_change_lower", "ability_change_upper",
 )  # fmt: skip
 """Those figures."""
+FIRST_DIVERGENCE_FIGURES = ("kl", "kl_lower", "kl_upper")
+"""Figures of the divergence from the first model, tags with the same prefix."""
 
 _FIGURES = ("win_rate", "win_rate_lower", "win_rate_upper", "coverage")
 
@@ -114,10 +118,12 @@ def apply_gate(
     gate: PromoteConfig,
     first: Summary | None = None,
     at_look: float | None = None,
+    from_first: Summary | None = None,
 ) -> GateDecision:
     """The decision on the figures of stage evaluate, of the benchmarks by their names, of the
-    comparison with the first model, if there was one, and on the win rate's lower bound at the
-    level of the look at the exam, if it has a budget."""
+    comparison with the first model, if there was one, on the win rate's lower bound at the level of
+    the look at the exam, if it has a budget, and on the divergence from the first model, if it was
+    estimated."""
     figures = GateFigures(
         win_rate_lower=_number(summary.get("win_rate_lower")),
         coverage=_number(summary.get("coverage")),
@@ -128,6 +134,9 @@ def apply_gate(
         win_rate_lower_at_look=at_look,
         total_ability_change_lower=(
             None if first is None else _number(first.get("ability_change_lower"))
+        ),
+        total_divergence_upper=(
+            None if from_first is None else _number(from_first.get("kl_upper"))
         ),
         benchmark_differences={
             name: _number(figures.get("difference_lower")) for name, figures in benchmarks.items()
@@ -188,11 +197,16 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) 
     tags |= {tag: str(summary[name]) for name, tag in EXAM_TAGS.items() if name in summary}
     if look is not None:
         tags[LOOK_TAG] = look.sentence
-    if (first := _first(job)) is not None:
+    if (first := _summary_of(job, FIRST_RESULTS)) is not None:
         tags |= {
             f"{FIRST_TAG}{name}": f"{_number(first.get(name)):.4f}"
             for name in figures
             if name in FIRST_FIGURES
+        }
+    if (divergence := _summary_of(job, FIRST_DIVERGENCE)) is not None:
+        tags |= {
+            f"{FIRST_TAG}{name}": f"{_number(divergence.get(name)):.4f}"
+            for name in FIRST_DIVERGENCE_FIGURES
         }
     if job.spec.first is not None:
         tags[FIRST_MODEL_TAG] = job.spec.first.rpartition("#")[2]
@@ -204,10 +218,10 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) 
     }
 
 
-def _first(job: Job[PromoteSpec]) -> Summary | None:
-    """The figures of the comparison with the first model; None if there was none."""
-    results = job.inputs.get(FIRST_RESULTS)
-    return None if results is None else results.manifest.summary
+def _summary_of(job: Job[PromoteSpec], name: str) -> Summary | None:
+    """The figures of an input; None if the job has no such input."""
+    artifact = job.inputs.get(name)
+    return None if artifact is None else artifact.manifest.summary
 
 
 def _benchmarks(job: Job[PromoteSpec]) -> dict[str, Summary]:
@@ -229,8 +243,15 @@ def _decide(job: Job[PromoteSpec]) -> tuple[GateDecision, ExamLook | None]:
     gate, results, prompts = job.spec.gate, job.inputs["results"], job.inputs.get(EXAM_PROMPTS)
     look = look_of(results, prompts, gate, job.ports.store)
     at_look = lower_at_look(results, prompts, look)
-    summary = results.manifest.summary
-    return apply_gate(summary, _benchmarks(job), gate, _first(job), at_look), look
+    decision = apply_gate(
+        results.manifest.summary,
+        _benchmarks(job),
+        gate,
+        _summary_of(job, FIRST_RESULTS),
+        at_look,
+        _summary_of(job, FIRST_DIVERGENCE),
+    )
+    return decision, look
 
 
 def promote(job: Job[PromoteSpec]) -> PromotionRecord:

@@ -93,6 +93,17 @@ def test_a_loss_against_the_first_model_is_a_check_of_its_own() -> None:
         assert failed_checks(unknown, both) == ["total_ability_change_lower"]
 
 
+def test_the_divergence_from_the_first_model_is_bounded_by_its_upper_end() -> None:
+    bounded = GATE.model_copy(update={"max_total_divergence": 8.0})
+    far = GOOD._replace(total_divergence_upper=8.01)
+    assert failed_checks(far, bounded) == ["total_divergence_upper"]
+    assert failed_checks(far._replace(total_divergence_upper=8.0), bounded) == []
+    assert failed_checks(far) == []
+    for missing in (None, math.nan):
+        unknown = GOOD._replace(total_divergence_upper=missing)
+        assert failed_checks(unknown, bounded) == ["total_divergence_upper"]
+
+
 def test_the_level_of_a_look_is_checked_where_a_promotion_can_follow() -> None:
     budget = GATE.model_copy(update={"alpha_budget": 0.05})
     assert failed_checks(GOOD, budget) == ["win_rate_lower_at_look"]  # not known: not passed

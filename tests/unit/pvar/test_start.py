@@ -35,3 +35,9 @@ def test_a_bound_on_the_total_loss_needs_the_comparison() -> None:
     with pytest.raises(ValidationError, match=r"set evaluate\.against_first to true"):
         config(promote={"max_total_ability_loss": 0.1})
     config(promote={"max_total_ability_loss": 0.1}, evaluate={"against_first": True})
+
+
+def test_a_bound_on_the_total_divergence_needs_the_estimate() -> None:
+    with pytest.raises(ValidationError, match=r"set evaluate\.divergence to true"):
+        config(promote={"max_total_divergence": 10})
+    config(promote={"max_total_divergence": 10}, evaluate={"divergence": True})

@@ -100,6 +100,12 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "score": {"reward_models": [{"kind": "vader"}, CLASSIFIER]},
         "label_audit": {"annotator_field": "who", "num_rows": 500},
     },
+    "a bound on the divergence": {
+        "policy_if_none": "org/first",
+        "policy": "champion",
+        "evaluate": {"divergence": True},
+        "promote": {"max_total_divergence": 10.0},
+    },
     "benchmarks": {
         "benchmarks": [
             {
@@ -367,6 +373,21 @@ GOLDEN: dict[str, dict[str, str]] = {
         "answers-challenger": "2b98792004a1d5b7",
         "evaluate": "b235755611153f36",
         "promote": "6267e5903592c7d0",
+    },
+    "a bound on the divergence": {
+        "ingest": "d25b530c20223172",
+        "sample": "8a295d224383fe50",
+        "score-vader": "acbc64792a8cf18d",
+        "select": "74111e9657253f0c",
+        "pair": "e3970359610e7430",
+        "train": "4abf6a7dd6d28fcc",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "29383d00704ae6a2",
+        "answers-divergence": "64657b074e21618d",
+        "divergence": "ac1a6213ad0d7d98",
+        "divergence-first": "0a0bf1096cc1cf09",
+        "evaluate": "eaf0efadb6c2f2f9",
+        "promote": "abcef619a88c7d04",
     },
     "benchmarks": {
         "ingest": "d25b530c20223172",

@@ -105,7 +105,13 @@ FULL = ReportData(
         AnswerSample(asked(f"Question {number}"), f"before {number}", f"after {number}", preference)
         for number, preference in enumerate([1.0, 0.5, 0.0, None, 1.0, 1.0, 0.0, 1.0])
     ),
-    gate=Gate(True, (GateCheck("lower end of the win rate, above", 0.658, 0.5, True),)),
+    gate=Gate(
+        True,
+        (
+            GateCheck("lower end of the win rate, above", 0.658, 0.5, True),
+            GateCheck("upper end of the divergence (nats), at most", 7.25, 12.5, True, False),
+        ),
+    ),
     exam_curve=ExamCurve(
         "3fa2",
         True,
@@ -249,7 +255,7 @@ def test_the_headline_and_the_key_figures_come_first(full: Page):
     )
     assert full.after("Promoted", "h1")[:10] == [
         *("Win rate", "71 % (66–76 %)"),
-        *("Gate", "promoted 1 of 1 checks passed"),
+        *("Gate", "promoted 2 of 2 checks passed"),
         *("Training prompts", "3 1 selected"),
         *("PVar cut", "0.2 strategy top"),
         *("Time", "1 min 30 s all stages of this run"),
@@ -338,6 +344,7 @@ def test_versions_on_one_exam_are_a_curve_that_says_what_they_are_compared_with(
 
 def test_the_gate_shows_each_check_beside_its_bound(full: Page):
     assert full.after("lower end")[:3] == ["65.8 %", "50 %", "passed"]
+    assert full.after("upper end of the div")[:3] == ["7.25", "12.5", "passed"]
     refused = Gate(
         False, (GateCheck("coverage, at least", 0.9496, 0.95, False),), "It is switched off."
     )

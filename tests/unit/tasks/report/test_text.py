@@ -118,12 +118,13 @@ def test_a_refusal_names_the_checks_that_failed_and_the_note():
         GateCheck("lower end, above", 0.4949, 0.5, False),
         GateCheck("coverage, at least", None, 0.95, False),
         GateCheck("ended", 0.9, 0.5, True),
+        GateCheck("divergence (nats), at most", 12.52, 12.5, False, is_share=False),
     )
     assert plain(refusal(Gate(False, checks, "Promotion is switched off."))) == (
-        "Not met: lower end, above 50 % (it is 49.49 %); coverage, at least 95 % (it is missing). "
-        "Promotion is switched off."
+        "Not met: lower end, above 50 % (it is 49.49 %); coverage, at least 95 % (it is missing); "
+        "divergence (nats), at most 12.5 (it is 12.52). Promotion is switched off."
     )
-    assert refusal(Gate(True, checks[2:], "note")) == ""
+    assert refusal(Gate(True, checks[2:3], "note")) == ""
 
 
 @pytest.mark.parametrize(

@@ -212,3 +212,23 @@ def test_answers_at_temperature_1_serve_evaluation_and_divergence(tmp_path: Path
     evaluate = {"answers": {"temperature": 1.0}, "divergence": True}
     nodes = plan_nodes(start_workflow(tmp_path, evaluate=evaluate).config)
     assert nodes["answers-divergence"].keys == nodes["answers-challenger"].keys
+
+
+def test_a_bound_on_the_divergence_from_the_first_model_adds_one_node(tmp_path: Path) -> None:
+    evaluate = {"divergence": True, "answers": {"max_new_tokens": 12}}
+    plain = start_workflow(tmp_path, evaluate=evaluate).config
+    gate = plain.promote.model_copy(update={"max_total_divergence": 5.0})
+    bounded = plain.model_copy(update={"promote": gate})
+    before, after = plan_nodes(plain), plan_nodes(bounded)
+    assert [name for name in after if name not in before] == ["divergence-first"]
+    assert [name for name in before if after[name].keys != before[name].keys] == ["promote"]
+    # The training started from the first model: nothing is computed twice.
+    assert after["divergence-first"].keys == after["divergence"].keys
+
+    champion = f"train/{0:016x}"
+    started = {"policy": f"artifact:{champion}#{champion}", "policy_if_none": plain.policy}
+    later = plan_nodes(bounded.model_copy(update=started))
+    assert later["divergence"].inputs["reference"].root == champion
+    assert "reference" not in later["divergence-first"].inputs
+    assert later["divergence-first"].spec.model_dump()["reference"] == plain.policy
+    assert later["promote"].inputs["first-divergence"] == later["divergence-first"].keys

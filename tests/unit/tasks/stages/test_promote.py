@@ -26,6 +26,7 @@ from tasks.stages.judgments import VERDICTS
 from tasks.stages.person_decision import PersonDecision, keep_decision
 from tasks.stages.promote import (
     EXAM_PROMPTS,
+    FIRST_DIVERGENCE,
     FIRST_RESULTS,
     PROMOTE,
     PromoteSpec,
@@ -84,8 +85,10 @@ class Bench(NamedTuple):
             max_ability_loss=changes.pop("max_ability_loss", None),
             alpha_budget=changes.pop("alpha_budget", None),
             max_total_ability_loss=changes.pop("max_total_ability_loss", None),
+            max_total_divergence=changes.pop("max_total_divergence", None),
         )
         first, verdicts = changes.pop("first", None), changes.pop("verdicts", None)
+        divergence = changes.pop("divergence", None)
         results = put_artifact(
             store,
             "evaluate",
@@ -102,6 +105,10 @@ class Bench(NamedTuple):
         if first is not None:
             inputs[FIRST_RESULTS] = put_artifact(
                 store, "evaluate", config={}, inputs={"opponent": model}, summary=first
+            )
+        if divergence is not None:
+            inputs[FIRST_DIVERGENCE] = put_artifact(
+                store, "divergence", config={}, inputs={"policy": model}, summary=divergence
             )
         tracking = self.neighbours.tracking()
         settings = Settings(home=self.folder)
@@ -230,6 +237,24 @@ def test_a_loss_since_the_first_model_stops_a_model_that_beats_the_champion(benc
 
     lost_less = {**since_first, "ability_change_lower": -0.2}
     assert bench.promote(bench.model(2), **gate, **ABILITY, first=lost_less).passed
+
+
+def test_a_model_that_went_too_far_from_the_first_is_not_promoted(bench: Bench) -> None:
+    gate = {"mode": "never", "max_total_divergence": 8.0}
+    far = {"kl": 7.5, "kl_lower": 6.9, "kl_upper": 8.1, "kl_per_token": 0.1}
+    record = bench.promote(bench.model(1), **gate, divergence=far)
+    assert [check[0] for check in record.checks if not check[3]] == ["total_divergence_upper"]
+    (facts,) = bench.neighbours.registry().versions(MODEL)
+    tags = {name: text for name, text in facts.tags.items() if name.startswith("pvar.first.")}
+    assert tags == {
+        "pvar.first.kl": "7.5000",
+        "pvar.first.kl_lower": "6.9000",
+        "pvar.first.kl_upper": "8.1000",
+    }
+    # One answer gives no interval.
+    for unknown in ({**far, "kl_upper": None}, {}):
+        assert not bench.promote(bench.model(2), **gate, divergence=unknown).passed
+    assert bench.promote(bench.model(3), **gate, divergence={**far, "kl_upper": 8.0}).passed
 
 
 def won(num: int, of: int) -> list[Verdict]:
