@@ -12,10 +12,13 @@ from tasks.benchmark_nodes import judge_of, score_name
 from tasks.engine.artifact import Artifact
 from tasks.report.data import BenchmarkAnswer, BenchmarkReport, BenchmarkSide
 from tasks.stages.benchmark import BY_QUESTION, CHALLENGER, DIFFERENCES, OPPONENT, RESULTS
+from tasks.stages.benchmark_label_agreement import FIRST_ROLE
 from tasks.stages.exam_questions import BASELINE
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judge import answer_texts
 from tasks.stages.sample import RESPONSES
+
+ROLES = {CHALLENGER: "new model", OPPONENT: "opponent", FIRST_ROLE: "first model"}
 
 NUM_EXAMPLES_EACH = 2
 """Answers of the challenger that won against the baseline, and as many that lost."""
@@ -85,7 +88,7 @@ def _side(
         and score.category in (None, row.category)
     ]
     return BenchmarkSide(
-        role={CHALLENGER: "new model", OPPONENT: "opponent"}.get(score.role, score.role),
+        role=ROLES.get(score.role, score.role),
         model=score.model,
         category=score.category,
         score=score.score,

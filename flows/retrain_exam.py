@@ -70,7 +70,9 @@ def with_exam(
             min_similarity=config.ingest.near_duplicate_similarity,
         )
         held_out = [prompt for prompt in held_out if prompt.prompt_id not in withdrawn]
-        prompts = _not_trained_on(held_out, batch, config.ingest, store, scratch)
+        prompts = not_trained_on(
+            held_out, but=batch.number, ingest=config.ingest, store=store, scratch=scratch
+        )
         is_enough = num_judged(prompts) >= rules.min_exam_prompts
         asked = prompts if is_enough else held_out
         _require_questions(config, len(asked) - num_judged(asked), f"batch {batch.number}")
@@ -181,13 +183,14 @@ def _warn_of_too_few(
     )
 
 
-def _not_trained_on(
-    prompts: list[Prompt], batch: Batch, ingest: IngestConfig, store: Store, scratch: Path
+def not_trained_on(
+    prompts: list[Prompt], *, but: int | None, ingest: IngestConfig, store: Store, scratch: Path
 ) -> list[Prompt]:
-    """Those of these prompts that the data of no other batch has, or nearly so."""
+    """Those of these prompts that the data of no batch has, or nearly so; the batch of number `but`
+    does not count."""
     trained_on: set[str] = set()
     exclusions = find_exclusions(
-        _noted(_other_prompts(batch, store, scratch), trained_on),
+        _noted(_other_prompts(but, store, scratch), trained_on),
         {prompt.prompt_id: [prompt] for prompt in prompts},  # an exam each: all that match count
         ngram_words=ingest.decontaminate_ngram_words,
         min_similarity=MIN_SIMILARITY,
@@ -196,9 +199,9 @@ def _not_trained_on(
     return [prompt for prompt in prompts if prompt.prompt_id not in trained_on]
 
 
-def _other_prompts(batch: Batch, store: Store, scratch: Path) -> Iterator[Prompt]:
+def _other_prompts(but: int | None, store: Store, scratch: Path) -> Iterator[Prompt]:
     for other in read_batches(store):
-        if other.number != batch.number:
+        if other.number != but:
             rows = _prompts(other, store, scratch)
             yield from (prompt for prompt in rows if not prompt.is_question)
 

@@ -34,6 +34,7 @@ from flows.approval import is_approval_decided
 from flows.pipeline import pipeline
 from flows.retrain_audit import held_sentence, is_held_for_labels, with_new_labels
 from flows.retrain_exam import WithExam, freeze, with_exam
+from flows.retrain_fresh import fresh_splitter, with_fresh_exam
 from flows.retrain_labels import with_earlier_labels
 from flows.retrain_replay import replayed_rows
 from flows.run_record import RunRecord, load_run
@@ -222,6 +223,7 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
                 annotator_field=_annotator_field(config),
                 replay=_replay(config, store, Path(folder)),
                 withdrawn=withdrawn,
+                split_off=fresh_splitter(config, store, Path(folder)),
             )
         keep_inspected(store, () if batch else (each.file for each in good))
     reasons = decision.reasons
@@ -307,7 +309,7 @@ def _configuration(batch: Batch, config: RetrainConfig, store: Store) -> WithExa
     wanted = with_source(with_new_labels(config.pipeline, batch), f"{store.uri}/{batch.data}")
     if config.pairs == "auto":
         wanted = with_own_labels(wanted)
-    wanted = with_earlier_labels(wanted, batch, store)
+    wanted = with_earlier_labels(with_fresh_exam(wanted, batch, store), batch, store)
     return with_exam(wanted, batch, config, store)
 
 

@@ -170,6 +170,8 @@ class LabelAgreementBenchmark(ConfigModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format in which log-probabilities are computed. `auto` uses bfloat16 if the hardware
     supports it natively."""
+    against_first: bool = False
+    """Also compare the trained model with the first one (`policy_if_none`, or else `policy`)."""
 
 
 JudgedBenchmark = AlpacaEvalBenchmark | ArenaHardBenchmark

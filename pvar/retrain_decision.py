@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from pvar.config import PipelineConfig
 from pvar.config_model import ConfigModel
+from pvar.fresh_pairs import FRESH
 from pvar.label_audit_config import HoldConfig
 from pvar.references import CHAMPION
 from pvar.replay import ReplayConfig
@@ -49,6 +50,10 @@ class RetrainConfig(ConfigModel):
     hold: HoldConfig | None = HoldConfig()
     """When a batch waits for a person because models agree less with its labels than with earlier
     ones. No effect without `pipeline.label_audit`. `null` measures and holds no batch."""
+    fresh_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the prompts on the fresh side (such as 0.1), by a hash of the prompt's id. Nothing
+    is ever trained on them. The labelled ones of each batch are an exam of their own that the
+    trained model, the champion and the first model take (benchmark `fresh`). `null`: none."""
     pipeline: PipelineConfig = PipelineConfig()
     """The pipeline to run. The batch replaces its `ingest.source`."""
 
@@ -59,6 +64,16 @@ class RetrainConfig(ConfigModel):
                 "pipeline.sample.engine is dataset, but a batch holds the prompts and preferences "
                 "of new files, not lists of answers; use another engine, or run the pipeline on "
                 "the file itself"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _name_of_fresh_exam_is_free(self) -> Self:
+        taken = any(benchmark.name == FRESH for benchmark in self.pipeline.benchmarks)
+        if self.fresh_share is not None and taken:
+            raise ValueError(
+                f"fresh_share is {self.fresh_share:g}, whose exam is a benchmark of the name "
+                f"{FRESH}, and pipeline.benchmarks has one of that name; give it another `name`"
             )
         return self
 
@@ -151,6 +166,8 @@ class Batch(_Record):
     """New rows that say which of two answers is preferred; None in such records."""
     replayed: tuple[Replayed, ...] = ()
     """Rows of earlier batches in the data, after its own."""
+    fresh: str | None = None
+    """Key of the object with labelled pairs that are not trained on; None if there are none."""
 
     @property
     def num_pairs(self) -> int:

@@ -37,6 +37,7 @@ from tasks.stages.benchmark_alpaca_eval import AlpacaEvalScoring
 from tasks.stages.benchmark_arena_hard import ArenaHardScoring
 from tasks.stages.benchmark_inputs import ScoredModel
 from tasks.stages.benchmark_label_agreement import (
+    FIRST_ROLE,
     LIKELIHOOD_INPUT,
     REFERENCE_ROLE,
     LabelAgreementScoring,
@@ -99,7 +100,8 @@ def benchmark_nodes(
     for benchmark in config.benchmarks:
         asked = questions.get(benchmark.name, exam)
         if isinstance(benchmark, LabelAgreementBenchmark):
-            nodes += _label_agreement(benchmark, asked, both, config)
+            first = [_first_taker(config)] if benchmark.against_first else []
+            nodes += _label_agreement(benchmark, asked, [*both, *first], config)
             continue
         if isinstance(benchmark, LmEvalBenchmark):
             nodes += _lm_eval(benchmark, both, config, score_name(benchmark.name))
@@ -145,6 +147,10 @@ def policy_input(policy: str) -> dict[str, ArtifactKeys]:
     return {"policy": ArtifactKeys(stage, digest)}
 
 
+def _first_taker(config: PipelineConfig) -> Taker:
+    return Taker(FIRST_ROLE, model_name(config.first_model, config), config.first_model)
+
+
 def _taker(model: BenchmarkedModel) -> Taker:
     return Taker(model.name, model.name, model.model, model.outputs)
 
@@ -181,7 +187,7 @@ def _questions_of(
 def _label_agreement(
     benchmark: LabelAgreementBenchmark, prompts: Node, takers: list[Taker], config: PipelineConfig
 ) -> list[Node]:
-    """Likelihoods under both models and the starting policy, and the node that compares them."""
+    """Likelihoods under these models and the starting policy, and the node that compares them."""
     policies = {taker.role: taker.policy or "" for taker in takers}
     nodes = [
         Node(

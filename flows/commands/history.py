@@ -92,8 +92,12 @@ def _curve_table(curve: "list[VersionResults]") -> "Table":
     if exam is not None:
         title = f"exam {exam}, conditions {conditions or 'not recorded'}"
     several = len({each.first_model for each in curve} - {None}) > 1
-    columns = ("version", "gate", "against its opponent", "against the first model", "ability")
-    table = Table(*columns, "since the first", "look", box=None, title=title, title_justify="left")
+    columns = ["version", "gate", "against its opponent", "against the first model", "ability"]
+    columns += ["since the first", "look"]
+    has_divergence = any(each.divergence_since_first is not None for each in curve)
+    has_fresh = any(each.fresh.agreement is not None for each in curve)
+    columns += ["divergence (nats)"] * has_divergence + ["fresh pairs"] * has_fresh
+    table = Table(*columns, box=None, title=title, title_justify="left")
     for each in curve:
         table.add_row(
             str(each.version),
@@ -103,6 +107,8 @@ def _curve_table(curve: "list[VersionResults]") -> "Table":
             "–" if each.ability is None else f"{each.ability:.1%}",
             _points(each.ability_change_since_first),
             Text(each.look or "–"),
+            *[_nats(each.divergence_since_first)] * has_divergence,
+            *[str(each.fresh)] * has_fresh,
         )
     return table
 
@@ -114,6 +120,10 @@ def _of_model(first_model: str | None) -> str:
 
 def _points(change: float | None) -> str:
     return "–" if change is None else f"{100 * change:+.1f} points"
+
+
+def _nats(divergence: float | None) -> str:
+    return "–" if divergence is None else f"{divergence:.3g}"
 
 
 def _short(exam: str | None) -> str:

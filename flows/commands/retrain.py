@@ -15,7 +15,7 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
         Changes to the preset as key=value.
     rule
         Retraining rules as key=value: incoming, min_new_pairs, max_days_between_runs, max_attempts,
-        exam, min_exam_prompts, pairs, replay, hold.
+        exam, min_exam_prompts, pairs, replay, hold, fresh_share.
     """
     from flows.commands.rules import retrain_config
     from infra.presets import load_config

@@ -1,6 +1,7 @@
 """The log of batches: the files of each batch, its runs, and their outcome.
 
-    retrain/data/{digest}.jsonl.gz             rows of a batch, written before its record
+    retrain/data/{digest}.jsonl.gz             rows of a batch, or its fresh pairs, written before
+                                               its record
     retrain/batches/000001/batch.json          written once; its files are then used
     retrain/batches/000001/attempt-1.json      one per run, written before the run starts
     retrain/batches/000001/waiting.json        the run that waits, for a person or for data
@@ -29,7 +30,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from pvar.digest import digest
 from pvar.errors import DamagedError, NotFoundError
-from pvar.incoming_rows import batch_rows, id_of, parse_row, to_fields
+from pvar.fresh_pairs import FreshSplit
+from pvar.incoming_rows import BatchRows, batch_rows, id_of, parse_row, to_fields
 from pvar.ports import Store
 from pvar.prompt_rows import annotator_of
 from pvar.records import Prompt, Row
@@ -107,6 +109,7 @@ def add_batch(
     annotator_field: str | None = None,
     replay: Callable[[Sequence[Prompt]], Sequence[EarlierRow]] | None = None,
     withdrawn: Collection[str] = (),
+    split_off: Callable[[BatchRows], FreshSplit] | None = None,
 ) -> Batch | None:
     """Make the next batch after `batches`.
 
@@ -118,13 +121,16 @@ def add_batch(
     is kept in the data, with the key of the file for rows without it. `annotator_field` is the
     field that names who labelled a row; it is kept, too, where there is one. `replay` gives the
     earlier rows that follow the new ones in the data. New rows with a prompt whose id is in
-    `withdrawn` are left out.
+    `withdrawn` are left out. `split_off` takes the new rows that are not trained on out of the
+    data, into an object of their own.
     """
     fresh, duplicates = split_duplicates(good, batches)
     annotators: dict[tuple[str, str], str] = {}
     rows = batch_rows(
         _noted(_rows(fresh, row_files.read, source_field), annotator_field, annotators), withdrawn
     )
+    split = FreshSplit(rows, [], ()) if split_off is None else split_off(rows)
+    rows = split.rows
     if not rows.prompts:
         logger.warning("no batch: none of the new rows can be used (%s)", rows.row_counts.rejected)
         return None
@@ -137,6 +143,9 @@ def add_batch(
     content = [each.file.sha256 for each in fresh] + [row.prompt.prompt_id for row in replayed]
     if "withdrawn" in rows.row_counts.rejected:
         content.append(digest(sorted(withdrawn)))
+    if split.left_out:
+        content += ["without", *split.left_out]
+    asked = [to_fields(prompt, source_field) for prompt in split.fresh]
     batch = Batch(
         number=len(batches) + 1,
         created_at=now,
@@ -150,6 +159,7 @@ def add_batch(
             Replayed(batch=number, num_rows=count)
             for number, count in sorted(Counter(row.batch for row in replayed).items())
         ),
+        fresh=_write_data(store, ["fresh", *content], asked, row_files, scratch) if asked else None,
     )
     key = f"{folder_of(batch.number)}/batch.json"
     return batch if store.create(key, to_json(batch)) else None

@@ -1,12 +1,13 @@
 """Scores of the benchmark label_agreement, in the form of other benchmarks.
 
 The score of a model is the share of pairs in which it gives the labelled answer the higher
-log-probability per token. The challenger is compared with the opponent, and with the role
-`reference`: the policy from which it was trained, to which its implicit reward is relative. Where
-both are one model their artifact of stage likelihood is one.
+log-probability per token. The challenger is compared with the opponent, with the role `first` if
+the first model takes part, and with the role `reference`: the policy from which it was trained, to
+which its implicit reward is relative. Where two of them are one model their artifact of stage
+likelihood is one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +29,8 @@ LABEL_AGREEMENT = "label_agreement.parquet"
 LIKELIHOOD_INPUT = "likelihood-"
 REFERENCE_ROLE = "reference"
 """Role of the policy from which the challenger was trained."""
+FIRST_ROLE = "first"
+"""Role of the first model."""
 
 
 class LabelAgreementScoring(BaseModel):
@@ -61,7 +64,8 @@ class LabelAgreement(NamedTuple):
 def score_label_agreement(
     inputs: Mapping[str, Artifact], models: tuple[ScoredModel, ...], scoring: LabelAgreementScoring
 ) -> LabelAgreementScored:
-    """Compare the challenger with the opponent, from the inputs `likelihood-ROLE`."""
+    """Compare the challenger with the opponent and, if it is among the models, the first one, from
+    the inputs `likelihood-ROLE`."""
     likelihoods = {
         name.removeprefix(LIKELIHOOD_INPUT): artifact
         for name, artifact in inputs.items()
@@ -69,6 +73,7 @@ def score_label_agreement(
     }
     result = label_agreement(likelihoods, beta=scoring.beta, confidence=0.95, seed=scoring.seed)
     beside_opponent = [row for row in result.accuracies if row.compared_with == "opponent"]
+    beside_first = [row for row in result.accuracies if row.compared_with == FIRST_ROLE]
     names = {model.role: model.name for model in models}
     return LabelAgreementScored(
         [
@@ -80,10 +85,10 @@ def score_label_agreement(
                 num_questions=row.num_wanted,
                 num_judged=row.num_pairs,
             )
-            for row in beside_opponent
-            for role, share in (
-                ("challenger", row.per_token_after),
-                ("opponent", row.per_token_before),
+            for row, role, share in (
+                *((row, "challenger", row.per_token_after) for row in beside_opponent),
+                *((row, "opponent", row.per_token_before) for row in beside_opponent),
+                *((row, FIRST_ROLE, row.per_token_before) for row in beside_first),
             )
         ],
         [
@@ -97,8 +102,25 @@ def score_label_agreement(
             for row in beside_opponent
         ],
         result.accuracies,
-        label_agreement_figures(result),
+        label_agreement_figures(result) | _since_first(beside_first),
     )
+
+
+def _since_first(beside_first: Sequence[PreferenceAccuracy]) -> Summary:
+    """The difference from the first model over all pairs, in percentage points; empty without it.
+
+    The name of each figure is that of the difference from the opponent, with a prefix.
+    """
+    overall = [row for row in beside_first if row.source is None]
+    return {
+        f"{FIRST_ROLE}_{name}": _percent(change)
+        for row in overall
+        for name, change in (
+            ("difference", row.per_token_change),
+            ("difference_lower", row.per_token_change_lower),
+            ("difference_upper", row.per_token_change_upper),
+        )
+    }
 
 
 def label_agreement(

@@ -153,6 +153,36 @@ def test_json_of_the_versions_has_the_curve(capsys: pytest.CaptureFixture[str]) 
     assert [row["win_rate"] for row in curve] == [0.61, 0.61]
 
 
+def test_fresh_pairs_and_divergence_have_columns_where_there_are_any(
+    neighbours: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
+) -> None:
+    neighbours.register("train/aa", **measured("e1"))
+    history(MODEL, versions=True)
+    before = capsys.readouterr().out
+    assert "fresh pairs" not in before
+    assert "divergence" not in before
+    figures = {
+        "challenger_score": "62.0000",
+        "difference": "3.0000",
+        "difference_lower": "-1.0000",
+        "difference_upper": "7.0000",
+        "first_difference": "12.0000",
+    }
+    tags = {f"fresh.{name}": text for name, text in figures.items()}
+    neighbours.register("train/bb", **measured("e1"), **tags, **{"first.kl": "7.2500"})
+    history(MODEL, versions=True)
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[-2:] == ["–", "–"]
+    assert " ".join(second.split()).endswith(" 7.25 62.0%, +3.0 points (-1.0 to +7.0)")
+    history(MODEL, versions=True, as_json=True)
+    none, row = json.loads(capsys.readouterr().out)
+    assert (none["fresh_agreement"], none["divergence_since_first"]) == (None, None)
+    assert row["fresh_agreement"] == 0.62
+    assert (row["fresh_change_lower"], row["fresh_change_since_first"]) == (-0.01, 0.12)
+    assert row["fresh_change_since_first_lower"] is None
+    assert row["divergence_since_first"] == 7.25
+
+
 def test_comparisons_with_different_first_models_are_told_apart(
     neighbours: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
 ) -> None:

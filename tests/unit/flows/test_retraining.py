@@ -15,6 +15,7 @@ from flows.retrain_exam import WithExam
 from flows.retraining import with_own_labels
 from flows.run_record import RunRecord, load_run, save_run
 from infra.row_files import read_rows
+from pvar.benchmark_config import LabelAgreementBenchmark
 from pvar.config import PipelineConfig
 from pvar.digest import prompt_id
 from pvar.errors import DamagedError, PromotionError, StageCancelledError
@@ -28,6 +29,7 @@ from tasks.graph import plan_nodes
 from tasks.retraining.batch_states import RetrainingBatch, read_records, retry_batch
 from tasks.retraining.batches import begin_attempt, folder_of, record_waiting_run, to_json
 from tasks.retraining.withdrawals import withdraw
+from tests.workflow import TOPICS
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 OLD, NEW = PipelineConfig(policy="org/old"), PipelineConfig(policy="org/new")
@@ -200,22 +202,103 @@ def test_a_fixed_opponent_of_an_earlier_deployment_is_named_in_the_log(
     assert "evaluate.opponent is org/old" in caplog.text
 
 
+def labelled(*prompts: str) -> list[dict[str, str]]:
+    return [{"prompt": prompt, "chosen": "yes", "rejected": "no"} for prompt in prompts]
+
+
+def retrained(store: Store, config: RetrainConfig, rows: list[dict[str, str]]) -> PipelineConfig:
+    """Put a file with these rows; the configuration of the run of the batch that it makes."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    store.write(f"incoming/{len(read_records(store))}.jsonl", lines.encode())
+    (run,) = retraining.retrain.fn(config).runs
+    return load_run(store, run).config
+
+
+def labelled_texts(store: Store, address: str | None, scratch: Path) -> set[str]:
+    """The prompts of an object of the store, all of which have a label."""
+    assert address is not None
+    path = scratch / "data.jsonl.gz"
+    store.download(address.removeprefix(f"{store.uri}/"), path)
+    rows: list[Any] = [row.fields for row in read_rows(path) if isinstance(row, Row)]
+    assert {fields["chosen"] for fields in rows} == {"yes"}
+    return {fields["prompt"][0]["content"] for fields in rows}
+
+
 def test_a_fixed_policy_and_everything_replayed_is_a_start_from_the_base_on_all_data(
     file_store: Store, policies: list[str], tmp_path: Path
 ) -> None:
     always = RetrainConfig(
         min_new_pairs=1, replay=ReplayConfig(), pipeline=PipelineConfig(policy="org/base")
     )
-    trained_on: list[set[object]] = []
+    trained_on: list[set[str]] = []
     for name in ("a", "b", "c"):
-        row = {"prompt": name, "chosen": "yes", "rejected": "no"}
-        file_store.write(f"incoming/{name}.jsonl", json.dumps(row).encode())
-        (run,) = retraining.retrain.fn(always).runs
-        source = load_run(file_store, run).config.ingest.source
-        data = tmp_path / f"{name}.jsonl.gz"
-        file_store.download(source.removeprefix(f"{file_store.uri}/"), data)
-        rows = [row.fields for row in read_rows(data) if isinstance(row, Row)]
-        assert {fields["chosen"] for fields in rows} == {"yes"}  # labels, too
-        trained_on.append({fields["prompt"][0]["content"] for fields in rows})  # type: ignore[index]
+        used = retrained(file_store, always, labelled(name))
+        trained_on.append(labelled_texts(file_store, used.ingest.source, tmp_path))
     assert policies == ["org/base", "org/base", "org/base"]
     assert trained_on == [{"a"}, {"a", "b"}, {"a", "b", "c"}]
+
+
+def fresh_texts(store: Store, used: PipelineConfig, scratch: Path) -> set[str]:
+    (benchmark,) = used.benchmarks
+    assert isinstance(benchmark, LabelAgreementBenchmark)
+    assert (benchmark.name, benchmark.against_first) == ("fresh", True)
+    return labelled_texts(store, benchmark.pairs, scratch)
+
+
+def test_fresh_pairs_are_asked_and_no_batch_trains_on_them(
+    file_store: Store, policies: list[str], tmp_path: Path
+) -> None:
+    config = RetrainConfig(
+        min_new_pairs=1, fresh_share=0.4, replay=ReplayConfig(), pipeline=PipelineConfig()
+    )
+    texts = [f"Describe {topic}." for topic in TOPICS]
+    trained: list[set[str]] = []
+    asked: list[set[str]] = []
+    for batch in (texts[:16], texts[8:24], texts[16:]):
+        used = retrained(file_store, config, labelled(*batch))
+        trained.append(labelled_texts(file_store, used.ingest.source, tmp_path))
+        asked.append(fresh_texts(file_store, used, tmp_path))
+    assert set().union(*asked) & set().union(*trained) == set()
+    assert set().union(*asked) | set().union(*trained) == set(texts)
+    assert all(asked)
+    assert asked[0] & set(texts[8:]) <= asked[1]  # asked again when they come again
+    # They come without a label: not trained on either, for there is no sampling for them.
+    plain = retrained(file_store, config, [{"prompt": text} for text in [*texts, "New."]])
+    assert plain.benchmarks == ()
+    counts = read_records(file_store)[-1].batch.row_counts
+    assert counts is not None
+    left_out = counts.rejected["fresh_unlabelled"]
+    assert len(set().union(*asked)) <= left_out <= len(set().union(*asked)) + 1  # "New." may be
+    assert len(policies) == 4
+
+
+LONG = "Describe the old harbour town of Thorp in winter, when the boats lie still and dark"
+
+
+@pytest.mark.usefixtures("policies")
+def test_what_resembles_earlier_data_is_no_fresh_pair(file_store: Store, tmp_path: Path) -> None:
+    before = RetrainConfig(min_new_pairs=1, pipeline=PipelineConfig())
+    retrained(file_store, before, labelled(f"{LONG}."))
+    near = [f"{LONG} {number}" for number in range(20)]
+    after = before.model_copy(update={"fresh_share": 0.5})
+    used = retrained(file_store, after, labelled(*near, *TOPICS))
+    asked = fresh_texts(file_store, used, tmp_path)
+    assert asked
+    assert asked < set(TOPICS)
+    trained = labelled_texts(file_store, used.ingest.source, tmp_path)
+    assert set(near) & trained  # stage `exclude` has its own rules
+    counts = read_records(file_store)[-1].batch.row_counts
+    assert counts is not None
+    assert counts.rejected == {
+        "fresh_exam": len(asked),
+        "fresh_like_earlier": len(set(near) - trained),
+    }
+
+
+def test_the_name_of_the_fresh_exam_is_taken() -> None:
+    own = PipelineConfig.model_validate(
+        {"benchmarks": [{"kind": "label_agreement", "name": "fresh"}]}
+    )
+    RetrainConfig(pipeline=own)
+    with pytest.raises(ValueError, match="give it another `name`"):
+        RetrainConfig(pipeline=own, fresh_share=0.1)

@@ -49,7 +49,7 @@ def test_a_fixed_opponent_is_refused_where_it_decides_about_promotions() -> None
         ("min_new_pairs", "is not key=value"),
         ("pipeline=x", "is not key=value"),
         ("min_new_pairs=0", r"--rule min_new_pairs: .* greater than or equal to 1 \(given: 0\)"),
-        ("every=5", r"--rule every: .* rules are exam, hold, incoming, max_attempts, max_days"),
+        ("every=5", r"--rule every: .* rules are .*exam, .*incoming, .*max_days"),
         ("incoming=[", "the value is invalid YAML"),
         ("incoming=../others", "--rule incoming: String should match pattern"),
     ],

@@ -106,6 +106,18 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "evaluate": {"divergence": True},
         "promote": {"max_total_divergence": 10.0},
     },
+    "fresh pairs": {
+        "policy_if_none": "org/first",
+        "policy": "champion",
+        "benchmarks": [
+            {
+                "kind": "label_agreement",
+                "name": "fresh",
+                "pairs": "fresh.jsonl",
+                "against_first": True,
+            }
+        ],
+    },
     "benchmarks": {
         "benchmarks": [
             {
@@ -388,6 +400,25 @@ GOLDEN: dict[str, dict[str, str]] = {
         "divergence-first": "0a0bf1096cc1cf09",
         "evaluate": "eaf0efadb6c2f2f9",
         "promote": "abcef619a88c7d04",
+    },
+    "fresh pairs": {
+        "ingest": "d25b530c20223172",
+        "questions-fresh": "d3970f115cb922ac",
+        "exclude": "ca85ba02f9524bdc",
+        "sample": "8a295d224383fe50",
+        "score-vader": "acbc64792a8cf18d",
+        "select": "b899d5d801caa2f7",
+        "pair": "24c15e22388f0178",
+        "train": "92e75e4a19801d35",
+        "answers-opponent": "6425496af9fa42da",
+        "answers-challenger": "2aa5b23d337f0380",
+        "evaluate": "4bc26ea1ee0ad634",
+        "likelihood-fresh-challenger": "d52a247ce275a9a2",
+        "likelihood-fresh-opponent": "2e9ca5a0561c94b2",
+        "likelihood-fresh-first": "e0b5e7883342b05a",
+        "likelihood-fresh-reference": "2e9ca5a0561c94b2",
+        "benchmark-fresh": "a208d7f4639e15d9",
+        "promote": "83049803b3b59f7e",
     },
     "benchmarks": {
         "ingest": "d25b530c20223172",

@@ -15,7 +15,14 @@ from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import RejectedRow, write_table
 from tasks.graph import Node
-from tasks.stages.benchmark_label_agreement import label_agreement, label_agreement_figures
+from tasks.stages.benchmark_inputs import ScoredModel
+from tasks.stages.benchmark_label_agreement import (
+    LIKELIHOOD_INPUT,
+    LabelAgreementScoring,
+    label_agreement,
+    label_agreement_figures,
+    score_label_agreement,
+)
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.likelihood import LABEL_LOGPS, LIKELIHOOD, REJECTED, likelihood_spec
 from tests.artifacts import StageBench, opened, put_artifact
@@ -212,3 +219,36 @@ def test_models_in_different_number_formats_are_not_compared(bench: StageBench) 
     assert result.not_measured is not None
     assert "(challenger in float32, opponent in bfloat16)" in result.not_measured
     assert "set the benchmark's dtype to float32" in result.not_measured
+
+
+def test_the_first_model_has_a_score_and_a_difference_beside_those_of_the_opponent(
+    bench: StageBench,
+) -> None:
+    """Of four pairs the challenger is right on 4, the opponent on 3 and the first model on 1."""
+    margins = {
+        "challenger": (1, 1, 1, 1),
+        "opponent": (1, 1, 1, -1),
+        "first": (1, -1, -1, -1),
+        "reference": (1, 1, 1, -1),
+    }
+    inputs = {
+        f"{LIKELIHOOD_INPUT}{role}": each for role, each in put_margins(bench, margins).items()
+    }
+    models = tuple(
+        ScoredModel(role=role, name=role) for role in ("challenger", "opponent", "first")
+    )
+    scoring = LabelAgreementScoring(kind="label_agreement", beta=0.1, seed=0)
+    with_first = score_label_agreement(inputs, models, scoring)
+    scores = [(score.role, score.score) for score in with_first.scores]
+    assert scores == [("challenger", 100.0), ("opponent", 75.0), ("first", 25.0)]
+    assert [each.difference for each in with_first.differences] == [25.0]
+    assert with_first.figures["first_difference"] == 75.0
+    lower, upper = (with_first.figures[f"first_difference_{end}"] for end in ("lower", "upper"))
+    assert isinstance(lower, float)
+    assert isinstance(upper, float)
+    assert lower <= 75.0 <= upper
+
+    del inputs[f"{LIKELIHOOD_INPUT}first"]
+    without = score_label_agreement(inputs, models[:2], scoring)
+    assert without.scores == with_first.scores[:2]
+    assert "first_difference" not in without.figures
