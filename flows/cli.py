@@ -17,8 +17,8 @@ from pvar.errors import PvarError
 COMMANDS = (
     "run", "stage", "show", "schema", "report", "gradients", "predict", "history", "rollback",
     "approve", "lineage", "deploy", "serve", "notify", "retrain", "rounds", "compare", "benchmark",
-    "gc", "forget", "doctor", "variance", "reliability", "select", "judge-agreement",
-    "backtest",
+    "gc", "forget", "audit", "backtest", "doctor", "variance", "reliability", "select",
+    "judge-agreement",
 )  # fmt: skip
 """Each command is a function in a module of the same name, with underscores."""
 

@@ -21,8 +21,8 @@ from tasks.graph import CACHES, STAGES
 
 logger = logging.getLogger(__name__)
 
-RECORDS = ("runs/", "comparisons/", "benchmarks/")
-"""Folders of the records of runs, comparisons and benchmarks."""
+RECORDS = ("runs/", "comparisons/", "benchmarks/", "audits/")
+"""Folders of the records of runs, comparisons, benchmarks and audits."""
 
 _PREFIX = re.compile(r"^[a-z]+-")
 

@@ -23,7 +23,14 @@ from pvar.ports import Store
 from pvar.records import Prompt
 from pvar.retrain_decision import Batch, RetrainConfig
 from tasks.retraining.batches import read_batches
-from tasks.retraining.exams import Exam, exam_of, freeze_exam, propose_exam
+from tasks.retraining.exams import (
+    Exam,
+    ExamParts,
+    exam_of,
+    freeze_exam,
+    propose_exam,
+    split_reserve,
+)
 from tasks.retraining.withdrawals import withdrawn_ids
 from tasks.stages.ingest import held_out_prompts
 
@@ -73,17 +80,19 @@ def with_exam(
         prompts = not_trained_on(
             held_out, but=batch.number, ingest=config.ingest, store=store, scratch=scratch
         )
-        is_enough = num_judged(prompts) >= rules.min_exam_prompts
-        asked = prompts if is_enough else held_out
+        share = None if config.evaluate.reserve_prompts else rules.reserve_share
+        parts = split_reserve(prompts, share)
+        is_enough = parts.fewest_judged >= rules.min_exam_prompts
+        asked = parts.asked if is_enough else held_out
         _require_questions(config, len(asked) - num_judged(asked), f"batch {batch.number}")
         num_trained_on = len(held_out) - len(prompts)
         if not is_enough:
-            _warn_of_too_few(batch, rules, num_judged(prompts), num_trained_on)
+            _warn_of_too_few(batch, rules, parts, num_trained_on)
             return WithExam(config)
         proposed = propose_exam(
             store,
             rules.exam,
-            prompts,
+            parts,
             batch=batch.number,
             now=now or datetime.now(UTC),
             source_field=config.ingest.source_field,
@@ -92,12 +101,14 @@ def with_exam(
         )
     logger.info(
         "exam %d (%s) is proposed: %d prompts and %d ability questions that batch %d holds out, "
-        "without %d that are in the data of other batches; it is frozen if the run succeeds",
+        "and %d of both in reserve, without %d that are in the data of other batches; it is frozen "
+        "if the run succeeds",
         proposed.number,
         proposed.exam,
         proposed.num_prompts,
         proposed.num_questions,
         batch.number,
+        len(parts.reserve),
         num_trained_on,
     )
     return WithExam(_measured_on(proposed, config, store), proposed)
@@ -147,8 +158,10 @@ def freeze(proposed: Exam, store: Store) -> None:
 
 
 def _measured_on(exam: Exam, config: PipelineConfig, store: Store) -> PipelineConfig:
-    evaluate = config.evaluate.model_copy(update={"prompts": (f"{store.uri}/{exam.data}",)})
-    return config.model_copy(update={"evaluate": evaluate})
+    update = {"prompts": (f"{store.uri}/{exam.data}",)}
+    if exam.reserve is not None and not config.evaluate.reserve_prompts:
+        update["reserve_prompts"] = (f"{store.uri}/{exam.reserve.data}",)
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=update)})
 
 
 def _require_questions(
@@ -170,14 +183,16 @@ def _require_questions(
 
 
 def _warn_of_too_few(
-    batch: Batch, rules: RetrainConfig, num_prompts: int, num_trained_on: int
+    batch: Batch, rules: RetrainConfig, parts: ExamParts, num_trained_on: int
 ) -> None:
     logger.warning(
-        "no exam is frozen: batch %d holds out %d prompts to judge (without %d that are in the "
-        "data of other batches), and min_exam_prompts is %d; this run is measured on what its "
-        "batch holds out, and its results are not comparable with those of other runs",
+        "no exam is frozen: batch %d holds out %d prompts to judge and %d for the reserve (without "
+        "%d that are in the data of other batches), and min_exam_prompts is %d; this run is "
+        "measured on what its batch holds out, and its results are not comparable with those of "
+        "other runs",
         batch.number,
-        num_prompts,
+        num_judged(parts.asked),
+        num_judged(parts.reserve),
         num_trained_on,
         rules.min_exam_prompts,
     )

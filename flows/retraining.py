@@ -31,6 +31,7 @@ from prefect.exceptions import CancelledRun
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.approval import is_approval_decided
+from flows.auditing import audit_if_due, audit_sentence
 from flows.pipeline import pipeline
 from flows.retrain_audit import held_sentence, is_held_for_labels, with_new_labels
 from flows.retrain_exam import WithExam, freeze, with_exam
@@ -98,6 +99,8 @@ class RetrainResult(BaseModel):
     """One sentence per batch that waits: what it waits for and how to continue."""
     postponed: tuple[str, ...] = ()
     """One sentence per batch that pauses after an outage."""
+    audited: str | None = None
+    """What an audit found that was due; None if none was."""
 
 
 class _Ended(NamedTuple):
@@ -132,9 +135,12 @@ def retrain_once(config: RetrainConfig, wiring: Wiring) -> RetrainResult:
         earlier = [_run(record, config, wiring) for record in unfinished.to_run]
         batch, result = _make_batch(config, wiring)
         ended = [*earlier, *([_run(RetrainingBatch(batch), config, wiring)] if batch else [])]
+        # Its errors count against no batch: it is due again at the next retraining.
+        audited = audit_if_due(config, wiring)
     return result.model_copy(
         update={
             "postponed": unfinished.postponed,
+            "audited": audit_sentence(audited) if audited else None,
             "runs": tuple(each.run for each in ended if each.waiting is None),
             "waiting": (
                 *unfinished.held,

@@ -217,6 +217,8 @@ class TrainConfig(ConfigModel):
 
 EXAM_NAME = "evaluate.prompts"
 """Name of the exam of `evaluate.prompts` among the exams that exclude training prompts."""
+RESERVE_NAME = "evaluate.reserve_prompts"
+"""Name of the exam of that key among them."""
 
 
 class PipelineConfig(ConfigModel):
@@ -378,12 +380,14 @@ class PipelineConfig(ConfigModel):
             )
 
     def _refuse_second_exam(self) -> None:
-        taken = any(benchmark.name == EXAM_NAME for benchmark in self.benchmarks)
-        if self.evaluate.prompts and taken:
-            raise ValueError(
-                f"a benchmark is named {EXAM_NAME}, which is the name of the exam of that key; "
-                "give the benchmark another `name`"
-            )
+        exams = {EXAM_NAME: self.evaluate.prompts, RESERVE_NAME: self.evaluate.reserve_prompts}
+        taken = {benchmark.name for benchmark in self.benchmarks}
+        for name, prompts in exams.items():
+            if prompts and name in taken:
+                raise ValueError(
+                    f"a benchmark is named {name}, which is the name of the exam of that key; "
+                    "give the benchmark another `name`"
+                )
 
     @staticmethod
     def _refuse_equal_paths(names: list[str], models: list[str]) -> None:

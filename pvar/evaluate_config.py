@@ -19,6 +19,12 @@ class EvaluateConfig(ConfigModel):
     are ability questions. Training prompts that are among them, or nearly so, are never selected.
     All prompts of `ingest.source` are then for training (`ingest.eval_fraction` has no effect), and
     its ability questions are left out. Empty means the held-out prompts of `ingest.source`."""
+    reserve_prompts: tuple[DataReference, ...] = ()
+    """Files of the reserve exam, in the forms of `prompts`. No training prompt may be among them,
+    as for `prompts`, and a run asks no model about them: `pvar audit` does, rarely. Empty means no
+    reserve exam."""
+    audited: ModelReference | None = None
+    """The model that takes the reserve exam. `pvar audit` sets it to the champion."""
     withdrawn: tuple[str, ...] = ()
     """Ids of prompts of `evaluate.prompts`, and of the pairs of benchmarks of kind label_agreement,
     that are left out. A run adds those that `pvar forget` withdrew in its store."""
@@ -52,6 +58,16 @@ class EvaluateConfig(ConfigModel):
     trained on: the best and the worst of sample.num_responses responses of the policy to each
     held-out prompt, by the reward models that label. Costs these responses and their rewards, once
     for all trainings that share them, and five forward passes over the pairs in each training."""
+
+    @model_validator(mode="after")
+    def _audit_has_prompts(self) -> Self:
+        if self.audited is not None and not self.reserve_prompts:
+            raise ValueError(
+                f"evaluate.audited is {self.audited}, but evaluate.reserve_prompts is empty, so "
+                "that there is nothing to ask it; set evaluate.reserve_prompts, or "
+                "evaluate.audited to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _divergence_has_models(self) -> Self:

@@ -41,6 +41,13 @@ class RetrainConfig(ConfigModel):
     min_exam_prompts: int = Field(default=50, ge=1)
     """Minimum number of prompts to judge in an exam that is frozen. The run of a batch that holds
     out fewer is measured on these alone, and the exam is frozen by a later batch."""
+    reserve_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of an exam that is frozen (such as 0.3) that is kept apart as reserve exam, which only
+    audits ask. `min_exam_prompts` is required of both parts. `null`: none. No effect on an exam
+    that is frozen already, and with `pipeline.evaluate.reserve_prompts`."""
+    audit_every: int | None = Field(default=None, ge=1)
+    """Compare the champion with the first model on the reserve exam after this many promotions, as
+    `pvar audit` does. `null`: only `pvar audit` does."""
     pairs: Literal["auto", "pipeline"] = "auto"
     """`auto` uses the labels that arrive: pair.own_labels is true for every batch. `pipeline` makes
     pairs as the pipeline's configuration says."""

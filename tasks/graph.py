@@ -5,6 +5,11 @@
             └─ answers-opponent ──────────────────────────┘
 
 With `evaluate.prompts`, a node `exam` has the prompts that the models answer, instead of `ingest`.
+With `evaluate.reserve_prompts`, a node `reserve` has prompts that are kept out of training, and
+that only an audit asks:
+
+    reserve ─┬─ reserve-answers (by the audited model) ─┬─ reserve-evaluate
+             └─ reserve-answers-first ──────────────────┘
 
 With `evaluate.against_first`, `answers-first` and `evaluate-first` compare the trained model with
 the first one in the same way.
@@ -40,21 +45,21 @@ from pvar.references import file_name_of
 from tasks.annotate_nodes import annotate_nodes
 from tasks.benchmark_nodes import (
     benchmark_nodes,
-    policy_input,
     question_nodes,
     sampling_inputs,
     score_name,
 )
+from tasks.comparison_nodes import (
+    against_first_nodes,
+    answers_node,
+    audit_nodes,
+    divergence_nodes,
+    evaluate_node,
+)
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.node import Node
 from tasks.engine.stage import Stage
-from tasks.exam_nodes import (
-    DIVERGENCE_FIRST_NODE,
-    FIRST_NODE,
-    exam_nodes,
-    exclude_node,
-    keys_of_exams,
-)
+from tasks.exam_nodes import exam_nodes, exclude_node, keys_of_exams, reserve_nodes
 from tasks.held_out_nodes import held_out_nodes
 from tasks.label_nodes import label_nodes
 from tasks.reward_nodes import reward_nodes
@@ -64,8 +69,8 @@ from tasks.stages.annotate import ANNOTATE
 from tasks.stages.audit import AUDIT
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.dataset_sample import DATASET_SAMPLE, DatasetSampleSpec
-from tasks.stages.divergence import DIVERGENCE, DivergenceSpec
-from tasks.stages.evaluate import EVALUATE, EvaluateSpec
+from tasks.stages.divergence import DIVERGENCE
+from tasks.stages.evaluate import EVALUATE
 from tasks.stages.exam_questions import QUESTIONS
 from tasks.stages.exclude import EXCLUDE
 from tasks.stages.harness import HARNESS
@@ -122,10 +127,10 @@ CACHES = (REFERENCE.name,)
 
 def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     """All nodes of a pinned configuration by name, in execution order."""
-    ingest, own_exam = _ingest(config), exam_nodes(config)
+    ingest, own_exam, reserve = _ingest(config), exam_nodes(config), reserve_nodes(config)
     exam = own_exam[0] if own_exam else ingest
     questions = question_nodes(config)
-    exams = keys_of_exams(questions, own_exam)
+    exams = keys_of_exams(questions, own_exam, reserve)
     exclude = exclude_node(config, ingest, exams)
     first = [] if config.sample.adaptive is None else _first_round(config, ingest)
     sample = _second_round(config, ingest, first) if first else _sample(config, ingest)
@@ -138,29 +143,22 @@ def plan_nodes(config: PipelineConfig) -> dict[str, Node]:
     held_out = held_out_nodes(config, exam) if config.evaluate.margins else []
     train = _train(config, sample, pair, held_out)
     challenger = f"artifact:{train.keys.root}#{train.keys.root}"
-    challenger_answers = _answers(config, "answers-challenger", exam, challenger)
-    opponent_answers = _answers(config, "answers-opponent", exam, config.evaluate.opponent)
-    evaluate = Node(
-        "evaluate",
-        EVALUATE,
-        _evaluate_spec(config),
-        {
-            "prompts": exam.keys,
-            "challenger": challenger_answers.keys,
-            "opponent": opponent_answers.keys,
-        },
+    challenger_answers = answers_node(config, "answers-challenger", exam, challenger)
+    opponent_answers = answers_node(config, "answers-opponent", exam, config.evaluate.opponent)
+    evaluate = evaluate_node(
+        config, EVALUATE.name, exam, challenger=challenger_answers, opponent=opponent_answers
     )
-    divergence = _divergence(config, exam, challenger)
-    against_first = _against_first(config, exam, evaluate)
+    divergence = divergence_nodes(config, exam, challenger)
+    against_first = against_first_nodes(config, exam, challenger_answers)
     benchmarks = benchmark_nodes(config, questions, exam, challenger)
     promote = _promote(config, exam, train, evaluate, against_first, divergence, benchmarks)
     nodes = (
-        ingest, *label_nodes(config), *own_exam, *questions.values(),
+        ingest, *label_nodes(config), *own_exam, *reserve, *questions.values(),
         *([exclude] if exclude else []),
         *first, sample, *scores, select, *asked, pair, *held_out, train,
         opponent_answers, challenger_answers, *divergence,
         evaluate, *against_first, *benchmarks,
-        *reward_nodes(config, ingest, exclude, exams), promote,
+        *reward_nodes(config, ingest, exclude, exams), promote, *audit_nodes(config, reserve),
     )  # fmt: skip
     return {node.name: node for node in nodes}
 
@@ -177,7 +175,8 @@ def reward_keys(config: PipelineConfig) -> ArtifactKeys:
 
     They depend neither on the model that would be replaced nor on the reward models that score.
     """
-    ingest, exams = _ingest(config), keys_of_exams(question_nodes(config), exam_nodes(config))
+    ingest, questions = _ingest(config), question_nodes(config)
+    exams = keys_of_exams(questions, exam_nodes(config), reserve_nodes(config))
     nodes = reward_nodes(config, ingest, exclude_node(config, ingest, exams), exams)
     return next(node.keys for node in nodes if node.stage is REWARD)
 
@@ -268,67 +267,6 @@ def _scores(
             inputs["scored"] = scored[f"first-{name}"]
         nodes.append(Node(name, SCORE, ScoreSpec(reward_model=model), inputs))
     return nodes
-
-
-def _answers(config: PipelineConfig, name: str, exam: Node, policy: str) -> Node:
-    return Node(
-        name,
-        SAMPLE,
-        SampleSpec(
-            policy=policy,
-            settings=config.evaluate.answers,
-            num_responses=config.evaluate.num_answers,
-            seed=config.evaluate.seed,
-            split="eval",
-        ),
-        sampling_inputs(policy, exam.keys),
-    )
-
-
-def _divergence(config: PipelineConfig, exam: Node, challenger: str) -> list[Node]:
-    """Answers at temperature 1, one per prompt, and the divergences estimated on them."""
-    if not config.evaluate.divergence:
-        return []
-    plain = config.evaluate.answers.model_copy(update={"temperature": 1.0, "top_p": 1.0})
-    evaluate = config.evaluate.model_copy(update={"answers": plain, "num_answers": 1})
-    answers = _answers(
-        config.model_copy(update={"evaluate": evaluate}), "answers-divergence", exam, challenger
-    )
-    references = {DIVERGENCE.name: config.policy}
-    if config.evaluate.against_first or config.promote.max_total_divergence is not None:
-        references[DIVERGENCE_FIRST_NODE] = config.first_model
-    nodes = [answers]
-    for name, reference in references.items():
-        spec = DivergenceSpec(
-            policy=challenger,
-            reference=reference,
-            dtype=config.train.precision,
-            confidence=config.evaluate.confidence,
-        )
-        inputs = {**sampling_inputs(challenger, exam.keys), "answers": answers.keys}
-        if trained := policy_input(reference):
-            inputs["reference"] = trained["policy"]
-        nodes.append(Node(name, DIVERGENCE, spec, inputs))
-    return nodes
-
-
-def _against_first(config: PipelineConfig, exam: Node, evaluate: Node) -> list[Node]:
-    """The first model's answers to the exam, and the challenger compared with them."""
-    if not config.evaluate.against_first:
-        return []
-    answers = _answers(config, "answers-first", exam, config.first_model)
-    inputs = {**evaluate.inputs, "opponent": answers.keys}
-    return [answers, replace(evaluate, name=FIRST_NODE, inputs=inputs)]
-
-
-def _evaluate_spec(config: PipelineConfig) -> EvaluateSpec:
-    return EvaluateSpec(
-        judge=config.evaluate.judge,
-        orders=config.evaluate.judge_orders,
-        confidence=config.evaluate.confidence,
-        seed=config.evaluate.seed,
-        required_coverage=config.promote.min_coverage,
-    )
 
 
 def _select(

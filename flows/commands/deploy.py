@@ -32,7 +32,7 @@ def deploy(
         Changes to the preset as key=value.
     rule
         Retraining rules as key=value: incoming, min_new_pairs, max_days_between_runs, max_attempts,
-        exam, min_exam_prompts, pairs, replay, hold, fresh_share.
+        exam, min_exam_prompts, reserve_share, audit_every, pairs, replay, hold, fresh_share.
     pool
         Work pool for stages; pipeline and retraining run on the first one. Can be repeated.
     notify

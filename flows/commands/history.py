@@ -1,4 +1,5 @@
-"""`pvar history`: who moved the champion, when and why; and all versions' results, by exam."""
+"""`pvar history`: who moved the champion, when and why, and what audits found; and all versions'
+results, by exam."""
 
 import json
 import sys
@@ -9,6 +10,7 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from flows.audit_records import AuditRecord
     from flows.promotions import MoveWithResults
     from flows.version_results import VersionResults
 
@@ -20,7 +22,8 @@ def history(
     versions: Annotated[bool, Parameter(negative=())] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Show every move of a model's champion, newest last, or the results of all its versions.
+    """Show every move of a model's champion, newest last, and what audits of it found on the
+    reserve exam; or the results of all its versions.
 
     Parameters
     ----------
@@ -32,15 +35,19 @@ def history(
     as_json
         Print a JSON list instead of tables.
     """
+    from flows.audit_records import read_audits
     from flows.promotions import read_history
     from flows.version_results import by_curve, version_results
     from flows.wiring import connect
 
-    registry = connect().registry
+    wiring = connect()
+    registry = wiring.registry
     moves = read_history(registry, model)  # also refuses a model that does not exist
+    audits = read_audits(wiring.store, model)
     results = version_results(registry.versions(model)) if versions else []
     if as_json:
-        rows = [each.as_row() for each in results] if versions else list(map(_move_row, moves))
+        found = [_move_row(each, audits) for each in moves]
+        rows = [each.as_row() for each in results] if versions else found
         sys.stdout.write(json.dumps(rows, ensure_ascii=False) + "\n")
         return
     from flows.console import console
@@ -50,16 +57,24 @@ def history(
             console().print(_curve_table(curve))
     elif moves:
         console().print(_moves_table(moves))
+        if audits:
+            console().print(_audits_table(audits))
     else:
         console().print(f"{model} has had no champion yet", highlight=False)
 
 
-def _move_row(move: "MoveWithResults") -> dict[str, object]:
+def _move_row(move: "MoveWithResults", audits: "list[AuditRecord]") -> dict[str, object]:
+    """A move, and the audits of the champion that it made, before the next move."""
     return {
         **move.move.model_dump(mode="json"),
         **move.results._asdict(),
         "exam": move.exam,
         "has_files": move.has_files,
+        "audits": [
+            audit.model_dump(mode="json", exclude={"nodes", "model_name"})
+            for audit in audits
+            if audit.move == move.move.number
+        ],
     }
 
 
@@ -79,6 +94,25 @@ def _moves_table(moves: "list[MoveWithResults]") -> "Table":
             Text(move.by),
             Text(f"{move.kind.replace('_', ' ')}: {move.reason}"),
         )
+    return table
+
+
+def _audits_table(audits: "list[AuditRecord]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    title = "audits: the champion against the first model on the reserve exam"
+    columns = ("when (UTC)", "version", "exam", "results", "who")
+    table = Table(*columns, box=None, title=title, title_justify="left")
+    for audit in audits:
+        if audit.results is not None:
+            table.add_row(
+                f"{audit.started_at:%Y-%m-%d %H:%M}",
+                str(audit.version),
+                _short(audit.results.exam),
+                Text(audit.results.sentence),
+                Text(audit.by),
+            )
     return table
 
 

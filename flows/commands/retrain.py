@@ -15,7 +15,7 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
         Changes to the preset as key=value.
     rule
         Retraining rules as key=value: incoming, min_new_pairs, max_days_between_runs, max_attempts,
-        exam, min_exam_prompts, pairs, replay, hold, fresh_share.
+        exam, min_exam_prompts, reserve_share, audit_every, pairs, replay, hold, fresh_share.
     """
     from flows.commands.rules import retrain_config
     from infra.presets import load_config
@@ -39,4 +39,6 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
         say(sentence)
     for run in result.runs:
         say(f"run {run} succeeded; its report: pvar report {run}")
+    if result.audited is not None:
+        say(result.audited)
     say(f"batch {result.batch}: {'; '.join(result.reasons)}" if result.batch else result.reasons[0])

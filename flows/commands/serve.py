@@ -39,7 +39,7 @@ def serve(
         Changes to the preset as key=value.
     rule
         Retraining rules as key=value: incoming, min_new_pairs, max_days_between_runs, max_attempts,
-        exam, min_exam_prompts, pairs, replay, hold, fresh_share.
+        exam, min_exam_prompts, reserve_share, audit_every, pairs, replay, hold, fresh_share.
     port
         Port of the Prefect server; 0 uses a free port.
     mlflow_port

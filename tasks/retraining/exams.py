@@ -12,9 +12,11 @@ on the two are not comparable.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from pvar.digest import digest
 from pvar.exam import exam_digest, num_judged
 from pvar.incoming_rows import to_fields
 from pvar.ports import Store
@@ -22,6 +24,21 @@ from pvar.records import Prompt
 from tasks.engine.artifact import read_document
 
 EXAMS = "retrain/exams"
+
+
+class ReserveExam(BaseModel):
+    """The part of an exam that only audits ask."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    exam: str
+    """Digest of its prompts and accepted answers."""
+    data: str
+    """Key of the object that holds its rows."""
+    num_prompts: int
+    """Prompts that are judged."""
+    num_questions: int
+    """Ability questions."""
 
 
 class Exam(BaseModel):
@@ -42,6 +59,36 @@ class Exam(BaseModel):
     """Prompts that are judged."""
     num_questions: int
     """Ability questions."""
+    reserve: ReserveExam | None = None
+    """What is kept apart from its prompts; None if nothing is."""
+
+
+class ExamParts(NamedTuple):
+    """The prompts of an exam, and those of its reserve."""
+
+    asked: list[Prompt]
+    reserve: list[Prompt]
+
+    @property
+    def fewest_judged(self) -> int:
+        """Number of prompts to judge in the smaller of the two; an empty reserve does not count."""
+        return min(num_judged(part) for part in (self.asked, self.reserve or self.asked))
+
+
+def split_reserve(prompts: Iterable[Prompt], share: float | None) -> ExamParts:
+    """Part the prompts by a hash of their ids: each is in the reserve with probability `share`."""
+    parts = ExamParts([], [])
+    for prompt in prompts:
+        position = int(digest(["reserve", prompt.prompt_id], length=8), 16) / 16**8
+        (parts.reserve if position < (share or 0) else parts.asked).append(prompt)
+    return parts
+
+
+def newest_exam(store: Store) -> Exam | None:
+    """The frozen exam with the highest number; None if there is none."""
+    names = (info.key.removeprefix(f"{EXAMS}/") for info in store.list(f"{EXAMS}/"))
+    numbers = [int(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+    return exam_of(store, max(numbers)) if numbers else None
 
 
 def exam_of(store: Store, number: int) -> Exam | None:
@@ -52,7 +99,7 @@ def exam_of(store: Store, number: int) -> Exam | None:
 def propose_exam(
     store: Store,
     number: int,
-    prompts: Sequence[Prompt],
+    parts: ExamParts,
     *,
     batch: int,
     now: datetime,
@@ -61,19 +108,27 @@ def propose_exam(
     scratch: Path,
 ) -> Exam:
     """Write the rows of these prompts, from which a run reads them. The same prompts give the same
-    object, so that a run that is repeated finds its results again. `source_field` is the field of
+    objects, so that a run that is repeated finds its results again. `source_field` is the field of
     a row that keeps the name of its source."""
-    name = f"{exam_digest(prompts)}.jsonl.gz"
-    write(scratch / name, (to_fields(prompt, source_field) for prompt in prompts))
-    store.upload(scratch / name, f"{EXAMS}/{name}")
+
+    def put(prompts: Sequence[Prompt]) -> ReserveExam:
+        exam = exam_digest(prompts)
+        name = f"{exam}.jsonl.gz"
+        write(scratch / name, (to_fields(prompt, source_field) for prompt in prompts))
+        store.upload(scratch / name, f"{EXAMS}/{name}")
+        return ReserveExam(
+            exam=exam,
+            data=f"{EXAMS}/{name}",
+            num_prompts=num_judged(prompts),
+            num_questions=len(prompts) - num_judged(prompts),
+        )
+
     return Exam(
         number=number,
         frozen_at=now,
-        exam=exam_digest(prompts),
-        data=f"{EXAMS}/{name}",
         batch=batch,
-        num_prompts=num_judged(prompts),
-        num_questions=len(prompts) - num_judged(prompts),
+        **put(parts.asked).model_dump(),
+        reserve=put(parts.reserve) if parts.reserve else None,
     )
 
 

@@ -215,17 +215,25 @@ LABELLED = (
     "How does a lighthouse keeper spend the night?",
     "Why do cats sleep on keyboards?",
 )
+ON_FRESH_SIDE = "When do figs ripen?"
+"""By its hash; those above are not."""
 
 
 def continued(tmp_path: Path) -> RetrainConfig:
     """Each round starts from the champion, with every gate of a year, at bounds that all pass."""
     tiny = tiny_settings(tmp_path, "pvar").model_dump()
     tiny |= {"policy": "champion", "policy_if_none": tiny["policy"]}
-    tiny["evaluate"] |= {"opponent": "champion", "against_first": True}
+    reserve = tmp_path / "reserve.jsonl"
+    reserve.write_text("".join(json.dumps({"prompt": f"Name {name}."}) + "\n" for name in "abc"))
+    tiny["evaluate"] |= {"opponent": "champion", "against_first": True, "divergence": True}
+    tiny["evaluate"] |= {"reserve_prompts": [str(reserve)]}
     tiny["label_audit"] = {"max_judged": 2}
     tiny["promote"] |= {"alpha_budget": 0.5, "max_total_ability_loss": 0.72}
+    tiny["promote"] |= {"max_total_divergence": 1000.0}
     pipeline = PipelineConfig.model_validate(tiny)
-    return RetrainConfig(min_new_pairs=1, min_exam_prompts=1, pipeline=pipeline)
+    return RetrainConfig(
+        min_new_pairs=1, min_exam_prompts=1, fresh_share=0.3, audit_every=2, pipeline=pipeline
+    )
 
 
 def test_two_batches_are_measured_on_one_exam_and_the_second_starts_from_the_champion(
@@ -236,17 +244,23 @@ def test_two_batches_are_measured_on_one_exam_and_the_second_starts_from_the_cha
     questions = "".join(json.dumps(row) + "\n" for row in QUESTIONS)
     store.write("incoming/questions.jsonl", questions.encode())
     put(store, "incoming/monday.jsonl", *describe[:20])
-    (run,) = retrain(config).runs
+    result = retrain(config)
+    (run,) = result.runs
     first = load_run(store, run)
+    assert result.audited is None
     put(store, "incoming/tuesday.jsonl", *describe[16:])  # some of the exam among them
-    labels = [{"prompt": each, "chosen": "Good.", "rejected": "Bad."} for each in LABELLED]
+    labelled = (*LABELLED, ON_FRESH_SIDE)
+    labels = [{"prompt": each, "chosen": "Good.", "rejected": "Bad."} for each in labelled]
     store.write("incoming/labels.jsonl", "".join(json.dumps(row) + "\n" for row in labels).encode())
-    (run,) = retrain(config).runs
+    result = retrain(config)
+    (run,) = result.runs
     second = load_run(store, run)
 
     roots = [{node.name: node.artifact for node in each.nodes} for each in (first, second)]
     assert roots[0]["exam"] == roots[1]["exam"]
     assert roots[0]["evaluate-first"] == roots[0]["evaluate"]  # the opponent was the first model
+    assert roots[0]["divergence-first"] == roots[0]["divergence"]
+    assert roots[1]["divergence-first"] != roots[1]["divergence"]
     assert roots[1]["answers-first"] == roots[0]["answers-first"]
     assert first.config.policy == first.config.first_model == second.config.first_model
     assert second.config.policy == f"artifact:{roots[0]['train']}#{roots[0]['train']}"
@@ -262,6 +276,12 @@ def test_two_batches_are_measured_on_one_exam_and_the_second_starts_from_the_cha
     assert before.look == "look 1 at this exam, level 0.3 of 0.5"
     assert after.look == "look 2 at this exam, level 0.076 of 0.5"
     assert after.against_first.win_rate is not None
+    assert after.divergence_since_first is not None
+    assert before.fresh.agreement is None  # no labels in that batch
+    assert None not in after.fresh
+    assert result.audited is not None
+    assert result.audited.startswith("pvar version 2 on the reserve exam: wins ")
+    assert "look 1" in result.audited
     page = store.read(f"runs/{second.run}.html").decode()
     assert "Does it get better from version to version?" in page
     assert "Look 2 at this exam, level 0.076 of 0.5." in page

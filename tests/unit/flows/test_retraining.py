@@ -302,3 +302,18 @@ def test_the_name_of_the_fresh_exam_is_taken() -> None:
     RetrainConfig(pipeline=own)
     with pytest.raises(ValueError, match="give it another `name`"):
         RetrainConfig(pipeline=own, fresh_share=0.1)
+
+
+def test_an_audit_that_fails_counts_against_no_batch(
+    file_store: Store, policies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_batch(file_store)
+    with monkeypatch.context() as patched:
+        patched.setattr(retraining, "audit_if_due", raising(OSError("the disk is full")))
+        with pytest.raises(OSError, match="disk is full"):
+            retraining.retrain.fn(CONFIG)
+    record = the_record(file_store)
+    assert record.state(is_retraining=False) == "done"
+    assert [attempt.error for attempt in record.attempts] == [None]
+    assert retraining.retrain.fn(CONFIG).audited is None
+    assert policies == ["org/new"]

@@ -20,7 +20,13 @@ from pvar.records import Prompt
 from pvar.retrain_decision import Batch, RetrainConfig
 from tasks.engine.node import Node
 from tasks.retraining.batches import RowFiles, add_batch, read_batches
-from tasks.retraining.exams import exam_of, freeze_exam, propose_exam
+from tasks.retraining.exams import (
+    ExamParts,
+    exam_of,
+    freeze_exam,
+    newest_exam,
+    propose_exam,
+)
 from tasks.retraining.incoming_files import look
 from tasks.retraining.withdrawals import withdraw
 from tasks.stages.exclude import EXCLUDED
@@ -210,6 +216,70 @@ def test_a_new_exam_leaves_out_what_earlier_batches_may_have_trained_on(
     assert f"without {len(split) - len(asked)} that are in the data of other batches" in caplog.text
 
 
+def test_a_reserve_is_kept_apart_from_the_exam_and_from_training(
+    wiring: Any, tmp_path: Path
+) -> None:
+    store = wiring.store
+    batch = make_batch(store, tmp_path / "scratch", *ROWS, QUESTION)
+    rules = RULES.model_copy(update={"reserve_share": 0.5})
+    config, proposed = with_exam(config_of(batch, store), batch, rules, store)
+    assert proposed is not None
+    assert proposed.reserve is not None
+    workflow = Workflow(pin(config, wiring), wiring)
+    workflow.make("ingest", "exam", "reserve", "exclude")
+    asked, reserve = (
+        {prompt.prompt_id for prompt in workflow.artifact(name).rows(PROMPTS, Prompt)}
+        for name in ("exam", "reserve")
+    )
+    whole = with_exam(config_of(batch, store), batch, RULES, store, NOW).proposed
+    assert whole is not None
+    assert whole.reserve is None
+    assert len(asked) + len(reserve) == whole.num_prompts + whole.num_questions
+    assert asked.isdisjoint(reserve)
+    excluded = {row.prompt_id for row in workflow.artifact("exclude").rows(EXCLUDED, Exclusion)}
+    questions = whole.num_questions  # ingest holds them out
+    assert excluded <= asked | reserve
+    assert len(excluded) == len(asked | reserve) - questions
+    summary = workflow.artifact("reserve").manifest.summary
+    assert (summary["exam"], summary["num_eval_prompts"]) == (
+        proposed.reserve.exam,
+        proposed.reserve.num_prompts,
+    )
+
+    freeze(proposed, store)
+    assert newest_exam(store) == exam_of(store, 1)
+    later = make_batch(store, tmp_path / "scratch", {"prompt": "Name a river."})
+    again, _ = with_exam(config_of(later, store), later, RULES, store)
+    assert again.evaluate.reserve_prompts == config.evaluate.reserve_prompts
+
+
+def test_an_exam_is_frozen_if_both_its_parts_are_large_enough(wiring: Any, tmp_path: Path) -> None:
+    store = wiring.store
+    batch = make_batch(store, tmp_path / "scratch", *ROWS)
+    plain = config_of(batch, store)
+    rules = RULES.model_copy(update={"reserve_share": 0.5})
+    proposed = with_exam(plain, batch, rules, store, NOW).proposed
+    assert proposed is not None
+    assert proposed.reserve is not None
+    fewest = min(proposed.num_prompts, proposed.reserve.num_prompts)
+    for least, is_frozen in ((fewest, True), (fewest + 1, False)):
+        bounded = rules.model_copy(update={"min_exam_prompts": least})
+        assert (with_exam(plain, batch, bounded, store).proposed is not None) == is_frozen
+
+
+def test_a_reserve_exam_of_its_own_takes_nothing_from_the_frozen_one(
+    wiring: Any, tmp_path: Path
+) -> None:
+    store = wiring.store
+    batch = make_batch(store, tmp_path / "scratch", *ROWS)
+    own = config_of(batch, store, **{"evaluate.reserve_prompts": ["reserve.jsonl"]})
+    rules = RULES.model_copy(update={"reserve_share": 0.5})
+    config, proposed = with_exam(own, batch, rules, store)
+    assert proposed is not None
+    assert proposed.reserve is None
+    assert config.evaluate.reserve_prompts == ("reserve.jsonl",)
+
+
 def test_a_gate_of_ability_needs_questions_in_the_exam_and_says_what_to_do(
     wiring: Any, tmp_path: Path
 ) -> None:
@@ -252,7 +322,7 @@ def test_of_two_that_freeze_at_once_the_first_counts(file_store: Store, tmp_path
         return propose_exam(
             file_store,
             1,
-            [prompt],
+            ExamParts([prompt], []),
             batch=1,
             now=NOW,
             source_field=None,
