@@ -68,7 +68,8 @@ def with_withdrawals(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     if config.reward_training is not None and config.reward_training.earlier is not None:
         sources.append(config.reward_training.earlier)  # read with the settings of ingest
     in_source = withdrawn & _ids(sources, wiring)
-    in_exams = withdrawn & _ids([*config.evaluate.prompts, *pairs], wiring)
+    exams = (*config.evaluate.prompts, *config.evaluate.reserve_prompts)
+    in_exams = withdrawn & _ids([*exams, *pairs], wiring)
     ingest, evaluate = config.ingest, config.evaluate
     return config.model_copy(
         update={
