@@ -90,7 +90,8 @@ def audit_results(summary: Summary, look: int) -> AuditResults:
 def read_audits(store: Store, model_name: str) -> list[AuditRecord]:
     """The finished audits of a model, oldest first. Raises DamagedError for an invalid record."""
     records = [_read(store, info.key) for info in store.list(AUDITS)]
-    return [each for each in records if each.model_name == model_name and each.results is not None]
+    found = [each for each in records if each.model_name == model_name and each.results is not None]
+    return sorted(found, key=lambda each: each.started_at)
 
 
 def save_audit(store: Store, record: AuditRecord) -> None:
