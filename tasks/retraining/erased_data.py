@@ -55,28 +55,45 @@ def erase_data(
 ) -> None:
     """Erase these prompts from the data with these keys. The lease on retraining is held."""
     for batch in read_batches(store):
-        if batch.data in keys:
-            path = _without(store, batch.data, prompt_ids, row_files, scratch)
-            update = {"data": _put(store, path, batch.data, prompt_ids)}
+        objects = {"data": batch.data, "fresh": batch.fresh}
+        held = {name: each for name, each in objects.items() if each is not None and each in keys}
+        if held:
+            update = {
+                name: _put(
+                    store, _without(store, each, prompt_ids, row_files, scratch), each, prompt_ids
+                )
+                for name, each in held.items()
+            }
             key = f"{folder_of(batch.number)}/batch.json"
             store.write(key, to_json(batch.model_copy(update=update)))
     for key, exam in _exams(store).items():
+        replaced: dict[str, object] = {}
         if exam.data in keys:
-            path = _without(store, exam.data, prompt_ids, row_files, scratch)
-            parsed = [parse_row(row, path.name) for row in row_files.read(path)]
-            left = [row for row in parsed if isinstance(row, Prompt)]
-            replaced = {
-                "exam": exam_digest(left),
-                "data": _put(store, path, exam.data, prompt_ids),
-                "num_prompts": num_judged(left),
-                "num_questions": len(left) - num_judged(left),
-            }
-            store.write(key, to_json(exam.model_copy(update=replaced)))
-            logger.warning(
-                "exam %d is now %s, without erased prompts", exam.number, replaced["exam"]
-            )
+            replaced |= _exam_without(store, exam.data, prompt_ids, row_files, scratch)
+        if exam.reserve is not None and exam.reserve.data in keys:
+            part = _exam_without(store, exam.reserve.data, prompt_ids, row_files, scratch)
+            replaced["reserve"] = exam.reserve.model_copy(update=part)
+        if replaced:
+            changed = exam.model_copy(update=replaced)
+            store.write(key, to_json(changed))
+            logger.warning("exam %d is now %s, without erased prompts", exam.number, changed.exam)
     for key in keys:
         store.delete(key)
+
+
+def _exam_without(
+    store: Store, data: str, prompt_ids: Collection[str], row_files: RowFiles, scratch: Path
+) -> dict[str, object]:
+    """The fields of an exam, or of its reserve, after these prompts are erased from its data."""
+    path = _without(store, data, prompt_ids, row_files, scratch)
+    parsed = [parse_row(row, path.name) for row in row_files.read(path)]
+    left = [row for row in parsed if isinstance(row, Prompt)]
+    return {
+        "exam": exam_digest(left),
+        "data": _put(store, path, data, prompt_ids),
+        "num_prompts": num_judged(left),
+        "num_questions": len(left) - num_judged(left),
+    }
 
 
 def _without(

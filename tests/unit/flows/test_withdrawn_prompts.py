@@ -38,7 +38,7 @@ from tasks.engine.stage import Job, Work, run_stage, verified_manifest
 from tasks.engine.tables import TrainStep, write_table
 from tasks.retraining.batches import RowFiles, add_batch, read_batches
 from tasks.retraining.erasures import read_erasures
-from tasks.retraining.exams import exam_of, freeze_exam, propose_exam
+from tasks.retraining.exams import ExamParts, exam_of, freeze_exam, propose_exam
 from tasks.retraining.incoming_files import look
 from tasks.retraining.withdrawals import read_withdrawals, withdraw
 from tasks.stages.ingest import PROMPTS
@@ -327,7 +327,14 @@ def fill(store: Store, scratch: Path) -> None:
         for name, row in ((WITHDRAWN, RIVER), (KEPT, LAKE))
     ]
     exam = propose_exam(
-        store, 1, prompts, batch=1, now=NOW, source_field=None, write=write_rows, scratch=scratch
+        store,
+        1,
+        ExamParts(prompts, []),
+        batch=1,
+        now=NOW,
+        source_field=None,
+        write=write_rows,
+        scratch=scratch,
     )
     freeze_exam(store, exam, NOW)
     write_table(scratch / "table", prompts, Prompt)
