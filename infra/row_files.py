@@ -114,7 +114,7 @@ def refuse_unreadable(path: Path, kinds: tuple[str, ...] = ROW_FILES) -> None:
         raise InputError(f"{path}: no permission to read it; try `chmod u+r {path}`")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; it must have at least one row")
-    if kind := _other_kind(path):
+    if path.name.endswith(ROW_FILES) and (kind := _other_kind(path)):
         raise InputError(f"{path}: this is {kind}")
 
 
