@@ -22,7 +22,11 @@ from tasks.stages.select import SELECT, SelectSpec
 def read_round(
     number: int, run: RunRecord, first: PoolVariance | None, wiring: Wiring
 ) -> RoundResult:
-    """The figures of a round whose run succeeded. `first` is the pool of the first round."""
+    """The figures of a round whose run succeeded. `first` is the pool of the first round.
+
+    The promote artifact can be older than this run. What it says was promoted is compared with the
+    champion now, so that a version which was rolled back does not count as promoted.
+    """
     nodes = plan_nodes(run.config)
     with work_folder(wiring.settings.home, "rounds") as scratch:
 
@@ -35,6 +39,8 @@ def read_round(
         }
         decision = read_decision(opened(nodes[PROMOTE.name].keys))
         pool = _pool(nodes[SELECT.name], first, wiring, scratch)
+    champion = wiring.registry.champion(decision.model_name)
+    is_champion = champion is not None and champion.version == decision.version
 
     def figure(node: str, name: str) -> float | None:
         value = summaries[node].get(name)
@@ -58,7 +64,8 @@ def read_round(
         ability_change_since_first=figure(FIRST_NODE, "ability_change"),
         kl_since_first=figure(DIVERGENCE_FIRST_NODE, "kl"),
         gate_passed=decision.passed,
-        promoted=decision.promoted,
+        promoted=decision.promoted and is_champion,
+        replaced=decision.promoted and not is_champion,
         version=decision.version,
         seconds=sum(node.seconds or 0.0 for node in run.nodes),
     )

@@ -31,10 +31,11 @@ class RoundsConfig(ConfigModel):
     `evaluate.prompts`. Empty means that every round has the prompts of `ingest.source`."""
     max_failed_gates: int = Field(default=2, ge=1)
     """End after this many rounds in a row without a promotion: the gate failed, or a person
-    declined the version."""
-    min_pvar_share: float = Field(default=0.2, ge=0, lt=1)
+    declined the version or rolled it back before its round ended."""
+    min_pvar_share: float | None = Field(default=None, ge=0, lt=1)
     """End when the mean PVar of the pool, with the reward scales of the first round, is below this
-    share of the first round's: little is left to teach. 0 means only when there is none."""
+    share of the first round's: little is left to teach. 0 means only when there is none. `null`
+    means 0.2 on one pool, and no bound with `batches`, whose pools differ."""
     max_kl: float | None = Field(default=None, gt=0)
     """End when the promoted model's KL divergence from the first model is above this value, in nats
     per answer. Needs `evaluate.divergence` and `evaluate.against_first`. `null` means no bound."""
@@ -80,6 +81,13 @@ class RoundsConfig(ConfigModel):
     def series(self) -> str:
         """Name of the rounds."""
         return self.name or self.pipeline.promote.model_name
+
+    @property
+    def pvar_bound(self) -> float | None:
+        """The share of the first round's PVar below which the rounds end; None for no bound."""
+        if self.min_pvar_share is None:
+            return None if self.batches else 0.2
+        return self.min_pvar_share
 
 
 def refuse_unfit_rounds(pipeline: PipelineConfig) -> None:
@@ -155,15 +163,19 @@ class RoundResult(BaseModel):
     """KL divergence from the first model, in nats per answer."""
     gate_passed: bool
     promoted: bool
+    """Whether its version was promoted, and still the champion when the round ended."""
+    replaced: bool = False
+    """Whether its version was promoted, but not the champion any more when the round ended: after a
+    rollback, or another promotion."""
     version: int
     seconds: float
     """Of the stages in its run. What an interrupted run had made before is not in it."""
 
     @property
-    def fate(self) -> Literal["promoted", "declined", "failed"]:
+    def fate(self) -> Literal["promoted", "replaced", "declined", "failed"]:
         """What became of its version: a person may decline one that passed the gate."""
-        if self.promoted:
-            return "promoted"
+        if self.promoted or self.replaced:
+            return "promoted" if self.promoted else "replaced"
         return "declined" if self.gate_passed else "failed"
 
 
@@ -217,7 +229,9 @@ def _failed_gates(results: Sequence[RoundResult], config: RoundsConfig) -> Round
 
 def _little_variance(results: Sequence[RoundResult], config: RoundsConfig) -> RoundsEnd | None:
     first, last = results[0].pool.mean, results[-1].pool.mean
-    bound = config.min_pvar_share
+    bound = config.pvar_bound
+    if bound is None:
+        return None
     if not last or not first:
         what = "no prompt of the pool has a PVar" if last is None else "PVar of every prompt is 0"
         return RoundsEnd("pvar", f"{what}, so there is nothing to teach")

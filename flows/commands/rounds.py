@@ -30,7 +30,7 @@ def rounds(
 ) -> None:
     """Sample from the champion, select, train, pass the gate or not, and again.
 
-    The same command goes on with rounds that were interrupted, or that wait for an approval, and
+    The same command goes on with rounds that were interrupted, or that wait for a person, and
     with more --rounds it makes further ones. The first round starts from the champion, or from
     the policy while no model is promoted.
 
@@ -49,7 +49,8 @@ def rounds(
     max_failed_gates
         End after this many rounds in a row without a promotion. Default: 2.
     min_pvar_share
-        End when the mean PVar of the pool is below this share of the first round's. Default: 0.2.
+        End when the mean PVar of the pool is below this share of the first round's. Default: 0.2
+        on one pool, no bound with --batches.
     max_kl
         End when the promoted model's KL divergence from the first model is above this value, in
         nats per answer.

@@ -120,6 +120,7 @@ class World:
             "pool": {**pool, "share_above": 0.5, "saturated_share": 0.0},
             "num_selected": 4,
             "gate_passed": self.gates[self.versions[own] - 1],
+            "replaced": False,
             "promoted": any(each.artifact == own for each in self.champions),
             "version": self.versions[own],
             "seconds": 1.0,

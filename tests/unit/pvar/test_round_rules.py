@@ -36,7 +36,8 @@ def pool(mean: float | None) -> PoolVariance:
 def ended(number: int, **figures: Any) -> RoundResult:
     nothing: dict[str, Any] = dict.fromkeys(RoundResult.model_fields)
     known = {"run": "r", "start": "m", "source": "s", "num_selected": 4, "seconds": 1.0}
-    defaults = {"pool": pool(0.1), "gate_passed": True, "promoted": True, "version": number}
+    gate = {"gate_passed": True, "promoted": True, "replaced": False, "version": number}
+    defaults = {"pool": pool(0.1), **gate}
     return RoundResult.model_validate(nothing | known | defaults | {"number": number} | figures)
 
 
@@ -69,6 +70,8 @@ def test_failed_gates_end_the_rounds_only_in_a_row() -> None:
 def test_a_version_that_a_person_declined_counts_as_failed() -> None:
     declined = ended(2, promoted=False)
     assert rule(failed(1), declined) == "failed_gates"
+    rolled_back = ended(2, promoted=False, replaced=True)
+    assert rule(failed(1), rolled_back) == "failed_gates"
 
 
 def test_pvar_is_compared_with_the_first_round() -> None:
@@ -81,6 +84,19 @@ def test_pvar_is_compared_with_the_first_round() -> None:
         "0.2: little is left to teach"
     )
     assert rule(*rounds, min_pvar_share=0) is None
+
+
+@pytest.mark.parametrize("mean", [0.015, 0.0, None])
+def test_batches_differ_so_only_a_bound_that_is_set_ends_rounds_of_them(mean: float | None) -> None:
+    batches = {
+        "rounds": 3,
+        "batches": ["a.jsonl", "b.jsonl", "c.jsonl"],
+        "pipeline": {"evaluate": {"prompts": ["exam.jsonl"]}},
+    }
+    rounds = [ended(1, pool=pool(0.1)), ended(2, pool=pool(mean))]
+    assert rule(*rounds, **batches) is None
+    assert rule(*rounds, **batches, min_pvar_share=0.2) == "pvar"
+    assert rule(*rounds) == "pvar"
 
 
 @pytest.mark.parametrize(

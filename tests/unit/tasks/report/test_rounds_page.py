@@ -34,6 +34,7 @@ def ended(number: int, mean: float | None, **figures: Any) -> RoundResult:
         "num_selected": 604,
         "gate_passed": True,
         "promoted": True,
+        "replaced": False,
         "version": 10 + number,
         "seconds": 61.0,
     }
