@@ -20,9 +20,13 @@ from tasks.graph import reward_keys, train_keys
 from tasks.stages.judge_epoch import current_epoch
 
 
-def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
+def pin(config: PipelineConfig, wiring: Wiring, *, goes_on: bool = True) -> PipelineConfig:
     """The configuration with every reference pinned to its current digest (`location#digest`), and
-    the prompts of its data that are withdrawn now."""
+    the prompts of its data that are withdrawn now.
+
+    If the champion is the model that a run of this configuration has made, that run goes on: from
+    the same start. Without `goes_on`, a policy `champion` is the champion in any case.
+    """
     sources = wiring.settings.home / "sources"
 
     def pin_one(reference: Reference) -> str:
@@ -40,7 +44,7 @@ def pin(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
 
     pinned = with_withdrawals(replace_references(config, pin_one), wiring)
     pinned = _with_reward_model(pinned, wiring)
-    pinned = pinned.model_copy(update={"policy": _pin_start(pinned, wiring)})
+    pinned = pinned.model_copy(update={"policy": _pin_start(pinned, wiring, goes_on=goes_on)})
     # Check again: now the digests show whether two references are the same model.
     for model in pinned.score.reward_models:
         if model.kind == "implicit":
@@ -133,18 +137,18 @@ def _with_reward_model(config: PipelineConfig, wiring: Wiring) -> PipelineConfig
     )
 
 
-def _pin_start(config: PipelineConfig, wiring: Wiring) -> str:
+def _pin_start(config: PipelineConfig, wiring: Wiring, *, goes_on: bool) -> str:
     """The policy; for `champion` the promoted model, or the first model if none is promoted.
 
-    If the model of this run is already the champion, the run starts from what that was trained
-    from, so that a run which was killed after the promotion makes no other model.
+    If the model of this run is already the champion and it `goes_on`, it starts from what that was
+    trained from, so that a run which was killed after the promotion makes no other model.
     """
     if config.policy != CHAMPION:
         return config.policy
     champion = wiring.registry.champion(config.promote.model_name)
     if champion is None:
         return config.first_model
-    earlier = _start_of(champion, config.first_model, wiring)
+    earlier = _start_of(champion, config.first_model, wiring) if goes_on else None
     if earlier is not None:
         before = config.model_copy(update={"policy": earlier})
         if train_keys(before).root == champion.artifact:

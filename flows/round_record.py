@@ -38,6 +38,8 @@ class RoundRecord(BaseModel):
     """Its pinned configuration."""
     waiting: WaitingRecord | None = None
     """What it waited for when it was last run; None if it did not wait."""
+    waiting_run: str | None = None
+    """The run that waits."""
     result: RoundResult | None = None
     """None until it has ended."""
 
@@ -58,9 +60,10 @@ def save_round(store: Store, name: str, record: RoundRecord) -> None:
 def pin_round(
     settings: PipelineConfig, first: RoundRecord | None, wiring: Wiring
 ) -> PipelineConfig:
-    """The pinned settings of a round. What the first round names as well is pinned as there."""
+    """The pinned settings of a round that begins now. It starts from the champion, also if the same
+    settings made that before. What the first round names as well is pinned as there."""
     if first is None:
-        return pin(settings, wiring)
+        return pin(settings, wiring, goes_on=False)
     named = {each.path: each.text for each in find_references(first.settings)}
     pinned = {each.path: each.text for each in find_references(first.config)}
 
@@ -70,7 +73,7 @@ def pin_round(
             return reference.text
         return pinned[reference.path]
 
-    return pin(replace_references(settings, as_first), wiring)
+    return pin(replace_references(settings, as_first), wiring, goes_on=False)
 
 
 def refuse_other_settings(records: Sequence[RoundRecord], config: RoundsConfig) -> None:

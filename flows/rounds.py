@@ -6,8 +6,8 @@ The same call goes on with the round that has not ended, and complete artifacts 
 
 If another model was promoted meanwhile, a round that has not ended could not be promoted any more:
 it begins anew, from that model. A round that waits for a person ends the flow; the same call goes
-on after the decision. After each round, `rounds/{name}/` in the store has the results so far, as
-`rounds.json` and `rounds.html`.
+on after the decision or the answers. After each round, `rounds/{name}/` in the store has the
+results so far, as `rounds.json` and `rounds.html`.
 """
 
 import logging
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.approval import is_approval_decided
 from flows.pipeline import pipeline
 from flows.placed_stages import is_complete
+from flows.retraining import can_go_on
 from flows.round_record import (
     FOLDER,
     RoundRecord,
@@ -33,6 +33,7 @@ from flows.round_results import read_round
 from flows.run_record import load_run
 from flows.waiting_state import shown_as_waiting
 from flows.wiring import Wiring, connect
+from flows.withdrawn_prompts import with_withdrawals
 from pvar.ports import Store
 from pvar.references import Pinned
 from pvar.round_rules import (
@@ -101,12 +102,12 @@ def _result(records: Sequence[RoundRecord], config: RoundsConfig) -> RoundsResul
 def _advance(records: Sequence[RoundRecord], config: RoundsConfig, wiring: Wiring) -> RoundRecord:
     """Run the round that has not ended, or the next one, and record how it ended.
 
-    A round that waits for a decision which was not made yet is returned as it is.
+    A round that waits for a decision or for answers which are not there yet is returned as it is.
     """
     record = records[-1] if records and records[-1].result is None else None
     if record is None or _is_overtaken(record, wiring):
         record = _begin(len(records) + (record is None), records, config, wiring)
-    elif record.waiting is not None and not is_approval_decided(record.config, wiring):
+    elif record.waiting_run is not None and not _has_what_it_waits_for(record.waiting_run, wiring):
         return record
     store = wiring.store
     logger.info(
@@ -118,11 +119,12 @@ def _advance(records: Sequence[RoundRecord], config: RoundsConfig, wiring: Wirin
     run: str = pipeline(record.config.model_copy(update={"runtime": config.pipeline.runtime}))
     ended = load_run(store, run)
     if (node := ended.waiting_node) is not None:
-        record = record.model_copy(update={"waiting": node.waiting})
+        record = record.model_copy(update={"waiting": node.waiting, "waiting_run": run})
     else:
         first = next((each.result.pool for each in records if each.result is not None), None)
         result = read_round(record.number, ended, first, wiring)
-        record = record.model_copy(update={"waiting": None, "result": result})
+        update = {"waiting": None, "waiting_run": None, "result": result}
+        record = record.model_copy(update=update)
     save_round(store, config.series, record)
     return record
 
@@ -141,6 +143,15 @@ def _begin(
     )
     save_round(wiring.store, config.series, record)
     return record
+
+
+def _has_what_it_waits_for(run: str, wiring: Wiring) -> bool:
+    """Whether the run can go on, or asks about a prompt that was withdrawn since: the same call
+    then asks anew."""
+    waiting = load_run(wiring.store, run)
+    return can_go_on(waiting, wiring) or (
+        with_withdrawals(waiting.config, wiring) != waiting.config
+    )
 
 
 def _is_overtaken(record: RoundRecord, wiring: Wiring) -> bool:

@@ -14,18 +14,23 @@ from typing import Any
 import pytest
 
 from flows import rounds as rounds_flow
+from flows.pinning import pin
 from flows.round_record import RoundRecord, read_rounds
 from flows.run_record import NodeRecord, RunRecord, save_run
 from infra.store import open_store
 from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
+from pvar.digest import prompt_id
 from pvar.errors import ConfigError
 from pvar.pool_variance import PoolVariance
 from pvar.ports import RegisteredVersion, Store
+from pvar.records import Message, Row
 from pvar.references import Pinned
 from pvar.round_rules import RoundResult, RoundsConfig
-from tasks.graph import train_keys
-from tests.workflow import fake_settings, write_prompts
+from tasks.graph import plan_nodes, train_keys
+from tasks.retraining.withdrawals import withdraw
+from tasks.stages.annotate import keep_answers
+from tests.workflow import TOPICS, fake_settings, write_prompts
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 APPROVAL = WaitingRecord(what="approval of pvar version 1", how_to_go_on="pvar approve", since=NOW)
@@ -71,6 +76,8 @@ class World:
     """By the artifact of the model."""
     asks: bool = False
     """Whether a person is asked, who has not answered yet."""
+    asks_at: str = "promote"
+    """The node at which a person is asked."""
     num_runs: int = 0
 
     def champion(self, _: str) -> RegisteredVersion | None:
@@ -89,7 +96,10 @@ class World:
         if self.gates[version - 1] and not waits:
             self.promote(own, version, config.evaluate.opponent)
         state = {"state": "waiting", "waiting": APPROVAL} if waits else {"state": "made"}
-        node = NodeRecord.model_validate({"name": "promote", "artifact": "promote/x", **state})
+        name_of_node = self.asks_at if waits else "promote"
+        node = NodeRecord.model_validate(
+            {"name": name_of_node, "artifact": f"{name_of_node}/x", **state}
+        )
         record = RunRecord(
             run=name,
             started_at=NOW,
@@ -144,7 +154,10 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
         monkeypatch.setattr(rounds_flow, "connect", lambda: wiring)
         monkeypatch.setattr(rounds_flow, "pipeline", world.run)
         monkeypatch.setattr(rounds_flow, "read_round", world.read)
-        monkeypatch.setattr(rounds_flow, "is_approval_decided", lambda *_: not world.asks)
+        monkeypatch.setattr(
+            "flows.retraining.is_approval_decided",
+            lambda *_: not world.asks or world.asks_at != "promote",
+        )
         monkeypatch.setattr(rounds_flow, "render_rounds", lambda result: result.name)
         return world
 
@@ -243,6 +256,49 @@ def test_a_round_that_waits_goes_on_after_the_decision(
     world.asks = False
     result = run(config)
     assert (len(result.rounds), result.waiting, world.num_runs) == (2, None, 3)
+
+
+def test_a_round_that_waits_for_answers_is_not_run_again_before_there_are_some(
+    begin: Begin, pipeline: PipelineConfig
+) -> None:
+    world = begin(True, asks=True)
+    world.asks_at = "annotate"
+    config = RoundsConfig(rounds=1, pipeline=pipeline)
+    assert run(config).name == "Waiting"
+    assert (run(config).name, world.num_runs) == ("Waiting", 1)
+    world.asks = False
+    keep_answers(world.store, "x", [])  # type: ignore[arg-type]
+    assert (len(run(config).rounds), world.num_runs) == (1, 2)
+
+
+def test_a_round_that_asks_about_a_withdrawn_prompt_asks_anew(
+    begin: Begin, pipeline: PipelineConfig
+) -> None:
+    world = begin(True, asks=True)
+    world.asks_at = "annotate"
+    config = RoundsConfig(rounds=1, pipeline=pipeline)
+    run(config)
+    text = f"Describe {TOPICS[0]}."
+    wiring: Any = rounds_flow.connect()
+    wiring.source_rows = lambda _: [Row(1, {"prompt": text})]
+    name = prompt_id([Message("user", text)])
+    withdraw(world.store, [name], reason=None, now=NOW)  # type: ignore[arg-type]
+    assert (run(config).name, world.num_runs) == ("Waiting", 2)
+
+
+def test_a_first_round_starts_from_the_champion_that_the_same_pipeline_made_before(
+    begin: Begin, pipeline: PipelineConfig
+) -> None:
+    world = begin(True, True)
+    wiring = rounds_flow.connect()
+    made = pin(pipeline, wiring)
+    model = plan_nodes(made)["train"]
+    world.store.write(model.keys.recipe, model.recipe.to_json())
+    world.versions[model.keys.root] = 1
+    world.promote(model.keys.root, 1, made.evaluate.opponent)
+    run(RoundsConfig(rounds=1, pipeline=pipeline))
+    assert policies(world) == [model.keys.root]
+    assert [champion.version for champion in world.champions] == [1, 2]
 
 
 def test_a_round_that_was_overtaken_begins_anew_from_the_new_champion(
