@@ -109,6 +109,8 @@ def audited_config(config: PipelineConfig, champion: RegisteredVersion) -> Pipel
         "max_total_divergence": None,
     }
     tree |= {"benchmarks": (), "benchmark_models": (), "reward_training": None}
+    tree["score"] |= {"reward_models": ({"kind": "fake"},)}  # nothing is scored
+    tree["select"]["models"] = tree["pair"]["models"] = None
     return PipelineConfig.model_validate(tree)
 
 

@@ -10,6 +10,7 @@ from pvar.labelled_pairs import is_labelled
 from pvar.records import Prompt
 from tasks.engine.work_folders import work_folder
 from tasks.retraining.batch_states import BatchState, RetrainingBatch
+from tasks.retraining.withdrawals import withdrawn_ids
 
 
 class GroupAgreement(NamedTuple):
@@ -59,9 +60,11 @@ def disputed_rows(wiring: Wiring, record: RetrainingBatch) -> list[dict[str, obj
     """The rows that the models are most against, strongest first, in the form of incoming files.
 
     `disagreement` of a row is how much the models are against it, and `margins` are theirs. Rows
-    that the batch's data no longer has are left out.
+    that the batch's data no longer has, or that were withdrawn, are left out.
     """
-    wanted = {} if record.audit is None else {row.prompt_id: row for row in record.audit.rows}
+    withdrawn = withdrawn_ids(wiring.store)
+    rows = () if record.audit is None else record.audit.rows
+    wanted = {row.prompt_id: row for row in rows if row.prompt_id not in withdrawn}
     if not wanted:
         return []
     labelled: dict[str, Prompt] = {}

@@ -20,7 +20,7 @@ no run yet, and other batches are not held back by it.
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from infra.outages import is_outage
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, InputError, StageCancelledError, StoreError
+from pvar.incoming_rows import SeenRows
 from pvar.ports import Store
 from pvar.records import Prompt
 from pvar.replay import EarlierRow
@@ -63,11 +64,11 @@ from tasks.retraining.batches import (
     RowFiles,
     add_batch,
     begin_attempt,
-    prompts_of_batches,
     read_batches,
     record_failure,
     record_success,
     record_waiting_run,
+    seen_rows,
     split_duplicates,
     take_back,
 )
@@ -207,7 +208,7 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
             read_rows,
             known=known,
             scratch=Path(folder),
-            not_new=lambda: withdrawn | prompts_of_batches(store, batches, read_rows, Path(folder)),
+            seen=lambda: _seen(wiring, withdrawn, Path(folder)),
         )
         waiting = [each.file for each in split_duplicates(found.good, batches)[0]]
         last_batch_at = batches[-1].created_at if batches else None
@@ -247,6 +248,13 @@ def _make_batch(config: RetrainConfig, wiring: Wiring) -> tuple[Batch | None, Re
 def _annotator_field(config: RetrainConfig) -> str | None:
     audit = config.pipeline.label_audit
     return None if audit is None else audit.annotator_field
+
+
+def _seen(wiring: Wiring, withdrawn: Collection[str], scratch: Path) -> SeenRows:
+    """What does not count as new. What was set aside does not count as seen: it may come again,
+    corrected."""
+    used = [each.batch for each in read_records(wiring.store) if each.set_aside is None]
+    return seen_rows(wiring.store, used, read_rows, scratch)._replace(withdrawn=withdrawn)
 
 
 def _replay(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from pvar.digest import digest
 from pvar.labelled_pairs import is_labelled
 from pvar.prompt_rows import parse_prompt_or_label, source_of
 from pvar.records import BadRow, Prompt, Row
@@ -40,7 +41,7 @@ class FileReport(NamedTuple):
     refusal: str | None
     """Why the file is rejected; None if it is accepted."""
     num_not_new: int = 0
-    """Good rows with a prompt that does not count as new."""
+    """Good rows that do not count as new."""
 
 
 def parse_row(
@@ -53,11 +54,49 @@ def parse_row(
     return parse_prompt_or_label(row.fields, source_of(row.fields, source_field, file_name))
 
 
+class SeenRows(NamedTuple):
+    """What does not count as new."""
+
+    prompts: Collection[str] = ()
+    """Ids of the prompts of earlier rows."""
+    labels: Collection[str] = ()
+    """`label_key` of earlier rows with labels, and of the two halves of pairs."""
+    withdrawn: Collection[str] = ()
+    """Ids of prompts that are not used any more."""
+
+    def has(self, row: Prompt | UnpairedLabel) -> bool:
+        """Whether the row says nothing new. A new label of an earlier prompt is new."""
+        if id_of(row) in self.withdrawn:
+            return True
+        key = label_key(row)
+        return id_of(row) in self.prompts if key is None else key in self.labels
+
+
+def label_key(row: Prompt | UnpairedLabel) -> str | None:
+    """Hash of what a row says about answers to its prompt; None for a row without a label."""
+    if isinstance(row, UnpairedLabel):
+        return digest([id_of(row), row.completion, row.is_good])
+    return digest([row.prompt_id, row.chosen, row.rejected]) if is_labelled(row) else None
+
+
+def seen_labels(rows: Iterable[Prompt | UnpairedLabel]) -> set[str]:
+    """Hashes of the labels of these rows; a pair also says which answer is good and which bad."""
+    found: set[str] = set()
+    for row in rows:
+        if (key := label_key(row)) is None:
+            continue
+        found.add(key)
+        if isinstance(row, Prompt) and row.chosen is not None and row.rejected is not None:
+            halves = UnpairedLabel(row, row.chosen, True), UnpairedLabel(row, row.rejected, False)
+            found |= {key for half in halves if (key := label_key(half)) is not None}
+    return found
+
+
 def inspect_rows(
-    rows: Iterable[Row | BadRow], source: str, not_new: Collection[str] = ()
+    rows: Iterable[Row | BadRow], source: str, seen: SeenRows | None = None
 ) -> FileReport:
-    """Validate the rows of one file, whose name is `source`. Prompts with the ids `not_new` do not
-    count as new."""
+    """Validate the rows of one file, whose name is `source`, and count those not `seen` before."""
+    seen = seen or SeenRows()
     num_good = num_not_new = 0
     rejected: Counter[str] = Counter()
     first_bad = ""
@@ -65,7 +104,7 @@ def inspect_rows(
         parsed = parse_row(row, source)
         if not isinstance(parsed, str):
             num_good += 1
-            num_not_new += id_of(parsed) in not_new
+            num_not_new += seen.has(parsed)
             continue
         rejected[parsed] += 1
         if not first_bad:

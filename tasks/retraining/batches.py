@@ -29,9 +29,17 @@ from typing import NamedTuple, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from pvar.digest import digest
-from pvar.errors import DamagedError, NotFoundError
+from pvar.errors import DamagedError, InputError, NotFoundError
 from pvar.fresh_pairs import FreshSplit
-from pvar.incoming_rows import BatchRows, batch_rows, id_of, parse_row, to_fields
+from pvar.incoming_rows import (
+    BatchRows,
+    SeenRows,
+    batch_rows,
+    id_of,
+    parse_row,
+    seen_labels,
+    to_fields,
+)
 from pvar.ports import Store
 from pvar.prompt_rows import annotator_of
 from pvar.records import Prompt, Row
@@ -165,22 +173,30 @@ def add_batch(
     return batch if store.create(key, to_json(batch)) else None
 
 
-def prompts_of_batches(
-    store: Store, batches: Iterable[Batch], read: RowReader, scratch: Path
-) -> set[str]:
-    """Ids of all prompts in the data of these batches."""
-    found: set[str] = set()
+def seen_rows(store: Store, batches: Iterable[Batch], read: RowReader, scratch: Path) -> SeenRows:
+    """The rows of these batches. Data that is gone or damaged is left out, with a warning."""
+    prompts, labels = set[str](), set[str]()
     for batch in batches:
         path = scratch / f"seen-{batch.data.rpartition('/')[2]}"
         try:
             store.download(batch.data, path)
-        except NotFoundError:
-            logger.warning("%s/%s is gone: its prompts count as new", store.uri, batch.data)
+            parsed = [parse_row(row, path.name) for row in read(path)]
+        except (NotFoundError, InputError):
+            logger.warning("%s/%s is gone or damaged: its rows count as new", store.uri, batch.data)
             continue
-        parsed = (parse_row(row, path.name) for row in read(path))
-        found |= {id_of(row) for row in parsed if not isinstance(row, str)}
-        path.unlink()
-    return found
+        finally:
+            path.unlink(missing_ok=True)
+        rows = [row for row in parsed if not isinstance(row, str)]
+        prompts |= {id_of(row) for row in rows}
+        labels |= seen_labels(rows)
+    return SeenRows(prompts, labels)
+
+
+def prompts_of_batches(
+    store: Store, batches: Iterable[Batch], read: RowReader, scratch: Path
+) -> set[str]:
+    """Ids of all prompts in the data of these batches."""
+    return set(seen_rows(store, batches, read, scratch).prompts)
 
 
 def split_duplicates(

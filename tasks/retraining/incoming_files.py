@@ -20,7 +20,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pvar.errors import InputError, NotFoundError
-from pvar.incoming_rows import FileReport, inspect_rows
+from pvar.incoming_rows import FileReport, SeenRows, inspect_rows
 from pvar.ports import ObjectInfo, Store
 from pvar.records import BadRow, Row
 from pvar.retrain_decision import FileVersion, IncomingFile
@@ -81,15 +81,15 @@ def look(
     *,
     known: Collection[FileVersion],
     scratch: Path,
-    not_new: Callable[[], Collection[str]] = frozenset,
+    seen: Callable[[], SeenRows] = SeenRows,
 ) -> Look:
     """Inspect every file whose version is not `known`, in key order, and quarantine invalid files.
 
     A file that changes or disappears meanwhile is left to the next retraining: what is listed
-    afterwards must be what was listed before. Local copies are made in `scratch`. `not_new` gives
-    the ids of prompts that do not count as new; it is called if a file has to be inspected.
+    afterwards must be what was listed before. Local copies are made in `scratch`. `seen` gives
+    what does not count as new; it is called if a file has to be inspected.
     """
-    ids: Collection[str] | None = None
+    earlier_rows: SeenRows | None = None
     inspected = {file.version: file for file in _read_inspected(store)}
     good, bad = [], []
     for index, info in enumerate(_new_objects(store, prefix, known)):
@@ -102,8 +102,8 @@ def look(
         except NotFoundError:
             continue
         sha256 = sha256_of(path)
-        ids = not_new() if ids is None else ids
-        report = _inspect(path, read, info.key, ids)
+        earlier_rows = earlier_rows or seen()
+        report = _inspect(path, read, info.key, earlier_rows)
         if report.refusal is None:
             good.append(GoodFile(_incoming_file(info, sha256, report), path))
         else:
@@ -204,9 +204,9 @@ def _is_unchanged(version: FileVersion, listed: Collection[FileVersion]) -> bool
     return False
 
 
-def _inspect(path: Path, read: RowReader, key: str, not_new: Collection[str]) -> FileReport:
+def _inspect(path: Path, read: RowReader, key: str, seen: SeenRows) -> FileReport:
     try:
-        return inspect_rows(read(path), key, not_new)
+        return inspect_rows(read(path), key, seen)
     except InputError as error:
         # The message names the temporary copy, but the user only knows the key.
         reason = str(error).replace(str(path), key)

@@ -23,6 +23,7 @@ from tasks.retraining.batches import (
     prompts_of_batches,
     read_batches,
     record_success,
+    seen_rows,
 )
 from tasks.retraining.incoming_files import fetch, look
 from tasks.retraining.withdrawals import withdraw, withdrawn_ids
@@ -87,6 +88,17 @@ def test_a_batch_that_is_not_done_is_not_replayed(file_store: Store, tmp_path: P
     second = take_up(file_store, tmp_path, ReplayConfig(), "c")
     assert texts(file_store, second, tmp_path) == ["c"]
     assert second.replayed == ()
+
+
+def test_damaged_data_of_an_earlier_batch_stop_nothing(
+    file_store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = take_up(file_store, tmp_path, ReplayConfig(), "a")
+    second = take_up(file_store, tmp_path, ReplayConfig(), "b")
+    file_store.write(first.data, b"no gzip file")
+    seen = seen_rows(file_store, [first, second], read_rows, tmp_path)
+    assert seen.prompts == {prompt_id([Message("user", "b")])}
+    assert f"{first.data} is gone or damaged" in caplog.text
 
 
 def test_a_withdrawn_prompt_is_neither_taken_up_nor_replayed(

@@ -1,8 +1,16 @@
 """Which incoming files are good enough, and that a row survives being written again."""
 
-from pvar.incoming_rows import inspect_rows, parse_row, to_fields
+from pvar.incoming_rows import (
+    SeenRows,
+    id_of,
+    inspect_rows,
+    parse_row,
+    seen_labels,
+    to_fields,
+)
 from pvar.records import BadRow, Prompt, Row
 from pvar.row_counts import RowCounts
+from pvar.unpaired_labels import UnpairedLabel
 
 GOOD = {"prompt": "Say hello"}
 
@@ -78,3 +86,25 @@ def test_a_prompt_without_answers_is_written_without_them() -> None:
     prompt = parse_row(Row(1, GOOD), "a.jsonl")
     assert isinstance(prompt, Prompt)
     assert to_fields(prompt) == {"prompt": [{"role": "user", "content": "Say hello"}]}
+
+
+def test_a_new_label_of_an_earlier_prompt_is_new() -> None:
+    """A corrected file, and answers of people to prompts of an earlier batch."""
+
+    def parsed(**fields: object) -> Prompt | UnpairedLabel:
+        row = parse_row(Row(1, {"prompt": "Why?", **fields}), "file")
+        assert not isinstance(row, str)
+        return row
+
+    bare, pair = parsed(), parsed(chosen="Yes.", rejected="No.")
+    turned = parsed(chosen="No.", rejected="Yes.")
+    good, bad = parsed(completion="Yes.", label=True), parsed(completion="Yes.", label=False)
+
+    def seen(*rows: Prompt | UnpairedLabel) -> SeenRows:
+        return SeenRows({id_of(row) for row in rows}, seen_labels(rows))
+
+    assert [seen(bare).has(row) for row in (bare, pair, good)] == [True, False, False]
+    assert [seen(pair).has(row) for row in (bare, pair, turned)] == [True, True, False]
+    assert [seen(pair).has(row) for row in (good, bad)] == [True, False]  # half of the pair
+    assert [seen(good).has(row) for row in (bare, good, bad, pair)] == [True, True, False, False]
+    assert SeenRows(withdrawn={id_of(pair)}).has(pair)

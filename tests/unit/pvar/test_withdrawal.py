@@ -6,7 +6,7 @@ from pvar.answer_rows import parse_pool_prompt
 from pvar.digest import prompt_id
 from pvar.errors import InputError
 from pvar.exam import read_exam
-from pvar.incoming_rows import batch_rows, inspect_rows
+from pvar.incoming_rows import SeenRows, batch_rows, inspect_rows
 from pvar.labelled_pairs import read_held_out_pairs
 from pvar.prompt_rows import parse_prompt
 from pvar.records import BadRow, Message, Prompt, Row
@@ -90,5 +90,6 @@ def test_withdrawn_rows_are_in_no_batch_and_no_exam() -> None:
 
 def test_rows_with_known_prompts_do_not_count_as_new() -> None:
     rows = [Row(1, {"prompt": "Name a river."}), Row(2, {"prompt": "Name a lake."})]
-    assert inspect_rows(rows, "f", {RIVER}).num_not_new == 1
+    assert inspect_rows(rows, "f", SeenRows(prompts={RIVER})).num_not_new == 1
+    assert inspect_rows(rows, "f", SeenRows(withdrawn={RIVER})).num_not_new == 1
     assert inspect_rows(rows, "f").num_not_new == 0

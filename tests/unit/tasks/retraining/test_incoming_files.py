@@ -13,6 +13,7 @@ import pytest
 from infra.row_files import read_rows
 from pvar.digest import prompt_id
 from pvar.errors import NotFoundError
+from pvar.incoming_rows import SeenRows
 from pvar.ports import Store
 from pvar.records import BadRow, Message, Row
 from pvar.retrain_decision import FileVersion
@@ -264,20 +265,20 @@ def test_a_file_that_is_mended_while_it_is_judged_is_not_deleted(
 def test_prompts_that_are_known_do_not_count_as_new(store: Store, tmp_path: Path) -> None:
     asked = []
 
-    def not_new() -> set[str]:
+    def seen() -> SeenRows:
         asked.append(1)
-        return {prompt_id([Message("user", "Hi")])}
+        return SeenRows(prompts={prompt_id([Message("user", "Hi")])})
 
     put(store, "incoming/a.jsonl", "Hi", "Ho", "Hi")
     put(store, "incoming/b.jsonl", "Hey")
     found = look(
-        store, "incoming", read_rows, known=(), scratch=tmp_path / "1", not_new=not_new
+        store, "incoming", read_rows, known=(), scratch=tmp_path / "1", seen=seen
     ).good
     assert [(each.file.num_new, each.file.num_not_new) for each in found] == [(1, 2), (1, 0)]
     keep_inspected(store, (each.file for each in found))
-    again = look(store, "incoming", read_rows, known=(), scratch=tmp_path / "2", not_new=not_new)
+    again = look(store, "incoming", read_rows, known=(), scratch=tmp_path / "2", seen=seen)
     assert [each.file for each in again.good] == [each.file for each in found]
     assert len(asked) == 1  # all earlier data are read for it, so only if a file is inspected
     forget_inspected(store)
-    look(store, "incoming", read_rows, known=(), scratch=tmp_path / "3", not_new=not_new)
+    look(store, "incoming", read_rows, known=(), scratch=tmp_path / "3", seen=seen)
     assert len(asked) == 2
