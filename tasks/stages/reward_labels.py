@@ -1,8 +1,8 @@
 """The labels on which a reward model is trained, and those on which it is measured.
 
 Labels are pairs that the data annotates, of this run's source (`prompts`) and of earlier batches
-(`earlier`). Of both, prompts that are held out for evaluation or found in an exam are left out. A
-prompt's labels are all held out or all trained on, by a hash of its id (`pvar/reward_training.py`).
+(`earlier`). Of both, prompts that this run holds out for evaluation or that are found in an exam
+are left out. A prompt is held out or trained on by a hash of its id (`pvar/reward_training.py`).
 """
 
 from collections.abc import Mapping
@@ -51,16 +51,24 @@ class Labels(NamedTuple):
 def read_labels(inputs: Mapping[str, Artifact], held_out_fraction: float) -> Labels:
     """The labels of the inputs `prompts` and `earlier`; the same label of both counts as earlier.
 
-    Labels of one prompt that differ are two labels.
+    If the two have different labels of a prompt, the one of `prompts` replaces the earlier one,
+    which may have been corrected by it. Labels of prompts that `prompts` holds out for evaluation
+    are left out of `earlier` as well.
     """
-    earlier = _labelled(inputs, EARLIER, EARLIER_EXCLUSIONS)
-    known = {_label_of(prompt) for prompt in earlier}
-    new = [
+    new = {prompt.prompt_id: prompt for prompt in _labelled(inputs, "prompts", "exclusions")}
+    examined = {prompt.prompt_id for prompt in paired_prompts(inputs["prompts"], "eval")}
+    earlier = [
         prompt
-        for prompt in _labelled(inputs, "prompts", "exclusions")
-        if _label_of(prompt) not in known
+        for prompt in _labelled(inputs, EARLIER, EARLIER_EXCLUSIONS)
+        if prompt.prompt_id not in examined
+        and _label_of(new.get(prompt.prompt_id, prompt)) == _label_of(prompt)
     ]
-    labels = [*(Label(prompt, True) for prompt in earlier), *(Label(each, False) for each in new)]
+    known = {prompt.prompt_id for prompt in earlier}
+    added = [prompt for name, prompt in new.items() if name not in known]
+    labels = [
+        *(Label(prompt, True) for prompt in earlier),
+        *(Label(prompt, False) for prompt in added),
+    ]
     training: list[Label] = []
     held_out: list[Label] = []
     for label in labels:
@@ -69,8 +77,8 @@ def read_labels(inputs: Mapping[str, Artifact], held_out_fraction: float) -> Lab
     return Labels(training, held_out)
 
 
-def _label_of(prompt: Prompt) -> tuple[str, str | None, str | None]:
-    return prompt.prompt_id, prompt.chosen, prompt.rejected
+def _label_of(prompt: Prompt) -> tuple[str | None, str | None]:
+    return prompt.chosen, prompt.rejected
 
 
 def _labelled(inputs: Mapping[str, Artifact], prompts: str, exclusions: str) -> list[Prompt]:

@@ -255,6 +255,7 @@ def test_labels_of_exams_are_left_out_and_the_rest_is_split_for_good(
     same, before = one, labels("old", 1, 0, flipped=0)[0]
     other_way = two._replace(chosen=two.rejected, rejected=two.chosen)
     in_exam = labels("gone", 1, 0, flipped=0)[0]
+    asked = held_out_for_evaluation._replace(split="train")  # an earlier batch had it as well
 
     def excluded(*prompts: Prompt) -> ArtifactKeys:
         rows = [Exclusion(each.prompt_id, "exam", "", "same_text", "") for each in prompts]
@@ -264,15 +265,16 @@ def test_labels_of_exams_are_left_out_and_the_rest_is_split_for_good(
     inputs = {
         "prompts": bench.put("ingest", PROMPTS, new, Prompt),
         "exclusions": excluded(three),
-        EARLIER: bench.put("ingest", PROMPTS, [same, before, other_way, in_exam], Prompt),
+        EARLIER: bench.put("ingest", PROMPTS, [same, before, other_way, in_exam, asked], Prompt),
         EARLIER_EXCLUSIONS: excluded(in_exam),
     }
     found = read_labels(
         {name: opened(bench.ports.store, keys, tmp_path) for name, keys in inputs.items()},
         HELD_OUT,
     )
+    # The label of `two` was corrected.
     assert [(label.prompt, label.is_earlier) for label in found.training] == [
-        (same, True), (before, True), (other_way, True), (two, False),
+        (same, True), (before, True), (two, False),
     ]  # fmt: skip
     assert [(label.prompt, label.is_earlier) for label in found.held_out] == [(test, False)]
     assert found.num_new == 1
