@@ -20,7 +20,7 @@ unfavourable end of an interval over prompts (`pvar/evaluation/paired.py`). So a
 pass, whatever they show. Of labels of which a share f was flipped at random, a model with the
 accuracy a on true labels agrees with a(1 − f) + (1 − a)f ≤ 1 − f: `min_accuracy` bounds the share
 of wrong labels, however many there are. A batch that teaches the opposite for some prompts loses on
-earlier labels.
+earlier labels of prompts like them.
 """
 
 import math
@@ -118,13 +118,18 @@ def measure_margins_of_labels(
     )
 
 
-def decide_on_reward_model(figures: RewardFigures, gate: RewardGateConfig) -> GateDecision:
+def decide_on_reward_model(
+    figures: RewardFigures, gate: RewardGateConfig, *, confidence: float
+) -> GateDecision:
     """Apply every check; all must pass. Accuracy must be above its bound and the Brier score below.
 
-    Without earlier labels there is no check on them, which the decision's note says.
+    Without earlier labels there is no check on them, and none with so few that two models which
+    agree on all of them would not pass: a refused batch adds no earlier labels, so no later batch
+    would pass either. The decision's note says so. `confidence` is that of the figures' intervals.
     """
     changes = {"accuracy_change_lower": figures.on_new.change_lower}
-    if figures.on_earlier is not None:
+    note = _why_earlier_are_not_compared(figures, gate, confidence)
+    if figures.on_earlier is not None and not note:
         changes["earlier_accuracy_change_lower"] = figures.on_earlier.change_lower
     bound = 0 - gate.max_accuracy_loss
     checks = (
@@ -145,7 +150,27 @@ def decide_on_reward_model(figures: RewardFigures, gate: RewardGateConfig) -> Ga
     return GateDecision(
         all(check.passed for check in checks),
         checks,
-        "" if figures.on_earlier is not None else NO_EARLIER_LABELS,
+        note,
+    )
+
+
+def _why_earlier_are_not_compared(
+    figures: RewardFigures, gate: RewardGateConfig, confidence: float
+) -> str:
+    """Empty if they are: enough for two models that agree on all of them to pass.
+
+    No number is enough at a maximum loss of 0, where only a better model passes.
+    """
+    if figures.on_earlier is None:
+        return NO_EARLIER_LABELS
+    loss = gate.max_accuracy_loss
+    equal = np.zeros(figures.num_earlier)
+    change = paired_difference(equal, equal, confidence=confidence, seed=0)  # exact, not drawn
+    if loss == 0 or change.ci_lower >= -loss:
+        return ""
+    return (
+        f"{figures.num_earlier} earlier labels are too few to compare on: even models that agree "
+        f"on all of them would not rule out a loss of more than {loss:g}"
     )
 
 

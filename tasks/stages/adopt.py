@@ -106,7 +106,7 @@ def adopt(job: Job[AdoptSpec], folder: Path) -> AdoptionRecord:
     figures = measure_margins_of_labels(
         margins, reward_scale=spec.reward_scale, confidence=spec.confidence, seed=spec.seed
     )
-    decision = decide_on_reward_model(figures, spec.gate)
+    decision = decide_on_reward_model(figures, spec.gate, confidence=spec.confidence)
     reasons = (*fault, *refusal_reasons(figures, decision))
     return _register(job, decision, reasons, figures)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pvar.gate import GateDecision
 from pvar.reward_config import ClassifierReward, VaderReward
 from pvar.reward_gate import (
     NO_EARLIER_LABELS,
@@ -38,8 +39,12 @@ def measured(rows: list[LabelMargin], reward_scale: float = 1.0) -> RewardFigure
     return measure_margins_of_labels(rows, reward_scale=reward_scale, confidence=0.95, seed=0)
 
 
+def decided(figures: RewardFigures, gate: RewardGateConfig = GATE) -> GateDecision:
+    return decide_on_reward_model(figures, gate, confidence=0.95)
+
+
 def failed(rows: list[LabelMargin]) -> list[str]:
-    decision = decide_on_reward_model(measured(rows), GATE)
+    decision = decided(measured(rows))
     assert decision.passed == all(check.passed for check in decision.checks)
     return [check.name for check in decision.checks if not check.passed]
 
@@ -76,7 +81,7 @@ def test_a_good_model_passes_and_says_what_was_not_compared() -> None:
     # 80 of 100 right with p = σ(2) = 0.88: lower end near 0.8 − 1.96·0.04, Brier
     # 0.8·0.119² + 0.2·0.881² = 0.167.
     figures = measured(graded(80, 20))
-    decision = decide_on_reward_model(figures, GATE)
+    decision = decided(figures)
     assert decision.passed
     assert decision.note == NO_EARLIER_LABELS
     assert figures.accuracy_lower == pytest.approx(0.72, abs=0.02)
@@ -101,7 +106,7 @@ def test_a_batch_of_which_two_fifths_are_flipped_is_refused_however_many_labels_
     assert "accuracy_lower" not in failed(graded(700, 300))
     (reason,) = [
         text
-        for text in refusal_reasons(measured(rows), decide_on_reward_model(measured(rows), GATE))
+        for text in refusal_reasons(measured(rows), decided(measured(rows)))
         if text.startswith("accuracy on")
     ]
     assert "1000 new held-out labels is 0.600" in reason
@@ -115,7 +120,7 @@ def test_a_model_that_is_too_certain_is_refused_though_it_ranks_well() -> None:
     assert failed(certain) == ["brier_upper"]
     assert failed(modest) == []
     figures = measured(certain)
-    (reason,) = refusal_reasons(figures, decide_on_reward_model(figures, GATE))
+    (reason,) = refusal_reasons(figures, decided(figures))
     assert "certainty exceeds accuracy by 0.280" in reason
 
 
@@ -127,9 +132,32 @@ def test_a_loss_on_earlier_labels_is_refused() -> None:
     assert failed([*new, *kept]) == []
     assert failed([*new, *lost]) == ["earlier_accuracy_change_lower"]
     figures = measured([*new, *lost])
-    (reason,) = refusal_reasons(figures, decide_on_reward_model(figures, GATE))
+    (reason,) = refusal_reasons(figures, decided(figures))
     assert reason.startswith("accuracy on 100 earlier labels changes by -0.300")
     assert reason.endswith("does not rule out a loss of more than 0.1")
+
+
+@pytest.mark.parametrize(("num_earlier", "is_compared"), [(1, False), (35, False), (36, True)])
+def test_a_few_earlier_labels_do_not_refuse_every_later_batch(
+    num_earlier: int, is_compared: bool
+) -> None:
+    """Models that agree on all of n labels rule out a loss of 1 − 0.025^(1/n): 0.0975 for 36."""
+    earlier = labels(*[(2.0, 2.0)] * num_earlier, is_earlier=True)
+    decision = decided(measured([*graded(1600, 400), *earlier]))
+    assert decision.passed
+    names = [check.name for check in decision.checks]
+    assert ("earlier_accuracy_change_lower" in names) == is_compared
+    assert decision.note.startswith("" if is_compared else f"{num_earlier} earlier labels are too")
+    assert bool(decision.note) != is_compared
+
+
+def test_without_any_loss_allowed_earlier_labels_are_always_compared() -> None:
+    rows = [*graded(90, 10, theirs=-2.0), *labels(*[(2.0, 2.0)] * 10, is_earlier=True)]
+    decision = decided(measured(rows), RewardGateConfig(max_accuracy_loss=0))
+    assert [check.name for check in decision.checks if not check.passed] == [
+        "earlier_accuracy_change_lower"
+    ]
+    assert decision.note == ""
 
 
 def test_a_model_that_is_worse_than_the_champion_on_new_labels_is_refused() -> None:
