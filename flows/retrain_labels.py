@@ -1,32 +1,28 @@
 """The labels of earlier batches, on which the reward model of a batch's run is trained as well.
 
-They are those of all batches that are done, but for batches with which a reward model was refused:
-what did not pass once is not learned later. They are written to `retrain/labels/{digest}.jsonl.gz`
-in the store, by the digest of their content, so that a run that is repeated finds its results.
+They are those of all batches that are done, but for batches with which a reward model was refused
+or rolled back (`flows/label_verdicts.py`): what did not pass once is not learned later. They are
+written to `retrain/labels/{digest}.jsonl.gz` in the store, by the digest of their content, so that
+a run that is repeated finds its results.
 """
 
 import logging
 import tempfile
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from flows.label_verdicts import UNKNOWN_VERDICT, objection_to_labels
 from flows.retrain_replay import rows_of_batch
-from flows.run_record import load_run
 from infra.row_files import write_rows
 from pvar.config import PipelineConfig
 from pvar.digest import digest
-from pvar.errors import ArtifactError, InputError, NotFoundError
 from pvar.incoming_rows import to_fields
 from pvar.labelled_pairs import is_labelled
 from pvar.ports import Store
 from pvar.records import Prompt
 from pvar.replay import EarlierRow, ReplayConfig, choose_replayed
 from pvar.retrain_decision import Batch
-from tasks.engine.artifact import open_artifact
 from tasks.retraining.batch_states import RetrainingBatch, read_records
 from tasks.retraining.withdrawals import withdrawn_ids
-from tasks.stages.adopt import ADOPT, read_adoption
 
 logger = logging.getLogger(__name__)
 
@@ -71,17 +67,13 @@ def _labels_of_other_batches(
 
 
 def _may_be_learned(store: Store, record: RetrainingBatch, scratch: Path) -> bool:
-    """Whether a batch is done, and its run did not refuse a reward model."""
+    """Whether a batch is done, and nothing speaks against its labels."""
     if record.done is None:
         return False
-    number, run = record.batch.number, record.done.run
+    number = record.batch.number
     try:
-        nodes = {node.name: node.artifact for node in load_run(store, run).nodes}
-        if ADOPT.name not in nodes:
-            return True  # its run trained no reward model
-        stage, _, name = nodes[ADOPT.name].partition("/")
-        decision = read_adoption(open_artifact(store, stage, name, scratch))
-    except (ArtifactError, InputError, NotFoundError, ValidationError) as error:
+        objection = objection_to_labels(store, record.done.run, scratch)
+    except UNKNOWN_VERDICT as error:
         logger.warning(
             "batch %d: its labels are left out, because it is not known whether a reward model "
             "was refused with them: %s",
@@ -89,6 +81,6 @@ def _may_be_learned(store: Store, record: RetrainingBatch, scratch: Path) -> boo
             error,
         )
         return False
-    if not decision.passed:
-        logger.info("batch %d: its labels are left out: %s", number, "; ".join(decision.reasons))
-    return decision.passed
+    if objection is not None:
+        logger.info("batch %d: its labels are left out: %s", number, objection)
+    return objection is None

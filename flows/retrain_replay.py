@@ -6,10 +6,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from flows.label_verdicts import UNKNOWN_VERDICT, objection_to_labels
 from flows.run_record import load_run
 from infra.row_files import read_rows
 from pvar.errors import ArtifactError, InputError, NotFoundError
 from pvar.incoming_rows import parse_row
+from pvar.labelled_pairs import is_labelled, without_label
 from pvar.ports import Store
 from pvar.records import Prompt
 from pvar.replay import EarlierRow, ReplayConfig, choose_replayed
@@ -35,16 +37,19 @@ def replayed_rows(
 
     Only batches that are done are read: what was set aside may be what is wrong with it. Of each
     batch only the rows that it brought count, not those that it replayed. Withdrawn prompts are
-    left out.
+    left out. Rows of a batch whose labels are not learned again come without them.
     """
     rows: list[EarlierRow] = []
     for record in records:
         if record.done is None:
             continue
         pvar = _pvar_of_run(store, record.done.run, scratch) if config.order == "pvar" else {}
+        found = rows_of_batch(store, record, source_field, scratch)
+        if any(map(is_labelled, found)) and _has_refused_labels(store, record.done.run, scratch):
+            logger.info("batch %d: its rows are replayed without labels", record.batch.number)
+            found = [without_label(prompt) for prompt in found]
         rows += [
-            EarlierRow(prompt, record.batch.number, pvar.get(prompt.prompt_id))
-            for prompt in rows_of_batch(store, record, source_field, scratch)
+            EarlierRow(prompt, record.batch.number, pvar.get(prompt.prompt_id)) for prompt in found
         ]
     taken = withdrawn_ids(store) | {prompt.prompt_id for prompt in new}
     return choose_replayed(rows, taken, config)
@@ -60,6 +65,14 @@ def rows_of_batch(
     rows = [parse_row(row, path.name, source_field) for row in read_rows(path)]
     path.unlink()
     return [row for row in rows[: batch.num_pairs] if isinstance(row, Prompt)]
+
+
+def _has_refused_labels(store: Store, run: str, scratch: Path) -> bool:
+    """Whether something speaks against the labels of the batch of this run, as far as is known."""
+    try:
+        return objection_to_labels(store, run, scratch) is not None
+    except UNKNOWN_VERDICT:
+        return False
 
 
 def _pvar_of_run(store: Store, run: str, scratch: Path) -> dict[str, float]:

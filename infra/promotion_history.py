@@ -106,6 +106,26 @@ class PromotionHistory:
         return Move.model_validate_json(self.store.read(key))
 
 
+def rolled_back_versions(moves: Sequence[Move]) -> set[int]:
+    """The versions from which the champion went back, by a rollback or by hand, and that did not
+    become champion again since: those above the version to which it went."""
+    pile: list[int] = []
+    gone: set[int] = set()
+    for move in moves:
+        to = move.to_version
+        if to is None:
+            continue
+        if move.kind != "promotion" and to in pile:
+            while pile[-1] != to:
+                gone.add(pile.pop())
+        else:
+            if move.kind == "rollback" and pile:
+                gone.add(pile[-1])
+            pile.append(to)
+        gone.discard(to)
+    return gone
+
+
 def previous_champion(moves: Sequence[Move]) -> int | None:
     """The version to which a rollback returns; None if there is none.
 

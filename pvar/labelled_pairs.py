@@ -59,6 +59,13 @@ def is_labelled(prompt: Prompt) -> bool:
     return prompt.chosen is not None and prompt.rejected is not None
 
 
+def without_label(prompt: Prompt) -> Prompt:
+    """The prompt alone: no answers, and no scores of them."""
+    return prompt._replace(
+        chosen=None, rejected=None, chosen_score=None, rejected_score=None, chosen_aspects=()
+    )
+
+
 def held_out_pairs(prompts: Sequence[Prompt]) -> list[Pair]:
     """The labelled pairs of the held-out prompts, in their order."""
     return [

@@ -4,7 +4,8 @@ champion if its gate passes (`pvar/reward_gate.py`).
 The new model and the one that it would replace score the answers of all held-out labels, by the
 scorer and in the number format of stage score. A model that the scorer refuses fails the gate. As
 with policies, a version can replace only the champion that it was compared with, a version that
-fails is registered without the alias, and all operations are idempotent.
+fails is registered without the alias, and all operations are idempotent. Where another champion was
+adopted meanwhile, the version is refused, and the run goes on.
 """
 
 import json
@@ -17,10 +18,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
-from pvar.errors import PromotionError, ScoringError
+from pvar.errors import ScoringError
 from pvar.gate import GateDecision
 from pvar.number_format import NumberFormat
-from pvar.ports import ScoreRequest
+from pvar.ports import RegisteredVersion, ScoreRequest
 from pvar.references import ModelReference
 from pvar.reward_config import ClassifierReward, in_format
 from pvar.reward_gate import (
@@ -35,7 +36,7 @@ from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import write_table
-from tasks.stages.promote import DECISION, GATE_TAG, passed_reason
+from tasks.stages.promote import DECISION, GATE_TAG, RESULTS_TAG, passed_reason
 from tasks.stages.reward import has_reward_model
 from tasks.stages.reward_labels import Label, read_labels
 from tasks.stages.score import finite_or_missing
@@ -75,7 +76,8 @@ class AdoptionRecord(BaseModel):
     checks: tuple[tuple[str, float | None, float, bool], ...]
     """Name, value (None if missing), bound, passed."""
     reasons: tuple[str, ...]
-    """Why it is refused, one sentence for each check that failed; empty if it passed."""
+    """Why it is refused, one sentence for each check that failed, or that another reward model was
+    adopted meanwhile; empty if it passed."""
     note: str
     """The checks that were not made, and why."""
     figures: dict[str, float | int | None]
@@ -94,7 +96,7 @@ class AdoptionRecord(BaseModel):
 def adopt(job: Job[AdoptSpec], folder: Path) -> AdoptionRecord:
     """Measure, decide, register, and move the alias if the gate passed; margins go to `folder`.
 
-    Raises PromotionError if the champion is no longer the model that it was compared with.
+    A version is refused if the champion is no longer the model that it was compared with.
     """
     if not has_reward_model(job.inputs["model"]):
         write_table(folder / LABEL_MARGINS, [], LabelMargin)
@@ -154,43 +156,54 @@ def _register(
 ) -> AdoptionRecord:
     registry, spec, model = job.ports.registry, job.spec, job.inputs["model"]
     flat = flat_figures(figures)
+    champion = registry.champion(spec.model_name)
+    is_own = champion is not None and champion.artifact == model.keys.root  # of an earlier try
+    previous = None if is_own else champion
+    stale = _why_stale(spec, previous) if previous is not None and decision.passed else ()
+    passed = decision.passed and not stale
     tags = {
         "pvar.opponent": spec.opponent,
-        GATE_TAG: "passed" if decision.passed else "failed",
+        RESULTS_TAG: job.keys.root,
+        GATE_TAG: "passed" if passed else "failed",
         **{f"pvar.{name}": _shown(value) for name, value in flat.items() if value is not None},
     }
     version = registry.register(spec.model_name, model.folder(MODEL), model.keys.root, tags)
-    previous = registry.champion(spec.model_name)
-    if decision.passed:
-        if previous is not None and previous.version != version.version:
-            _refuse_stale(job, previous.digest, previous.version)
-        registry.promote(version, instead_of=previous, reason=passed_reason(job.keys))
-    is_replaced = previous is not None and previous.version != version.version
+    if passed:
+        registry.promote(version, instead_of=champion, reason=passed_reason(job.keys))
     return AdoptionRecord(
-        passed=decision.passed,
+        passed=passed,
         checks=tuple(
             (each.name, _known(each.value), each.bound, each.passed) for each in decision.checks
         ),
-        reasons=reasons,
+        reasons=(*reasons, *stale),
         note=decision.note,
         figures=flat,
         model_name=spec.model_name,
         version=version.version,
         artifact=model.keys.root,
         tags=tags,
-        previous_version=previous.version if previous is not None and is_replaced else None,
+        previous_version=previous.version if previous is not None else None,
         opponent=spec.opponent,
     )
 
 
-def _refuse_stale(job: Job[AdoptSpec], champion: str, number: int) -> None:
-    opponent = job.spec.opponent.rpartition("#")[2]
-    if opponent != champion:
-        raise PromotionError(
-            f"{job.keys.root}: the reward model was compared with {opponent}, but the champion of "
-            f"{job.spec.model_name} is version {number} ({champion}); run the pipeline again with "
-            "reward_training.opponent=champion to compare with it; other artifacts are reused"
-        )
+def _why_stale(spec: AdoptSpec, champion: RegisteredVersion) -> tuple[str, ...]:
+    """Empty if the champion is the model that the new one was compared with."""
+    opponent = spec.opponent.rpartition("#")[2]
+    if opponent == champion.digest:
+        return ()
+    return (
+        f"another reward model was adopted meanwhile: this one was compared with {opponent}, but "
+        f"the champion of {spec.model_name} is version {champion.version} ({champion.digest}); run "
+        "the pipeline again with reward_training.opponent=champion to compare with it; other "
+        "artifacts are reused",
+    )
+
+
+def failed_gate(record: AdoptionRecord) -> bool:
+    """Whether a check failed. Of a model that was not trained, or is refused only because another
+    one was adopted meanwhile, none did."""
+    return not all(passed for _, _, _, passed in record.checks)
 
 
 def _nothing_trained(spec: AdoptSpec) -> AdoptionRecord:

@@ -3,22 +3,27 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.retrain_labels import with_earlier_labels
+from flows.retrain_replay import replayed_rows
 from flows.run_record import NodeRecord, RunRecord, save_run
+from infra.promotion_history import PromotionHistory
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
 from pvar.digest import prompt_id
 from pvar.ports import Store
 from pvar.records import Message, Row
+from pvar.replay import ReplayConfig
 from pvar.retrain_decision import Batch
 from pvar.reward_training import RewardTrainingConfig
+from tasks.retraining.batch_states import read_records
 from tasks.retraining.batches import RowFiles, add_batch, read_batches, record_success
 from tasks.retraining.incoming_files import fetch, look
 from tasks.retraining.withdrawals import withdraw
-from tasks.stages.adopt import AdoptionRecord
+from tasks.stages.adopt import NOTHING_TRAINED, AdoptionRecord
 from tasks.stages.promote import DECISION
 from tests.artifacts import put_artifact
 
@@ -50,15 +55,19 @@ def take_up(store: Store, scratch: Path, **chosen: str | None) -> Batch:
     return batch
 
 
-def end(store: Store, batch: Batch, *, adopted: bool | None) -> str:
-    """Its run succeeded, and adopted a reward model, or refused it, or trained none (None)."""
+def end(store: Store, batch: Batch, *, adopted: bool | None, **changes: Any) -> str:
+    """Its run succeeded, and adopted a reward model, or refused it, or has no such stage (None).
+
+    `changes` are to the decision.
+    """
     run = f"run-{batch.number}"
     nodes = [NodeRecord(name="promote", artifact="promote/0123456789abcdef")]
     if adopted is not None:
         record = AdoptionRecord(
-            passed=adopted, checks=(), reasons=() if adopted else ("labels may be wrong",),
-            note="", figures={}, model_name="r", version=1, previous_version=None, opponent="o",
-        )  # fmt: skip
+            passed=adopted, checks=(("accuracy_lower", 0.5, 0.6, adopted),),
+            reasons=() if adopted else ("labels may be wrong",), note="", figures={},
+            model_name="r", version=batch.number, previous_version=None, opponent="o",
+        ).model_copy(update=changes)  # fmt: skip
         files = {DECISION: record.model_dump_json().encode()}
         keys = put_artifact(store, "adopt", config={"run": run}, files=files)
         nodes.append(NodeRecord(name="adopt", artifact=keys.root))
@@ -116,6 +125,45 @@ def test_labels_with_which_a_reward_model_was_refused_do_not_come_back(
     batch = take_up(file_store, tmp_path, d="yes")
     assert earlier(file_store, batch, tmp_path) == {"a": "yes"}
     assert "batch 3: its labels are left out, because it is not known" in caplog.text
+
+
+def test_labels_that_no_gate_refused_are_learned_later(file_store: Store, tmp_path: Path) -> None:
+    nothing = {"checks": (), "reasons": (NOTHING_TRAINED,), "version": None}
+    stale = {"checks": (("accuracy_lower", 0.7, 0.6, True),), "reasons": ("adopted meanwhile",)}
+    end(file_store, take_up(file_store, tmp_path, a="yes"), adopted=False, **nothing)
+    end(file_store, take_up(file_store, tmp_path, b="yes"), adopted=False, **stale)
+    third = take_up(file_store, tmp_path, c="yes")
+    assert earlier(file_store, third, tmp_path) == {"a": "yes", "b": "yes"}
+
+
+def test_labels_of_a_reward_model_that_was_rolled_back_do_not_come_back(
+    file_store: Store, tmp_path: Path
+) -> None:
+    end(file_store, take_up(file_store, tmp_path, a="yes"), adopted=True)
+    end(file_store, take_up(file_store, tmp_path, a="wrong", b="wrong"), adopted=True)
+    third = take_up(file_store, tmp_path, c="yes")
+    assert earlier(file_store, third, tmp_path) == {"a": "wrong", "b": "wrong"}
+    history = PromotionHistory(file_store, "r")
+    for kind, to in (("promotion", 1), ("promotion", 2), ("rollback", 1)):
+        history.append(history.newest(), kind, to, by="me", reason="")
+    assert earlier(file_store, third, tmp_path) == {"a": "yes"}
+
+
+def test_rows_whose_labels_were_refused_are_replayed_without_them(
+    file_store: Store, tmp_path: Path
+) -> None:
+    end(file_store, take_up(file_store, tmp_path, a="yes"), adopted=True)
+    end(file_store, take_up(file_store, tmp_path, b="wrong"), adopted=False)
+    run = end(file_store, take_up(file_store, tmp_path, c="unknown"), adopted=True)
+    file_store.delete(f"runs/{run}.json")
+    rows = replayed_rows(
+        file_store, read_records(file_store), [], ReplayConfig(order="newest"),
+        source_field=None, scratch=tmp_path,
+    )  # fmt: skip
+    assert [(row.prompt.messages[0].content, row.prompt.chosen) for row in rows] == [
+        ("c", "unknown"), ("b", None), ("a", "yes"),
+    ]  # fmt: skip
+    assert {row.prompt.rejected for row in rows} == {"no", None}
 
 
 def test_a_withdrawn_label_is_not_learned(file_store: Store, tmp_path: Path) -> None:

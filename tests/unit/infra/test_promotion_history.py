@@ -4,7 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from infra.promotion_history import Kind, Move, PromotionHistory, previous_champion
+from infra.promotion_history import (
+    Kind,
+    Move,
+    PromotionHistory,
+    previous_champion,
+    rolled_back_versions,
+)
 from pvar.ports import Store
 
 Step = tuple[Kind, int | None]
@@ -56,6 +62,28 @@ def test_a_rollback_returns_to_the_champion_below(
     steps: tuple[Step, ...], previous: int | None
 ) -> None:
     assert previous_champion(moves(*steps)) == previous
+
+
+@pytest.mark.parametrize(
+    ("steps", "gone"),
+    [
+        ((), set()),
+        ((("promotion", 1), ("promotion", 2), ("promotion", 3)), set()),
+        ((("promotion", 1), ("promotion", 2), ("promotion", 3), ("rollback", 1)), {2, 3}),
+        ((("promotion", 1), ("promotion", 2), ("by_hand", 1)), {2}),
+        ((("promotion", 1), ("promotion", 2), ("by_hand", None)), set()),
+        # Back to a version that never was champion.
+        ((("promotion", 1), ("promotion", 2), ("rollback", 5)), {2}),
+        # It was wrong to go back.
+        ((("promotion", 1), ("promotion", 2), ("rollback", 1), ("rollback", 2)), {1}),
+        ((("promotion", 1), ("promotion", 2), ("rollback", 1), ("promotion", 3)), {2}),
+        ((("promotion", 1), ("promotion", 2), ("rollback", 1), ("promotion", 2)), set()),
+    ],
+)
+def test_versions_that_were_rolled_back_are_those_above_the_champion(
+    steps: tuple[Step, ...], gone: set[int]
+) -> None:
+    assert rolled_back_versions(moves(*steps)) == gone
 
 
 def test_a_move_gets_the_next_number_once(file_store: Store) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pvar.errors import PromotionError
 from pvar.exclusion import Exclusion
 from pvar.ports import RegisteredVersion
 from pvar.records import Message, Prompt
@@ -20,6 +19,7 @@ from tasks.stages.adopt import (
     NOTHING_TRAINED,
     AdoptionRecord,
     AdoptSpec,
+    failed_gate,
     read_adoption,
 )
 from tasks.stages.exclude import EXCLUDED
@@ -55,8 +55,9 @@ class Registry:
         self, model_name: str, folder: Path, artifact: str, tags: Mapping[str, str]
     ) -> RegisteredVersion:
         assert (folder / "model.safetensors").exists()
-        for version in self.versions:
+        for number, version in enumerate(self.versions):
             if version.artifact == artifact:
+                self.tags[number] = tags
                 return version
         number = len(self.versions) + 1
         version = RegisteredVersion(model_name, number, artifact, tags["pvar.opponent"])
@@ -198,6 +199,7 @@ def test_a_model_that_learned_the_labels_becomes_the_champion(
     assert (version.artifact, record.version) == (reward.keys.root, 1)
     assert training.registry.tags[0][GATE_TAG] == "passed"
     assert training.registry.tags[0]["pvar.num_new"] == "24"
+    assert training.registry.tags[0]["pvar.results"] == adopted.keys.root  # so gc keeps it
 
 
 @pytest.mark.slow
@@ -230,10 +232,15 @@ def test_a_model_replaces_only_the_champion_that_it_was_compared_with(
     before = training.registry.current
     training.registry.current = RegisteredVersion("rewards", 9, "reward/0123456789abcdef")
     try:
-        with pytest.raises(PromotionError, match=r"compared with start, but the champion of rew"):
-            training.adopt(reward, {"prompts": prompts}, seed=1)
+        record = record_of(training.adopt(reward, {"prompts": prompts}, seed=1))
+        assert training.registry.current.version == 9
     finally:
         training.registry.current = before
+    assert (record.passed, record.previous_version) == (False, 9)
+    assert all(passed for _, _, _, passed in record.checks)
+    assert not failed_gate(record)  # nothing is wrong with its labels
+    (reason,) = record.reasons
+    assert "was compared with start, but the champion of rewards is version 9" in reason
 
 
 def test_without_labels_nothing_is_trained_or_registered(tmp_path: Path, start: Path) -> None:
