@@ -18,6 +18,8 @@ from tasks.engine.garbage import Plan, delete_artifact, plan_gc
 from tasks.engine.local_copies import LocalFolder, sized, unused_copies
 from tasks.engine.work_folders import abandoned_folders
 from tasks.graph import CACHES, STAGES
+from tasks.retraining.batch_states import read_records
+from tasks.stages.adopt import ADOPT
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +56,15 @@ def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     """Determine what can be deleted, without deleting anything.
 
     The artifacts of the newest `keep_runs` records of runs and comparisons are kept (None: of all
-    records). Raises TrackingError if MLflow cannot be reached, and DamagedError if a record cannot
-    be read, because its artifacts would then be unknown.
+    records), and so are the decisions on reward models of all batches, without which their labels
+    would not be learned again. Raises TrackingError if MLflow cannot be reached, and DamagedError
+    if a record cannot be read, because its artifacts would then be unknown.
     """
     runs = _runs(wiring.store)
     counting = runs if keep_runs is None else runs[len(runs) - min(keep_runs, len(runs)) :]
     versions = wiring.registry.versions()
     named = _named_by_runs(wiring.store, counting) | _named_by(versions)
+    named |= _decisions_on_labels(wiring.store, runs)
     lineage = whole_lineage(wiring, versions)
     now = datetime.now(UTC)
     plan = plan_gc(wiring.store, lineage, tuple(STAGES), named, now, caches=CACHES)
@@ -111,6 +115,13 @@ def _runs(store: Store) -> list[str]:
 
 def _named_by_runs(store: Store, runs: Iterable[str]) -> set[str]:
     return {root for run in runs for root in _nodes(store, run)}
+
+
+def _decisions_on_labels(store: Store, runs: Iterable[str]) -> set[str]:
+    """The artifacts of stage adopt of the runs that ended a batch."""
+    ended = {f"runs/{record.done.run}.json" for record in read_records(store) if record.done}
+    found = _named_by_runs(store, (run for run in runs if run in ended))
+    return {root for root in found if root.startswith(f"{ADOPT.name}/")}
 
 
 def _nodes(store: Store, run: str) -> list[str]:

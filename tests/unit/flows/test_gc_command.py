@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ from flows.garbage_collection import carry_out, plan_sweep
 from flows.wiring import connect
 from pvar.errors import DamagedError
 from pvar.ports import Store
+from pvar.retrain_decision import Batch
 from tasks.engine.artifact import ArtifactKeys
+from tasks.retraining.batches import record_success, to_json
 from tests.artifacts import put_artifact
 from tests.services.registry import RegistryNeighbours
 
@@ -111,6 +114,24 @@ def test_only_the_newest_runs_count_if_so_asked(kept: Kept, keep_runs: int, goes
     gc(keep_runs=keep_runs, delete=True)
     expected = {getattr(kept, name).root for name in goes} | {kept.garbage.root}
     assert before - kept.there() == expected
+
+
+def test_the_decision_on_a_batchs_labels_stays_longer_than_its_run(kept: Kept) -> None:
+    store = kept.neighbours.store
+    decision = put_artifact(store, "adopt", config={"seed": 1})
+    other = put_artifact(store, "pair", config={"seed": 1})
+    of_no_batch = put_artifact(store, "adopt", config={"seed": 2})
+    save_run(store, "20260102-120000-dd", decision, other)
+    save_run(store, "20260103-120000-ee", of_no_batch)
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    batch = Batch(
+        number=1, created_at=now, data="retrain/data/a", files=(), duplicates=(), reasons=()
+    )
+    store.write("retrain/batches/000001/batch.json", to_json(batch))
+    record_success(store, batch, "20260102-120000-dd", now)
+    gc(keep_runs=1, delete=True)
+    assert decision.root in kept.there()
+    assert not {other.root, of_no_batch.root, kept.of_old_run.root} & kept.there()
 
 
 def test_a_run_that_starts_meanwhile_keeps_what_it_names(kept: Kept) -> None:
