@@ -14,9 +14,10 @@ from pvar.judge_config import JudgeConfig
 from pvar.ports import RegisteredVersion
 from pvar.references import CHAMPION, Pinned, Reference, replace_references
 from pvar.reward_config import ImplicitReward
-from pvar.reward_training import scores_by_champion
+from pvar.reward_training import RewardTrainingConfig, scores_by_champion
 from tasks.engine.artifact import ArtifactKeys, open_artifact, read_document
 from tasks.graph import reward_keys, train_keys
+from tasks.stages.ingest import INGEST
 from tasks.stages.judge_epoch import current_epoch
 
 
@@ -110,13 +111,15 @@ def _here_or(location: str, digest: str, wiring: Wiring) -> str:
 def _with_reward_model(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     """The configuration with the reward champion pinned, or the starting model if there is none.
 
-    If the reward model of this run is already the champion, it is the model which that replaced, so
-    that a run which was killed afterwards scores nothing again with the new one.
+    The model that would be replaced is the champion, but for a champion that is the reward model of
+    this run: then it is the one which that replaced, so that a run which was killed afterwards
+    makes nothing again. What scores is the champion whatever `opponent` is, but for one that was
+    trained on the labels of this run.
     """
     training = config.reward_training
     if training is None:
         return config
-    opponent = training.opponent
+    opponent, models = training.opponent, config.score.reward_models
     if opponent == CHAMPION:
         champion = wiring.registry.champion(training.model_name)
         if champion is None:
@@ -125,15 +128,65 @@ def _with_reward_model(config: PipelineConfig, wiring: Wiring) -> PipelineConfig
             opponent = champion.opponent
         else:
             opponent = pin_reference(f"models:/{champion.model_name}/{champion.version}", wiring)
-    models = tuple(
-        model.model_copy(update={"model": opponent}) if scores_by_champion(model) else model
-        for model in config.score.reward_models
-    )
+    if any(map(scores_by_champion, models)):
+        scoring = _scoring_champion(config, training, wiring)
+        models = tuple(
+            model.model_copy(update={"model": scoring}) if scores_by_champion(model) else model
+            for model in models
+        )
     return config.model_copy(
         update={
             "reward_training": training.model_copy(update={"opponent": opponent}),
             "score": config.score.model_copy(update={"reward_models": models}),
         }
+    )
+
+
+def _scoring_champion(
+    config: PipelineConfig, training: RewardTrainingConfig, wiring: Wiring
+) -> str:
+    """The champion; while that was trained on labels of this run's source, the one it replaced.
+
+    A batch that is run again may have other earlier labels, and so another reward model than in the
+    run before, which may have adopted one.
+    """
+    name = training.model_name
+    version = wiring.registry.champion(name)
+    if version is None:
+        return training.model
+    found = pin_reference(f"models:/{name}/{version.version}", wiring)
+    seen: set[str] = set()
+    while version is not None and _has_learned_labels(version, config, wiring):
+        seen.add(version.digest)
+        found = version.opponent or training.model
+        digest = Pinned.parse(found).digest
+        if digest in seen:  # each replaced the other once
+            return training.model
+        version = next(
+            (
+                facts.version
+                for facts in wiring.registry.versions(name)
+                if facts.version.digest == digest
+            ),
+            None,
+        )
+    return found
+
+
+def _has_learned_labels(version: RegisteredVersion, config: PipelineConfig, wiring: Wiring) -> bool:
+    """Whether a reward model was trained on the labels of this run's source as new ones, as far as
+    the store still says."""
+    if version.artifact is None or version.artifact == reward_keys(config).root:
+        return version.artifact is not None
+    stage, _, digest = version.artifact.partition("/")
+    recipe = read_document(wiring.store, ArtifactKeys(stage, digest).recipe, Recipe)
+    if recipe is None or "prompts" not in recipe.inputs:
+        return False
+    prompts = ArtifactKeys(INGEST.name, recipe.inputs["prompts"])
+    ingested = read_document(wiring.store, prompts.recipe, Recipe)
+    source = Pinned.parse(config.ingest.source).digest
+    return ingested is not None and any(
+        (each.path, each.text) == ("source", source) for each in ingested.references
     )
 
 

@@ -198,6 +198,7 @@ def test_a_reward_model_that_was_adopted_scores_the_next_run_and_not_its_own(
     # The run was killed after that: the same command makes nothing else.
     assert pin(learning(home, model), wiring) == first
 
+    # The store does not say (any more) on which labels the champion was trained.
     second = pin(learning(home, model, **{"reward_training.train": {"seed": 1}}), wiring)
     champion = f"models:/pvar-reward/1#{keys.root}"
     assert reward_models_of(second) == (champion, champion, start)
@@ -206,3 +207,58 @@ def test_a_reward_model_that_was_adopted_scores_the_next_run_and_not_its_own(
     changed = {name for name in before if before[name].keys != after[name].keys}
     assert {"score-learned", "reward", "adopt"} <= changed
     assert not {"ingest", "sample"} & changed
+
+
+def adopt(config: PipelineConfig, wiring: Wiring, model: Path) -> str:
+    """Make the reward model of the pinned configuration the champion; it as a reference."""
+    assert config.reward_training is not None
+    nodes = plan_nodes(config)
+    for node in (nodes["ingest"], nodes["reward"]):
+        wiring.store.write(node.keys.recipe, node.recipe.to_json())
+    keys, registry = nodes["reward"].keys, wiring.registry
+    tags = {"pvar.opponent": config.reward_training.opponent}
+    version = registry.register("pvar-reward", model, keys.root, tags)
+    champion = registry.champion("pvar-reward")
+    registry.promote(version, instead_of=champion, reason="gate passed")
+    return f"models:/pvar-reward/{version.version}#{keys.root}"
+
+
+@pytest.mark.slow  # MLflow
+def test_no_run_of_a_batch_is_scored_by_a_model_that_learned_its_labels(
+    home: Path, model: Path
+) -> None:
+    wiring = open_wiring(home)
+    other = write_prompts(home / "other.jsonl", ["a day at sea", "a night on a train"])
+    first = pin(learning(home, model), wiring)
+    start = reward_models_of(first)[0]
+    one = adopt(first, wiring, model)
+
+    # The same batch again, with what changes another reward model: it would replace the champion.
+    def again(seed: int) -> PipelineConfig:
+        return pin(learning(home, model, **{"reward_training.train": {"seed": seed}}), wiring)
+
+    assert reward_models_of(again(1)) == (start, one, start)
+    two = adopt(again(1), wiring, model)
+    assert reward_models_of(again(2)) == (start, two, start)
+    split = {"ingest.eval_fraction": 0.3}
+    assert reward_models_of(pin(learning(home, model, **split), wiring)) == (start, two, start)
+    # Other batches are scored by it, and their own runs by what came before them.
+    source = {"ingest.source": str(other)}
+    third = pin(learning(home, model, **source), wiring)
+    assert reward_models_of(third)[0] == two
+    adopt(third, wiring, model)
+    source["reward_training.train"] = {"seed": 3}
+    assert reward_models_of(pin(learning(home, model, **source), wiring))[0] == two
+
+
+@pytest.mark.slow  # MLflow
+def test_the_scoring_champion_does_not_depend_on_the_opponent(home: Path, model: Path) -> None:
+    wiring = open_wiring(home)
+    other = write_prompts(home / "other.jsonl", ["a day at sea", "a night on a train"])
+    champion = adopt(pin(learning(home, model), wiring), wiring, model)
+    compared = shutil.copytree(model, home / "compared")
+    (compared / "model.safetensors").write_bytes(b"other weights")
+    changes = {"ingest.source": str(other), "reward_training.opponent": str(compared)}
+    scoring, opponent, _ = reward_models_of(pin(learning(home, model, **changes), wiring))
+    assert scoring == champion
+    assert opponent.startswith(f"{compared}#sha256-")
