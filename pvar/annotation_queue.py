@@ -49,6 +49,9 @@ QueueMeasure = Literal["pvar_lower", "pvar", "disagreement", "entropy", "random"
 ONE_SIDED_95 = 1.645
 """Standard errors between an estimate and its one-sided 95 % bound."""
 
+MIN_FOR_BOUND = 3
+"""Responses without which PVar has no standard error, and so no `pvar_lower`."""
+
 ROUNDING = 1e-9
 """A share of the budget that is this near to a whole number of pairs is that number."""
 
@@ -183,13 +186,15 @@ def fill_quotas(
     """The first `budget` rows of the order that keep the quotas, in this order.
 
     A source with a minimum gets its best rows first, as many as it has; what is left of the budget
-    is filled in the order, without exceeding a maximum.
+    is filled in the order, without exceeding a maximum. A minimum is rounded up to whole rows,
+    unless the budget has no place for all that are: then those with the largest remainders are.
     """
     most = {name: math.floor(each.max_share * budget + ROUNDING) for name, each in quotas.items()}
+    by_source = {name: [row for row in order if sources[row] == name] for name in quotas}
+    rooms = {name: min(most[name], len(rows)) for name, rows in by_source.items()}
     taken: set[int] = set()
-    for name, quota in quotas.items():
-        least = math.ceil(quota.min_share * budget - ROUNDING)
-        taken.update([row for row in order if sources[row] == name][: min(least, most[name])])
+    for name, least in _minimums(quotas, budget, rooms).items():
+        taken.update(by_source[name][:least])
     num_taken = Counter(sources[row] for row in taken)
     for row in order:
         source = sources[row]
@@ -201,6 +206,20 @@ def fill_quotas(
             taken.add(row)
             num_taken[source] += 1
     return [row for row in order if row in taken]
+
+
+def _minimums(quotas: Mapping[str, Quota], budget: int, rooms: Mapping[str, int]) -> dict[str, int]:
+    """Rows that each source gets first, together at most the budget (largest remainder method).
+
+    rooms: by source, the rows that it may get at most.
+    """
+    shares = {name: quota.min_share * budget for name, quota in quotas.items()}
+    least = {name: min(math.floor(share + ROUNDING), rooms[name]) for name, share in shares.items()}
+    for name in sorted(shares, key=lambda name: (least[name] - shares[name], name)):
+        up = min(math.ceil(shares[name] - ROUNDING), rooms[name])
+        if up > least[name] and sum(least.values()) < budget:
+            least[name] = up
+    return least
 
 
 def _check_quotas(quotas: Mapping[str, Quota], sources: Sequence[str]) -> None:

@@ -172,6 +172,36 @@ def test_minimum_and_maximum_shares_by_hand() -> None:
     assert sum(many[row] == "b" for row in taken) == 3
 
 
+def test_minimums_that_are_rounded_up_stay_within_the_budget() -> None:
+    """Of ten pairs, 0.33 each are 3.3 of a, b and c: one of them is rounded up, not all three."""
+    sources = ["a", "b", "c"] * 10
+    for shares, expected in (
+        ((0.33, 0.33, 0.33), {"a": 4, "b": 3, "c": 3}),
+        ((0.32, 0.33, 0.35), {"a": 3, "b": 3, "c": 4}),  # the largest remainder
+        ((0.21, 0.0, 0.0), {"a": 4, "b": 3, "c": 3}),
+    ):
+        quotas = {name: Quota(share) for name, share in zip("abc", shares, strict=True)}
+        taken = fill_quotas(range(30), sources, 10, quotas)
+        assert {name: sum(sources[row] == name for row in taken) for name in "abc"} == expected
+
+
+@given(
+    st.lists(st.sampled_from("abc"), min_size=1, max_size=40),
+    st.integers(1, 40),
+    st.tuples(st.floats(0, 0.33), st.floats(0, 0.33), st.floats(0, 0.33)),
+)
+def test_several_minimums_are_kept_to_less_than_a_pair(
+    sources: list[str], budget: int, shares: tuple[float, float, float]
+) -> None:
+    quotas = {name: Quota(share) for name, share in zip("abc", shares, strict=True)}
+    usable = {name: each for name, each in quotas.items() if name in sources}
+    taken = fill_quotas(range(len(sources)), sources, budget, usable)
+    assert len(taken) == min(budget, len(sources))
+    for name, quota in usable.items():
+        num_taken = sum(sources[row] == name for row in taken)
+        assert num_taken >= min(math.floor(quota.min_share * budget), sources.count(name))
+
+
 @given(
     st.lists(st.sampled_from("abc"), min_size=1, max_size=40),
     st.integers(1, 40),
