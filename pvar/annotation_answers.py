@@ -162,6 +162,14 @@ def label_pairs(
     return PairLabels(tuple(labels), tuple(map(Vote, given, outcomes)))
 
 
+def has_answered(labels: PairLabels) -> bool:
+    """Whether somebody answered a pair of the queue: ties and skipped pairs are answers, too."""
+    return any(
+        isinstance(vote.answer, PairAnswer) and vote.outcome != "not_in_queue"
+        for vote in labels.votes
+    )
+
+
 def label_rows(labels: Iterable[PairLabel]) -> Iterator[dict[str, object]]:
     """Rows in the form that retraining reads (`pvar/prompt_rows.py`), with who and when."""
     for label in labels:

@@ -56,6 +56,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "seed": 0,
         "models": None,
     },
+    "AnnotateSpec": {"uses_labels": False},
     "AnnotateConfig": {"budget": 100, "measure": "pvar_lower"},
     "PairConfig": {
         "rule": "best_worst",

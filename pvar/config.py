@@ -14,6 +14,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pvar.annotation_queue import MIN_FOR_BOUND
 from pvar.benchmark_config import BenchmarkConfig, BenchmarkedModel
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config_model import ConfigModel
@@ -322,7 +323,20 @@ class PipelineConfig(ConfigModel):
             )
 
     def _refuse_unfit_measure(self) -> None:
-        if self.annotate is None or self.annotate.measure not in MEASURES:
+        if self.annotate is None:
+            return
+        sample = self.sample
+        if (
+            self.annotate.measure == "pvar_lower"
+            and sample.engine != "dataset"
+            and sample.num_responses < MIN_FOR_BOUND
+        ):
+            raise ValueError(
+                f"annotate.measure is pvar_lower, which needs {MIN_FOR_BOUND} responses to a "
+                f"prompt, but sample.num_responses is {sample.num_responses}; raise it, or set "
+                "annotate.measure to pvar"
+            )
+        if self.annotate.measure not in MEASURES:
             return
         needed, num_models = (
             MEASURES[self.annotate.measure].min_models,

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from pvar.annotation_queue import QueueMeasure
 from pvar.combine import CombinationRule
 from pvar.config_model import ConfigModel, Name
-from pvar.pairs import PairRule
+from pvar.pairs import ORIGINAL, PairRule
 from pvar.selection import Budget, StrategyName
 from pvar.variance import MAX_PVAR
 
@@ -118,3 +118,8 @@ class PairConfig(ConfigModel):
     models: ModelNames | None = None
     """Names of the reward models that label: their rewards decide what is chosen and rejected.
     `null` means all of score.reward_models except implicit ones that measure the pairs."""
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether a prompt that the data labels is trained on that label."""
+        return self.own_labels or self.rule == ORIGINAL

@@ -15,6 +15,7 @@ def annotate_nodes(config: PipelineConfig, select: Node) -> list[Node]:
         reward_models=models,
         rewards=config.select.reward_settings,
         combination=config.select.combination,
+        uses_labels=config.pair.uses_labels,
     )
     read = {"prompts", "responses", "exclusions", *(f"scores-{name}" for name in models)}
     inputs = {name: keys for name, keys in select.inputs.items() if name in read}

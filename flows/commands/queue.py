@@ -16,6 +16,7 @@ from pvar.annotation_answers import (
     PairLabels,
     UnusableAnswer,
     Vote,
+    has_answered,
     label_pairs,
     label_rows,
     parse_answer,
@@ -193,7 +194,8 @@ def answer(
     """Give the stage that waits (`annotate`) people's answers. Then start its run again.
 
     The answers replace those that were given before. Those that are there when the run goes on are
-    the ones that count.
+    the ones that count; after that, no more are taken. Pairs without a label (ties, skipped pairs,
+    disagreement) are left to the rewards.
 
     Parameters
     ----------
@@ -209,7 +211,12 @@ def answer(
 
     store = connect().store
     pairs = queued_pairs(store, digest)
-    labelled = _label(pairs, answers, f"annotate/{digest}")
+    labelled = label_pairs(pairs, read_answers(answers))
+    if not has_answered(labelled):
+        raise InputError(
+            f"{answers}: nobody has answered a pair of annotate/{digest} "
+            f"({dict(labelled.row_counts.rejected) or 'no answers'}); nothing written"
+        )
     readable = [vote.answer for vote in labelled.votes if isinstance(vote.answer, PairAnswer)]
     keep_answers(store, digest, readable)
     print_summary("Labels", _import_figures(pairs, labelled), as_json=as_json)

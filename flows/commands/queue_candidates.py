@@ -13,6 +13,7 @@ from infra.row_files import read_rows
 from pvar.annotation_queue import AnsweredPrompt
 from pvar.answer_rows import parse_answers, parse_pool_prompt
 from pvar.errors import InputError
+from pvar.labelled_pairs import is_labelled
 from pvar.prompt_rows import source_of
 from pvar.records import BadRow, Prompt
 from pvar.row_counts import RowCounts
@@ -37,14 +38,24 @@ class QueueCandidates(NamedTuple):
 
     def without(self, prompt_ids: Collection[str]) -> "QueueCandidates":
         """The candidates without these prompts, counted as `asked_before`."""
+        return self._left_out("asked_before", prompt_ids)
+
+    def without_labelled(self) -> "QueueCandidates":
+        """The candidates without prompts that the data labels, counted as `labelled`."""
+        prompts = [each.prompt for each in self.prompts]
+        return self._left_out(
+            "labelled", {prompt.prompt_id for prompt in prompts if is_labelled(prompt)}
+        )
+
+    def _left_out(self, reason: str, prompt_ids: Collection[str]) -> "QueueCandidates":
         kept = [
             row for row, each in enumerate(self.prompts) if each.prompt.prompt_id not in prompt_ids
         ]
-        num_asked = len(self.prompts) - len(kept)
-        if not num_asked:
+        num_left_out = len(self.prompts) - len(kept)
+        if not num_left_out:
             return self
         counts = self.row_counts
-        rejected = {**counts.rejected, "asked_before": num_asked}
+        rejected = {**counts.rejected, reason: num_left_out}
         return self._replace(
             prompts=[self.prompts[row] for row in kept],
             rewards=replace(self.rewards, rewards=self.rewards.rewards[:, kept], num_tokens=None),
@@ -137,8 +148,8 @@ def _matrix(rows: list[_PoolRow]) -> np.ndarray[tuple[int, ...], np.dtype[np.flo
 def candidates_of_run(run: str) -> QueueCandidates:
     """The training prompts of a run, with the usable responses and the rewards that select.
 
-    Raises InputError for a run that does not exist, and IncompleteError if its responses are not
-    scored yet.
+    Prompts that are trained on a label of the data are left out. Raises InputError for a run that
+    does not exist, and IncompleteError if its responses are not scored yet.
     """
     from flows.open_inputs import open_inputs
     from flows.run_record import load_run
@@ -152,8 +163,9 @@ def candidates_of_run(run: str) -> QueueCandidates:
     with open_inputs(wiring, plan_nodes(config)["select"].inputs) as inputs:
         rewards = read_rewards(inputs, config.model_roles.selecting, config.select)
     prompts = answered_prompts(rewards)
-    return QueueCandidates(
+    found = QueueCandidates(
         prompts,
         rewards.combined_by(config.select.combination),
         RowCounts(rows_in=len(prompts), rows_out=len(prompts)),
     )
+    return found.without_labelled() if config.pair.uses_labels else found
