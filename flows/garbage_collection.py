@@ -14,8 +14,10 @@ from flows.wiring import Wiring
 from infra.registered_models import VersionFacts
 from pvar.errors import DamagedError
 from pvar.ports import Store
+from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.garbage import Plan, delete_artifact, plan_gc
 from tasks.engine.local_copies import LocalFolder, sized, unused_copies
+from tasks.engine.stage_outcome import waiting_of
 from tasks.engine.work_folders import abandoned_folders
 from tasks.graph import CACHES, STAGES
 from tasks.retraining.batch_states import read_records
@@ -31,6 +33,7 @@ _PREFIX = re.compile(r"^[a-z]+-")
 
 class _NamedNode(BaseModel):
     artifact: str
+    state: str = ""
 
 
 class _NamedArtifacts(BaseModel):
@@ -56,13 +59,15 @@ def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     """Determine what can be deleted, without deleting anything.
 
     The artifacts of the newest `keep_runs` records of runs and comparisons are kept (None: of all
-    records), and so are the decisions on reward models of all batches, without which their labels
-    would not be learned again. Raises TrackingError if MLflow cannot be reached, and DamagedError
-    if a record cannot be read, because its artifacts would then be unknown.
+    records), those of every run that still waits for a person, and the decisions on reward models
+    of all batches, without which their labels would not be learned again. Raises TrackingError if
+    MLflow cannot be reached, and DamagedError if a record cannot be read, because its artifacts
+    would then be unknown.
     """
     runs = _runs(wiring.store)
     counting = runs if keep_runs is None else runs[len(runs) - min(keep_runs, len(runs)) :]
     versions = wiring.registry.versions()
+    counting += [run for run in runs if run not in counting and _waits(wiring.store, run)]
     named = _named_by_runs(wiring.store, counting) | _named_by(versions)
     named |= _decisions_on_labels(wiring.store, runs)
     lineage = whole_lineage(wiring, versions)
@@ -114,7 +119,7 @@ def _runs(store: Store) -> list[str]:
 
 
 def _named_by_runs(store: Store, runs: Iterable[str]) -> set[str]:
-    return {root for run in runs for root in _nodes(store, run)}
+    return {node.artifact for run in runs for node in _nodes(store, run)}
 
 
 def _decisions_on_labels(store: Store, runs: Iterable[str]) -> set[str]:
@@ -124,7 +129,16 @@ def _decisions_on_labels(store: Store, runs: Iterable[str]) -> set[str]:
     return {root for root in found if root.startswith(f"{ADOPT.name}/")}
 
 
-def _nodes(store: Store, run: str) -> list[str]:
+def _waits(store: Store, run: str) -> bool:
+    """Whether a run waits for a person: a node did, and nobody has gone on with its artifact."""
+    for node in _nodes(store, run):
+        stage, _, digest = node.artifact.partition("/")
+        if node.state == "waiting" and waiting_of(store, ArtifactKeys(stage, digest)) is not None:
+            return True
+    return False
+
+
+def _nodes(store: Store, run: str) -> tuple[_NamedNode, ...]:
     try:
         record = _NamedArtifacts.model_validate_json(store.read(run))
     except ValidationError as error:
@@ -132,7 +146,7 @@ def _nodes(store: Store, run: str) -> list[str]:
             f"{store.uri}/{run} is not a valid run record, so the artifacts that it needs are "
             "unknown; delete or fix that object first"
         ) from error
-    return [node.artifact for node in record.nodes]
+    return record.nodes
 
 
 def _named_by(versions: Iterable[VersionFacts]) -> set[str]:

@@ -25,7 +25,8 @@ def gc(
     Parameters
     ----------
     keep_runs
-        Number of newest runs and comparisons whose artifacts are in use (default: all).
+        Number of newest runs and comparisons whose artifacts are in use (default: all). Those of a
+        run that waits for a person are in use as well.
     delete
         Delete what is shown. By default nothing is deleted.
     """

@@ -14,6 +14,7 @@ import pytest
 from flows.commands.gc import gc
 from flows.garbage_collection import carry_out, plan_sweep
 from flows.wiring import connect
+from pvar.artifacts import WaitingRecord
 from pvar.errors import DamagedError
 from pvar.ports import Store
 from pvar.retrain_decision import Batch
@@ -132,6 +133,24 @@ def test_the_decision_on_a_batchs_labels_stays_longer_than_its_run(kept: Kept) -
     gc(keep_runs=1, delete=True)
     assert decision.root in kept.there()
     assert not {other.root, of_no_batch.root, kept.of_old_run.root} & kept.there()
+
+
+def test_a_run_that_still_waits_for_a_person_keeps_what_it_needs(kept: Kept) -> None:
+    """Only until somebody goes on with it: the record of the first run says `waiting` for ever."""
+    store, asks = kept.neighbours.store, ArtifactKeys("annotate", "0123456789abcdef")
+    nodes = [
+        {"name": "ingest", "artifact": kept.of_old_run.root, "state": "made"},
+        {"name": "annotate", "artifact": asks.root, "state": "waiting"},
+    ]
+    store.write("runs/20260101-110000-ww.json", json.dumps({"nodes": nodes}).encode())
+    waiting = WaitingRecord(what="answers", how_to_go_on="answer", since=datetime.now(UTC))
+    store.write(asks.waiting, waiting.to_json())
+    gc(keep_runs=0, delete=True)
+    assert kept.of_old_run.root in kept.there()
+    assert kept.of_new_run.root not in kept.there()
+    store.delete(asks.waiting)
+    gc(keep_runs=0, delete=True)
+    assert kept.of_old_run.root not in kept.there()
 
 
 def test_a_run_that_starts_meanwhile_keeps_what_it_names(kept: Kept) -> None:

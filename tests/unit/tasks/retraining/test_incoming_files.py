@@ -271,9 +271,7 @@ def test_prompts_that_are_known_do_not_count_as_new(store: Store, tmp_path: Path
 
     put(store, "incoming/a.jsonl", "Hi", "Ho", "Hi")
     put(store, "incoming/b.jsonl", "Hey")
-    found = look(
-        store, "incoming", read_rows, known=(), scratch=tmp_path / "1", seen=seen
-    ).good
+    found = look(store, "incoming", read_rows, known=(), scratch=tmp_path / "1", seen=seen).good
     assert [(each.file.num_new, each.file.num_not_new) for each in found] == [(1, 2), (1, 0)]
     keep_inspected(store, (each.file for each in found))
     again = look(store, "incoming", read_rows, known=(), scratch=tmp_path / "2", seen=seen)
