@@ -147,6 +147,17 @@ def _without_withdrawn(exam: Exam, withdrawn: Collection[str], store: Store) -> 
 def freeze(proposed: Exam, store: Store) -> None:
     """Freeze the exam on which a run was measured that did not fail."""
     exam = freeze_exam(store, proposed, datetime.now(UTC))
+    if exam.exam != proposed.exam:
+        logger.warning(
+            "exam %d (%s) was frozen while the run of batch %d waited, which was measured on its "
+            "own proposal (%s): results on the two are not comparable, and are on separate curves "
+            "(pvar history MODEL --versions)",
+            exam.number,
+            exam.exam,
+            proposed.batch,
+            proposed.exam,
+        )
+        return
     logger.info("exam %d (%s) is frozen", exam.number, exam.exam)
     if exam.number > 1:
         logger.warning(

@@ -10,8 +10,10 @@ run) leaves the batch as it was. An outage (`infra/outages.py`), or a platform t
 (SIGTERM), ends the retraining with its error; a later one runs the batch again, after a pause.
 
 A batch whose run waits for the approval of its model is neither done nor failed. It is run again
-after the decision, with the configuration of that run, so that complete artifacts are reused. If
-the record of that run cannot be read, or after `pvar batches retry`, the configuration is the one
+after the decision, with the configuration of that run, so that complete artifacts are reused. So
+is one that waits for people's answers, except that its model is compared with the champion of then:
+another batch may have been promoted meanwhile, and the pairs do not depend on the opponent. If the
+record of that run cannot be read, or after `pvar batches retry`, the configuration is the one
 of the retraining.
 
 A batch whose labels models disagree with (`flows/retrain_audit.py`) waits for a person, too. It has
@@ -38,6 +40,7 @@ from flows.retrain_exam import WithExam, freeze, with_exam
 from flows.retrain_fresh import fresh_splitter, with_fresh_exam
 from flows.retrain_labels import with_earlier_labels
 from flows.retrain_replay import replayed_rows
+from flows.retrain_resume import resumed, waits_for_answers
 from flows.run_record import RunRecord, load_run
 from flows.wiring import Wiring, connect
 from flows.withdrawn_prompts import with_withdrawals
@@ -76,7 +79,7 @@ from tasks.retraining.incoming_files import fetch, keep_inspected, look
 from tasks.retraining.label_audits import LabelAudit
 from tasks.retraining.outage_notes import note_outage, record_noted_outages
 from tasks.retraining.withdrawals import withdrawn_ids
-from tasks.stages.annotate import ANNOTATE, has_answers
+from tasks.stages.annotate import has_answers
 
 logger = logging.getLogger(__name__)
 
@@ -282,7 +285,10 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
     try:
         if waiting and not can_go_on(waiting, wiring):
             return _waits(batch, waiting)
-        asked = WithExam(waiting.config) if waiting else _configuration(batch, config, store)
+        if waiting and record.waiting:
+            asked = resumed(waiting, record.waiting.proposed, config)
+        else:
+            asked = _configuration(batch, config, store)
     except Exception as error:
         # The batch is not to blame for a gate that needs another exam.
         if waiting or not isinstance(error, ConfigError):
@@ -303,12 +309,13 @@ def _run(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) -> _End
             if held is not None:
                 return _held(batch, attempt, held, store)
         run: str = pipeline(asked.config)
-        if asked.proposed is not None:
-            freeze(asked.proposed, store)
         ended = load_run(store, run)
-        is_waiting = ended.waiting_node is not None
+        is_waiting, proposed = ended.waiting_node is not None, asked.proposed
+        if proposed is not None and not waits_for_answers(ended):
+            freeze(proposed, store)
+            proposed = None
         if is_waiting:
-            record_waiting_run(store, batch, attempt, run, wiring.clock())
+            record_waiting_run(store, batch, attempt, run, wiring.clock(), proposed=proposed)
         else:
             record_success(store, batch, run, wiring.clock())
     except BaseException as error:
@@ -357,7 +364,7 @@ def _waiting_run(record: RetrainingBatch, wiring: Wiring) -> RunRecord | None:
 def can_go_on(run: RunRecord, wiring: Wiring) -> bool:
     """Whether what the run waits for is there: people's answers, or a decision."""
     node = run.waiting_node
-    if node is not None and node.name == ANNOTATE.name:
+    if node is not None and waits_for_answers(run):
         return has_answers(wiring.store, node.artifact.rpartition("/")[2])
     return is_approval_decided(run.config, wiring)
 

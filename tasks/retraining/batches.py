@@ -46,6 +46,7 @@ from pvar.records import Prompt, Row
 from pvar.replay import EarlierRow
 from pvar.retrain_decision import Batch, Replayed
 from pvar.unpaired_labels import UnpairedLabel
+from tasks.retraining.exams import Exam
 from tasks.retraining.incoming_files import GoodFile, RowReader
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class WaitingRun(BaseModel):
 
     since: AwareDatetime
     run: str
+    proposed: Exam | None = None
+    """The exam to freeze when the run is measured on it. None if there is none, or it is frozen."""
 
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -232,10 +235,16 @@ def take_back(store: Store, batch: Batch, attempt: Attempt) -> None:
 
 
 def record_waiting_run(
-    store: Store, batch: Batch, attempt: Attempt, run: str, now: datetime
+    store: Store,
+    batch: Batch,
+    attempt: Attempt,
+    run: str,
+    now: datetime,
+    *,
+    proposed: Exam | None = None,
 ) -> None:
     """Record that a run waits. It does not count as an attempt, because it has not failed."""
-    waiting = WaitingRun(since=now, run=run)
+    waiting = WaitingRun(since=now, run=run, proposed=proposed)
     store.write(_waiting_key(batch), to_json(waiting))
     take_back(store, batch, attempt)
 

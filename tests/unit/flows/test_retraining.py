@@ -13,8 +13,9 @@ import pytest
 from flows import retraining
 from flows.retrain_exam import WithExam
 from flows.retraining import with_own_labels
-from flows.run_record import RunRecord, load_run, save_run
+from flows.run_record import NodeRecord, RunRecord, load_run, save_run
 from infra.row_files import read_rows
+from pvar.artifacts import WaitingRecord
 from pvar.benchmark_config import LabelAgreementBenchmark
 from pvar.config import PipelineConfig
 from pvar.digest import prompt_id
@@ -28,12 +29,14 @@ from tasks.engine.lease import utc_now
 from tasks.graph import plan_nodes
 from tasks.retraining.batch_states import RetrainingBatch, read_records, retry_batch
 from tasks.retraining.batches import begin_attempt, folder_of, record_waiting_run, to_json
+from tasks.retraining.exams import Exam, exam_of
 from tasks.retraining.withdrawals import withdraw
 from tests.workflow import TOPICS
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 OLD, NEW = PipelineConfig(policy="org/old"), PipelineConfig(policy="org/new")
 CONFIG = RetrainConfig(max_attempts=2, pipeline=NEW)
+ASKED = "annotate/0123456789abcdef"
 
 
 def test_labels_that_arrive_change_the_pairs_and_nothing_before_them() -> None:
@@ -73,7 +76,7 @@ def policies(file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return used
 
 
-def save(store: Store, run: str, config: PipelineConfig) -> str:
+def save(store: Store, run: str, config: PipelineConfig, nodes: tuple[NodeRecord, ...] = ()) -> str:
     record = RunRecord(
         run=run,
         started_at=NOW,
@@ -81,7 +84,7 @@ def save(store: Store, run: str, config: PipelineConfig) -> str:
         config=config,
         mlflow_run="",
         mlflow_experiment="",
-        nodes=(),
+        nodes=nodes,
     )
     save_run(store, record)
     return run
@@ -118,6 +121,81 @@ def test_a_run_that_waited_is_resumed_with_its_own_configuration(
     make_waiting(file_store, save(file_store, "20260310-1", OLD))
     assert len(retraining.retrain.fn(CONFIG).runs) == 1
     assert policies == ["org/old"]
+
+
+def asking(store: Store, run: str, config: PipelineConfig) -> str:
+    """A run that waits for people's answers."""
+    waits = WaitingRecord(what="people's answers", how_to_go_on="ask", since=NOW)
+    node = NodeRecord(name="annotate", artifact=ASKED, state="waiting", waiting=waits)
+    return save(store, run, config, (node,))
+
+
+def test_after_peoples_answers_a_run_is_compared_with_the_champion_of_now(
+    file_store: Store, policies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another batch was promoted while this one waited; what people were asked about stays."""
+    settings = {
+        "annotate": {},
+        "score": {"reward_models": [{"kind": "classifier", "name": "r", "model": "org/r#r"}]},
+        "reward_training": {"model": "org/r#r", "opponent": "org/r#r"},
+        "evaluate": {"opponent": "models:/pvar/1#train/1"},
+        "policy": "org/old#old",
+        "ingest": {"source": "rows.jsonl#sha256-rows"},
+    }
+    asked = PipelineConfig.model_validate(settings)
+    make_waiting(file_store, asking(file_store, "20260310-1", asked))
+    assert retraining.retrain.fn(CONFIG).runs == ()  # nobody has answered yet
+    file_store.write("annotations/0123456789abcdef/answers.jsonl", b"{}\n")
+    run: list[PipelineConfig] = []
+
+    def succeed(config: PipelineConfig) -> str:
+        run.append(config)
+        return save(file_store, "20260311-1", config)
+
+    monkeypatch.setattr(retraining, "pipeline", succeed)
+    rules = PipelineConfig.model_validate(
+        {"reward_training": {"model": "org/r"}, "policy": "org/n"}
+    )
+    assert len(retraining.retrain.fn(RetrainConfig(pipeline=rules)).runs) == 1
+    (resumed,) = run
+    assert resumed.reward_training is not None
+    assert resumed.evaluate.opponent == resumed.reward_training.opponent == "champion"
+    assert (resumed.policy, resumed.score) == (asked.policy, asked.score)
+    before, after = plan_nodes(asked), plan_nodes(pinned_anew(resumed))
+    for name in ("annotate", "pair", "train"):
+        assert before[name].keys == after[name].keys
+    assert before["promote"].keys != after["promote"].keys
+
+
+def pinned_anew(config: PipelineConfig) -> PipelineConfig:
+    """The configuration with another champion of the policy, and another of the reward model."""
+    evaluate, training = config.evaluate, config.reward_training
+    assert training is not None
+    update = {
+        "evaluate": evaluate.model_copy(update={"opponent": "models:/pvar/2#train/2"}),
+        "reward_training": training.model_copy(update={"opponent": "models:/r/2#reward/2"}),
+    }
+    return config.model_copy(update=update)
+
+
+def test_an_exam_is_frozen_when_a_run_is_measured_and_not_when_it_asks_people(
+    file_store: Store, policies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exam = Exam(
+        number=1, frozen_at=NOW, exam="e", data="retrain/exams/e", batch=1,
+        num_prompts=50, num_questions=0,
+    )  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(retraining, "with_exam", lambda config, *_: WithExam(config, exam))
+        patched.setattr(retraining, "pipeline", lambda each: asking(file_store, "20260310-1", each))
+        make_batch(file_store)
+        assert retraining.retrain.fn(CONFIG).runs == ()
+    assert exam_of(file_store, 1) is None
+    file_store.write("annotations/0123456789abcdef/answers.jsonl", b"{}\n")
+    assert len(retraining.retrain.fn(CONFIG).runs) == 1
+    frozen = exam_of(file_store, 1)
+    assert frozen is not None
+    assert frozen.model_copy(update={"frozen_at": NOW}) == exam
 
 
 def test_a_run_that_waits_is_given_up_if_its_prompts_are_withdrawn(
