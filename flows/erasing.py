@@ -26,7 +26,7 @@ from flows.run_record import load_run
 from flows.run_report import write_report
 from flows.wiring import Wiring
 from infra.row_files import ROW_FILES, read_rows, write_rows
-from pvar.errors import ArtifactError, IncompleteError, InputError, LeaseError
+from pvar.errors import ArtifactError, IncompleteError, InputError, LeaseError, TrackingError
 from pvar.labelled_pairs import is_labelled
 from pvar.ports import Store
 from pvar.records import Prompt, Row
@@ -246,7 +246,10 @@ def _report_again(run: str, wiring: Wiring) -> None:
         with tempfile.TemporaryDirectory() as folder:
             report = write_report(record, wiring, Path(folder) / "report.html")
             wiring.store.upload(report, f"runs/{run}.html")
-            wiring.tracking.log_file(record.mlflow_run, report)
+            try:
+                wiring.tracking.log_file(record.mlflow_run, report)
+            except TrackingError as error:  # its copy is gone with the run
+                logger.warning("run %s: %s", run, error)
     except (ArtifactError, InputError, ValidationError) as error:
         wiring.store.delete(f"runs/{run}.html")
         logger.warning("run %s: its report was deleted and cannot be made again: %s", run, error)

@@ -190,8 +190,17 @@ class Tracking:
             self.client.log_inputs(run, datasets)
 
     def log_file(self, run: str, path: Path) -> None:
-        """Save a file as an artifact of the run."""
-        self.client.log_artifact(run, str(path))
+        """Save a file as an artifact of the run. TrackingError if MLflow has no such run."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.log_artifact(run, str(path))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise TrackingError(
+                f"MLflow has no run {run}, so {path.name} is not there; it is in the store"
+            ) from None
 
     def end_run(self, run: str, *, failed: bool, waiting: str | None = None) -> None:
         """Close the run; what it ended waiting for is its tag `pvar.waiting`."""

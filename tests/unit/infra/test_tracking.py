@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy
 
 from infra.tracking import first_line
+from pvar.errors import TrackingError
 from pvar.ports import Store
 from tests.services.registry import RegistryNeighbours
 
@@ -51,3 +52,15 @@ def test_workers_that_log_the_same_inputs_at_once_both_do(
     for run in (ours, theirs):
         (logged,) = tracking.client.get_run(run).inputs.dataset_inputs
         assert (logged.dataset.name, logged.dataset.digest) == ("ingest", "00aa")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_file_for_a_run_that_is_gone_is_an_error_with_its_name(
+    tmp_path: Path, file_store: Store
+) -> None:
+    """As after `pvar registry rebuild` in an empty MLflow."""
+    (tmp_path / "report.html").write_text("<p>made again</p>")
+    gone = "0123456789abcdef0123456789abcdef"
+    with pytest.raises(TrackingError, match=f"no run {gone}, so report.html"):
+        RegistryNeighbours(tmp_path, file_store).tracking().log_file(gone, tmp_path / "report.html")
