@@ -65,7 +65,7 @@ def audit(config: PipelineConfig) -> AuditRecord:
     earlier = next((each for each in audits if each.nodes == _named(nodes)), None)
     if earlier is not None:
         logger.info("%s version %d: looked at in %s", model, earlier.version, earlier.run)
-        return earlier
+        return _seen_again(earlier, wiring)
     record = _begin(champion, pinned, nodes, wiring)
     mlflow_run = wiring.tracking.start_run(record.run, {"pvar.run": record.run})
     try:
@@ -79,6 +79,16 @@ def audit(config: PipelineConfig) -> AuditRecord:
         wiring.tracking.end_failed_run(mlflow_run)
         raise
     wiring.tracking.end_run(mlflow_run, failed=False)
+    return record
+
+
+def _seen_again(record: AuditRecord, wiring: Wiring) -> AuditRecord:
+    """The record, which also holds for the newest move: after a rollback to what was audited, the
+    next audit is due as many promotions later as after a look."""
+    newest = wiring.registry.history(record.model_name)[-1].number
+    if record.move < newest:
+        record = record.model_copy(update={"move": newest})
+        save_audit(wiring.store, record)
     return record
 
 
@@ -144,7 +154,7 @@ def audit_if_due(config: RetrainConfig, wiring: Wiring) -> AuditRecord | None:
         )
         return None
     audits = read_audits(wiring.store, model)
-    looked_at = audits[-1].move if audits else 0
+    looked_at = max((each.move for each in audits), default=0)
     moves = wiring.registry.history(model)
     promotions = [move for move in moves if move.kind == "promotion" and move.number > looked_at]
     return audit(pipeline) if len(promotions) >= config.audit_every else None

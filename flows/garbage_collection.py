@@ -25,7 +25,8 @@ from tasks.stages.adopt import ADOPT
 
 logger = logging.getLogger(__name__)
 
-RECORDS = ("runs/", "comparisons/", "benchmarks/", "audits/")
+AUDITS = "audits/"
+RECORDS = ("runs/", "comparisons/", "benchmarks/", AUDITS)
 """Folders of the records of runs, comparisons, benchmarks and audits."""
 
 _PREFIX = re.compile(r"^[a-z]+-")
@@ -59,13 +60,16 @@ def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     """Determine what can be deleted, without deleting anything.
 
     The artifacts of the newest `keep_runs` records of runs and comparisons are kept (None: of all
-    records), those of every run that still waits for a person, and the decisions on reward models
-    of all batches, without which their labels would not be learned again. Raises TrackingError if
-    MLflow cannot be reached, and DamagedError if a record cannot be read, because its artifacts
-    would then be unknown.
+    records), those of audits and of every run that still waits for a person, and the decisions on
+    reward models of all batches, without which their labels would not be learned again. Raises
+    TrackingError if MLflow cannot be reached, and DamagedError if a record cannot be read, because
+    its artifacts would then be unknown.
     """
     runs = _runs(wiring.store)
-    counting = runs if keep_runs is None else runs[len(runs) - min(keep_runs, len(runs)) :]
+    audits = [run for run in runs if run.startswith(AUDITS)]
+    others = [run for run in runs if not run.startswith(AUDITS)]
+    newest = others if keep_runs is None else others[len(others) - min(keep_runs, len(others)) :]
+    counting = [*newest, *audits]  # audits are few, and do not push runs out
     versions = wiring.registry.versions()
     counting += [run for run in runs if run not in counting and _waits(wiring.store, run)]
     named = _named_by_runs(wiring.store, counting) | _named_by(versions)

@@ -5,11 +5,15 @@ from typing import NamedTuple
 
 from flows.version_results import Results, results_of
 from flows.wiring import Wiring
+from flows.withdrawn_versions import versions_trained_on
 from infra.actor import whoami
 from infra.promotion_history import Move
 from infra.registered_models import VersionFacts
 from infra.registry import MlflowRegistry
 from pvar.errors import PromotionError
+from pvar.ports import RegisteredVersion
+from tasks.retraining.erasures import erased_pairs
+from tasks.retraining.withdrawals import withdrawn_ids
 from tasks.stages.person_decision import PersonDecision, decision_on, keep_decision
 from tasks.stages.promote import (
     EXAM_TAGS,
@@ -86,6 +90,20 @@ def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> V
     return facts
 
 
+def _refuse_withdrawn(version: RegisteredVersion, wiring: Wiring) -> None:
+    """Raise PromotionError if the version was trained on prompts that were withdrawn since."""
+    ids = withdrawn_ids(wiring.store)
+    trained = versions_trained_on(ids, wiring, erased_pairs(wiring.store)) if ids else []
+    named = f"models:/{version.model_name}/{version.version}"
+    own = next((each.prompt_ids for each in trained if each.version == named), ())
+    if own:
+        raise PromotionError(
+            f"{version.model_name} version {version.version} was trained on {len(own)} prompts "
+            f"that were withdrawn since ({own[0]}, …), so it cannot be approved; decline it, and "
+            "run the same again: the prompts are left out"
+        )
+
+
 def decide(
     wiring: Wiring,
     model_name: str,
@@ -99,7 +117,7 @@ def decide(
 
     The first decision counts. It is not overridden, and it is carried out if that was interrupted.
     Raises PromotionError if no one may decide on the version (`find_candidate`), or if it is
-    approved after another version became champion.
+    approved after another version became champion, or was trained on withdrawn prompts.
     """
     facts = find_candidate(wiring.registry, model_name, version)
     results = facts.tags.get(RESULTS_TAG, "")
@@ -108,6 +126,7 @@ def decide(
     if kept is None:
         if approved:  # checked before the decision is stored permanently
             refuse_stale(facts.version, wiring.registry.champion(model_name))
+            _refuse_withdrawn(facts.version, wiring)
         decision = PersonDecision(
             approved=approved, by=by or whoami(), note=note, at=datetime.now(UTC)
         )

@@ -53,13 +53,14 @@ def with_exam(
 ) -> WithExam:
     """The configuration with the exam of these rules, or one proposed from the batch if it is new.
 
-    A configuration with `evaluate.prompts` stays as it is. So does one for which no exam is frozen
-    yet, if the batch holds out too few prompts to judge: the run is measured on these alone. Raises
-    ConfigError if the gate checks ability and the exam has no questions.
+    A configuration with `evaluate.prompts` keeps them; the reserve of an exam that was frozen
+    before is still kept out of training. One for which no exam is frozen yet stays as it is, if the
+    batch holds out too few prompts to judge: the run is measured on these alone. Raises ConfigError
+    if the gate checks ability and the exam has no questions.
     """
-    if config.evaluate.prompts:
-        return WithExam(config)
     exam, withdrawn = exam_of(store, rules.exam), withdrawn_ids(store)
+    if config.evaluate.prompts:
+        return WithExam(_with_reserve(exam, config, store))
     if exam is not None:
         exam = _without_withdrawn(exam, withdrawn, store)
         _require_questions(
@@ -169,9 +170,16 @@ def freeze(proposed: Exam, store: Store) -> None:
 
 
 def _measured_on(exam: Exam, config: PipelineConfig, store: Store) -> PipelineConfig:
+    config = _with_reserve(exam, config, store)
     update = {"prompts": (f"{store.uri}/{exam.data}",)}
-    if exam.reserve is not None and not config.evaluate.reserve_prompts:
-        update["reserve_prompts"] = (f"{store.uri}/{exam.reserve.data}",)
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=update)})
+
+
+def _with_reserve(exam: Exam | None, config: PipelineConfig, store: Store) -> PipelineConfig:
+    """With the reserve of a frozen exam, which audits look at, unless there is another one."""
+    if exam is None or exam.reserve is None or config.evaluate.reserve_prompts:
+        return config
+    update = {"reserve_prompts": (f"{store.uri}/{exam.reserve.data}",)}
     return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=update)})
 
 

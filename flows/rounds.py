@@ -155,14 +155,16 @@ def _has_what_it_waits_for(run: str, wiring: Wiring) -> bool:
 
 
 def _is_overtaken(record: RoundRecord, wiring: Wiring) -> bool:
-    """Whether the champion is neither the one with which the round began nor its own model."""
+    """Whether the champion is neither the one with which the round began nor its own model, which
+    is that of its configuration without what was withdrawn since."""
+    config = with_withdrawals(record.config, wiring)
     champion = wiring.registry.champion(record.config.promote.model_name)
     if champion is None:
         return False
-    opponent = Pinned.parse(record.config.evaluate.opponent).digest
-    if champion.digest in (opponent, train_keys(record.config).root):
+    opponent = Pinned.parse(config.evaluate.opponent).digest
+    if champion.digest in (opponent, train_keys(config).root):
         return False
-    if is_complete(plan_nodes(record.config)[PROMOTE.name], wiring):  # it was decided before
+    if is_complete(plan_nodes(config)[PROMOTE.name], wiring):  # it was decided before
         return False
     logger.warning(
         "round %d begins anew: it was to be compared with %s, but the champion is version %d now",

@@ -103,14 +103,16 @@ class HistoryFile(BaseModel):
 
 
 def date_in_name(key: str) -> datetime | None:
-    """The last date in a path (`2026-03-01`, `2026-03-01T0930`), UTC; None if it has none."""
+    """The last date in a path (`2026-03-01`, `2026-03-01T0930`), UTC; None if it has none.
+
+    Four digits after it that are no time of a day, as a running number may be, are not read.
+    """
     for day, hour, minute in reversed(_DATE.findall(key)):
-        try:
-            return datetime.fromisoformat(f"{day}T{hour or '00'}:{minute or '00'}").replace(
-                tzinfo=UTC
-            )
-        except ValueError:  # such as 2026-13-45
-            continue
+        for time in (f"{hour or '00'}:{minute or '00'}", "00:00"):
+            try:
+                return datetime.fromisoformat(f"{day}T{time}").replace(tzinfo=UTC)
+            except ValueError:  # such as 2026-13-45, or 2026-03-01_2500
+                continue
     return None
 
 

@@ -38,6 +38,8 @@ from tasks.training.logps import PromptAnswer, answer_logps
 from tasks.training.model import load_frozen
 from tasks.training.reference import counting_answers
 
+NOT_FINITE = "not_finite"
+"""Rule for an answer that one of the models never gives."""
 ANSWER_LOGPS = "answer_logps.parquet"
 REJECTED = "rejected.parquet"
 
@@ -90,7 +92,7 @@ def _open_worker(job: Job[DivergenceSpec]) -> Iterator[Work]:
                 rows.append(row)
             else:
                 detail = f"log-probabilities {row.logp_policy} and {row.logp_reference}"
-                rejected.append(RejectedRow(prompt_id, "not_finite", detail))
+                rejected.append(RejectedRow(prompt_id, NOT_FINITE, detail))
         return _write(folder, rows, rejected)
 
     yield compute

@@ -32,6 +32,7 @@ from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact, ArtifactKeys
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.stage_outcome import Waiting
+from tasks.stages.divergence import NOT_FINITE
 from tasks.stages.evaluate import ABILITY_FIGURES, all_preferences, held_out
 from tasks.stages.exam_looks import ExamLook, look_at
 from tasks.stages.person_decision import PersonDecision, decision_on
@@ -224,6 +225,27 @@ def _summary_of(job: Job[PromoteSpec], name: str) -> Summary | None:
     return None if artifact is None else artifact.manifest.summary
 
 
+def _first_divergence(job: Job[PromoteSpec], min_coverage: float) -> Summary | None:
+    """The divergence from the first model. Its upper bound is missing where too few answers have
+    one, or one of them is infinite: the estimate is over the others."""
+    artifact = job.inputs.get(FIRST_DIVERGENCE)
+    if artifact is None:
+        return None
+    counts, summary = artifact.manifest.row_counts, artifact.manifest.summary
+    num_infinite = counts.rejected.get(NOT_FINITE, 0)
+    if not num_infinite and counts.rows_out >= min_coverage * counts.rows_in:
+        return summary
+    logger.warning(
+        "%s: the divergence from the first model is no evidence: of %d answers %d have one, and "
+        "that of %d is infinite",
+        artifact.keys.root,
+        counts.rows_in,
+        counts.rows_out,
+        num_infinite,
+    )
+    return {**summary, "kl_upper": None}
+
+
 def _benchmarks(job: Job[PromoteSpec]) -> dict[str, Summary]:
     """The figures of the benchmarks, by their names."""
     return {
@@ -249,7 +271,7 @@ def _decide(job: Job[PromoteSpec]) -> tuple[GateDecision, ExamLook | None]:
         gate,
         _summary_of(job, FIRST_RESULTS),
         at_look,
-        _summary_of(job, FIRST_DIVERGENCE),
+        _first_divergence(job, gate.min_coverage),
     )
     return decision, look
 

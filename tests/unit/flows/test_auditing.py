@@ -138,6 +138,15 @@ def test_an_audit_is_due_after_so_many_promotions_since_the_last_look(
     assert done == [3, 6]
 
 
+def test_a_rollback_to_what_was_audited_makes_no_further_audit_due(file_store: Store) -> None:
+    moves = moved("promotion", "promotion", "rollback")
+    registry = SimpleNamespace(history=lambda _: moves)
+    wiring: Any = SimpleNamespace(store=file_store, registry=registry)
+    save_audit(file_store, recorded(1))
+    assert auditing._seen_again(recorded(1), wiring).move == 3
+    assert [each.move for each in read_audits(file_store, MODEL)] == [3]
+
+
 def test_without_a_reserve_exam_nothing_is_due_and_that_is_said(
     file_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

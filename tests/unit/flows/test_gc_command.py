@@ -117,6 +117,17 @@ def test_only_the_newest_runs_count_if_so_asked(kept: Kept, keep_runs: int, goes
     assert before - kept.there() == expected
 
 
+def test_audits_push_no_run_out_and_keep_their_own(kept: Kept) -> None:
+    """Also those that failed, of which each retraining may leave one."""
+    audited = put_artifact(kept.neighbours.store, "evaluate", config={"seed": 7})
+    for day in range(1, 6):
+        name = f"audit-2026030{day}-120000-aa"
+        save_run(kept.neighbours.store, name, audited, folder="audits")
+    before = kept.there()
+    gc(keep_runs=2, delete=True)
+    assert before - kept.there() == {kept.of_old_run.root, kept.garbage.root}
+
+
 def test_the_decision_on_a_batchs_labels_stays_longer_than_its_run(kept: Kept) -> None:
     store = kept.neighbours.store
     decision = put_artifact(store, "adopt", config={"seed": 1})

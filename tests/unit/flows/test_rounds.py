@@ -286,6 +286,26 @@ def test_a_round_that_asks_about_a_withdrawn_prompt_asks_anew(
     assert (run(config).name, world.num_runs) == ("Waiting", 2)
 
 
+def test_a_round_whose_model_was_trained_on_what_was_withdrawn_since_begins_anew(
+    begin: Begin, pipeline: PipelineConfig
+) -> None:
+    """It was promoted and then killed. Its run would make another model now, which would be
+    compared with an earlier champion than there is."""
+    world = begin(True, True)
+    config = RoundsConfig(rounds=1, pipeline=pipeline)
+    world.store.writes_left = 2  # of the round's and of the run's record
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    (promoted,) = world.champions
+    text = f"Describe {TOPICS[0]}."
+    wiring: Any = rounds_flow.connect()
+    wiring.source_rows = lambda _: [Row(1, {"prompt": text})]
+    name = prompt_id([Message("user", text)])
+    withdraw(world.store, [name], reason=None, now=NOW)  # type: ignore[arg-type]
+    run(config)
+    assert policies(world) == [promoted.artifact]
+
+
 def test_a_first_round_starts_from_the_champion_that_the_same_pipeline_made_before(
     begin: Begin, pipeline: PipelineConfig
 ) -> None:

@@ -18,6 +18,8 @@ from flows.commands.forget import forget
 from flows.commands.lineage import lineage
 from flows.erasing import carry_out_erasure, plan_erasure
 from flows.pinning import pin
+from flows.promotions import _refuse_withdrawn
+from flows.retrain_fresh import with_fresh_exam
 from flows.run_record import NodeRecord, RunRecord, save_run
 from flows.run_report import write_report
 from flows.withdrawn_prompts import read_ids
@@ -27,9 +29,10 @@ from infra.store import open_store
 from pvar.artifacts import Recipe, ShardSpec
 from pvar.config import PipelineConfig
 from pvar.digest import prompt_id
-from pvar.errors import InputError, LeaseError, StoreError
-from pvar.ports import Store
+from pvar.errors import InputError, LeaseError, PromotionError, StoreError
+from pvar.ports import RegisteredVersion, Store
 from pvar.records import Comparison, Message, Pair, Prompt, Response, Row
+from pvar.retrain_decision import Batch
 from pvar.row_counts import RowCounts
 from pvar.withdrawal import ids_of_row
 from tasks.engine.artifact import ArtifactKeys, open_artifact
@@ -283,11 +286,35 @@ def test_a_version_that_began_from_such_a_model_is_named(file_store: Store, tmp_
     facts[0].version.artifact = put_artifact(file_store, "reward", inputs={"prompts": labels}).root
     reward = versions_trained_on({"a", "c", "x"}, wiring, {})[0]
     assert (reward.version, reward.prompt_ids) == ("models:/m/1", ("a",))
+    # A person may not approve it. What only its first model was trained on stops nobody.
+    withdraw(file_store, ["a", "x"], reason=None, now=datetime(2026, 3, 1, tzinfo=UTC))
+    with pytest.raises(PromotionError, match=r"m version 1 was trained on 1 prompts .*\(a, …\)"):
+        _refuse_withdrawn(RegisteredVersion("m", 1, None, None), wiring)
+    _refuse_withdrawn(RegisteredVersion("m", 2, None, None), wiring)
     # What was erased is known from its record, whether the artifact is there or not.
     erased = {"pair/0": {"x", "y"}, f"pair/{the_pairs(file_store, other)}": {"x"}}
     third, fourth = versions_trained_on({"a", "c", "x"}, wiring, erased)[2:]
     assert (third.version, third.prompt_ids) == ("models:/m/3", ("x",))
     assert (fourth.version, fourth.prompt_ids, fourth.unknown) == ("models:/m/4", ("x",), ())
+
+
+def test_the_fresh_exam_is_left_out_when_its_last_pair_is_withdrawn(
+    file_store: Store, tmp_path: Path
+) -> None:
+    """Else its run would fail, and again, until the batch is set aside."""
+    row = {"prompt": "Name a river.", "chosen": "Rhine", "rejected": "?"}
+    write_rows(tmp_path / "fresh.jsonl.gz", [row])
+    file_store.upload(tmp_path / "fresh.jsonl.gz", "retrain/data/fresh.jsonl.gz")
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    batch = Batch(
+        number=1, created_at=now, data="retrain/data/a", files=(), duplicates=(), reasons=(),
+        fresh="retrain/data/fresh.jsonl.gz",
+    )  # fmt: skip
+    config = PipelineConfig()
+    withdraw(file_store, ["another"], reason=None, now=now)
+    assert len(with_fresh_exam(config, batch, file_store).benchmarks) == 1
+    withdraw(file_store, [prompt_id([Message("user", "Name a river.")])], reason=None, now=now)
+    assert with_fresh_exam(config, batch, file_store) == config
 
 
 def the_pairs(store: Store, train: ArtifactKeys) -> str:

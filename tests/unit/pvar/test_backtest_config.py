@@ -35,6 +35,8 @@ def config(**policies: dict[str, Any]) -> BacktestConfig:
         ("2026-03-01.jsonl", datetime(2026, 3, 1, tzinfo=UTC)),
         ("exports/pairs-2026-03-01T0930.parquet", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
         ("2026-03-01_09:30 b.jsonl", datetime(2026, 3, 1, 9, 30, tzinfo=UTC)),
+        ("2026-03-01_2500.jsonl", datetime(2026, 3, 1, tzinfo=UTC)),  # a running number
+        ("2026-03-01_0061.jsonl", datetime(2026, 3, 1, tzinfo=UTC)),
         ("2025-12-31/2026-03-01.jsonl", datetime(2026, 3, 1, tzinfo=UTC)),  # the last one counts
         ("2026-13-45.jsonl", None),
         ("12026-03-011.jsonl", None),  # a longer number is no date

@@ -251,6 +251,11 @@ def test_a_reserve_is_kept_apart_from_the_exam_and_from_training(
     later = make_batch(store, tmp_path / "scratch", {"prompt": "Name a river."})
     again, _ = with_exam(config_of(later, store), later, RULES, store)
     assert again.evaluate.reserve_prompts == config.evaluate.reserve_prompts
+    # Audits go on looking at it, also when the exam is another file.
+    own = config_of(batch, store, **{"evaluate.prompts": ["exam.jsonl"]})
+    own = with_exam(own, batch, rules, store).config
+    assert own.evaluate.prompts == ("exam.jsonl",)
+    assert own.evaluate.reserve_prompts == config.evaluate.reserve_prompts
 
 
 def test_an_exam_is_frozen_if_both_its_parts_are_large_enough(wiring: Any, tmp_path: Path) -> None:

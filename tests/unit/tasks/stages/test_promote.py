@@ -16,6 +16,7 @@ from pvar.evaluate_config import PromoteConfig
 from pvar.exam import exam_digest
 from pvar.ports import RegisteredVersion, Store
 from pvar.records import Prompt, Verdict
+from pvar.row_counts import RowCounts
 from pvar.runtime_config import RuntimeConfig
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.stage import Job
@@ -35,7 +36,7 @@ from tasks.stages.promote import (
     refuse_stale,
     version_tags,
 )
-from tests.artifacts import opened, put_artifact
+from tests.artifacts import ONE_ROW, opened, put_artifact
 from tests.services.registry import MODEL, RegistryNeighbours
 
 pytestmark = pytest.mark.slow  # MLflow sets up its database
@@ -88,7 +89,7 @@ class Bench(NamedTuple):
             max_total_divergence=changes.pop("max_total_divergence", None),
         )
         first, verdicts = changes.pop("first", None), changes.pop("verdicts", None)
-        divergence = changes.pop("divergence", None)
+        divergence, counts = changes.pop("divergence", None), changes.pop("counts", ONE_ROW)
         results = put_artifact(
             store,
             "evaluate",
@@ -108,7 +109,12 @@ class Bench(NamedTuple):
             )
         if divergence is not None:
             inputs[FIRST_DIVERGENCE] = put_artifact(
-                store, "divergence", config={}, inputs={"policy": model}, summary=divergence
+                store,
+                "divergence",
+                config={"counts": counts.model_dump(mode="json")},
+                inputs={"policy": model},
+                summary=divergence,
+                row_counts=counts,
             )
         tracking = self.neighbours.tracking()
         settings = Settings(home=self.folder)
@@ -255,6 +261,19 @@ def test_a_model_that_went_too_far_from_the_first_is_not_promoted(bench: Bench) 
     for unknown in ({**far, "kl_upper": None}, {}):
         assert not bench.promote(bench.model(2), **gate, divergence=unknown).passed
     assert bench.promote(bench.model(3), **gate, divergence={**far, "kl_upper": 8.0}).passed
+
+
+def test_a_divergence_without_its_worst_answers_is_no_evidence(bench: Bench) -> None:
+    """An infinite one is above every bound, and missing ones may be."""
+    gate = {"mode": "never", "max_total_divergence": 8.0}
+    near = {"kl": 1.0, "kl_lower": 0.9, "kl_upper": 1.1}
+    for rejected, passes in (({"not_finite": 1}, False), ({"no_answer": 6}, False), ({}, True)):
+        num_left_out = sum(rejected.values())
+        counts = RowCounts(rows_in=100, rows_out=100 - num_left_out, rejected=rejected)
+        record = bench.promote(bench.model(1), **gate, divergence=near, counts=counts)
+        assert record.passed == passes, rejected
+        (value,) = [check[1] for check in record.checks if check[0] == "total_divergence_upper"]
+        assert value == (1.1 if passes else None)
 
 
 def won(num: int, of: int) -> list[Verdict]:
