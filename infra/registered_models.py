@@ -98,7 +98,7 @@ class RegisteredModels:
     @mlflow_explained
     def versions(self, model_name: str | None = None) -> list[VersionFacts]:
         """All versions of a model, or of all models, by name and number."""
-        wanted = None if model_name is None else f"name = '{model_name}'"
+        wanted = None if model_name is None else _named(model_name)
         client = self._tracking.client
         found: list[ModelVersion] = []
         token = None
@@ -108,7 +108,11 @@ class RegisteredModels:
             token = page.token
             if not token:
                 break
-        facts = [VersionFacts(registered_version(version), dict(version.tags)) for version in found]
+        facts = [
+            VersionFacts(registered_version(version), dict(version.tags))
+            for version in found
+            if model_name in (None, version.name)
+        ]
         return sorted(facts, key=lambda each: (each.version.model_name, each.version.version))
 
     @mlflow_explained
@@ -221,6 +225,15 @@ class RegisteredModels:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+
+
+def _named(model_name: str) -> str | None:
+    """MLflow's filter for a model, quoted by a quote that its name does not have.
+
+    None, which is all models, if it has both: MLflow knows no way to write one inside a text.
+    """
+    quote = next((each for each in ("'", '"') if each not in model_name), None)
+    return None if quote is None else f"name = {quote}{model_name}{quote}"
 
 
 def registered_version(version: "ModelVersion") -> RegisteredVersion:

@@ -168,6 +168,14 @@ def _hub_rows(location: str) -> Iterator[Row | BadRow]:
     from datasets import load_dataset
 
     repository, split, revision = _hub_name(location)
-    rows = load_dataset(repository, split=split, revision=revision, streaming=True)
-    for number, fields in enumerate(rows, start=1):
-        yield Row(number, fields)
+    try:
+        rows = load_dataset(repository, split=split, revision=revision, streaming=True)
+        for number, fields in enumerate(rows, start=1):
+            yield Row(number, fields)
+    except Exception as error:  # datasets raises whatever its readers and the Hub's client raise
+        said = str(error).strip().partition("\n")[0][:300]
+        raise InputError(
+            f"{location}: its split {split!r} cannot be read ({type(error).__name__}: {said}); "
+            "name a split (hub:org/name:split) of a data set without configurations, or download "
+            "the rows and use the local file"
+        ) from error

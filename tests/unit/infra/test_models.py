@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from infra.models import fetch_model, pin_model
-from infra.sources import pin_source, source_rows
+from infra.sources import _hub_rows, pin_source, source_rows
 from pvar.errors import InputError, ModelError, UnavailableError
 from pvar.ports import RegisteredVersion
 from pvar.records import Row
+from tests.services.s3 import S3Server
 from tests.unit.infra.tiny_models import save_language_model
 
 
@@ -134,3 +135,39 @@ def test_a_trained_model_of_this_store_is_pinned_by_its_digest() -> None:
     assert pin_model(f"artifact:{name}", unregistered) == f"artifact:{name}#{name}"
     with pytest.raises(ModelError, match="'artifact:train/01' does not name a trained model"):
         pin_model("artifact:train/01", unregistered)
+
+
+def test_what_s3_consoles_make_for_a_folder_is_no_file_of_the_model(
+    moto_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto_s3.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket, client = moto_s3.new_bucket(), moto_s3.client()
+    for key in ("policy/", "policy/sub/"):
+        client.put_object(Bucket=bucket, Key=key, Body=b"")
+    reference = f"s3://{bucket}/policy"
+    with pytest.raises(ModelError, match="no objects found"):
+        pin_model(reference, unregistered)
+    files = save_language_model(tmp_path / "policy")
+    for file in files.iterdir():
+        client.upload_file(str(file), bucket, f"policy/{file.name}")
+    pinned = pin_model(reference, unregistered)
+    copy = fetch_model(pinned, tmp_path / "home", unregistered, nowhere)
+    assert {file.name for file in copy.iterdir()} == {file.name for file in files.iterdir()}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of datasets
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_split_that_a_data_set_does_not_have_is_named(tmp_path: Path) -> None:
+    """The real library, on a folder in the place of the Hub."""
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train_prefs.jsonl").write_text('{"prompt": "Why?"}\n')
+    (tmp_path / "set" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n"
+        "  - split: train_prefs\n    path: train_prefs.jsonl\n---\n"
+    )
+    place = f"hub:{tmp_path}/set"
+    assert list(_hub_rows(f"{place}:train_prefs")) == [Row(1, {"prompt": "Why?"})]
+    with pytest.raises(InputError, match=r"split 'train' cannot be read .*train_prefs") as raised:
+        list(_hub_rows(place))
+    assert "name a split" in str(raised.value)

@@ -328,6 +328,15 @@ def test_a_database_that_breaks_is_told_as_such(neighbours: RegistryNeighbours) 
             ask(MODEL)
 
 
+@pytest.mark.parametrize("name", ["o'brien", 'the "best"', """o'brien's "best\""""])
+def test_a_name_with_quotes_is_not_there(neighbours: RegistryNeighbours, name: str) -> None:
+    """MLflow makes no such model; what is wrong is the name, not the address of MLflow."""
+    neighbours.register("train/aa")
+    assert neighbours.registry().versions(name) == []
+    with pytest.raises(ModelError, match="has no model"):
+        neighbours.registry().resolve(f"models:/{name}/7")
+
+
 @pytest.mark.parametrize("reference", ["models:/m", "models:/m/x", "m/3", "models:/m@a/b"])
 def test_what_names_no_version_is_refused(neighbours: RegistryNeighbours, reference: str) -> None:
     with pytest.raises(ModelError, match="is not a reference to a registered model"):
