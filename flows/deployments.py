@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from flows.server import connected_client
 from pvar.errors import ConfigError
@@ -54,6 +54,20 @@ class ScheduleSpec(_Spec):
 
     cron: str
     timezone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _is_one_of_prefects(self) -> Self:
+        """Before anything is registered: Prefect would refuse it half-way."""
+        from prefect.client.schemas.schedules import CronSchedule
+
+        try:
+            CronSchedule(cron=self.cron, timezone=self.timezone)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(
+                f"{said}; give five fields of cron, and a time zone such as Europe/Zurich"
+            ) from error
+        return self
 
 
 class LimitSpec(_Spec):
@@ -200,7 +214,8 @@ def read_project(folder: Path) -> Project:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
-        raise ConfigError(f"{path}: {where}: {fault['msg']}") from error
+        said = fault["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{path}: {where}: {said}") from error
 
 
 def _on(project: Project, pools: Sequence[PoolType]) -> list[DeploymentSpec]:

@@ -1,6 +1,7 @@
 """The forms of the deployments in Prefect's UI, made from the flows without a server."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.deployments import packaged_folder, read_project
 from infra.presets import load_config
+from pvar.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -45,3 +47,23 @@ def test_benchmark_takes_what_its_form_gives() -> None:
     given = flow.validate_parameters({"config": config, "models": ["champion"]})
     assert given["config"].benchmarks[0].tasks == ("gsm8k",)
     assert given["models"] == ["champion"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ('{cron: "17 3 * * *", timezone: PST}', 'Invalid timezone: "PST"'),
+        ('{cron: "61 3 * * *", timezone: UTC}', r'Invalid cron string: "61 3 \* \* \*"'),
+    ],
+)
+def test_a_schedule_that_prefect_refuses_is_named_before_anything_is_registered(
+    schedule: str, said: str, tmp_path: Path
+) -> None:
+    shipped = (packaged_folder() / "prefect.yaml").read_text()
+    assert shipped.count('{cron: "17 3 * * *", timezone: UTC}') == 1
+    changed = shipped.replace('{cron: "17 3 * * *", timezone: UTC}', schedule)
+    (tmp_path / "prefect.yaml").write_text(changed)
+    with pytest.raises(
+        ConfigError, match=rf"prefect\.yaml: deployments\.\d+\.schedules\.0: {said}"
+    ):
+        read_project(tmp_path)
