@@ -398,7 +398,9 @@ def _evaluation(shown: Evaluation) -> dict[str, JsonValue]:
 
 
 def _gate(shown: Gate) -> dict[str, JsonValue]:
-    checks: dict[str, JsonValue] = {name: list(figures) for name, *figures in shown.checks}
+    checks: dict[str, JsonValue] = {
+        each.check: [each.value, each.bound, each.passed] for each in shown.checks
+    }
     return {"note": shown.note, "checks": checks}
 
 
