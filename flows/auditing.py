@@ -112,6 +112,7 @@ def audited_config(config: PipelineConfig, champion: RegisteredVersion) -> Pipel
         "against_first": False,
         "divergence": False,
         "margins": False,
+        "allow_circular_judge": True,  # of the reward model below, by which nothing is chosen
     }
     tree["promote"] |= {
         "benchmarks": (),

@@ -298,3 +298,19 @@ def test_an_audit_that_fails_is_done_again(
     again = auditing.audit.fn(neighbours.config())
     assert again.results is not None
     assert again.results.look == 1
+
+
+def test_an_audit_needs_no_reward_model_that_a_training_has_to_make() -> None:
+    learned = {"kind": "classifier", "name": "learned", "model": "champion"}
+    config = PipelineConfig.model_validate(
+        {
+            "score": {"reward_models": [learned]},
+            "select": {"models": ["learned"]},
+            "evaluate": {"reserve_prompts": ["reserve.jsonl"], "judge": {"kind": "fake"}},
+            "reward_training": {"model": "org/start"},
+            "promote": {"model_name": MODEL},
+        }
+    )
+    audited = audited_config(config, RegisteredVersion(MODEL, 1, "train/aa", None))
+    assert audited.reward_training is None
+    assert audited.evaluate.audited == f"models:/{MODEL}/1"
