@@ -13,7 +13,7 @@ from flows.pinning import pin
 from flows.wiring import Wiring
 from pvar.answer_rows import parse_pool_prompt
 from pvar.chat import prompt_token_ids
-from pvar.config import PipelineConfig, TrainConfig
+from pvar.config import PipelineConfig
 from pvar.errors import IncompleteError, InputError
 from pvar.evaluation.paired import WinRate, paired_win_rate
 from pvar.prediction import (
@@ -29,6 +29,7 @@ from pvar.records import BadRow, Prompt, Response, Verdict
 from pvar.row_forms import Fields
 from pvar.selection import Budget, Candidates, select
 from pvar.selection.strategy import PVAR
+from pvar.train_config import TrainConfig
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.tables import by_prompt
 from tasks.graph import plan_nodes

@@ -23,12 +23,12 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.chat import answer_token_ids, end_token_ids, prompt_token_ids
-from pvar.config import TrainConfig
 from pvar.evaluation.divergence_estimate import AnswerLogps, estimate_divergence
 from pvar.number_format import NumberFormat
 from pvar.records import Prompt, Response
 from pvar.references import ModelReference
 from pvar.row_counts import RowCounts
+from pvar.train_config import TrainConfig
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, write_table

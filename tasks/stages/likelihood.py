@@ -19,13 +19,13 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.benchmark_config import LabelAgreementBenchmark
-from pvar.config import TrainConfig
 from pvar.evaluation.preference_accuracy import LabelLogps, likelihood_accuracy
 from pvar.labelled_pairs import held_out_pairs
 from pvar.number_format import NumberFormat
 from pvar.records import Pair, Prompt
 from pvar.references import ModelReference
 from pvar.row_counts import RowCounts
+from pvar.train_config import TrainConfig
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, TokenPair, write_table

@@ -16,11 +16,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
-from pvar.config import TrainConfig
 from pvar.number_format import NumberFormat
 from pvar.references import ModelReference
 from pvar.reward_training import RewardTrainConfig
 from pvar.row_counts import RowCounts
+from pvar.train_config import TrainConfig
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, TokenPair, TrainStep, write_table

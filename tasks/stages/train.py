@@ -15,12 +15,12 @@ from statistics import fmean
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
-from pvar.config import TrainConfig
 from pvar.errors import InputError
 from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
 from pvar.references import ModelReference
 from pvar.row_counts import RowCounts
+from pvar.train_config import TrainConfig
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import HeldOutMargin, RejectedRow, TokenPair, TrainStep, write_table

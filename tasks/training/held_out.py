@@ -19,7 +19,7 @@ Every process measures all pairs, because sharded models compute only together.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pvar.config import TrainConfig
+from pvar.train_config import TrainConfig
 from tasks.engine.tables import HeldOutMargin, TokenPair
 from tasks.training.logps import PromptAnswer, answer_logps
 from tasks.training.reference import has_reference

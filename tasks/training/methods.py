@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pvar.config import TrainConfig
+from pvar.train_config import TrainConfig
 from tasks.engine.tables import ReferenceLogps, TokenPair
 from tasks.training.order import training_order
 from tasks.training.token_rows import with_neighbours

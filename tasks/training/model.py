@@ -8,7 +8,7 @@ Hugging Face folder in bfloat16 with merged adapters, which transformers, vLLM a
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pvar.config import LoraAdapter, TrainConfig
+from pvar.train_config import LoraAdapter, TrainConfig
 
 if TYPE_CHECKING:
     from peft import LoraConfig

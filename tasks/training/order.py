@@ -12,7 +12,7 @@ resumes from a checkpoint.
 
 import numpy as np
 
-from pvar.config import TrainConfig
+from pvar.train_config import TrainConfig
 
 
 def steps_per_epoch(settings: TrainConfig, num_pairs: int) -> int:

@@ -18,12 +18,12 @@ from typing import Any, assert_never
 from pydantic import BaseModel, ConfigDict, Field
 
 from pvar.artifacts import Recipe, ShardSpec, Summary
-from pvar.config import TrainConfig, TrainingMethod
 from pvar.errors import StageError
 from pvar.number_format import NumberFormat
 from pvar.records import Pair, Response
 from pvar.references import ModelReference
 from pvar.row_counts import RowCounts
+from pvar.train_config import TrainConfig, TrainingMethod
 from tasks.engine.artifact import Artifact, ArtifactKeys
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage import Job, Stage, Work, begin_artifact, run_stage

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pvar.config import TrainConfig
 from pvar.errors import ModelError
+from pvar.train_config import TrainConfig
 from tasks.training.methods import TrainingData, on_tokens
 from tasks.training.order import training_order
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from pvar.config import TrainConfig
+from pvar.train_config import TrainConfig
 from tasks.engine.cpu_memory import keep_freed_memory
 from tasks.engine.tables import (
     HeldOutMargin,

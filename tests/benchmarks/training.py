@@ -31,10 +31,10 @@ from trl import DPOConfig, DPOTrainer
 
 from infra.bundled_model import convert_bundled_model
 from infra.hardware import read_hardware
-from pvar.config import LoraAdapter, TrainConfig
 from pvar.number_format import resolve
 from pvar.records import Message, Pair
 from pvar.runtime_config import RuntimeConfig
+from pvar.train_config import LoraAdapter, TrainConfig
 from tasks.engine.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
 from tasks.training.logps import PromptAnswer, answer_logps
 from tasks.training.model import load_policy

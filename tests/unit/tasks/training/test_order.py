@@ -7,7 +7,7 @@ from accelerate.data_loader import SeedableRandomSampler  # type: ignore[import-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvar.config import TrainConfig
+from pvar.train_config import TrainConfig
 from tasks.training.order import training_order
 
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from infra.rewards.classifier import load_classifier_scorer
-from pvar.config import TrainConfig
 from pvar.errors import ModelError
 from pvar.ports import ScoreRequest
 from pvar.records import Pair
 from pvar.reward_config import ClassifierReward
+from pvar.train_config import TrainConfig
 from tasks.engine.tables import TokenPair, TrainStep, read_table, write_table
 from tasks.training.label_rows import encode_labelled_pairs
 from tasks.training.reward_trainer import load_reward_model, save_reward_model

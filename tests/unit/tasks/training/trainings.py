@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pvar.config import TrainConfig
 from pvar.records import Message, Pair
+from pvar.train_config import TrainConfig
 from tasks.engine.tables import ReferenceLogps, TokenPair, TrainStep, read_table, write_table
 from tasks.training.logps import PromptAnswer, answer_logps
 from tasks.training.token_rows import encode_pairs, with_neighbours
