@@ -7,144 +7,32 @@ names, so registering them again updates them and creates no duplicates.
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import JsonValue, ValidationError
 
+from flows.deployment_specs import (
+    DeploymentSpec,
+    PoolType,
+    Project,
+    read_project,
+    read_yaml_mapping,
+)
 from flows.server import connected_client
 from pvar.errors import ConfigError
 from pvar.placement import INLINE, Placement
 from pvar.retrain_decision import RetrainConfig
 from pvar.round_rules import RoundsConfig
 from pvar.study_config import StudyConfig
-from tasks.engine.stage import Image
-from tasks.graph import STAGES
 
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
 
-PoolType = Literal["process", "docker", "kubernetes"]
-
 INSTALLED = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
 """Pull steps that fetch no code. Without any pull step, a process worker copies the folder from
 which the deployment was registered, including the virtual environment, before each run."""
-
-
-STAGE_ENTRYPOINTS = "flows.stages."
-"""Prefix of the entry points of stages."""
-
-
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WorkPoolSpec(_Spec):
-    """The work pool of a deployment."""
-
-    name: str
-    job_variables: dict[str, JsonValue] = {}
-
-
-class ScheduleSpec(_Spec):
-    """The cron schedule of a deployment."""
-
-    cron: str
-    timezone: str = "UTC"
-
-    @model_validator(mode="after")
-    def _is_one_of_prefects(self) -> Self:
-        """Before anything is registered: Prefect would refuse it half-way."""
-        from prefect.client.schemas.schedules import CronSchedule
-
-        try:
-            CronSchedule(cron=self.cron, timezone=self.timezone)
-        except ValidationError as error:
-            said = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(
-                f"{said}; give five fields of cron, and a time zone such as Europe/Zurich"
-            ) from error
-        return self
-
-
-class LimitSpec(_Spec):
-    """Maximum number of concurrent runs, and what happens to further runs."""
-
-    limit: int = Field(ge=1)
-    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"]
-
-
-class DeploymentSpec(_Spec):
-    """One entry of `deployments` in prefect.yaml."""
-
-    name: str
-    entrypoint: str
-    """Module path of the flow. The package is installed wherever the flow runs."""
-    work_pool: WorkPoolSpec | None = None
-    """None means the first of the chosen pools; for a stage, the pool of the entry's name."""
-    tags: list[str] = []
-    schedules: list[ScheduleSpec] = []
-    concurrency_limit: LimitSpec | None = None
-
-    @property
-    def flow(self) -> str:
-        """Name of the flow."""
-        return self.entrypoint.rpartition(".")[2].replace("_", "-")
-
-    @property
-    def is_stage(self) -> bool:
-        """Whether it runs one stage, for pipelines that place the stage on its pool."""
-        return self.entrypoint.startswith(STAGE_ENTRYPOINTS)
-
-
-class StagePoolSpec(_Spec):
-    """A pool on which every stage has a deployment."""
-
-    name: str
-    """Name of the deployments, and of the pool in `runtime.placement`."""
-    work_pool: WorkPoolSpec
-    """`{image}` in its job variables is replaced by the image of the stage."""
-    with_gpu: dict[str, JsonValue] = {}
-    """Job variables of stages that use a GPU."""
-
-    def of_image(self, image: Image, *, wants_gpu: bool) -> WorkPoolSpec:
-        """The pool with the job variables for a container of this image."""
-        given = {
-            name: value.replace("{image}", image) if isinstance(value, str) else value
-            for name, value in self.work_pool.job_variables.items()
-        }
-        variables = given | self.with_gpu if wants_gpu else given
-        return self.work_pool.model_copy(update={"job_variables": variables})
-
-
-class Project(_Spec):
-    """prefect.yaml."""
-
-    name: str
-    stages: list[StagePoolSpec]
-    deployments: list[DeploymentSpec]
-    """The other flows, and stages with a deployment that differs from the derived one."""
-
-    def stage_deployments(self) -> list[DeploymentSpec]:
-        """One deployment per stage and pool. An explicit entry replaces the derived one."""
-        own = {(each.flow, each.name): each for each in self.deployments if each.is_stage}
-        derived = {
-            (stage.name, pool.name): DeploymentSpec(
-                name=pool.name,
-                entrypoint=f"{STAGE_ENTRYPOINTS}{stage.name}",
-                work_pool=pool.of_image(stage.image, wants_gpu=stage.wants_gpu),
-                tags=["pvar"],
-            )
-            for pool in self.stages
-            for stage in STAGES.values()
-        }
-        for key, spec in own.items():
-            if spec.work_pool is None and key in derived:
-                own[key] = spec.model_copy(update={"work_pool": derived[key].work_pool})
-        return list((derived | own).values())
 
 
 class Deployed(NamedTuple):
@@ -153,11 +41,6 @@ class Deployed(NamedTuple):
     pools: tuple[str, ...]
     deployments: tuple[str, ...]
     automations: tuple[str, ...]
-
-
-def packaged_folder() -> Path:
-    """The folder that ships with the project."""
-    return Path(str(files("infra")))
 
 
 def deploy(
@@ -204,18 +87,6 @@ def placed_for(pool: PoolType, config: RetrainConfig) -> RetrainConfig:
     runtime = runtime.model_copy(update={"placement": placement})
     pipeline = config.pipeline.model_copy(update={"runtime": runtime})
     return config.model_copy(update={"pipeline": pipeline})
-
-
-def read_project(folder: Path) -> Project:
-    """Read the folder's prefect.yaml. Raises ConfigError if it is invalid."""
-    path = folder / "prefect.yaml"
-    try:
-        return Project.model_validate(_read_yaml(path))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        said = fault["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{path}: {where}: {said}") from error
 
 
 def _on(project: Project, pools: Sequence[PoolType]) -> list[DeploymentSpec]:
@@ -345,7 +216,7 @@ def _register_automations(
 ) -> list[str]:
     names = []
     for path in sorted((folder / "automations").glob("*.yaml")):
-        tree = _read_yaml(path)
+        tree = read_yaml_mapping(path)
         if _needs_block(tree) and block is None:
             continue
         _register_automation(client, path, _resolved(client, tree, block))
@@ -401,13 +272,3 @@ def _block_id(client: "SyncPrefectClient", reference: str) -> str:
             f"there is no block {reference!r}; create a notification block in the Prefect UI "
             "(Blocks) and give it as type/name, such as slack-webhook/ops"
         ) from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} contains a {type(tree).__name__}; it must be a YAML mapping")
-    return tree

@@ -22,7 +22,8 @@ from urllib.request import urlopen
 
 from filelock import lock_descriptor
 
-from flows.deployments import deploy, packaged_folder
+from flows.deployment_specs import packaged_folder
+from flows.deployments import deploy
 from flows.server import connected_client
 from flows.services import Services
 from infra.settings import Settings, make_folder

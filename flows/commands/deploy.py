@@ -47,8 +47,8 @@ def deploy(
     config = retrain_config(load_config(preset, set_), rule)
 
     from flows.console import console, show_progress
+    from flows.deployment_specs import packaged_folder
     from flows.deployments import deploy as register
-    from flows.deployments import packaged_folder
 
     with show_progress():
         deployed = register(

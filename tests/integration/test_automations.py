@@ -16,7 +16,8 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Pending
 
-from flows.deployments import deploy, packaged_folder
+from flows.deployment_specs import packaged_folder
+from flows.deployments import deploy
 from pvar.retrain_decision import RetrainConfig
 from tests.services import stage_flows
 from tests.services.prefect_events import repeat_last_event

@@ -13,7 +13,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import PrefectHTTPStatusError
 
-from flows.deployments import Deployed, deploy, packaged_folder, read_project
+from flows.deployment_specs import packaged_folder, read_project
+from flows.deployments import Deployed, deploy
 from infra.presets import load_config
 from pvar.errors import ConfigError
 from pvar.retrain_decision import RetrainConfig

@@ -23,7 +23,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 
-from flows.deployments import deploy, packaged_folder
+from flows.deployment_specs import packaged_folder
+from flows.deployments import deploy
 from flows.placed_stages import run_placed
 from pvar.records import Prompt
 from pvar.retrain_decision import RetrainConfig

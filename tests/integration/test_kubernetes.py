@@ -15,7 +15,7 @@ import pytest
 import yaml
 from kubernetes_validate import ValidationError
 
-from flows.deployments import DeploymentSpec, packaged_folder, read_project
+from flows.deployment_specs import DeploymentSpec, packaged_folder, read_project
 from tasks import graph
 
 pytestmark = [

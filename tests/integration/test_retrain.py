@@ -21,7 +21,8 @@ from prefect.exceptions import TerminationSignal
 from flows.arrival import announce
 from flows.commands.batches import batches as list_batches
 from flows.commands.batches import retry
-from flows.deployments import deploy, packaged_folder
+from flows.deployment_specs import packaged_folder
+from flows.deployments import deploy
 from flows.retraining import LEASE, retrain
 from flows.run_record import load_run
 from flows.version_results import by_curve, version_results

@@ -20,7 +20,8 @@ import pytest
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 
-from flows.deployments import deploy, packaged_folder
+from flows.deployment_specs import packaged_folder
+from flows.deployments import deploy
 from flows.run_record import load_run
 from flows.wiring import connect
 from pvar.config import PipelineConfig

@@ -15,7 +15,8 @@ from prefect import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 
-from flows.deployments import deploy, packaged_folder
+from flows.deployment_specs import packaged_folder
+from flows.deployments import deploy
 from pvar.config import PipelineConfig
 from pvar.retrain_decision import RetrainConfig
 from tests.services import prefect_server

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.deployments import DeploymentSpec, WorkPoolSpec, register_deployment
+from flows.deployment_specs import DeploymentSpec, WorkPoolSpec
+from flows.deployments import register_deployment
 from flows.placed_stages import run_placed
 from flows.server import connected_client
 from pvar.artifacts import WaitingRecord

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.deployments import PoolType, packaged_folder, placed_for, read_project
+from flows.deployment_specs import PoolType, packaged_folder, read_project
+from flows.deployments import placed_for
 from infra.engines.openai_sampler import SamplerAccess
 from infra.judges.access import JudgeAccess, ServerAccess
 from pvar.placement import Placement, PlacementConfig

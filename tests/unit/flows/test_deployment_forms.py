@@ -8,7 +8,7 @@ import pytest
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
-from flows.deployments import packaged_folder, read_project
+from flows.deployment_specs import packaged_folder, read_project
 from infra.presets import load_config
 from pvar.errors import ConfigError
 

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from flows import stages
-from flows.deployments import DeploymentSpec, WorkPoolSpec, packaged_folder, read_project
+from flows.deployment_specs import DeploymentSpec, WorkPoolSpec, packaged_folder, read_project
 from pvar.placement import PlacementConfig, StageName
 from tasks.graph import STAGES
 
