@@ -20,7 +20,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from flows.pinning import pin_reference
-from flows.retraining import with_source
+from flows.retrain_batch import with_source
 from flows.wiring import Wiring
 from infra.preconditions import inline_stages, refuse_missing
 from infra.settings import Settings

@@ -20,7 +20,7 @@ from prefect import flow
 
 from flows.pipeline import pipeline
 from flows.placed_stages import is_complete
-from flows.retraining import can_go_on
+from flows.retrain_batch import can_go_on
 from flows.round_record import (
     FOLDER,
     RoundRecord,

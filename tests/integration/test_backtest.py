@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flows import pipeline as pipeline_module
-from flows import retraining
+from flows import retrain_batch
 from flows.backtest import run_backtest
 from flows.pipeline import run_node
 from flows.run_record import NodeRecord
@@ -77,7 +77,7 @@ def test_a_loose_gate_promotes_what_a_strict_one_does_not_also_after_a_kill(
     server: PrefectServer, config: BacktestConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.backtest.run_parts", policies_in_this_process)
-    record_end, num_trained = retraining._record_end, 0
+    record_end, num_trained = retrain_batch.record_end, 0
 
     def end(batch: Any, attempt: Any, error: BaseException, wiring: Wiring) -> None:
         if not isinstance(error, KilledError):
@@ -93,7 +93,7 @@ def test_a_loose_gate_promotes_what_a_strict_one_does_not_also_after_a_kill(
 
     monkeypatch.setenv("PVAR_HOME", str(tmp_path / "home"))
     with monkeypatch.context() as killing:
-        killing.setattr(retraining, "_record_end", end)
+        killing.setattr(retrain_batch, "record_end", end)
         killing.setattr(pipeline_module, "run_node", dying)
         with pytest.raises(KilledError):
             run_backtest(config)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows import retraining, wiring
+from flows import retrain_batch, wiring
 from flows.backtest import run_backtest
 from flows.backtest_outcomes import batch_agreement
 from flows.run_record import NodeRecord, RunRecord, save_run
@@ -115,14 +115,14 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
 
     monkeypatch.setattr("flows.wiring.connect", connect)  # as the members of a backtest import it
     monkeypatch.setattr("flows.backtest.run_parts", policies_in_this_process)
-    monkeypatch.setattr(retraining, "pipeline", made.run)
-    record_end = retraining._record_end
+    monkeypatch.setattr(retrain_batch, "pipeline", made.run)
+    record_end = retrain_batch.record_end
 
     def end(batch: Any, attempt: Any, error: BaseException, wiring: Any) -> None:
         if not isinstance(error, KilledError):
             record_end(batch, attempt, error, wiring)
 
-    monkeypatch.setattr(retraining, "_record_end", end)
+    monkeypatch.setattr(retrain_batch, "record_end", end)
     return made
 
 

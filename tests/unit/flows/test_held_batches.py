@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows import retrain_audit, retraining
+from flows import retrain_audit, retrain_batch, retraining
 from flows.batch_labels import agreement_of, disputed_rows
 from flows.commands import batches as commands
 from flows.retrain_audit import with_new_labels
@@ -106,7 +106,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     )
     found = Runs(replace(open_wiring(tmp_path), tracking=tracking))
     monkeypatch.setattr(retraining, "connect", lambda: found.wiring)
-    monkeypatch.setattr(retraining, "pipeline", found.succeed)
+    monkeypatch.setattr(retrain_batch, "pipeline", found.succeed)
     monkeypatch.setattr(retrain_audit, "run_node", found.ask)
     return found
 
@@ -215,7 +215,7 @@ def test_a_kill_after_a_batch_is_held_does_not_count(
 ) -> None:
     runs.arrive("monday", {"web": 80, "mail": 20})
     with monkeypatch.context() as patched:
-        patched.setattr(retraining, "take_back", lambda *_: None)
+        patched.setattr(retrain_batch, "take_back", lambda *_: None)
         runs.retrain()
     assert len(find_record(runs.store, 1).attempts) == 1
     assert len(runs.retrain().waiting) == 1

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from flows import retraining
+from flows import retrain_batch, retraining
+from flows.retrain_batch import with_own_labels
 from flows.retrain_exam import WithExam
-from flows.retraining import with_own_labels
 from flows.run_record import NodeRecord, RunRecord, load_run, save_run
 from infra.row_files import read_rows
 from pvar.artifacts import WaitingRecord
@@ -70,9 +70,9 @@ def policies(file_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         source_rows=lambda _: iter([Row(1, {"prompt": "Name a river."})]),
     )
     monkeypatch.setattr(retraining, "connect", lambda: wiring)
-    monkeypatch.setattr(retraining, "with_exam", lambda config, *_: WithExam(config))
-    monkeypatch.setattr(retraining, "is_approval_decided", lambda *_: True)
-    monkeypatch.setattr(retraining, "pipeline", succeed)
+    monkeypatch.setattr(retrain_batch, "with_exam", lambda config, *_: WithExam(config))
+    monkeypatch.setattr(retrain_batch, "is_approval_decided", lambda *_: True)
+    monkeypatch.setattr(retrain_batch, "pipeline", succeed)
     return used
 
 
@@ -152,7 +152,7 @@ def test_after_peoples_answers_a_run_is_compared_with_the_champion_of_now(
         run.append(config)
         return save(file_store, "20260311-1", config)
 
-    monkeypatch.setattr(retraining, "pipeline", succeed)
+    monkeypatch.setattr(retrain_batch, "pipeline", succeed)
     rules = PipelineConfig.model_validate(
         {"reward_training": {"model": "org/r"}, "policy": "org/n"}
     )
@@ -186,8 +186,10 @@ def test_an_exam_is_frozen_when_a_run_is_measured_and_not_when_it_asks_people(
         num_prompts=50, num_questions=0,
     )  # fmt: skip
     with monkeypatch.context() as patched:
-        patched.setattr(retraining, "with_exam", lambda config, *_: WithExam(config, exam))
-        patched.setattr(retraining, "pipeline", lambda each: asking(file_store, "20260310-1", each))
+        patched.setattr(retrain_batch, "with_exam", lambda config, *_: WithExam(config, exam))
+        patched.setattr(
+            retrain_batch, "pipeline", lambda each: asking(file_store, "20260310-1", each)
+        )
         make_batch(file_store)
         assert retraining.retrain.fn(CONFIG).runs == ()
     assert exam_of(file_store, 1) is None
@@ -233,7 +235,7 @@ def test_an_approval_after_another_promotion_is_set_aside_and_then_run_anew(
     make_waiting(file_store, save(file_store, "20260310-1", OLD))
     stale = PromotionError("version 2 was compared with start-1, but the champion is version 3")
     with monkeypatch.context() as patched:
-        patched.setattr(retraining, "pipeline", raising(stale))
+        patched.setattr(retrain_batch, "pipeline", raising(stale))
         for _ in range(2):
             with pytest.raises(PromotionError):
                 retraining.retrain.fn(CONFIG)
@@ -251,7 +253,7 @@ def test_an_error_before_a_waiting_run_is_resumed_counts_as_well(
     make_batch(file_store, 2)
     damaged = DamagedError("the decision is not valid")
     with monkeypatch.context() as patched:
-        patched.setattr(retraining, "is_approval_decided", raising(damaged))
+        patched.setattr(retrain_batch, "is_approval_decided", raising(damaged))
         for _ in range(2):
             with pytest.raises(DamagedError):
                 retraining.retrain.fn(CONFIG)
@@ -265,7 +267,7 @@ def test_a_placed_stage_that_a_person_cancelled_leaves_the_batch_as_it_was(
 ) -> None:
     batch = make_batch(file_store)
     stopped = StageCancelledError("sample on sample/process: run sample is Cancelled: no message")
-    monkeypatch.setattr(retraining, "pipeline", raising(stopped))
+    monkeypatch.setattr(retrain_batch, "pipeline", raising(stopped))
     with pytest.raises(StageCancelledError):
         retraining.retrain.fn(CONFIG)
     assert the_record(file_store) == RetrainingBatch(batch)

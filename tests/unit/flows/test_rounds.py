@@ -155,7 +155,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
         monkeypatch.setattr(rounds_flow, "pipeline", world.run)
         monkeypatch.setattr(rounds_flow, "read_round", world.read)
         monkeypatch.setattr(
-            "flows.retraining.is_approval_decided",
+            "flows.retrain_batch.is_approval_decided",
             lambda *_: not world.asks or world.asks_at != "promote",
         )
         monkeypatch.setattr(rounds_flow, "render_rounds", lambda result: result.name)

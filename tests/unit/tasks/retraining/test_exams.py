@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flows.pinning import pin
+from flows.retrain_batch import with_source
 from flows.retrain_exam import WithExam, freeze, with_exam
-from flows.retraining import with_source
 from infra.row_files import read_rows, write_rows
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from flows.commands.queue import answer, fetch
 from flows.commands.queue_candidates import candidates_of_run
 from flows.pinning import pin
-from flows.retraining import can_go_on
+from flows.retrain_batch import can_go_on
 from flows.run_record import NodeRecord, RunRecord, save_run
 from infra.row_files import write_rows
 from pvar.annotation_answers import PairAnswer, Preferred
