@@ -20,7 +20,8 @@ from pvar.ports import Store
 from pvar.references import is_pinned
 from tasks.engine.artifact import ArtifactKeys, open_artifact, read_document
 from tasks.stages.person_decision import decided_version
-from tasks.stages.promote import PROMOTE, PromoteSpec, passed_reason, read_decision
+from tasks.stages.promote import PROMOTE, passed_reason, read_decision
+from tasks.stages.promotion_gate import PromoteSpec
 
 
 class Decision(NamedTuple):

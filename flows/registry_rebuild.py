@@ -26,7 +26,8 @@ from tasks.engine.stage import Job
 from tasks.engine.work_folders import work_folder
 from tasks.graph import STAGES
 from tasks.stages.adopt import AdoptionRecord
-from tasks.stages.promote import PromoteSpec, version_tags
+from tasks.stages.promote import version_tags
+from tasks.stages.promotion_gate import PromoteSpec
 from tasks.stages.train import MODEL
 
 

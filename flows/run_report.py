@@ -54,7 +54,8 @@ from tasks.stages.ingest import PROMPTS
 from tasks.stages.judgments import VERDICTS
 from tasks.stages.pair import PAIRS
 from tasks.stages.person_decision import PersonDecision
-from tasks.stages.promote import apply_gate, look_of, lower_at_look, read_decision
+from tasks.stages.promote import read_decision
+from tasks.stages.promotion_gate import apply_gate, first_divergence, look_of, lower_at_look
 from tasks.stages.sample import RESPONSES
 from tasks.stages.score import SCORES
 from tasks.stages.select import VARIANCE
@@ -318,7 +319,7 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
         gate,
         artifacts[FIRST_NODE].manifest.summary if FIRST_NODE in artifacts else None,
         lower_at_look(results, asked, look),
-        artifacts[DIVERGENCE_FIRST_NODE].manifest.summary
+        first_divergence(artifacts[DIVERGENCE_FIRST_NODE], gate.min_coverage)
         if DIVERGENCE_FIRST_NODE in artifacts
         else None,
     )

@@ -79,12 +79,12 @@ from tasks.stages.judge import JUDGE
 from tasks.stages.likelihood import LIKELIHOOD
 from tasks.stages.outputs import OUTPUTS
 from tasks.stages.pair import PAIR, pair_spec
-from tasks.stages.promote import (
+from tasks.stages.promote import PROMOTE
+from tasks.stages.promotion_gate import (
     BENCHMARK_INPUT,
     EXAM_PROMPTS,
     FIRST_DIVERGENCE,
     FIRST_RESULTS,
-    PROMOTE,
     PromoteSpec,
 )
 from tasks.stages.reward import REWARD

@@ -13,7 +13,7 @@ The artifact is the record of the decision and its reasons.
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,34 +21,30 @@ from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary
 from pvar.errors import PromotionError
-from pvar.evaluate_config import PromoteConfig
-from pvar.evaluation.alpha_spending import mean_lower_bound
-from pvar.evaluation.paired import prompt_means
-from pvar.exam import exam_digest
-from pvar.gate import GateDecision, GateFigures, decide_promotion
-from pvar.ports import RegisteredVersion, Registry, Store
-from pvar.references import ModelReference
+from pvar.gate import GateDecision
+from pvar.ports import RegisteredVersion, Registry
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact, ArtifactKeys
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.stage_outcome import Waiting
-from tasks.stages.divergence import NOT_FINITE
-from tasks.stages.evaluate import ABILITY_FIGURES, all_preferences, held_out
-from tasks.stages.exam_looks import ExamLook, look_at
+from tasks.stages.evaluate import ABILITY_FIGURES
+from tasks.stages.exam_looks import ExamLook
 from tasks.stages.person_decision import PersonDecision, decision_on
+from tasks.stages.promotion_gate import (
+    FIRST_DIVERGENCE,
+    FIRST_RESULTS,
+    PromoteSpec,
+    benchmark_figures,
+    figure_of,
+    gate_decision,
+    has_questions,
+    summary_of,
+)
 from tasks.stages.train import MODEL
 
 logger = logging.getLogger(__name__)
 
 DECISION = "decision.json"
-BENCHMARK_INPUT = "benchmark-"
-"""Prefix of the inputs that are the scores of benchmarks; the rest is the benchmark's name."""
-FIRST_RESULTS = "first-results"
-"""Input: the comparison with the first model."""
-FIRST_DIVERGENCE = "first-divergence"
-"""Input with `promote.max_total_divergence`: the divergence from the first model."""
-EXAM_PROMPTS = "prompts"
-"""Input with `promote.alpha_budget`: the artifact of the exam's prompts."""
 GATE_TAG = "pvar.gate"
 """Tag of a registered version: `passed` or `failed`."""
 RESULTS_TAG = "pvar.results"
@@ -77,20 +73,6 @@ FIRST_DIVERGENCE_FIGURES = ("kl", "kl_lower", "kl_upper")
 _FIGURES = ("win_rate", "win_rate_lower", "win_rate_upper", "coverage")
 
 
-class PromoteSpec(BaseModel):
-    """The settings that determine the promotion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    gate: PromoteConfig
-    strategy: str
-    budget: str
-    opponent: ModelReference
-    """The model that the new model was compared with."""
-    first: ModelReference | None = None
-    """The first model, if the new model was compared with it, too."""
-
-
 class PromotionRecord(BaseModel):
     """The decision on promotion, for the report and for `decision.json`."""
 
@@ -113,74 +95,6 @@ class PromotionRecord(BaseModel):
     """Pinned reference of the opponent; None in the records of earlier versions of pvar."""
 
 
-def apply_gate(
-    summary: Summary,
-    benchmarks: Mapping[str, Summary],
-    gate: PromoteConfig,
-    first: Summary | None = None,
-    at_look: float | None = None,
-    from_first: Summary | None = None,
-) -> GateDecision:
-    """The decision on the figures of stage evaluate, of the benchmarks by their names, of the
-    comparison with the first model, if there was one, on the win rate's lower bound at the level of
-    the look at the exam, if it has a budget, and on the divergence from the first model, if it was
-    estimated."""
-    figures = GateFigures(
-        win_rate_lower=_number(summary.get("win_rate_lower")),
-        coverage=_number(summary.get("coverage")),
-        ended_share=_number(summary.get("challenger_ended_share")),
-        ability_change_lower=(
-            _number(summary.get("ability_change_lower")) if _has_questions(summary) else None
-        ),
-        win_rate_lower_at_look=at_look,
-        total_ability_change_lower=(
-            None if first is None else _number(first.get("ability_change_lower"))
-        ),
-        total_divergence_upper=(
-            None if from_first is None else _number(from_first.get("kl_upper"))
-        ),
-        benchmark_differences={
-            name: _number(figures.get("difference_lower")) for name, figures in benchmarks.items()
-        },
-    )
-    return decide_promotion(figures, gate)
-
-
-def _has_questions(summary: Summary) -> bool:
-    return summary.get("num_ability_questions") is not None
-
-
-def _number(value: float | int | str | bool | None) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
-def look_of(
-    results: Artifact, prompts: Artifact | None, gate: PromoteConfig, store: Store
-) -> ExamLook | None:
-    """The look at the exam that these results are. A new one is counted.
-
-    None if promotion is switched off, or if results that an earlier version made do not name their
-    exam and `prompts`, the exam's artifact, is not given.
-    """
-    exam = results.manifest.summary.get("exam")
-    if exam is None and prompts is not None:
-        exam = exam_digest(held_out(prompts))
-    if exam is None or gate.mode == "never":
-        return None
-    number = look_at(store, gate.model_name, str(exam), results.keys.root)
-    return ExamLook(number=number, exam=str(exam), budget=gate.alpha_budget)
-
-
-def lower_at_look(
-    results: Artifact, prompts: Artifact | None, look: ExamLook | None
-) -> float | None:
-    """The win rate's lower bound at the level of a look; None without a budget."""
-    if look is None or look.level is None or prompts is None:
-        return None
-    table = all_preferences(held_out(prompts), results)
-    return mean_lower_bound(prompt_means(table), look.level)
-
-
 def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) -> dict[str, str]:
     """Tags of the version: artifacts, strategy, budget and results."""
     results = job.inputs["results"]
@@ -193,87 +107,35 @@ def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) 
         MODE_TAG: job.spec.gate.mode,
     }
     summary = results.manifest.summary
-    figures = _FIGURES + (ABILITY_FIGURES if _has_questions(summary) else ())
-    tags |= {f"pvar.{name}": f"{_number(summary.get(name)):.4f}" for name in figures}
+    figures = _FIGURES + (ABILITY_FIGURES if has_questions(summary) else ())
+    tags |= {f"pvar.{name}": f"{figure_of(summary.get(name)):.4f}" for name in figures}
     tags |= {tag: str(summary[name]) for name, tag in EXAM_TAGS.items() if name in summary}
     if look is not None:
         tags[LOOK_TAG] = look.sentence
-    if (first := _summary_of(job, FIRST_RESULTS)) is not None:
+    if (first := summary_of(job, FIRST_RESULTS)) is not None:
         tags |= {
-            f"{FIRST_TAG}{name}": f"{_number(first.get(name)):.4f}"
+            f"{FIRST_TAG}{name}": f"{figure_of(first.get(name)):.4f}"
             for name in figures
             if name in FIRST_FIGURES
         }
-    if (divergence := _summary_of(job, FIRST_DIVERGENCE)) is not None:
+    if (divergence := summary_of(job, FIRST_DIVERGENCE)) is not None:
         tags |= {
-            f"{FIRST_TAG}{name}": f"{_number(divergence.get(name)):.4f}"
+            f"{FIRST_TAG}{name}": f"{figure_of(divergence.get(name)):.4f}"
             for name in FIRST_DIVERGENCE_FIGURES
         }
     if job.spec.first is not None:
         tags[FIRST_MODEL_TAG] = job.spec.first.rpartition("#")[2]
     return tags | {
         f"pvar.{name}.{figure}": f"{value:.4f}" if isinstance(value, float) else str(value)
-        for name, found in _benchmarks(job).items()
+        for name, found in benchmark_figures(job).items()
         for figure, value in found.items()
         if value is not None
     }
 
 
-def _summary_of(job: Job[PromoteSpec], name: str) -> Summary | None:
-    """The figures of an input; None if the job has no such input."""
-    artifact = job.inputs.get(name)
-    return None if artifact is None else artifact.manifest.summary
-
-
-def _first_divergence(job: Job[PromoteSpec], min_coverage: float) -> Summary | None:
-    """The divergence from the first model. Its upper bound is missing where too few answers have
-    one, or one of them is infinite: the estimate is over the others."""
-    artifact = job.inputs.get(FIRST_DIVERGENCE)
-    if artifact is None:
-        return None
-    counts, summary = artifact.manifest.row_counts, artifact.manifest.summary
-    num_infinite = counts.rejected.get(NOT_FINITE, 0)
-    if not num_infinite and counts.rows_out >= min_coverage * counts.rows_in:
-        return summary
-    logger.warning(
-        "%s: the divergence from the first model is no evidence: of %d answers %d have one, and "
-        "that of %d is infinite",
-        artifact.keys.root,
-        counts.rows_in,
-        counts.rows_out,
-        num_infinite,
-    )
-    return {**summary, "kl_upper": None}
-
-
-def _benchmarks(job: Job[PromoteSpec]) -> dict[str, Summary]:
-    """The figures of the benchmarks, by their names."""
-    return {
-        name.removeprefix(BENCHMARK_INPUT): artifact.manifest.summary
-        for name, artifact in job.inputs.items()
-        if name.startswith(BENCHMARK_INPUT)
-    }
-
-
 def version_tags(job: Job[PromoteSpec]) -> dict[str, str]:
     """The tags with which the version of this comparison is registered."""
-    return _tags(job, *_decide(job))
-
-
-def _decide(job: Job[PromoteSpec]) -> tuple[GateDecision, ExamLook | None]:
-    """The gate's decision, and the look at the exam that it is."""
-    gate, results, prompts = job.spec.gate, job.inputs["results"], job.inputs.get(EXAM_PROMPTS)
-    look = look_of(results, prompts, gate, job.ports.store)
-    at_look = lower_at_look(results, prompts, look)
-    decision = apply_gate(
-        results.manifest.summary,
-        _benchmarks(job),
-        gate,
-        _summary_of(job, FIRST_RESULTS),
-        at_look,
-        _first_divergence(job, gate.min_coverage),
-    )
-    return decision, look
+    return _tags(job, *gate_decision(job))
 
 
 def promote(job: Job[PromoteSpec]) -> PromotionRecord:
@@ -282,7 +144,7 @@ def promote(job: Job[PromoteSpec]) -> PromotionRecord:
     Raises Waiting if a person must decide.
     """
     gate, results = job.spec.gate, job.inputs["results"]
-    decision, look = _decide(job)
+    decision, look = gate_decision(job)
     registry = job.ports.registry
     model = job.inputs["model"]
     version = registry.register(

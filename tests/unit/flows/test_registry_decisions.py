@@ -10,7 +10,8 @@ from pvar.evaluate_config import PromoteConfig
 from pvar.ports import RegisteredVersion, Store
 from tasks.engine.artifact import ArtifactKeys
 from tasks.stages.person_decision import PersonDecision, keep_decision
-from tasks.stages.promote import DECISION, PromoteSpec, PromotionRecord, passed_reason
+from tasks.stages.promote import DECISION, PromotionRecord, passed_reason
+from tasks.stages.promotion_gate import PromoteSpec
 from tests.artifacts import put_artifact
 
 DIGEST = "sha256-0123456789abcdef01234567"

@@ -25,17 +25,8 @@ from tasks.engine.tables import write_table
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.judgments import VERDICTS
 from tasks.stages.person_decision import PersonDecision, keep_decision
-from tasks.stages.promote import (
-    EXAM_PROMPTS,
-    FIRST_DIVERGENCE,
-    FIRST_RESULTS,
-    PROMOTE,
-    PromoteSpec,
-    PromotionRecord,
-    promote,
-    refuse_stale,
-    version_tags,
-)
+from tasks.stages.promote import PROMOTE, PromotionRecord, promote, refuse_stale, version_tags
+from tasks.stages.promotion_gate import EXAM_PROMPTS, FIRST_DIVERGENCE, FIRST_RESULTS, PromoteSpec
 from tests.artifacts import ONE_ROW, opened, put_artifact
 from tests.services.registry import MODEL, RegistryNeighbours
 
