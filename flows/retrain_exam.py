@@ -70,6 +70,18 @@ def with_exam(
             f", or exam={exam.number + 1} if batch {batch.number} has such rows",
         )
         return WithExam(_measured_on(exam, config, store))
+    return _propose(config, batch, rules, store, withdrawn, now or datetime.now(UTC))
+
+
+def _propose(
+    config: PipelineConfig,
+    batch: Batch,
+    rules: RetrainConfig,
+    store: Store,
+    withdrawn: Collection[str],
+    now: datetime,
+) -> WithExam:
+    """An exam of what the batch holds out; without one if that is too little."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         held_out = held_out_prompts(
@@ -95,7 +107,7 @@ def with_exam(
             rules.exam,
             parts,
             batch=batch.number,
-            now=now or datetime.now(UTC),
+            now=now,
             source_field=config.ingest.source_field,
             write=write_rows,
             scratch=scratch,

@@ -151,11 +151,7 @@ def add_batch(
         to_fields(prompt, source_field) | _annotator(prompt, annotator_field, annotators)
         for prompt in prompts
     )
-    content = [each.file.sha256 for each in fresh] + [row.prompt.prompt_id for row in replayed]
-    if "withdrawn" in rows.row_counts.rejected:
-        content.append(digest(sorted(withdrawn)))
-    if split.left_out:
-        content += ["without", *split.left_out]
+    content = _content(fresh, replayed, split, withdrawn)
     asked = [to_fields(prompt, source_field) for prompt in split.fresh]
     batch = Batch(
         number=len(batches) + 1,
@@ -174,6 +170,21 @@ def add_batch(
     )
     key = f"{folder_of(batch.number)}/batch.json"
     return batch if store.create(key, to_json(batch)) else None
+
+
+def _content(
+    fresh: Iterable[GoodFile],
+    replayed: Iterable[EarlierRow],
+    split: FreshSplit,
+    withdrawn: Collection[str],
+) -> list[str]:
+    """What decides the rows of a batch, for the name of its data."""
+    content = [each.file.sha256 for each in fresh] + [row.prompt.prompt_id for row in replayed]
+    if "withdrawn" in split.rows.row_counts.rejected:
+        content.append(digest(sorted(withdrawn)))
+    if split.left_out:
+        content += ["without", *split.left_out]
+    return content
 
 
 def seen_rows(store: Store, batches: Iterable[Batch], read: RowReader, scratch: Path) -> SeenRows:
