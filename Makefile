@@ -14,8 +14,9 @@ export PYTHONDONTWRITEBYTECODE :=
 VLLM := $(VENV)/.vllm
 # Announces a step, and leaves out uv's list of packages.
 STEP = @$(PYTHON) infra/setup_step.py
-# Two processes, each with files of its own; PyTorch's threads would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=25
+# Processes, each with files of its own; PyTorch's threads would only wait for each other.
+TEST_PROCESSES ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --durations=25
 
 .PHONY: help setup setup-vllm demo study test test-quick check format reference lock serve images up down logs clean
 

@@ -39,6 +39,15 @@ def test_no_two_modules_share_a_name() -> None:
     assert repeated(places) == {}
 
 
+def test_no_two_files_of_tests_share_a_name() -> None:
+    """pytest imports them by their names alone: of two, one is an error of the whole run."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        places[path.stem].append(str(path.relative_to(ROOT)))
+    assert len(places) > 150
+    assert repeated(places) == {}
+
+
 def test_no_public_class_or_function_means_two_things() -> None:
     places: dict[str, list[str]] = defaultdict(list)
     for path in modules():
