@@ -20,6 +20,7 @@ from flows.audit_records import (
 )
 from flows.pinning import pin
 from flows.pipeline import run_node
+from flows.retrain_exam import with_reserve
 from flows.wiring import Wiring, connect
 from infra.actor import whoami
 from pvar.config import PipelineConfig
@@ -130,13 +131,19 @@ def with_frozen_reserve(
 ) -> PipelineConfig:
     """The configuration with the reserve of a retraining's exam (None: the newest), if it names no
     reserve exam itself and there is one."""
-    if config.evaluate.reserve_prompts:
-        return config
     frozen = newest_exam(store) if exam is None else exam_of(store, exam)
+    return with_reserve(frozen, config, store)
+
+
+def require_reserve(exam: int, store: Store) -> None:
+    """Raises ConfigError if no exam has this number, or the one that has kept no reserve apart."""
+    frozen = exam_of(store, exam)
     if frozen is None or frozen.reserve is None:
-        return config
-    update = {"reserve_prompts": (f"{store.uri}/{frozen.reserve.data}",)}
-    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=update)})
+        what = "is not frozen in this store" if frozen is None else "has no reserve"
+        raise ConfigError(
+            f"exam {exam} {what}; give another --exam, set evaluate.reserve_prompts, or "
+            "reserve_share for the next exam that a retraining freezes (docs/retraining.md)"
+        )
 
 
 def audit_if_due(config: RetrainConfig, wiring: Wiring) -> AuditRecord | None:

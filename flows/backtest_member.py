@@ -72,10 +72,9 @@ def advance(home: Path) -> None:
 
 def _forget_interruption(wiring: "Wiring") -> None:
     """Delete what an interruption of the backtest left: open attempts, and pauses."""
-    from flows.retraining import LEASE
     from tasks.engine.lease import hold
     from tasks.retraining.batch_states import forget_outage
-    from tasks.retraining.batches import take_back
+    from tasks.retraining.batches import LEASE, take_back
     from tasks.retraining.outage_notes import record_noted_outages
 
     store = wiring.store

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flows.retraining import LEASE
 from flows.round_record import FOLDER as ROUNDS
 from flows.run_record import load_run
 from flows.run_report import write_report
@@ -47,7 +46,7 @@ from tasks.engine.garbage import delete_artifact
 from tasks.engine.lease import hold, is_held
 from tasks.engine.work_folders import work_folder
 from tasks.graph import CACHES, STAGES
-from tasks.retraining.batches import RowFiles, read_batches
+from tasks.retraining.batches import LEASE, RowFiles, read_batches
 from tasks.retraining.erased_data import erase_data, rows_of_data
 from tasks.retraining.erasures import Erasure, read_erasures, save_erasure
 from tasks.retraining.incoming_files import QUARANTINE

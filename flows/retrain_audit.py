@@ -6,7 +6,6 @@ made again if the batch is run again.
 """
 
 import logging
-from datetime import UTC, datetime
 
 from flows.pinning import pin
 from flows.pipeline import run_node
@@ -63,7 +62,7 @@ def is_held_for_labels(
     ]
     found = find_disagreements(counts, earlier, hold or HoldConfig())
     audit = LabelAudit(
-        at=datetime.now(UTC),
+        at=wiring.clock(),
         counts=tuple(counts),
         disagreements=tuple(found),
         rows=tuple(strongest_disagreements(rows, found, NUM_SHOWN)),

@@ -76,7 +76,7 @@ def run_batch(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) ->
         if waiting and record.waiting:
             asked = resumed(waiting, record.waiting.proposed, config)
         else:
-            asked = _configuration(batch, config, store)
+            asked = _configuration(batch, config, wiring)
     except Exception as error:
         # The batch is not to blame for a gate that needs another exam.
         if waiting or not isinstance(error, ConfigError):
@@ -100,7 +100,7 @@ def run_batch(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) ->
         ended = load_run(store, run)
         is_waiting, proposed = ended.waiting_node is not None, asked.proposed
         if proposed is not None and not waits_for_answers(ended):
-            freeze(proposed, store)
+            freeze(proposed, store, wiring.clock())
             proposed = None
         if is_waiting:
             record_waiting_run(store, batch, attempt, run, wiring.clock(), proposed=proposed)
@@ -113,13 +113,14 @@ def run_batch(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) ->
     return _waits(batch, ended) if is_waiting else BatchEnd(run, None)
 
 
-def _configuration(batch: Batch, config: RetrainConfig, store: Store) -> WithExam:
+def _configuration(batch: Batch, config: RetrainConfig, wiring: Wiring) -> WithExam:
     """The configuration of a new run of the batch, and the exam that it proposes."""
+    store = wiring.store
     wanted = with_source(with_new_labels(config.pipeline, batch), f"{store.uri}/{batch.data}")
     if config.pairs == "auto":
         wanted = with_own_labels(wanted)
     wanted = with_earlier_labels(with_fresh_exam(wanted, batch, store), batch, store)
-    return with_exam(wanted, batch, config, store)
+    return with_exam(wanted, batch, config, store, wiring.clock())
 
 
 def _waiting_run(record: RetrainingBatch, wiring: Wiring) -> RunRecord | None:

@@ -9,7 +9,7 @@ retraining, such as those of a champion that `pvar run` trained.
 import logging
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ def with_exam(
     batch: Batch,
     rules: RetrainConfig,
     store: Store,
-    now: datetime | None = None,
+    now: datetime,
 ) -> WithExam:
     """The configuration with the exam of these rules, or one proposed from the batch if it is new.
 
@@ -60,7 +60,7 @@ def with_exam(
     """
     exam, withdrawn = exam_of(store, rules.exam), withdrawn_ids(store)
     if config.evaluate.prompts:
-        return WithExam(_with_reserve(exam, config, store))
+        return WithExam(with_reserve(exam, config, store))
     if exam is not None:
         exam = _without_withdrawn(exam, withdrawn, store)
         _require_questions(
@@ -70,7 +70,7 @@ def with_exam(
             f", or exam={exam.number + 1} if batch {batch.number} has such rows",
         )
         return WithExam(_measured_on(exam, config, store))
-    return _propose(config, batch, rules, store, withdrawn, now or datetime.now(UTC))
+    return _propose(config, batch, rules, store, withdrawn, now)
 
 
 def _propose(
@@ -157,9 +157,9 @@ def _without_withdrawn(exam: Exam, withdrawn: Collection[str], store: Store) -> 
     return exam.model_copy(update=update)
 
 
-def freeze(proposed: Exam, store: Store) -> None:
+def freeze(proposed: Exam, store: Store, now: datetime) -> None:
     """Freeze the exam on which a run was measured that did not fail."""
-    exam = freeze_exam(store, proposed, datetime.now(UTC))
+    exam = freeze_exam(store, proposed, now)
     if exam.exam != proposed.exam:
         logger.warning(
             "exam %d (%s) was frozen while the run of batch %d waited, which was measured on its "
@@ -182,12 +182,12 @@ def freeze(proposed: Exam, store: Store) -> None:
 
 
 def _measured_on(exam: Exam, config: PipelineConfig, store: Store) -> PipelineConfig:
-    config = _with_reserve(exam, config, store)
+    config = with_reserve(exam, config, store)
     update = {"prompts": (f"{store.uri}/{exam.data}",)}
     return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=update)})
 
 
-def _with_reserve(exam: Exam | None, config: PipelineConfig, store: Store) -> PipelineConfig:
+def with_reserve(exam: Exam | None, config: PipelineConfig, store: Store) -> PipelineConfig:
     """With the reserve of a frozen exam, which audits look at, unless there is another one."""
     if exam is None or exam.reserve is None or config.evaluate.reserve_prompts:
         return config

@@ -36,6 +36,7 @@ from tasks.retraining.batch_states import (
     to_run,
 )
 from tasks.retraining.batches import (
+    LEASE,
     RowFiles,
     add_batch,
     read_batches,
@@ -47,8 +48,6 @@ from tasks.retraining.outage_notes import record_noted_outages
 from tasks.retraining.withdrawals import withdrawn_ids
 
 logger = logging.getLogger(__name__)
-
-LEASE = "retrain/leases"
 
 
 class RetrainResult(BaseModel):

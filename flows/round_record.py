@@ -47,7 +47,8 @@ class RoundRecord(BaseModel):
 def read_rounds(store: Store, name: str) -> list[RoundRecord]:
     """The rounds of that name, in order. Only the last one may not have ended."""
     keys = [info.key for info in store.list(f"{FOLDER}/{name}/round-")]
-    found = [read_document(store, key, RoundRecord) for key in keys]
+    remedy = f"restore it from a backup, or delete {FOLDER}/{name}/ to begin the rounds anew"
+    found = [read_document(store, key, RoundRecord, remedy=remedy) for key in keys]
     return [record for record in found if record is not None]
 
 

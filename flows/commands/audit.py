@@ -41,10 +41,13 @@ def audit(
 
     with show_progress(), temporary_server():
         from flows.auditing import audit as run
-        from flows.auditing import audit_sentence, with_frozen_reserve
+        from flows.auditing import audit_sentence, require_reserve, with_frozen_reserve
         from flows.wiring import connect
 
-        record = run(with_frozen_reserve(config, connect().store, exam))
+        store = connect().store
+        if exam is not None and not config.evaluate.reserve_prompts:
+            require_reserve(exam, store)
+        record = run(with_frozen_reserve(config, store, exam))
     if as_json:
         sys.stdout.write(record.model_dump_json() + "\n")
         return

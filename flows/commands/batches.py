@@ -28,10 +28,10 @@ def batches(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] =
     as_json
         Print a JSON list instead of a table.
     """
-    from flows.retraining import LEASE
     from flows.wiring import connect
     from tasks.engine.lease import is_held
     from tasks.retraining.batch_states import read_records
+    from tasks.retraining.batches import LEASE
 
     store = connect().store
     is_retraining = is_held(store, LEASE)

@@ -107,8 +107,15 @@ def open_artifact(store: Store, stage: str, digest: str, cache: Path) -> Artifac
     return Artifact(store, keys, manifest, cache)
 
 
-def read_document(store: Store, key: str, kind: type[_Document]) -> _Document | None:
-    """A document of the store; None if it is missing; DamagedError if it is invalid."""
+def read_document(
+    store: Store,
+    key: str,
+    kind: type[_Document],
+    *,
+    remedy: str = "delete that object and run the stage again",
+) -> _Document | None:
+    """A document of the store; None if it is missing; DamagedError with `remedy` if it is
+    invalid."""
     try:
         data = store.read(key)
     except NotFoundError:
@@ -118,7 +125,7 @@ def read_document(store: Store, key: str, kind: type[_Document]) -> _Document | 
     except ValidationError as error:
         raise DamagedError(
             f"{store.uri}/{key} is not a valid {kind.__name__.lower()}: "
-            f"{error.errors()[0]['msg']}; delete that object and run the stage again"
+            f"{error.errors()[0]['msg']}; {remedy}"
         ) from error
 
 

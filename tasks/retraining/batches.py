@@ -52,6 +52,8 @@ from tasks.retraining.incoming_files import GoodFile, RowReader
 logger = logging.getLogger(__name__)
 
 BATCHES = "retrain/batches"
+LEASE = "retrain/leases"
+"""Held by whoever retrains, or changes the data of batches."""
 
 
 class RowFiles(NamedTuple):
@@ -339,13 +341,19 @@ def to_json(document: BaseModel) -> bytes:
     return document.model_dump_json(indent=1).encode() + b"\n"
 
 
-def read_record(store: Store, key: str, kind: type[Record]) -> Record:
-    """The record of that key. Raises DamagedError if it is not one of this kind."""
+def read_record(
+    store: Store,
+    key: str,
+    kind: type[Record],
+    *,
+    lost: str = "the files of this batch count as new",
+) -> Record:
+    """The record of that key. Raises DamagedError if it is not one of this kind; `lost` says what
+    is wrong without it."""
     try:
         return kind.model_validate_json(store.read(key))
     except ValidationError as error:
         raise DamagedError(
             f"{store.uri}/{key} is not a valid {kind.__name__.lower()}: "
-            f"{error.errors()[0]['msg']}; restore it from a backup, because otherwise the files of "
-            "this batch count as new"
+            f"{error.errors()[0]['msg']}; restore it from a backup, because otherwise {lost}"
         ) from error

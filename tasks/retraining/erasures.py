@@ -65,7 +65,9 @@ def _union(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
 
 def read_erasures(store: Store) -> list[Erasure]:
     """All erasures, oldest first."""
-    return [read_record(store, info.key, Erasure) for info in store.list(f"{ERASURES}/")]
+    lost = "models that were trained on the erased rows are not named any more"
+    keys = [info.key for info in store.list(f"{ERASURES}/")]
+    return [read_record(store, key, Erasure, lost=lost) for key in keys]
 
 
 def save_erasure(store: Store, erasure: Erasure) -> None:

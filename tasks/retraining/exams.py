@@ -93,7 +93,8 @@ def newest_exam(store: Store) -> Exam | None:
 
 def exam_of(store: Store, number: int) -> Exam | None:
     """The exam with this number; None if it is not frozen yet."""
-    return read_document(store, _key(number), Exam)
+    remedy = "restore it from a backup: without it the next run freezes another exam"
+    return read_document(store, _key(number), Exam, remedy=remedy)
 
 
 def propose_exam(

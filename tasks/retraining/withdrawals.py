@@ -19,7 +19,8 @@ WITHDRAWN = "withdrawn"
 def read_withdrawals(store: Store) -> list[Withdrawal]:
     """All withdrawals, oldest first."""
     keys = [info.key for info in store.list(f"{WITHDRAWN}/")]
-    found = [read_record(store, key, Withdrawal) for key in keys]
+    lost = "the prompts that it withdraws are used again"
+    found = [read_record(store, key, Withdrawal, lost=lost) for key in keys]
     return sorted(found, key=lambda each: each.withdrawn_at)
 
 

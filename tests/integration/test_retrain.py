@@ -23,7 +23,7 @@ from flows.commands.batches import batches as list_batches
 from flows.commands.batches import retry
 from flows.deployment_specs import packaged_folder
 from flows.deployments import deploy
-from flows.retraining import LEASE, retrain
+from flows.retraining import retrain
 from flows.run_record import load_run
 from flows.version_results import by_curve, version_results
 from flows.wiring import connect
@@ -34,7 +34,14 @@ from pvar.ports import RegisteredVersion, Store
 from pvar.retrain_decision import RetrainConfig
 from tasks.engine.lease import hold
 from tasks.retraining.batch_states import VANISHED, read_records
-from tasks.retraining.batches import RowFiles, add_batch, attempts_of, begin_attempt, read_batches
+from tasks.retraining.batches import (
+    LEASE,
+    RowFiles,
+    add_batch,
+    attempts_of,
+    begin_attempt,
+    read_batches,
+)
 from tasks.retraining.incoming_files import look
 from tests.integration.test_pipeline import QUESTIONS, tiny_settings
 from tests.services.prefect_server import PrefectServer

@@ -18,7 +18,13 @@ from flows.audit_records import (
     read_audits,
     save_audit,
 )
-from flows.auditing import audit_if_due, audit_sentence, audited_config, with_frozen_reserve
+from flows.auditing import (
+    audit_if_due,
+    audit_sentence,
+    audited_config,
+    require_reserve,
+    with_frozen_reserve,
+)
 from flows.commands.history import history
 from flows.wiring import Wiring
 from infra.promotion_history import Kind, Move
@@ -182,10 +188,15 @@ def test_the_reserve_of_the_newest_exam_or_of_a_given_one_is_asked(
     first, second = frozen(1, "a"), frozen(2, "b")
     assert with_frozen_reserve(plain, file_store).evaluate.reserve_prompts == (second,)
     assert with_frozen_reserve(plain, file_store, 1).evaluate.reserve_prompts == (first,)
+    require_reserve(1, file_store)
+    with pytest.raises(ConfigError, match="exam 7 is not frozen in this store; give another --ex"):
+        require_reserve(7, file_store)
     own = with_frozen_reserve(plain, file_store, 1)
     assert with_frozen_reserve(own, file_store, 2) is own
     frozen(3, "")
     assert with_frozen_reserve(plain, file_store) is plain
+    with pytest.raises(ConfigError, match="exam 3 has no reserve"):
+        require_reserve(3, file_store)
 
 
 class Neighbours:

@@ -1,12 +1,14 @@
 """Each file is in exactly one batch, whoever else runs and wherever a run dies."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from flows.round_record import read_rounds
 from infra.row_files import read_rows, write_rows
 from pvar.errors import DamagedError
 from pvar.ports import Store
@@ -25,7 +27,10 @@ from tasks.retraining.batches import (
     record_waiting_run,
     take_back,
 )
+from tasks.retraining.erasures import read_erasures
+from tasks.retraining.exams import newest_exam
 from tasks.retraining.incoming_files import fetch, keep_inspected, look
+from tasks.retraining.withdrawals import read_withdrawals
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -272,3 +277,20 @@ def test_a_damaged_record_stops_instead_of_using_its_files_again(
     store.write("retrain/batches/000001/batch.json", b"{}")
     with pytest.raises(DamagedError, match=r"batches/000001/batch\.json is not a valid batch"):
         read_batches(store)
+
+
+@pytest.mark.parametrize(
+    ("key", "read", "advice"),
+    [
+        ("withdrawn/0a.json", read_withdrawals, "otherwise the prompts that it withdraws are used"),
+        ("erasures/000001.json", read_erasures, "otherwise models that were trained on the erased"),
+        ("retrain/exams/000001.json", newest_exam, "the next run freezes another exam"),
+        ("rounds/m/round-000001.json", lambda store: read_rounds(store, "m"), "delete rounds/m/"),
+    ],
+)
+def test_the_advice_about_a_damaged_record_is_of_its_kind(
+    store: Store, key: str, read: Callable[[Store], object], advice: str
+) -> None:
+    store.write(key, b"{")
+    with pytest.raises(DamagedError, match=f"{key} is not a valid .*; .*{advice}"):
+        read(store)

@@ -74,9 +74,9 @@ def examined(batch: Batch, wiring: Any, number: int = 1) -> Workflow:
     """The run of a batch that succeeds with its exam."""
     store = wiring.store
     rules = RULES.model_copy(update={"exam": number})
-    config, proposed = with_exam(config_of(batch, store), batch, rules, store)
+    config, proposed = with_exam(config_of(batch, store), batch, rules, store, NOW)
     if proposed is not None:
-        freeze(proposed, store)
+        freeze(proposed, store, NOW)
     return Workflow(pin(config, wiring), wiring)
 
 
@@ -137,14 +137,14 @@ def test_a_new_number_is_another_exam_and_that_is_said(
 def test_an_exam_of_its_own_is_not_replaced(wiring: Any, tmp_path: Path) -> None:
     batch = make_batch(wiring.store, tmp_path / "scratch", *ROWS)
     own = config_of(batch, wiring.store, **{"evaluate.prompts": ["exam.jsonl"]})
-    assert with_exam(own, batch, RULES, wiring.store) == WithExam(own)
+    assert with_exam(own, batch, RULES, wiring.store, NOW) == WithExam(own)
     assert exam_of(wiring.store, 1) is None
 
 
 def test_a_batch_that_holds_out_nothing_freezes_nothing(wiring: Any, tmp_path: Path) -> None:
     batch = make_batch(wiring.store, tmp_path / "scratch", QUESTION)
     plain = config_of(batch, wiring.store)
-    assert with_exam(plain, batch, RULES, wiring.store) == WithExam(plain)
+    assert with_exam(plain, batch, RULES, wiring.store, NOW) == WithExam(plain)
 
 
 def test_a_run_that_fails_leaves_no_exam_and_its_repetition_the_same(
@@ -162,7 +162,7 @@ def test_a_run_that_fails_leaves_no_exam_and_its_repetition_the_same(
     frozen = exam_of(store, 1)
     assert frozen is not None
     assert frozen.batch == 2
-    again = with_exam(config_of(bad, store), bad, RULES, store)
+    again = with_exam(config_of(bad, store), bad, RULES, store, NOW)
     assert again.proposed is None
     assert again.config.evaluate.prompts == (f"{store.uri}/{frozen.data}",)
 
@@ -173,14 +173,14 @@ def test_an_exam_is_not_frozen_from_too_few_prompts(
     store = wiring.store
     batch = make_batch(store, tmp_path / "scratch", *ROWS, QUESTION)
     plain, rules = config_of(batch, store), RULES
-    proposed = with_exam(plain, batch, rules, store).proposed
+    proposed = with_exam(plain, batch, rules, store, NOW).proposed
     assert proposed is not None
     enough = proposed.num_prompts
     at_bound = rules.model_copy(update={"min_exam_prompts": enough})
     assert with_exam(plain, batch, at_bound, store, NOW).proposed is not None
     assert "no exam is frozen" not in caplog.text
     above = rules.model_copy(update={"min_exam_prompts": enough + 1})
-    assert with_exam(plain, batch, above, store) == WithExam(plain)
+    assert with_exam(plain, batch, above, store, NOW) == WithExam(plain)
     assert f"holds out {enough} prompts to judge" in caplog.text
     assert f"min_exam_prompts is {enough + 1}" in caplog.text
     assert RetrainConfig().min_exam_prompts == 50
@@ -222,7 +222,7 @@ def test_a_reserve_is_kept_apart_from_the_exam_and_from_training(
     store = wiring.store
     batch = make_batch(store, tmp_path / "scratch", *ROWS, QUESTION)
     rules = RULES.model_copy(update={"reserve_share": 0.5})
-    config, proposed = with_exam(config_of(batch, store), batch, rules, store)
+    config, proposed = with_exam(config_of(batch, store), batch, rules, store, NOW)
     assert proposed is not None
     assert proposed.reserve is not None
     workflow = Workflow(pin(config, wiring), wiring)
@@ -246,14 +246,14 @@ def test_a_reserve_is_kept_apart_from_the_exam_and_from_training(
         proposed.reserve.num_prompts,
     )
 
-    freeze(proposed, store)
+    freeze(proposed, store, NOW)
     assert newest_exam(store) == exam_of(store, 1)
     later = make_batch(store, tmp_path / "scratch", {"prompt": "Name a river."})
-    again, _ = with_exam(config_of(later, store), later, RULES, store)
+    again, _ = with_exam(config_of(later, store), later, RULES, store, NOW)
     assert again.evaluate.reserve_prompts == config.evaluate.reserve_prompts
     # Audits go on looking at it, also when the exam is another file.
     own = config_of(batch, store, **{"evaluate.prompts": ["exam.jsonl"]})
-    own = with_exam(own, batch, rules, store).config
+    own = with_exam(own, batch, rules, store, NOW).config
     assert own.evaluate.prompts == ("exam.jsonl",)
     assert own.evaluate.reserve_prompts == config.evaluate.reserve_prompts
 
@@ -269,7 +269,7 @@ def test_an_exam_is_frozen_if_both_its_parts_are_large_enough(wiring: Any, tmp_p
     fewest = min(proposed.num_prompts, proposed.reserve.num_prompts)
     for least, is_frozen in ((fewest, True), (fewest + 1, False)):
         bounded = rules.model_copy(update={"min_exam_prompts": least})
-        assert (with_exam(plain, batch, bounded, store).proposed is not None) == is_frozen
+        assert (with_exam(plain, batch, bounded, store, NOW).proposed is not None) == is_frozen
 
 
 def test_a_reserve_exam_of_its_own_takes_nothing_from_the_frozen_one(
@@ -279,7 +279,7 @@ def test_a_reserve_exam_of_its_own_takes_nothing_from_the_frozen_one(
     batch = make_batch(store, tmp_path / "scratch", *ROWS)
     own = config_of(batch, store, **{"evaluate.reserve_prompts": ["reserve.jsonl"]})
     rules = RULES.model_copy(update={"reserve_share": 0.5})
-    config, proposed = with_exam(own, batch, rules, store)
+    config, proposed = with_exam(own, batch, rules, store, NOW)
     assert proposed is not None
     assert proposed.reserve is None
     assert config.evaluate.reserve_prompts == ("reserve.jsonl",)
@@ -298,15 +298,14 @@ def test_a_gate_of_ability_needs_questions_in_the_exam_and_says_what_to_do(
     few = RetrainConfig()
     for rules in (RULES, few):
         with pytest.raises(ConfigError, match=r"batch 1 has none .* no attempt counts; set eval"):
-            with_exam(gated(bare), bare, rules, store)
-    assert with_exam(gated(bare, mode="never"), bare, RULES, store).proposed is not None
+            with_exam(gated(bare), bare, rules, store, NOW)
+    assert with_exam(gated(bare, mode="never"), bare, RULES, store, NOW).proposed is not None
     examined(bare, wiring)
     asking = make_batch(store, tmp_path / "scratch", QUESTION, {"prompt": "Name a river."})
     with pytest.raises(ConfigError, match=r"exam 1 has none .* exam=2 if batch 2 has such rows"):
-        with_exam(gated(asking), asking, RULES, store)
-    assert with_exam(gated(asking), asking, few.model_copy(update={"exam": 2}), store).proposed is (
-        None
-    )
+        with_exam(gated(asking), asking, RULES, store, NOW)
+    another = few.model_copy(update={"exam": 2})
+    assert with_exam(gated(asking), asking, another, store, NOW).proposed is None
 
 
 def test_a_batch_and_its_exam_keep_the_sources_of_the_rows(wiring: Any, tmp_path: Path) -> None:
@@ -314,7 +313,7 @@ def test_a_batch_and_its_exam_keep_the_sources_of_the_rows(wiring: Any, tmp_path
     rows = [{**row, "dataset": "web" if number % 2 else " "} for number, row in enumerate(ROWS)]
     batch = make_batch(store, tmp_path / "scratch", *rows)
     config = config_of(batch, store, **{"ingest.source_field": "dataset"})
-    workflow = Workflow(pin(with_exam(config, batch, RULES, store).config, wiring), wiring)
+    workflow = Workflow(pin(with_exam(config, batch, RULES, store, NOW).config, wiring), wiring)
     workflow.make("ingest", "exam")
     for node in ("ingest", "exam"):
         sources = {prompt.source for prompt in workflow.artifact(node).rows(PROMPTS, Prompt)}
@@ -366,6 +365,6 @@ def test_an_exam_goes_on_without_withdrawn_prompts_and_says_that_its_curve_break
         examined(second, wiring)
     # Nor is a withdrawn prompt frozen anew: all that this batch holds out are withdrawn.
     proposed = with_exam(
-        config_of(first, store), first, RULES.model_copy(update={"exam": 2}), store
+        config_of(first, store), first, RULES.model_copy(update={"exam": 2}), store, NOW
     ).proposed
     assert proposed is None
