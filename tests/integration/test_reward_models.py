@@ -29,7 +29,8 @@ VADER = {"kind": "vader"}
 
 
 def classifier(folder: Path) -> dict[str, str]:
-    return {"kind": "classifier", "name": "tiny", "model": str(folder)}
+    """In the oracle's number format, on any machine."""
+    return {"kind": "classifier", "name": "tiny", "model": str(folder), "dtype": "float32"}
 
 
 def start(home: Path, *reward_models: dict[str, str]) -> Workflow:
