@@ -3,13 +3,15 @@
 python -m tests.stage_process HOME CHANGES HOLD NODE…
 
 CHANGES is the JSON of what differs. The process waits for ever where it would put an object whose
-key ends with HOLD: so it is still there when the test kills it, however late that is.
+key ends with HOLD, a pattern of `fnmatch`: so it is still there when the test kills it, however
+late that is.
 """
 
 import json
 import sys
 import threading
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +35,7 @@ class HeldStore:
         return self._store.create(key, data)
 
     def _wait_at(self, key: str) -> None:
-        if key.endswith(self._held):
+        if fnmatch(key, f"*{self._held}"):
             threading.Event().wait()
 
     def __getattr__(self, name: str) -> Any:

@@ -8,7 +8,6 @@ connections fail.
 
 import base64
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +20,8 @@ import yaml
 from tests.services import completions_server
 from tests.services.chat_server import serving
 from tests.services.loopback_http import Sent, sent_json
-from tests.services.processes import NEVER_SECONDS, answers, free_port, wait_until
-from tests.services.registry import empty_database
+from tests.services.mlflow_server import MlflowServer
+from tests.services.processes import NEVER_SECONDS
 from tests.services.s3 import S3Server
 from tests.workflow import fake_settings, write_prompts
 
@@ -182,29 +181,15 @@ def found_in(data: bytes) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """An MLflow server on a database; it asks for no password and takes any."""
-    folder, port = tmp_path_factory.mktemp("mlflow-server"), free_port()
-    backend = f"sqlite:///{shutil.copy(empty_database(), folder / 'mlflow.db')}"
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", backend, "--host",
-             "127.0.0.1", "--port", str(port), "--workers", "1", "--no-serve-artifacts",
-             "--default-artifact-root", f"{folder}/artifacts"],
-            stdout=log, stderr=log, cwd=folder, start_new_session=True,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        )  # fmt: skip
-        try:
-            wait_until(lambda: answers(port), "MLflow server")
-            yield port, folder
-        finally:
-            os.killpg(process.pid, 15)
-            process.wait()
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow-server"))
+    with server.running():
+        yield server
 
 
 @pytest.fixture
 def place(
-    tmp_path: Path, prefect_home: Path, moto_s3: S3Server, mlflow_server: tuple[int, Path]
+    tmp_path: Path, prefect_home: Path, moto_s3: S3Server, mlflow_server: MlflowServer
 ) -> Place:
     policy = tmp_path / "policy"
     policy.mkdir()
@@ -213,7 +198,7 @@ def place(
     settings = fake_settings(write_prompts(tmp_path / "prompts.jsonl"), policy=str(policy))
     preset = tmp_path / "preset.yaml"
     preset.write_text(yaml.safe_dump({**settings, "evaluate": {"opponent": str(policy)}}))
-    bucket, port = moto_s3.new_bucket(), mlflow_server[0]
+    bucket, port = moto_s3.new_bucket(), mlflow_server.port
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PVAR_")},
         **moto_s3.environment(),
@@ -229,7 +214,7 @@ def place(
     return Place(tmp_path, bucket, moto_s3, preset, environment)
 
 
-def test_a_run_leaves_no_secret_anywhere(place: Place, mlflow_server: tuple[int, Path]) -> None:
+def test_a_run_leaves_no_secret_anywhere(place: Place, mlflow_server: MlflowServer) -> None:
     printed = place.run(_RUN, str(place.preset), str(place.folder))
     # It got as far as it can, and every command said something.
     assert printed.count("Traceback") <= printed.count("== ")
@@ -239,7 +224,7 @@ def test_a_run_leaves_no_secret_anywhere(place: Place, mlflow_server: tuple[int,
     files = dict(place.files())
     assert any(name.startswith("artifacts/runs/") for name in files)
     assert any(name.startswith("prefect/") and name.endswith(".db") for name in files)
-    for path in mlflow_server[1].rglob("*"):
+    for path in mlflow_server.folder.rglob("*"):
         if path.is_file():
             files[f"mlflow server: {path.name}"] = path.read_bytes()
     assert "mlflow server: mlflow.db" in files
