@@ -40,7 +40,7 @@ def alpaca_eval(
     outputs: Path,
     baseline: Path,
     calibration: Path | None = None,
-    judge: str = LEADERBOARD_JUDGE,
+    judge: str | None = None,
     seed: int = 0,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
@@ -61,7 +61,8 @@ def alpaca_eval(
         Folder with instruction_difficulty.csv and df_gamed.csv, which are not downloaded. Required
         for the length-controlled win rate.
     judge
-        Name of the judge. The length-controlled win rate is comparable with the leaderboard only
+        Name of the judge; by default the annotations' column annotator, or without one the
+        leaderboard's judge. The length-controlled win rate is comparable with the leaderboard only
         for the leaderboard's judge.
     seed
         Seed of the bootstrap interval.
@@ -74,6 +75,7 @@ def alpaca_eval(
         baseline=read_outputs(row_file(baseline)),
         calibration=None if calibration is None else read_calibration(calibration),
     )
+    judge = judge or run.annotations.judge or LEADERBOARD_JUDGE
     title = f"AlpacaEval 2: {run.annotations.model}"
     print_summary(title, figures(run, judge=judge, seed=seed), as_json=as_json)
 

@@ -37,6 +37,8 @@ class Annotations(NamedTuple):
     """On AlpacaEval's scale; NaN if missing."""
     empty_answers: frozenset[str]
     """Instructions to which the annotated answer of the model (`output_2`) is empty."""
+    judge: str | None
+    """The column annotator; None if the file has none."""
 
 
 def read_evaluation_set(file: RowFile) -> list[EvaluationSetRow]:
@@ -96,11 +98,13 @@ def generator_of(outputs: Mapping[str, AlpacaEvalOutput], name: str) -> str | No
 def read_annotations(file: RowFile) -> Annotations:
     """Read annotations of one model: instruction, generator_1, generator_2, preference.
 
-    Raises InputError if there are several models or baselines, or two rows for an instruction.
+    Raises InputError if there are several models, baselines or judges (column annotator), or two
+    rows for an instruction.
     """
     preferences: dict[str, float] = {}
     pairs: set[tuple[str, str]] = set()
     empty: set[str] = set()
+    judges: set[str] = set()
     for row in rows_with(file, ("instruction", "generator_1", "generator_2", "preference")):
         instruction = text_of(file, row, "instruction")
         if instruction in preferences:
@@ -112,12 +116,23 @@ def read_annotations(file: RowFile) -> Annotations:
         pairs.add((text_of(file, row, "generator_1"), text_of(file, row, "generator_2")))
         if row.fields.get("output_2") == "":
             empty.add(instruction)
+        judges |= {judge} if (judge := optional_text(row, "annotator")) else set()
     if len(pairs) != 1:
         raise InputError(
             f"{file.name}: there are {len(pairs)} pairs of generator_1 and generator_2; a file "
             "must compare one model with one baseline"
         )
+    if len(judges) > 1:
+        raise InputError(
+            f"{file.name}: there are preferences of {len(judges)} judges (column annotator: "
+            f"{', '.join(sorted(judges)[:3])}); a file must have the preferences of one judge"
+        )
     baseline, model = pairs.pop()
     return Annotations(
-        model, baseline, tuple(preferences), tuple(preferences.values()), frozenset(empty)
+        model=model,
+        baseline=baseline,
+        instructions=tuple(preferences),
+        preferences=tuple(preferences.values()),
+        empty_answers=frozenset(empty),
+        judge=next(iter(judges), None),
     )

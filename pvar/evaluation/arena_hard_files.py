@@ -1,7 +1,9 @@
 """Arena-Hard's own files: questions, answers of a model, and judgments.
 
 A row names its question by `question_id` (v0.1) or `uid` (v2.0). An answer is in `messages`, or in
-v0.1's `choices[0].turns`. A question's text is `prompt`, or v0.1's `turns[0].content`.
+v0.1's `choices[0].turns`, and its model is `model`, or v0.1's `model_id`. Style counts are in
+`metadata`, or in v0.1's `conv_metadata`. The text of a question is `prompt`, or v0.1's
+`turns[0].content`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,8 +62,9 @@ def read_answers(file: RowFile) -> dict[str, ArenaHardAnswer]:
                 f"{file.name}, row {row.number}: a second answer to question {question_id}; keep "
                 "one answer per question"
             )
-        model = optional_text(row, "model") or text_of(file, row, "model_id")
-        answers[question_id] = ArenaHardAnswer(model, _answer(file, row), _token_len(row))
+        answers[question_id] = ArenaHardAnswer(
+            _model(file, row), _answer(file, row), _token_len(row)
+        )
     if len(models := sorted({answer.model for answer in answers.values()})) > 1:
         raise InputError(
             f"{file.name}: there are answers of {len(models)} models ({', '.join(models[:3])}); a "
@@ -74,10 +77,11 @@ def read_games(file: RowFile, categories: Mapping[str, str | None] | None) -> li
     """Read games: question_id or uid, model, games (two scores), optional baseline and category.
 
     `categories` are the categories of the wanted questions; None if these are unknown. Without a
-    column baseline, it is v0.1's. Raises InputError for a question that is not wanted, and for two
-    rows of a model and a question.
+    column baseline, it is v0.1's. Raises InputError for a question that is not wanted, for two rows
+    of a model and a question, and if the rows name several judges.
     """
     questions: dict[StyleKey, JudgedQuestion] = {}
+    judges: set[str] = set()
     for row in rows_with(file, ("model", "games")):
         question_id, model = _question_id(file, row), text_of(file, row, "model")
         if categories is not None and question_id not in categories:
@@ -91,6 +95,7 @@ def read_games(file: RowFile, categories: Mapping[str, str | None] | None) -> li
                 "keep one row per model and question"
             )
         own = row.fields.get("category")
+        judges |= {judge} if (judge := optional_text(row, "judge")) else set()
         first, second = _labels(file, row)
         has_baseline = row.fields.get("baseline") is not None
         questions[model, question_id] = JudgedQuestion(
@@ -103,6 +108,11 @@ def read_games(file: RowFile, categories: Mapping[str, str | None] | None) -> li
             first=first,
             second=second,
         )
+    if len(judges) > 1:
+        raise InputError(
+            f"{file.name}: there are games of {len(judges)} judges (column judge: "
+            f"{', '.join(sorted(judges)[:3])}); a file must have the games of one judge"
+        )
     return list(questions.values())
 
 
@@ -114,14 +124,14 @@ def read_categories(file: RowFile) -> dict[str, str | None]:
 def read_styles(files: Sequence[RowFile]) -> dict[StyleKey, StyleCounts]:
     """Read style counts by (model, question id) from style tables or files of answers.
 
-    A row has model, and uid or question_id. The row or its `metadata` has token_len, header_count,
-    list_count and bold_count (each a number, or numbers by kind). If the last three are absent,
-    they are counted in the answer, `messages[-1].content.answer`.
+    A row has model (v0.1's answers: model_id), and uid or question_id. The row, its `metadata` or
+    its `conv_metadata` has token_len, header_count, list_count and bold_count (each a number, or
+    numbers by kind). If the last three are absent, they are counted in the answer.
     """
     return {
-        (text_of(file, row, "model"), _question_id(file, row)): _style(file, row)
+        (_model(file, row), _question_id(file, row)): _style(file, row)
         for file in files
-        for row in rows_with(file, ("model",))
+        for row in rows_with(file, ())
     }
 
 
@@ -138,7 +148,26 @@ def _prompt(file: RowFile, row: Row) -> str:
             )
 
 
+def _model(file: RowFile, row: Row) -> str:
+    if not {"model", "model_id"} & row.fields.keys():
+        raise ColumnError(
+            f"{file.name}, row {row.number}: there is no column model or model_id; the columns are "
+            f"{', '.join(row.fields)}; give a file that has one of them"
+        )
+    return optional_text(row, "model") or text_of(file, row, "model_id")
+
+
 def _answer(file: RowFile, row: Row) -> str:
+    answer = _found_answer(row)
+    if answer is None:
+        raise InputError(
+            f"{file.name}, row {row.number}: there is no answer in messages or in "
+            "choices[0].turns; give a file of Arena-Hard's model_answer"
+        )
+    return answer
+
+
+def _found_answer(row: Row) -> str | None:
     match row.fields:
         case {"messages": [*_, {"content": {"answer": str(text)}}]}:
             return text
@@ -149,15 +178,12 @@ def _answer(file: RowFile, row: Row) -> str:
         case {"choices": [{"turns": [{"content": str(text)}, *_]}, *_]}:
             return text
         case _:
-            raise InputError(
-                f"{file.name}, row {row.number}: there is no answer in messages or in "
-                "choices[0].turns; give a file of Arena-Hard's model_answer"
-            )
+            return None
 
 
 def _token_len(row: Row) -> int | None:
     match row.fields:
-        case {"metadata": {"token_len": int(count)}}:
+        case {"metadata": {"token_len": int(count)}} | {"conv_metadata": {"token_len": int(count)}}:
             return count
         case {"choices": [{"turns": [{"token_len": int(count)}, *_]}, *_]}:
             return count
@@ -182,27 +208,27 @@ def _labels(file: RowFile, row: Row) -> tuple[str | None, str | None]:
 
 
 def _style(file: RowFile, row: Row) -> StyleCounts:
-    metadata = row.fields.get("metadata")
-    fields = metadata if isinstance(metadata, Mapping) else row.fields
-    tokens = fields.get("token_len")
-    if not isinstance(tokens, int):
+    parts = (row.fields.get(name) for name in ("metadata", "conv_metadata"))
+    fields = next((part for part in parts if isinstance(part, Mapping)), row.fields)
+    own = fields.get("token_len")
+    tokens = own if isinstance(own, int) else _token_len(row)
+    if tokens is None:
         raise InputError(
             f"{file.name}, row {row.number}: there is no column token_len, the answer's length in "
             "tokens"
         )
-    if "header_count" in fields:
+    if fields.get("header_count") is not None:
         return StyleCounts(
             tokens,
             *(_count(file, row, fields, f"{kind}_count") for kind in ("header", "list", "bold")),
         )
-    match row.fields.get("messages"):
-        case [*_, {"content": {"answer": str(answer)}}]:
-            return count_style(answer, num_tokens=tokens)
-        case _:
-            raise InputError(
-                f"{file.name}, row {row.number}: there is neither a column header_count nor an "
-                "answer in messages in which to count headers"
-            )
+    answer = _found_answer(row)
+    if answer is None:
+        raise InputError(
+            f"{file.name}, row {row.number}: there is neither a column header_count nor an "
+            "answer in messages or in choices[0].turns in which to count headers"
+        )
+    return count_style(answer, num_tokens=tokens)
 
 
 def _count(file: RowFile, row: Row, fields: Mapping[str, object], name: str) -> int:
@@ -217,7 +243,7 @@ def _count(file: RowFile, row: Row, fields: Mapping[str, object], name: str) -> 
 
 def _question_id(file: RowFile, row: Row) -> str:
     for column in ("question_id", "uid"):
-        if column in row.fields:
+        if row.fields.get(column) is not None:
             return text_of(file, row, column)
     raise ColumnError(
         f"{file.name}, row {row.number}: there is no column question_id or uid; the columns are "

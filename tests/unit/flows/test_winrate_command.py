@@ -591,6 +591,25 @@ def test_arena_hards_own_judgments_are_read(
 
 
 @needs_shared_data
+@pytest.mark.parametrize(
+    ("options", "judge"),
+    [((), "gpt-4.1"), (("--judge", "weighted_alpaca_eval_gpt4_turbo"), None)],
+)
+def test_the_judge_that_the_annotations_name_is_compared_with_the_leaderboards(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    judge: str | None,
+) -> None:
+    rows = read(ALPACA_EVAL / "annotations" / "alpaca-7b.jsonl.gz")
+    named = write(tmp_path / "a.jsonl", [{**row, "annotator": "gpt-4.1"} for row in rows])
+    run(*alpaca_eval_files("alpaca-7b", annotations=named), *options, "--json")
+    result = printed(capsys)
+    assert result["judge"] == (judge or "weighted_alpaca_eval_gpt4_turbo")
+    assert result["lc_comparable"] is (judge is None)
+
+
+@needs_shared_data
 def test_a_partly_judged_file_is_not_comparable_with_the_leaderboard(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,7 +74,7 @@ def test_annotations_know_their_models_and_which_answers_are_empty() -> None:
             {"instruction": "b", **sides, "preference": None, "output_2": ""},
         )
     )
-    assert (found.baseline, found.model) == ("gpt4", "m")
+    assert (found.baseline, found.model, found.judge) == ("gpt4", "m", None)
     assert found.preferences[0] == 1.25
     assert found.preferences[1] != found.preferences[1]  # NaN: missing
     assert found.empty_answers == {"b"}
@@ -90,6 +90,14 @@ ANNOTATION: Mapping[str, Any] = {
 @pytest.mark.parametrize(
     ("read", "rows", "message"),
     [
+        (
+            read_annotations,
+            [
+                {**ANNOTATION, "annotator": "a"},
+                {**ANNOTATION, "instruction": "?", "annotator": "b"},
+            ],
+            r"^file\.json: there are preferences of 2 judges \(column annotator: a, b\); a file",
+        ),
         (
             read_evaluation_set,
             [QUESTION, {"instruction": "Who wrote it?"}],

@@ -97,6 +97,28 @@ def test_styles_are_counts_of_a_table_or_of_the_answer() -> None:
     }
 
 
+def test_styles_are_read_from_the_answers_files_of_v01() -> None:
+    """They name the model `model_id` and keep the counts in `conv_metadata`, or have none."""
+    counts = {
+        "token_len": 5, "header_count": {"h1": 1, "h2": 0},
+        "list_count": {"ordered": 2, "unordered": 1}, "bold_count": {"**": 1, "__": 0},
+    }  # fmt: skip
+    counted = {**v01_answer({"content": "not counted"}), "conv_metadata": counts}
+    plain = {**v01_answer({"content": "# One\n- two", "token_len": 6}), "question_id": "r"}
+    assert read_styles([file(counted, plain)]) == {
+        ("m", "q"): StyleCounts(5, 1, 3, 1),
+        ("m", "r"): StyleCounts(6, 1, 1, 0),
+    }
+    (answer,) = read_answers(file(counted)).values()
+    assert answer.num_tokens == 5
+
+
+def test_a_null_name_of_a_question_is_no_name() -> None:
+    """As in a table of both versions, whose rows have all columns."""
+    row = {**v20_answer("x"), "question_id": None}
+    assert list(read_answers(file(row))) == ["q"]
+
+
 QUESTION: Fields = {"uid": "q", "category": "hard_prompt", "prompt": "Why?"}
 ANSWER = v20_answer("x")
 GAMES: Fields = {"uid": "q", "model": "m", "games": [None, None]}
@@ -146,6 +168,21 @@ GAMES: Fields = {"uid": "q", "model": "m", "games": [None, None]}
             lambda rows: read_games(rows, None),
             [GAMES, GAMES],
             r"row 2: question q of m occurs twice; keep one row per model and question$",
+        ),
+        (
+            lambda rows: read_games(rows, None),
+            [{**GAMES, "judge": "gpt-4.1"}, {**GAMES, "uid": "r", "judge": "gemini-2.5"}],
+            r"^file\.jsonl: there are games of 2 judges \(column judge: gemini-2\.5, gpt-4\.1\); a",
+        ),
+        (
+            lambda rows: read_styles([rows]),
+            [{"uid": "q", "token_len": 5}],
+            r"row 1: there is no column model or model_id; the columns are uid, token_len; give a",
+        ),
+        (
+            lambda rows: read_styles([rows]),
+            [{**ANSWER, "messages": [], "metadata": {"token_len": 5}}],
+            r"row 1: there is neither a column header_count nor an answer",
         ),
         (
             lambda rows: read_games(rows, None),
