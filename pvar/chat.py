@@ -4,13 +4,17 @@ Sampling, scoring and training all tokenise here, so a model gets the same ids e
 chat template, applied once, directly to ids. Rendering to text and tokenising again would add a
 second beginning-of-sequence token; templates that already write two are rejected.
 Templates that ask for today's date (Llama 3's) get a fixed date, so that ids do not change daily.
+
+Some templates refuse some conversations (a system message, two turns of one role). That is a
+`ChatTemplateError` that names the prompt, for the caller to leave out its row.
 """
 
 from collections.abc import Sequence
 from datetime import date
 from typing import Any, Protocol
 
-from pvar.errors import ModelError
+from pvar.digest import prompt_id
+from pvar.errors import ChatTemplateError, ModelError
 from pvar.records import Message
 
 TEMPLATE_DATE = date(2024, 7, 26)
@@ -42,14 +46,20 @@ class ChatTokenizer(Protocol):
 
 
 def prompt_token_ids(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
-    """Ids of a conversation up to the start of the assistant's answer."""
+    """Ids of a conversation up to the start of the assistant's answer.
+
+    Raises ChatTemplateError if the template refuses it.
+    """
     return _token_ids(tokenizer, messages, add_generation_prompt=True)
 
 
 def conversation_token_ids(
     tokenizer: ChatTokenizer, messages: Sequence[Message], response: str
 ) -> list[int]:
-    """Ids of a conversation together with the assistant's answer, as reward models read it."""
+    """Ids of a conversation together with the assistant's answer, as reward models read it.
+
+    Raises ChatTemplateError if the template refuses it.
+    """
     answered = [*messages, Message("assistant", response)]
     return _token_ids(tokenizer, answered, add_generation_prompt=False)
 
@@ -113,8 +123,18 @@ def _render(tokenizer: ChatTokenizer, messages: Sequence[Message], **options: An
             "the model's tokenizer has no chat template, so its conversation format is unknown; "
             "use an instruction-tuned model, or add chat_template.jinja to its folder"
         )
-    return tokenizer.apply_chat_template(
-        [message._asdict() for message in messages],
-        strftime_now=TEMPLATE_DATE.strftime,
-        **options,
-    )
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(
+            [message._asdict() for message in messages],
+            strftime_now=TEMPLATE_DATE.strftime,
+            **options,
+        )
+    except TemplateError as error:
+        asked = messages[:-1] if messages[-1].role == "assistant" else messages
+        raise ChatTemplateError(
+            f"prompt {prompt_id(asked)}: the model's chat template refuses its conversation (roles "
+            f"{', '.join(message.role for message in messages)}; {type(error).__name__}: {error}); "
+            "change or remove the prompt, or use another model or template"
+        ) from error

@@ -5,6 +5,7 @@
     ├── InputError               an invalid input file or row
     │   └── ColumnError          a file lacks a column: it may be a file of another form
     ├── ModelError               a model cannot be found, loaded or trusted
+    │   └── ChatTemplateError    its chat template refuses a conversation
     ├── StoreError               the artifact store cannot be reached, read or written
     │   └── NotFoundError        no object with this key
     ├── ArtifactError            an artifact does not match its manifest
@@ -45,6 +46,10 @@ class ColumnError(InputError):
 
 class ModelError(PvarError):
     """A model cannot be found, loaded or trusted."""
+
+
+class ChatTemplateError(ModelError):
+    """A model's chat template refuses a conversation; another one may be accepted."""
 
 
 class StoreError(PvarError):

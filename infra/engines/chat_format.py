@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pvar.chat import prompt_token_ids
 from pvar.digest import response_id
+from pvar.errors import ChatTemplateError
 from pvar.ports import Rejection, SampleRequest
 from pvar.records import FinishReason, Response
 from pvar.sampler_config import SamplerSettings
@@ -40,13 +41,13 @@ class ChatFormat:
         self, requests: Sequence[SampleRequest]
     ) -> tuple[list[EncodedPrompts], list[Rejection]]:
         """Ids of each prompt, and rejections of those that are too long or fail in the template."""
-        from jinja2 import TemplateError
-
         encoded, rejections = [], []
         for request in requests:
             try:
                 ids = prompt_token_ids(self.tokenizer, request.messages)
-            except TemplateError:  # some templates know no system message, or want turns to change
+            except (
+                ChatTemplateError
+            ):  # some templates know no system message, or want turns to change
                 rejections.append(Rejection(request.prompt_id, "refused_by_chat_template"))
                 continue
             if len(ids) > self.max_prompt_tokens:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pvar.chat import ChatTokenizer, conversation_token_ids, prompt_token_ids
-from pvar.errors import ScoringError
+from pvar.errors import ChatTemplateError, ScoringError
 from pvar.ports import ScoreRequest
 from pvar.records import Message, Score
 
@@ -54,15 +54,13 @@ def _encode(
     max_tokens: int,
     prompts: dict[tuple[Message, ...], Ids],
 ) -> ScoreRow | Unscorable:
-    from jinja2 import TemplateError
-
     if not request.response.strip():
         return Unscorable("empty_response")
     try:
         ids = tuple(conversation_token_ids(tokenizer, request.messages, request.response))
         if request.messages not in prompts:
             prompts[request.messages] = tuple(prompt_token_ids(tokenizer, request.messages))
-    except TemplateError:
+    except ChatTemplateError:
         return Unscorable("template_refused")
     if len(ids) > max_tokens:
         return Unscorable("too_long")

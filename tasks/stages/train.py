@@ -70,7 +70,7 @@ def _open_worker(job: Job[TrainSpec]) -> Iterator[Work]:
         return RowCounts(
             rows_in=num_pairs,
             rows_out=len(encoded.pairs),
-            rejected={"too_long": len(encoded.rejected)} if encoded.rejected else {},
+            rejected=encoded.reasons,
         )
 
     yield train
@@ -82,8 +82,7 @@ def _encode(job: Job[TrainSpec]) -> EncodedPairs:
     if not encoded.pairs:
         raise InputError(
             f"{job.inputs['pairs'].keys.root}: none of its {len(encoded.rejected)} pairs can be "
-            f"trained on ({len(encoded.rejected)} longer than train.max_length_tokens = "
-            f"{job.spec.settings.max_length_tokens}); raise it, or see the row counts of stage pair"
+            f"trained on ({_why_rejected(job, encoded)}); see also the row counts of stage pair"
         )
     return encoded
 
@@ -92,14 +91,25 @@ def _encode_held_out(job: Job[TrainSpec]) -> list[TokenPair]:
     encoded = _encode_input(job, "held_out_pairs", "held_out_responses")
     if encoded.rejected or not encoded.pairs:
         logger.warning(
-            "%s: margins are measured on %d held-out pairs; %d are longer than "
-            "train.max_length_tokens = %d",
+            "%s: margins are measured on %d held-out pairs (%s)",
             job.keys.root,
             len(encoded.pairs),
-            len(encoded.rejected),
-            job.spec.settings.max_length_tokens,
+            _why_rejected(job, encoded),
         )
     return encoded.pairs
+
+
+def _why_rejected(job: Job[TrainSpec], encoded: EncodedPairs) -> str:
+    """How many pairs cannot be trained on, and what to change; one refusal as an example."""
+    reasons = encoded.reasons
+    said = []
+    if too_long := reasons.get("too_long"):
+        limit = job.spec.settings.max_length_tokens
+        said.append(f"{too_long} longer than train.max_length_tokens = {limit}: raise it")
+    if refused := reasons.get("template_refused"):
+        detail = next(row.detail for row in encoded.rejected if row.rule == "template_refused")
+        said.append(f"{refused} refused by the policy's chat template, such as {detail}")
+    return "; ".join(said) or "there are no others"
 
 
 def _encode_input(job: Job[TrainSpec], pairs: str, responses: str) -> EncodedPairs:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pvar.chat import conversation_token_ids
 from pvar.digest import digest
+from pvar.errors import ChatTemplateError
 from pvar.records import Pair
 from tasks.engine.tables import RejectedRow, TokenPair
 from tasks.training.token_rows import EncodedPairs
@@ -25,8 +26,6 @@ def encode_labelled_pairs(
 
     Raises ModelError if the tokenizer has no usable chat template.
     """
-    from jinja2 import TemplateError
-
     encoded, rejected = [], []
     for pair in pairs:
         try:
@@ -34,7 +33,7 @@ def encode_labelled_pairs(
                 conversation_token_ids(tokenizer, pair.messages, answer)
                 for answer in (pair.chosen, pair.rejected)
             )
-        except TemplateError as error:
+        except ChatTemplateError as error:
             rejected.append(RejectedRow(pair.prompt_id, "template_refused", str(error)))
             continue
         length = max(len(chosen), len(dispreferred))

@@ -141,7 +141,7 @@ def _open_worker(job: Job[ReferenceSpec]) -> Iterator[Work]:
         return RowCounts(
             rows_in=len(pairs),
             rows_out=len(encoded.pairs),
-            rejected={"too_long": len(encoded.rejected)} if encoded.rejected else {},
+            rejected=encoded.reasons,
         )
 
     yield compute

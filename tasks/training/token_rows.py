@@ -3,7 +3,7 @@
 A row is a prompt up to the start of the answer, and two answers that end with one end-of-turn
 token, as the model ends them. A truncated answer has no end-of-turn token, so that the model does
 not learn to stop in the middle of a sentence. Rows that are too long are dropped and counted, not
-truncated.
+truncated, and so are rows whose conversation the model's chat template refuses.
 """
 
 from collections import Counter
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pvar.chat import answer_token_ids, end_token_ids, prompt_token_ids
 from pvar.digest import digest
+from pvar.errors import ChatTemplateError
 from pvar.records import Pair, Response
 from tasks.engine.tables import RejectedRow, TokenPair
 
@@ -24,6 +25,11 @@ class EncodedPairs(NamedTuple):
 
     pairs: list[TokenPair]
     rejected: list[RejectedRow]
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Rule → number of rejected pairs, in the order of the rules' names."""
+        return dict(sorted(Counter(row.rule for row in self.rejected).items()))
 
 
 class Neighbours(NamedTuple):
@@ -44,7 +50,11 @@ def encode_pairs(
     end = end_token_ids(tokenizer)
     encoded, rejected = [], []
     for pair in pairs:
-        prompt = prompt_token_ids(tokenizer, pair.messages)
+        try:
+            prompt = prompt_token_ids(tokenizer, pair.messages)
+        except ChatTemplateError as error:
+            rejected.append(RejectedRow(pair.prompt_id, "template_refused", str(error)))
+            continue
         chosen, dispreferred = (
             answer_token_ids(tokenizer, text, () if (pair.prompt_id, text) in cut_off else end)
             for text in (pair.chosen, pair.rejected)

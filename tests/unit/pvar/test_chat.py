@@ -11,7 +11,8 @@ from pvar.chat import (
     end_token_ids,
     prompt_token_ids,
 )
-from pvar.errors import ModelError
+from pvar.digest import prompt_id
+from pvar.errors import ChatTemplateError, ModelError
 from pvar.records import Message
 from tests.unit.infra.tiny_models import BOS, END, TEMPLATE, save_tokenizer
 
@@ -65,6 +66,28 @@ def test_no_template_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 def test_a_template_that_begins_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"writes the beginning-of-sequence token \(id 0\) twice"):
         prompt_token_ids(tokenizer(tmp_path, "{{ bos_token }}" + TEMPLATE), ASKED)
+
+
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system') }}{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (NO_SYSTEM + TEMPLATE, "TemplateError: No system"),
+        ("{{ messages[0].tools.names }}", "UndefinedError: "),
+        ("{% for m in messages %}", "TemplateSyntaxError: "),
+    ],
+)
+def test_what_a_template_refuses_is_one_line_that_names_the_prompt(
+    tmp_path: Path, template: str, words: str
+) -> None:
+    model = tokenizer(tmp_path, template)
+    refusal = rf"^prompt {prompt_id(ASKED)}: .*template refuses .*roles system, user.*{words}"
+    with pytest.raises(ChatTemplateError, match=refusal):
+        prompt_token_ids(model, ASKED)
+    with pytest.raises(ChatTemplateError, match=rf"^prompt {prompt_id(ASKED)}: .*assistant; "):
+        conversation_token_ids(model, ASKED, "Because.")
 
 
 def test_what_the_template_writes_after_the_end_of_a_turn_is_not_part_of_an_answer(

@@ -9,7 +9,7 @@ from infra.bundled_model import BUNDLED, bundled_weights
 from pvar.records import Message, Pair, Response
 from tasks.engine.tables import TokenPair
 from tasks.training.token_rows import encode_pairs, with_neighbours
-from tests.unit.infra.tiny_models import END, save_tokenizer
+from tests.unit.infra.tiny_models import END, TEMPLATE, save_tokenizer
 
 PAIR = Pair("p", (Message("user", "Why?"),), "Because it is.", "No idea", 1.0, 0.0)
 
@@ -63,6 +63,20 @@ def test_pairs_that_are_too_long_are_left_out_whole(tmp_path: Path) -> None:
     assert kept == []
     assert (rejected.row_id, rejected.rule) == ("p", "too_long")
     assert rejected.detail == f"{length} tokens"
+
+
+def test_pairs_that_the_template_refuses_are_left_out_and_counted(tmp_path: Path) -> None:
+    """A policy may know no system message, whoever made the answers."""
+    no_system = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    tokenizer = AutoTokenizer.from_pretrained(save_tokenizer(tmp_path, no_system + TEMPLATE))
+    refused = PAIR._replace(
+        prompt_id="r", messages=(Message("system", "Be brief."), *PAIR.messages)
+    )
+    encoded = encode_pairs([refused, PAIR, refused], [], tokenizer, 10_000)
+    assert [row.prompt_id for row in encoded.pairs] == ["p"]
+    assert [(row.row_id, row.rule) for row in encoded.rejected] == [("r", "template_refused")] * 2
+    assert "refuses its conversation (roles system, user; " in encoded.rejected[0].detail
+    assert encoded.reasons == {"template_refused": 2}
 
 
 def test_neighbours_have_other_prompts() -> None:
