@@ -45,15 +45,16 @@ if TYPE_CHECKING:
 _AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
-def _or_none(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+def or_none(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Read a part of a reply that is not needed: None if it has another form."""
     try:
         return handler(value)
     except ValidationError:
         return None
 
 
-_Count = Annotated[NonNegativeInt | None, WrapValidator(_or_none)]
-_Text = Annotated[str | None, WrapValidator(_or_none)]
+_Count = Annotated[NonNegativeInt | None, WrapValidator(or_none)]
+_Text = Annotated[str | None, WrapValidator(or_none)]
 
 
 class _Details(BaseModel):
@@ -65,7 +66,7 @@ class Usage(BaseModel):
 
     prompt_tokens: _Count = None
     completion_tokens: _Count = None
-    completion_tokens_details: Annotated[_Details | None, WrapValidator(_or_none)] = None
+    completion_tokens_details: Annotated[_Details | None, WrapValidator(or_none)] = None
 
     @property
     def is_thought(self) -> bool:
@@ -150,14 +151,14 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     message: _Message
     finish_reason: _Text = None
-    logprobs: Annotated[_Logprobs | None, WrapValidator(_or_none)] = None
+    logprobs: Annotated[_Logprobs | None, WrapValidator(or_none)] = None
 
 
 class _Body(BaseModel):
     """The used parts of a chat completion."""
 
     choices: list[_Choice] = Field(min_length=1)
-    usage: Annotated[Usage | None, WrapValidator(_or_none)] = None
+    usage: Annotated[Usage | None, WrapValidator(or_none)] = None
     model: _Text = None
     system_fingerprint: _Text = None
 

@@ -83,13 +83,15 @@ def _detail(detail: object) -> str:
             return ""
 
 
-def refused_parameter(body: object, message: str) -> str | None:
-    """The parameter that the server names, in its field or else first in its message."""
+def refused_parameter(
+    body: object, message: str, known: re.Pattern[str] = _PARAMETER
+) -> str | None:
+    """The known parameter that the server names, in its field or else first in its message."""
     match body:
         case {"param": str(name)} | {"error": {"param": str(name)}}:
-            found = _PARAMETER.search(name) or _PARAMETER.search(message)
+            found = known.search(name) or known.search(message)
         case _:
-            found = _PARAMETER.search(message)
+            found = known.search(message)
     return found[0].lower().replace(" ", "_") if found else None
 
 

@@ -185,9 +185,9 @@ def _what_to_do(settings: SamplerSettings, row_counts: RowCounts) -> str:
             )
         case refusal if refusal.startswith("http_"):
             return (
-                "the policy's server refuses them, see its log; often its context is too short and "
-                f"must hold {prompt_tokens + new_tokens} tokens (--max-model-len of vLLM). Restart "
-                "the server and run again"
+                "the policy's server refuses them, with the reason in the log above; often its "
+                f"context is too short and must hold {prompt_tokens + new_tokens} tokens "
+                "(--max-model-len of vLLM)"
             )
         case _:
             return "see the engine's log above, and run again"

@@ -19,7 +19,7 @@ from pvar.ports import Rejection, SampleRequest
 from pvar.records import Message
 from pvar.sampler_config import SamplerSettings
 from tests.services.completions_server import CompletionsServer, serving
-from tests.services.loopback_http import Sent, sent_json
+from tests.services.loopback_http import Handler, Sent, listening, sent_json
 from tests.services.processes import NEVER_SECONDS
 from tests.unit.infra.tiny_models import BOS, END, save_language_model
 
@@ -192,6 +192,150 @@ def test_a_refused_prompt_is_rejected_alone(folder: Path) -> None:
     assert [each.prompt_id for each in responses] == ["a"]
     assert rejections == [Rejection("b", "http_400")]
     assert len(server.asked) == 2  # not asked again
+
+
+MANY = [SampleRequest(f"p{n}", (Message("user", f"the secret question {n}"),)) for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "wanted"),
+    [
+        (
+            422,
+            {"detail": [{"loc": ["body", "return_token_ids"], "msg": "Extra inputs", "input": 1}]},
+            ["422: body.return_token_ids: Extra inputs", "does not take return_token_ids"],
+        ),
+        (
+            400,
+            {"error": {"message": "max_tokens must be at most 4", "param": "max_tokens"}},
+            ["400: max_tokens must be at most 4", "the sampler's `max_new_tokens` (now 6)"],
+        ),
+        (
+            400,
+            {"error": {"message": "Only one choice.", "param": "n"}},
+            ["400: Only one choice.", "does not take n, which"],
+        ),
+        (400, {"message": "no per-request seed on a CPU"}, ["PVAR_SAMPLER_SEEDS=false"]),
+        (400, {"message": "prompt must be a string"}, ["must take token ids as prompts"]),
+        (403, {"message": "not in your country"}, ["403: not in your country", "API_KEY"]),
+        (404, {"message": "use gpt-9"}, ["404: use gpt-9", "--served-model-name"]),
+    ],
+)
+def test_what_every_prompt_is_refused_for_stops_after_the_first_ones_in_the_servers_words(
+    folder: Path, status: int, body: Any, wanted: list[str]
+) -> None:
+    with sampler_at(folder, lambda _: sent_json(body, status)) as (sampler, server):
+        with pytest.raises(ModelError) as stopped:
+            sampler.sample(MANY, num_responses=1, seed=1)
+        assert len(server.asked) <= 8  # four alike, and as many in flight
+    for words in wanted:
+        assert words in str(stopped.value)
+    assert "run again" not in str(stopped.value)
+    assert stopped.value.__context__ is None
+
+
+def test_refusals_that_are_about_single_prompts_reject_them_however_many_come_first(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    too_long = {
+        "error": {"message": "This model's maximum context length is 9: the secret question"}
+    }
+    with sampler_at(folder, lambda _: sent_json(too_long, 400)) as (sampler, server):
+        responses, rejections = sampler.sample(MANY, num_responses=1, seed=1)
+        assert len(server.asked) == len(MANY)
+    assert responses == []
+    assert rejections == [Rejection(each.prompt_id, "http_400") for each in MANY]
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert all("maximum context length is 9" in line for line in said)
+    assert 1 <= len(said) <= 4  # once, or once in each request that was in flight then
+    assert "secret question" not in caplog.text
+
+
+def test_a_server_that_answered_before_is_stopped_only_for_a_parameter(folder: Path) -> None:
+    replies = {"now": answers([5, END])}
+    with sampler_at(folder, lambda _: replies["now"]) as (sampler, _):
+        sampler.sample(QUESTIONS, num_responses=1, seed=1)
+        replies["now"] = sent_json({"message": "I do not like this one"}, 400)
+        _, rejections = sampler.sample(MANY, num_responses=1, seed=1)
+        assert len(rejections) == len(MANY)
+        replies["now"] = sent_json({"message": "temperature is not supported"}, 400)
+        with pytest.raises(ModelError, match=r"`temperature` \(now 1\.0\)"):
+            sampler.sample(MANY, num_responses=1, seed=1)
+
+
+def test_an_account_without_credit_is_not_asked_again_and_again(folder: Path) -> None:
+    spent = sent_json({"error": {"message": "top up", "code": "insufficient_quota"}}, 429)
+    with sampler_at(folder, lambda _: spent, max_in_flight=1) as (sampler, server):
+        with pytest.raises(UnavailableError, match=r"no credit left \(429: top up\); add"):
+            sampler.sample(QUESTIONS, num_responses=1, seed=1)
+        assert len(server.asked) == 1
+
+
+def test_a_server_that_wants_a_long_pause_is_named_so(folder: Path) -> None:
+    busy = sent_json({}, 429)._replace(headers={"Retry-After": "3600"})
+    with sampler_at(folder, lambda _: busy, max_in_flight=1) as (sampler, server):
+        with pytest.raises(UnavailableError, match=r"http_429, and asks for a pause of 3600 s"):
+            sampler.sample(QUESTIONS, num_responses=1, seed=1)
+        assert len(server.asked) == 1
+
+
+# What a reply may lack
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{"text": "a", "finish_reason": "stop"}, {"text": "b", "finish_reason": "stop"}],
+        [{"index": None, "text": "a"}, {"index": "second", "text": "b", "finish_reason": 7}],
+        [{"index": 1, "text": "b", "token_ids": None}, {"index": 0, "text": "a", "token_ids": "x"}],
+        [
+            {"index": 0, "token_ids": letters("a")},
+            {"index": 1, "text": None, "token_ids": letters("b")},
+        ],
+        [None, {"index": 0}, {"index": 1, "text": "a"}, {"index": 2, "text": "b", "logprobs": 3}],
+    ],
+)
+def test_of_a_choice_only_its_ids_or_its_text_must_be_there(
+    folder: Path, choices: list[Any]
+) -> None:
+    with sampler_at(folder, lambda _: sent_json({"choices": choices})) as (sampler, server):
+        responses, rejections = sampler.sample(QUESTIONS[:1], num_responses=2, seed=1)
+        assert len(server.asked) == 1
+    assert rejections == []
+    assert [(each.sample_index, each.text) for each in responses] == [(0, "a"), (1, "b")]
+
+
+def test_choices_that_cannot_be_read_are_asked_for_again(folder: Path) -> None:
+    """The readable ones of a reply count; without any, it is no reply."""
+    replies = iter([[{"text": "a"}, {"text": None}], [{"index": 0}], [{"text": "b"}]])
+    with sampler_at(folder, lambda _: sent_json({"choices": next(replies)})) as (sampler, server):
+        responses, _ = sampler.sample(QUESTIONS[:1], num_responses=2, seed=1)
+    assert [each.text for each in responses] == ["a", "b"]
+    assert [body["n"] for body in server.asked] == [2, 1, 1]
+
+
+def test_an_address_of_a_web_page_is_named(folder: Path) -> None:
+    class Page(Handler):
+        def do_GET(self) -> None:
+            self.send(Sent(b"<html>Welcome</html>", content_type="text/html"))
+
+    quick = RetryPolicy(timeout_seconds=NEVER_SECONDS, max_attempts=2, back_off_seconds=0.001)
+    with listening(Page) as address:
+        access = SamplerAccess(base_url=SecretStr(address), api_key=SecretStr(KEY))
+        with pytest.raises(UnavailableError, match=r"\(unreadable_reply\); check PVAR_SAMPLER_BA"):
+            open_openai_sampler(folder, POLICY, SETTINGS, 1, access, quick)
+
+
+def test_a_prompt_that_the_template_refuses_is_not_sent(tmp_path: Path) -> None:
+    save_language_model(tmp_path)
+    no_system = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    template = tmp_path / "chat_template.jinja"
+    template.write_text(no_system + template.read_text())
+    refused = SampleRequest("r", (Message("system", "Be brief."), Message("user", "?")))
+    with sampler_at(tmp_path, lambda _: answers([5, END])) as (sampler, _):
+        responses, rejections = sampler.sample([refused, *QUESTIONS], num_responses=1, seed=1)
+    assert rejections == [Rejection("r", "refused_by_chat_template")]
+    assert [each.prompt_id for each in responses] == ["a", "b"]
 
 
 def test_a_prompt_that_is_too_long_is_not_sent(folder: Path) -> None:
