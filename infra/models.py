@@ -15,7 +15,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,7 +26,7 @@ from infra.bundled_model import BUNDLED, bundled_digest, convert_bundled_model
 from infra.store import open_store
 from infra.store.keys import check_key
 from pvar.errors import ModelError, NotFoundError, StoreError, UnavailableError
-from pvar.ports import ObjectInfo, RegisteredVersion, Store
+from pvar.ports import RegisteredVersion
 from pvar.references import Pinned, is_pinned
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ def _s3_digest(location: str) -> str:
     """SHA-256 over names, sizes and times, so that pinning does not download the contents."""
     whole = hashlib.sha256()
     num_objects = 0
-    for info in _s3_objects(open_store(location)):
+    for info in open_store(location).list(""):
         whole.update(f"{info.key} {info.num_bytes} {info.modified.isoformat()}\n".encode())
         num_objects += 1
     if num_objects == 0:
@@ -210,15 +210,10 @@ def _s3_digest(location: str) -> str:
     return f"s3-{whole.hexdigest()[:24]}"
 
 
-def _s3_objects(store: Store) -> Iterator[ObjectInfo]:
-    """The objects of a model, without those that S3's consoles and tools make for folders."""
-    return (info for info in store.list("") if info.key and not info.key.endswith("/"))
-
-
 def _download_s3(location: str, digest: str, folder: Path) -> None:
     store = open_store(location)
     try:
-        for info in _s3_objects(store):
+        for info in store.list(""):
             check_key(info.key)
             store.download(info.key, folder / info.key)
     except NotFoundError as error:

@@ -136,6 +136,8 @@ def _local_file(location: str, cache: Path) -> Path:
 
 def _download(location: str, cache: Path) -> Path:
     folder, _, name = location.rpartition("/")
+    if not name or folder == "s3:/":
+        raise InputError(f"{location} names no object; write s3://bucket/key.jsonl")
     target = cache / hashlib.sha256(location.encode()).hexdigest()[:16] / name
     try:
         open_store(folder).download(name, target)

@@ -19,6 +19,10 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 
 from pvar.errors import NotFoundError, StoreError
 
+THROTTLED_STATUS = (429, 503)
+THROTTLED_CODES = ("SlowDown", "ServiceUnavailable", "TooManyRequests", "Throttling")
+"""A server that asks to be asked less: for some seconds, not for the reason of one request."""
+
 _KEYS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
 _ENDPOINT = "AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL)"
 
@@ -56,6 +60,11 @@ def _refusal(error: ClientError, uri: str, endpoint: str) -> str:
             return f"{endpoint} does not accept the credentials ({code(error)}); check {_KEYS}"
         case "AccessDenied" | "403":
             return f"{endpoint} denies access; check {_KEYS} and their permissions"
+        case busy if busy in (*THROTTLED_CODES, *map(str, THROTTLED_STATUS)):
+            return (
+                f"{endpoint} still asks to be asked less ({busy}) after all pauses; run again "
+                "later or with fewer workers: what is complete is kept"
+            )
         case other:
             return f"{endpoint} answers {other}: {error.response['Error'].get('Message')}"
 

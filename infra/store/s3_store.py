@@ -36,7 +36,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from infra.settings import S3Access
 from infra.store.disk import cause
 from infra.store.keys import TEMPORARY, check_key, check_prefix
-from infra.store.s3_errors import code, explained
+from infra.store.s3_errors import THROTTLED_CODES, THROTTLED_STATUS, code, explained
 from pvar.errors import ConfigError, StoreError
 from pvar.ports import ObjectInfo
 
@@ -57,8 +57,6 @@ _TRANSFER = TransferConfig(
     multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=8
 )
 
-THROTTLED_STATUS = (429, 503)
-THROTTLED_CODES = ("SlowDown", "ServiceUnavailable", "TooManyRequests", "Throttling")
 MAX_THROTTLED_ATTEMPTS = 9
 MAX_PAUSE_SECONDS = 8.0
 
@@ -124,14 +122,19 @@ class S3Store:
             self._client.upload_fileobj(file, self._bucket, self._name(key), Config=_TRANSFER)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key begins with `prefix`, in key order."""
+        """All objects whose key begins with `prefix`, in key order.
+
+        The empty objects that S3's consoles and tools make for folders are left out: their names
+        end with a slash, or are that of the store itself.
+        """
         start = self._root + check_prefix(prefix)
         pages = self._client.get_paginator("list_objects_v2")
         with self._explained("list", prefix):
             for page in pages.paginate(Bucket=self._bucket, Prefix=start):
                 for item in page.get("Contents", []):
                     key = item["Key"].removeprefix(self._root)
-                    if not key.startswith(f"{TEMPORARY}/"):
+                    is_folder = not key or key.endswith("/")
+                    if not is_folder and not key.startswith(f"{TEMPORARY}/"):
                         modified = item["LastModified"].astimezone(UTC)
                         etag = item.get("ETag", "").strip('"')
                         yield ObjectInfo(key, item["Size"], modified, etag)

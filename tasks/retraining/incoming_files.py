@@ -171,8 +171,7 @@ def _new_objects(store: Store, prefix: str, known: Collection[FileVersion]) -> l
         version = FileVersion(*info)
         if version in known or version.without_store_version in known:
             continue
-        # S3 consoles create empty objects with keys that end with a slash.
-        if not _name(info.key) or _name(info.key).startswith("."):
+        if _name(info.key).startswith("."):
             continue
         if _is_usable(info.key):
             found.append(info)

@@ -37,7 +37,7 @@ class Fault(Enum):
     CUTS_ANSWERS = auto()
     """The first reading of each object breaks off half-way."""
     SLOWS_DOWN = auto()
-    """The first three puts are answered with 503 SlowDown."""
+    """The first three requests of each kind (method and address) are answered with 503 SlowDown."""
 
 
 @contextmanager
@@ -50,6 +50,7 @@ def faulty(server: S3Server, fault: Fault) -> Iterator[S3Server]:
     Handler.target, Handler.fault, Handler.seen = urlsplit(server.endpoint).netloc, fault, set()
     Handler.both_look, Handler.both_looked = threading.Barrier(2), threading.Event()
     Handler.puts_began, Handler.puts_ended, Handler.both_put = [], [], threading.Event()
+    Handler.num_asked = {}
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -71,6 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
     both_looked: ClassVar[threading.Event]
     puts_began: ClassVar[list[float]]
     puts_ended: ClassVar[list[float]]
+    num_asked: ClassVar[dict[str, int]]
     both_put: ClassVar[threading.Event]
 
     def _forward(self) -> None:
@@ -85,8 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(501, b"<Error><Code>NotImplemented</Code></Error>")
         if is_conditional and self.fault is Fault.CONFLICTS_ONCE and self._is_first():
             return self._answer(409, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
-        if self.command == "PUT" and self.fault is Fault.SLOWS_DOWN and len(self.puts_began) < 3:
-            self.puts_began.append(time.monotonic())
+        if self.fault is Fault.SLOWS_DOWN and self._is_early():
             return self._answer(503, b"<Error><Code>SlowDown</Code></Error>")
         status, headers, content = self._ask_target(body)
         if is_contested and self.command == "PUT":
@@ -117,6 +118,11 @@ class _Handler(BaseHTTPRequestHandler):
             if not self._is_first():
                 time.sleep(0.2)
 
+    def _is_early(self) -> bool:
+        kind = f"{self.command} {self.path}"
+        self.num_asked[kind] = self.num_asked.get(kind, 0) + 1
+        return self.num_asked[kind] <= 3
+
     def _is_first(self) -> bool:
         is_first = self.path not in self.seen
         self.seen.add(self.path)
@@ -135,7 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def _hang_up(self) -> None:
         self.close_connection = True

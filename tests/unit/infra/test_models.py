@@ -156,6 +156,12 @@ def test_what_s3_consoles_make_for_a_folder_is_no_file_of_the_model(
     assert {file.name for file in copy.iterdir()} == {file.name for file in files.iterdir()}
 
 
+@pytest.mark.parametrize("reference", ["s3://bucket/rows/", "s3://bucket", "s3://bucket/"])
+def test_a_folder_in_s3_is_no_file_of_rows(tmp_path: Path, reference: str) -> None:
+    with pytest.raises(InputError, match=rf"^{reference} names no object; write s3://bucket/key"):
+        pin_source(reference, tmp_path)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of datasets
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_split_that_a_data_set_does_not_have_is_named(tmp_path: Path) -> None:

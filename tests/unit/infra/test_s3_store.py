@@ -8,10 +8,12 @@ from random import Random
 from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
 from infra.settings import S3Access
 from infra.store import open_store
+from infra.store.s3_errors import explained
 from infra.store.s3_store import throttle_pause
 from pvar.errors import ConfigError, NotFoundError, StoreError
 from pvar.ports import Store
@@ -100,12 +102,47 @@ def test_a_reading_that_breaks_off_is_repeated(moto_s3: S3Server, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_server_that_is_busy_for_seconds_is_asked_again(moto_s3: S3Server) -> None:
-    """More often than botocore does by itself."""
-    with faulty(moto_s3, Fault.SLOWS_DOWN) as server:
-        store = open_store(f"s3://{moto_s3.new_bucket()}/artifacts", access=server.access())
-        store.write("object", b"here")
-        assert store.read("object") == b"here"
+def test_a_server_that_is_busy_for_seconds_is_asked_again(
+    moto_s3: S3Server, tmp_path: Path
+) -> None:
+    """More often than botocore does by itself, for each part of each kind of request."""
+    uri, large = f"s3://{moto_s3.new_bucket()}/artifacts", Random(3).randbytes(17 << 20)
+    (tmp_path / "large").write_bytes(large)
+    behind = open_store(uri, access=moto_s3.access())
+    behind.upload(tmp_path / "large", "there/large")
+    with faulty(moto_s3, Fault.SLOWS_DOWN) as server, ThreadPoolExecutor() as pool:
+        store = open_store(uri, access=server.access())
+        done = [
+            pool.submit(store.upload, tmp_path / "large", "here/large"),  # begin, parts, end
+            pool.submit(store.download, "there/large", tmp_path / "copy"),
+            pool.submit(lambda: [info.key for info in store.list("there/")]),
+            pool.submit(store.create, "lease", b"mine"),
+            pool.submit(store.delete, "nothing"),
+        ]
+        results = [each.result() for each in done]
+    assert results[2:4] == [["there/large"], True]
+    assert (tmp_path / "copy").read_bytes() == behind.read("here/large") == large
+    assert behind.read("lease") == b"mine"
+
+
+@pytest.mark.parametrize("error_code", ["SlowDown", "503"])
+def test_a_server_that_stays_busy_is_named_so(error_code: str) -> None:
+    refusal = ClientError({"Error": {"Code": error_code, "Message": "reduce"}}, "PutObject")
+    with (
+        pytest.raises(StoreError, match=rf"asked less \({error_code}\).*run again later"),
+        explained("s3://bucket", "http://host", "write", "a"),
+    ):
+        raise refusal
+
+
+def test_what_s3_consoles_make_for_folders_is_not_listed(moto_s3: S3Server) -> None:
+    bucket, client = moto_s3.new_bucket(), moto_s3.client()
+    for key in ("runs/", "runs/train/", "runs/train/ab12/", "runs/train/ab12/manifest.json"):
+        client.put_object(Bucket=bucket, Key=key, Body=b"")
+    store = open_store(f"s3://{bucket}/runs", access=moto_s3.access())
+    for prefix in ("", "train/", "train/ab12/"):
+        assert [info.key for info in store.list(prefix)] == ["train/ab12/manifest.json"]
+    assert list(store.list("train/cd34/")) == []
 
 
 def test_pauses_double_and_end() -> None:
