@@ -171,7 +171,7 @@ def left_of(budget: JudgeBudget, spent: JudgingResult) -> JudgeBudget:
 
 _PASSING = re.compile(
     r"rate_limited|timeout|no_connection|unreadable_reply|abandoned|http_(408|409|5\d\d)"
-    r"|batch_(expired|cancelled|failed.*)|no_reply|request_failed"
+    r"|batch_(expired|cancelled|failed: (token|rate)_limit\w*)|no_reply|request_failed"
 )
 """Reasons of missing verdicts that a later run may not meet."""
 
@@ -190,7 +190,7 @@ def _advice(missing: Mapping[str, int]) -> str:
     if not lasting:
         return "run again to judge the missing pairs"
     changes = [_LASTING[reason] for reason in lasting if reason in _LASTING]
-    if any(reason.startswith("http_") for reason in lasting):
+    if any(reason.startswith(("http_", "batch_failed")) for reason in lasting):
         changes.append("read in the log why the server refuses them")
     again = "" if len(lasting) == len(missing) else "a second run judges only the other ones; "
     return (

@@ -3,7 +3,8 @@
     TransientError   the server does not answer, after all attempts: a later run may succeed
     JudgeError       no later attempt can succeed: the key, a server without batches, a lost batch
 
-As in `infra/judges/calls.py`, no message quotes the server or chains an exception of the client.
+As in `infra/judges/calls.py`, the server's words are repeated without the key, the address and the
+texts, and no exception of the client is chained.
 """
 
 import logging
@@ -13,15 +14,15 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import islice
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, WrapValidator
 
 from infra.judges.access import NO_KEY
 from infra.judges.batch_requests import ENDPOINT, BatchRequest, safe_code
-from infra.judges.calls import TransientError, retry_after
+from infra.judges.calls import AGAIN, TransientError, or_none, retry_after
 from infra.judges.redaction import redact
-from infra.judges.refusals import LENGTH
+from infra.judges.refusals import LENGTH, refusal_message
 from infra.judges.retry_policy import RetryPolicy, with_retries
 from pvar.errors import JudgeError
 
@@ -36,11 +37,13 @@ SUBMISSION = "pvar_submission"
 _LOOKED_THROUGH = 1000
 """The newest batches of the account, among which a lost submission is looked for."""
 
-_AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 _NOT_THERE = {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
 _ENDS = ("completed", "failed", "expired", "cancelled")
 
 Result = TypeVar("Result")
+
+
+_Text = Annotated[str | None, WrapValidator(or_none)]
 
 
 class RequestCounts(BaseModel):
@@ -52,7 +55,8 @@ class RequestCounts(BaseModel):
 
 
 class _Fault(BaseModel):
-    code: str | None = None
+    code: _Text = None
+    message: _Text = None
 
 
 class _Faults(BaseModel):
@@ -66,13 +70,19 @@ class BatchState(BaseModel):
     status: str
     output_file_id: str | None = None
     error_file_id: str | None = None
-    request_counts: RequestCounts | None = None
-    errors: _Faults | None = None
+    request_counts: Annotated[RequestCounts | None, WrapValidator(or_none)] = None
+    errors: Annotated[_Faults | None, WrapValidator(or_none)] = None
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will be answered."""
         return self.status in _ENDS
+
+    @property
+    def message(self) -> str:
+        """The server's words about a batch that failed, which may quote secrets and texts."""
+        faults = (self.errors.data if self.errors else None) or []
+        return "; ".join(fault.message for fault in faults if fault.message)
 
     @property
     def reason(self) -> str:
@@ -97,8 +107,10 @@ class BatchApi:
     over: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits for the answers any more."""
 
-    def upload(self, requests: Sequence[BatchRequest]) -> str:
-        """The id of a new input file."""
+    def upload(
+        self, requests: Sequence[BatchRequest], texts: Callable[[], Iterable[str]] = tuple
+    ) -> str:
+        """The id of a new input file; `texts` are what the requests ask about."""
         with TemporaryFile() as file:
             file.writelines(request.line for request in requests)
 
@@ -109,7 +121,7 @@ class BatchApi:
                 )
                 return _Id.model_validate_json(raw.content).id
 
-            return self._send(send, _no_api("takes no files"))
+            return self._send(send, _no_api("takes no files"), texts)
 
     def create(self, file_id: str, submission: str) -> str:
         """The id of a new batch. An attempt after a failed one looks for the batch first."""
@@ -187,39 +199,51 @@ class BatchApi:
             _log.warning("the judge's server lists no batches: a lost submission is repeated")
         return None
 
-    def _send(self, send: Callable[[], Result], not_there: str) -> Result:
-        """The result of `send`, with retries; JudgeError(not_there) if there is no such thing."""
-        return with_retries(lambda: _attempt(send, not_there), self.retry_policy, self.over)
+    def _send(
+        self,
+        send: Callable[[], Result],
+        not_there: str,
+        texts: Callable[[], Iterable[str]] = tuple,
+    ) -> Result:
+        """The result of `send`, with retries; JudgeError(not_there) if there is no such thing.
+
+        `texts` were sent, and the server's words must not repeat them.
+        """
+        return with_retries(
+            lambda: self._attempt(send, not_there, texts), self.retry_policy, self.over
+        )
+
+    def _attempt(
+        self, send: Callable[[], Result], not_there: str, texts: Callable[[], Iterable[str]]
+    ) -> Result:
+        from openai import APIStatusError, OpenAIError
+
+        try:
+            return send()
+        except ValidationError:
+            failure: Exception = TransientError("unreadable_reply")
+        except APIStatusError as error:
+            words = self.redacted(refusal_message(error.body), texts())
+            failure = _refusal(error, not_there, f": {words}" if words else "")
+        except OpenAIError:
+            failure = TransientError("no_connection")
+        raise failure  # out here, so that no other exception is its context
 
 
-def _attempt(send: Callable[[], Result], not_there: str) -> Result:
-    from openai import APIStatusError, OpenAIError
-
-    try:
-        return send()
-    except ValidationError:
-        failure: Exception = TransientError("unreadable_reply")
-    except APIStatusError as error:
-        failure = _refusal(error, not_there)
-    except OpenAIError:
-        failure = TransientError("no_connection")
-    raise failure  # out here, so that no other exception is its context
-
-
-def _refusal(error: "APIStatusError", not_there: str) -> Exception:
+def _refusal(error: "APIStatusError", not_there: str, said: str) -> Exception:
     status = error.status_code
     if status in _NOT_THERE:
         return JudgeError(not_there)
     if error.code == "insufficient_quota" or status == HTTPStatus.PAYMENT_REQUIRED:
         return JudgeError(
-            f"the account of PVAR_JUDGE_API_KEY has no credit left for a batch ({status}); add "
+            f"the account of PVAR_JUDGE_API_KEY has no credit left ({status}{said}); add "
             "credit and run again"
         )
-    if status in _AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status in AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return TransientError(f"http_{status}", retry_after(error.response.headers))
     return JudgeError(
-        f"the judge's server refuses files or batches ({status}); check PVAR_JUDGE_API_KEY, or set "
-        "runtime.judge_mode=live to send the requests one by one"
+        f"the judge's server refuses files or batches ({status}{said}); check "
+        "PVAR_JUDGE_API_KEY, or set runtime.judge_mode=live to send the requests one by one"
     )
 
 

@@ -11,13 +11,15 @@ Requests are written as OpenAI and vLLM take them; what a live judge learns from
 name of a parameter) cannot be learned here.
 
 A failed request is a missing verdict with a reason, and so is what an expired, failed or cancelled
-batch did not answer. The next run submits only these.
+batch did not answer. The next run submits only these. If requests without any verdict among them
+were refused for a parameter that all have, judging ends with the server's words and what to change.
 """
 
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from infra.judges.access import JudgeAccess, open_judge_client
 from infra.judges.batch_api import BatchApi, BatchState
@@ -26,14 +28,18 @@ from infra.judges.batch_requests import (
     USUAL_LIMITS,
     BatchLimits,
     BatchReply,
+    BatchRequest,
     batch_request,
     next_step,
     read_reply,
     split_requests,
 )
 from infra.judges.calls import Completion, TransientError, Usage
+from infra.judges.dead_ends import refused
+from infra.judges.health import Health
 from infra.judges.openai_judge import Prices, answer_of, estimate_of
 from infra.judges.questions import Questions, Reading, Request
+from infra.judges.refusals import Refusal
 from infra.judges.retry_policy import RetryPolicy
 from pvar.errors import JudgeError
 from pvar.judging import Answer, Estimate
@@ -150,6 +156,8 @@ class _Run:
         self._spent_usd = 0.0
         self._reported: set[str] = set()
         """Reasons of failed requests that are in the log."""
+        # Only for what is certain: a later run may ask for nothing but what is refused for itself.
+        self._health = Health(max_in_flight=1, is_proven=True)
 
     def answers(self, comparisons: Sequence[Comparison]) -> Iterator[Answer]:
         """Submit, wait and collect until every comparison has its answer."""
@@ -216,7 +224,7 @@ class _Run:
         )
         batches = []
         for lines in split_requests(requests, self._judge.limits):
-            file_id = self._api.upload(lines)
+            file_id = self._api.upload(lines, partial(self._texts, lines))
             batch = self._records.claim([line.custom_id for line in lines])
             try:
                 batch_id = self._api.create(file_id, batch.record.submission)
@@ -228,6 +236,11 @@ class _Run:
             self._recorded[batch.key] = batch
             batches.append(batch)
         return batches
+
+    def _texts(self, lines: Sequence[BatchRequest]) -> list[str]:
+        """All texts of these requests."""
+        talks = (talk for line in lines for talk in self._waiting[line.custom_id])
+        return [text for talk in talks for text in talk.texts]
 
     def _next_ended(self, batches: Sequence[RecordedBatch]) -> tuple[RecordedBatch, BatchState]:
         """The first batch that ends, looked for with growing pauses."""
@@ -251,11 +264,21 @@ class _Run:
         for reply in self._replies(batch, state):
             if reply.custom_id in self._waiting:
                 yield from self._take(reply)
+        if state.message:
+            waiting = (talk for talks in self._waiting.values() for talk in talks)
+            texts = [text for talk in waiting for text in talk.texts]
+            words = self._api.redacted(state.message, texts)
+            _log.warning("%s: the batch %s: %s", batch.key, state.status, words)
         for custom_id in unanswered:
             if custom_id in self._waiting:
                 yield from self._take(BatchReply(custom_id, None, state.reason))
         for key, recorded in self._recorded.items():
             self._recorded[key] = self._records.settle(recorded, self._settled)
+        if self._health.is_hopeless:
+            raise JudgeError(
+                f"{self._health.dead_ends[0].explanation}, or set runtime.judge_mode=live, which "
+                f"can ask without it (all {len(self._health.dead_ends)} refused requests ended so)"
+            )
 
     def _replies(self, batch: RecordedBatch, state: BatchState) -> Iterator[BatchReply]:
         expected = set(batch.record.custom_ids)
@@ -274,6 +297,7 @@ class _Run:
         for talk in self._waiting.pop(reply.custom_id):
             if completion is None:
                 self._report(reply, talk)
+                self._note_refusal(reply, talk)
                 yield self._missing(talk, reply.reason)
             else:
                 talk.completions.append(completion)
@@ -284,6 +308,8 @@ class _Run:
                     talk.request = step
                     self._wait_for(talk)
                     continue
+                if step.preference is not None:
+                    self._health.note_verdict()
                 yield answer_of(talk.comparison, step, talk.completions, self._judge.prices)
             self._settled.update(talk.custom_ids)
 
@@ -297,6 +323,16 @@ class _Run:
         if prices is None or usage.prompt_tokens is None or usage.completion_tokens is None:
             return 0.0
         return prices.usd(usage.prompt_tokens, usage.completion_tokens)
+
+    def _note_refusal(self, reply: BatchReply, talk: _Talk) -> None:
+        """Count what every request is refused for; the words of the first ones are enough."""
+        if reply.refused is None or reply.refused.parameter is None or self._health.is_hopeless:
+            return
+        status, parameter, of_one_call = reply.refused
+        words = self._api.redacted(reply.message, talk.texts)
+        refusal = Refusal(status, words, parameter, of_one_call)
+        if dead_end := refused(refusal, self._judge.identity):
+            self._health.note_dead_end(dead_end)
 
     def _report(self, reply: BatchReply, talk: _Talk) -> None:
         """Log the server's words about failed requests, once for each reason."""

@@ -8,13 +8,14 @@ fits any way to ask, one with a second question too, if `put` depends on nothing
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from http import HTTPStatus
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, WrapValidator
 
-from infra.judges.calls import Completion, read_completion
+from infra.judges.calls import AGAIN, Completion, or_none, read_completion
 from infra.judges.questions import Questions, Reading, Reply, Request
-from infra.judges.refusals import refusal_message
+from infra.judges.refusals import is_of_one_call, refusal_message, refused_parameter
 from pvar.digest import digest
 from pvar.records import Comparison
 
@@ -51,24 +52,36 @@ class BatchReply(NamedTuple):
     """Why there is no completion."""
     message: str = ""
     """The server's words about it, which may quote secrets and texts."""
+    refused: "Refused | None" = None
+    """Set if the server refused the request itself."""
+
+
+class Refused(NamedTuple):
+    """What is known of a refused request."""
+
+    status: int
+    parameter: str | None
+    """Parameter of the request that the server names."""
+    is_of_one_call: bool
 
 
 class _Response(BaseModel):
-    status_code: int
+    status_code: int = HTTPStatus.OK
+    """Some servers give a body alone."""
     body: object = None
 
 
 class _Error(BaseModel):
-    code: str | None = None
-    message: str | None = None
+    code: Annotated[str | None, WrapValidator(or_none)] = None
+    message: Annotated[str | None, WrapValidator(or_none)] = None
 
 
 class _Line(BaseModel):
     """The used parts of an output line."""
 
     custom_id: str
-    response: _Response | None = None
-    error: _Error | None = None
+    response: Annotated[_Response | None, WrapValidator(or_none)] = None
+    error: Annotated[_Error | None, WrapValidator(or_none)] = None
 
 
 class _UnansweredError(Exception):
@@ -135,8 +148,11 @@ def read_reply(line: bytes) -> BatchReply | None:
         parsed = _Line.model_validate_json(line)
     except ValidationError:
         return None
-    if parsed.response is None or parsed.response.status_code != 200:
-        return BatchReply(parsed.custom_id, None, _reason(parsed), _message(parsed))
+    if parsed.response is None or parsed.response.status_code != HTTPStatus.OK:
+        message = _message(parsed)
+        return BatchReply(
+            parsed.custom_id, None, _reason(parsed), message, _refused(parsed.response, message)
+        )
     body = json.dumps(parsed.response.body).encode()
     try:
         return BatchReply(parsed.custom_id, read_completion(body))
@@ -155,6 +171,17 @@ def _reason(line: _Line) -> str:
         status = line.response.status_code
         return "rate_limited" if status == 429 else f"http_{status}"
     return safe_code(line.error.code if line.error else None) or "request_failed"
+
+
+def _refused(response: _Response | None, message: str) -> Refused | None:
+    if response is None or response.status_code in AGAIN or response.status_code >= 500:
+        return None
+    code: str | None = None
+    match response.body:
+        case {"error": {"code": str(name)}} | {"code": str(name)}:
+            code = name
+    status, parameter = response.status_code, refused_parameter(response.body, message)
+    return Refused(status, parameter, is_of_one_call(status, code, parameter, message))
 
 
 def _message(line: _Line) -> str:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     BaseModel,
-    Field,
     FiniteFloat,
     NonNegativeInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
 )
 
 from infra.judges.access import NO_KEY
@@ -42,7 +42,7 @@ from pvar.thought import spoken
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI, OpenAIError
 
-_AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def or_none(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -157,10 +157,20 @@ class _Choice(BaseModel):
 class _Body(BaseModel):
     """The used parts of a chat completion."""
 
-    choices: list[_Choice] = Field(min_length=1)
+    choices: list[Annotated[_Choice | None, WrapValidator(or_none)]]
+    """None is one that cannot be read."""
     usage: Annotated[Usage | None, WrapValidator(or_none)] = None
     model: _Text = None
     system_fingerprint: _Text = None
+
+    @field_validator("choices", mode="after")
+    @classmethod
+    def _readable(cls, choices: list[_Choice | None]) -> list[_Choice | None]:
+        """One choice was asked for; what a server gives beyond the first readable one is unused."""
+        readable = [choice for choice in choices if choice is not None]
+        if not readable:
+            raise ValueError("there is no readable choice")
+        return list(readable[:1])
 
 
 def complete(
@@ -198,9 +208,10 @@ def complete(
 
 
 def read_completion(content: bytes) -> Completion:
-    """Read the JSON of a chat completion. Raises ValidationError if it has no choice."""
+    """Read the JSON of a chat completion. ValidationError if it has no readable choice."""
     body = _Body.model_validate_json(content)
-    choice = body.choices[0]
+    (choice,) = body.choices
+    assert choice is not None
     text, has_thought = spoken(choice.message.content)
     positions = (choice.logprobs.content if choice.logprobs else None) or []
     top = (positions[0].top_logprobs if positions else None) or []
@@ -260,7 +271,7 @@ def _refusal(
             "and run again"
         )
     reason = "rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else f"http_{status}"
-    if status in _AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status in AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return TransientError(reason, retry_after(error.response.headers))
     parameter = refused_parameter(error.body, message)
     of_one_call = is_of_one_call(status, error.code, parameter, message)

@@ -27,6 +27,8 @@ class End(NamedTuple):
     """Requests that are answered before an early end; None is all."""
     code: str = ""
     """Error code of a batch that failed."""
+    message: str = "no"
+    """The server's words about it."""
 
 
 COMPLETED = End()
@@ -193,7 +195,7 @@ def _to_json(server: BatchServer, batch: Submitted) -> dict[str, Any]:
         for name in (f"output-{batch.id}", f"errors-{batch.id}")
     )
     num_answered = len(batch.requests) * batch.num_looks // len(STEPS)
-    faults = {"object": "list", "data": [{"code": batch.end.code, "message": "no"}]}
+    faults = {"object": "list", "data": [{"code": batch.end.code, "message": batch.end.message}]}
     return {
         "id": batch.id,
         "object": "batch",

@@ -16,9 +16,10 @@ from typing import Any, cast
 
 import pytest
 
+from infra.judges.batch_api import BatchState
 from infra.judges.batch_judge import BatchJudge
 from infra.judges.batch_records import BatchRecords
-from infra.judges.batch_requests import BatchLimits, batch_request, split_requests
+from infra.judges.batch_requests import BatchLimits, batch_request, read_reply, split_requests
 from infra.judges.openai_judge import OpenAIJudge, Prices
 from infra.judges.questions import AlpacaEval, ArenaHard, Questions, Request
 from infra.judges.retry_policy import RetryPolicy
@@ -39,6 +40,7 @@ ARENA_V2 = ArenaHard("v2.0", max_tokens=100, temperature=0.0)
 M_WINS_3_TO_1 = says_token({"m": math.log(1 / 4), "M": math.log(3 / 4)})
 RETRIES = RetryPolicy(NEVER_SECONDS, max_attempts=3, back_off_seconds=0.001)
 KEY = "sk-planted-8f1c"
+SAID = f"no {KEY} here: challenger"
 
 
 def pairs(num: int) -> list[Comparison]:
@@ -261,7 +263,7 @@ def test_the_servers_words_about_failed_requests_are_logged_once_without_secrets
     file_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuses(asked: Asked) -> Sent:
-        return fails(400, message=f"{KEY} may not ask for a temperature: {asked.prompt}")
+        return fails(400, message=f"{KEY} may not ask on a Sunday: {asked.prompt}")
 
     with serving_batches(refuses) as server:
         result = run(judge_at(server, file_store), pairs(3))
@@ -269,11 +271,76 @@ def test_the_servers_words_about_failed_requests_are_logged_once_without_secrets
     assert result.missing == {"http_400": 6}
     [said] = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
     assert "(http_400)" in said
-    assert "may not ask for a temperature" in said
+    assert "may not ask on a Sunday" in said
     assert KEY not in caplog.text
     assert "challenger" not in said
     with pytest.raises(JudgeError, match="read in the log why"):
         result.final_verdicts()
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("temperature is not supported", r"400: temperature is .*`temperature` \(now 0\.0\)"),
+        ("Unrecognized argument: max_completion_tokens", "max_completion_tokens.*`max_tokens`"),
+    ],
+)
+def test_a_parameter_that_every_request_is_refused_for_is_named_and_nothing_is_lost(
+    file_store: Store, message: str, advice: str
+) -> None:
+    with serving_batches(lambda _: fails(400, message=f"{message} {KEY}")) as server:
+        with pytest.raises(JudgeError, match=rf"{advice}.*runtime\.judge_mode=live") as refused:
+            run(judge_at(server, file_store), pairs(3))
+        assert len(server.batches) == 1
+    assert "run again" not in str(refused.value)
+    assert KEY not in str(refused.value)
+    assert records(file_store) == []
+
+
+def test_one_verdict_shows_that_a_parameter_is_not_refused_always(file_store: Store) -> None:
+    def behaviour(asked: Asked) -> Sent:
+        is_fine = about(0, asked)
+        return prefers_challenger(asked) if is_fine else fails(400, message="bad temperature")
+
+    with serving_batches(behaviour) as server:
+        result = run(judge_at(server, file_store), pairs(3))
+
+    assert (result.num_judged, result.missing) == (1, {"http_400": 4})
+
+
+def test_of_a_reply_only_what_is_needed_must_be_there() -> None:
+    """Other servers leave out the status, or word errors as texts or with numbers."""
+    body = json.loads(says("[[A=B]]").body)
+    parts = [{"type": "thinking", "thinking": "[[A>>B]]"}, {"type": "text", "text": "[[B>A]]"}]
+    for line, wanted in (
+        ({"response": {"body": body}, "error": "none"}, ("[[A=B]]", None)),
+        ({"response": {"status_code": 200, "body": body}, "error": {"code": 0}}, ("[[A=B]]", None)),
+        (
+            {"response": {"body": {"choices": [{"message": {"content": parts}}], "usage": {}}}},
+            ("[[B>A]]", None),
+        ),
+        ({"response": {"body": {"choices": [None, *body["choices"], 7]}}}, ("[[A=B]]", None)),
+        ({"response": {"body": {"choices": [None]}}}, (None, "unreadable_reply")),
+        ({"response": None, "error": {"code": 400, "message": ["no"]}}, (None, "request_failed")),
+        ({"response": "none", "error": "too late"}, (None, "request_failed")),
+    ):
+        reply = read_reply(json.dumps({"custom_id": "c", **line}).encode())
+        assert reply is not None
+        text = None if reply.completion is None else reply.completion.reply.text
+        assert (reply.custom_id, text, reply.reason) == ("c", *wanted)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"request_counts": {"total": None}, "errors": "none"},
+        {"request_counts": 3, "errors": {"data": [{"code": 5, "message": None}]}},
+        {"request_counts": None, "errors": [], "output_file_id": None},
+    ],
+)
+def test_of_a_batch_only_its_id_and_status_must_be_there(parts: dict[str, Any]) -> None:
+    state = BatchState.model_validate_json(json.dumps({"id": "b", "status": "failed", **parts}))
+    assert (state.is_over, state.reason, state.message) == (True, "batch_failed", "")
 
 
 def test_what_the_server_says_that_it_is_and_its_tokens_are_recorded(file_store: Store) -> None:
@@ -315,13 +382,17 @@ def test_an_early_end_keeps_what_was_answered_and_the_next_run_submits_the_rest(
     ],
 )
 def test_a_failed_batch_is_missing_verdicts_and_the_same_requests_may_be_submitted_again(
-    file_store: Store, code: str, reason: str
+    file_store: Store, code: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ends = [End("failed", code=code), End()]
+    ends = [End("failed", code=code or "0", message=f"too many for {KEY}"), End()]
     with serving_batches(prefers_challenger, ends=ends) as server:
         judge = judge_at(server, file_store)
         first = run(judge, pairs(2))
         assert first.missing == {reason: 4}
+        is_passing = "token_limit" in reason
+        with pytest.raises(JudgeError, match="run again" if is_passing else "read in the log why"):
+            first.final_verdicts()
+        assert "batch failed: too many for […]" in caplog.text
         assert run(judge, pairs(2)).is_final
 
     assert [len(batch.requests) for batch in server.batches] == [4, 4]
@@ -378,14 +449,17 @@ def test_a_server_without_batches_is_refused_with_the_name_of_the_setting(
 @pytest.mark.parametrize(
     ("refusal", "message"),
     [
-        (fails(401), "PVAR_JUDGE_API_KEY"),
-        (fails(429, code="insufficient_quota"), "no credit left"),
-        (fails(400), r"\(400\).*runtime\.judge_mode=live"),
+        (fails(401, message=SAID), r"\(401: no \[…\] here: \[…\]\); .*PVAR_JUDGE_API_KEY"),
+        (
+            fails(429, message=SAID, code="insufficient_quota"),
+            r"no credit left \(429: no \[…\] her",
+        ),
+        (fails(400, message=SAID), r"\(400: no \[…\] here: \[…\]\).*runtime\.judge_mode=live"),
         (fails(503), r"does not answer \(http_503\)"),
         (Sent(b"<html>"), r"does not answer \(unreadable_reply\)"),
     ],
 )
-def test_what_the_server_refuses_is_an_error_without_its_words(
+def test_what_the_server_refuses_is_an_error_in_its_words_without_secrets_and_texts(
     file_store: Store, refusal: Sent, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -400,6 +474,7 @@ def test_what_the_server_refuses_is_an_error_without_its_words(
 
     assert refused.value.__cause__ is None
     assert KEY not in repr(refused.value) + caplog.text
+    assert "challenger" not in str(refused.value)
     assert server.batches == []
 
 
