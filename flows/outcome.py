@@ -66,6 +66,8 @@ def _lines(
             f"gate {'passed' if decision['gate_passed'] else 'failed'}: "
             f"{record.config.promote.model_name} version {decision['version']} {_fate(decision)}"
         )
+        if decision.get("gate_note") not in (None, ABILITY_NOT_MEASURED):  # that is said above
+            yield str(decision["gate_note"])
     yield f"report: {store_uri}/runs/{record.run}.html"
     node = record.waiting_node
     if node is not None and node.waiting is not None:

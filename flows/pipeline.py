@@ -32,8 +32,9 @@ from flows.wiring import Wiring, connect
 from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
+from pvar.evaluation.ability import fits
 from pvar.placement import INLINE
-from tasks.engine.artifact import open_artifact
+from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.node import Node
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage_outcome import StageState
@@ -43,7 +44,7 @@ from tasks.stages.adopt import ADOPT
 from tasks.stages.audit import AUDIT
 from tasks.stages.benchmark import BENCHMARK
 from tasks.stages.divergence import DIVERGENCE
-from tasks.stages.evaluate import EVALUATE
+from tasks.stages.evaluate import EVALUATE, held_out
 from tasks.stages.promote import PROMOTE
 
 logger = logging.getLogger(__name__)
@@ -148,12 +149,39 @@ def _refuse_gate_without_questions(exam: Node, config: PipelineConfig, wiring: W
     if bound is None or config.promote.mode == "never":
         return
     artifact = open_artifact(wiring.store, exam.keys.stage, exam.keys.digest, wiring.settings.home)
+    source = ", ".join(config.evaluate.prompts) or config.ingest.source
     if not artifact.manifest.summary["num_ability_questions"]:
-        source = ", ".join(config.evaluate.prompts) or config.ingest.source
-        raise ConfigError(
-            f"{key} is {bound:g}, but {source} has no rows with an `answer` to measure ability; "
-            f"add such rows, or set {key}=null"
+        rejected = ", ".join(
+            f"{count} {rule}"
+            for rule, count in artifact.manifest.row_counts.rejected.items()
+            if rule.startswith("accepted_answer_")
         )
+        unusable = f" that can be used (rejected: {rejected})" if rejected else ""
+        raise ConfigError(
+            f"{key} is {bound:g}, but {source} has no rows with an `answer`{unusable} to measure "
+            f"ability; add rows with the final answer alone in `answer`, or set {key}=null"
+        )
+    if unanswerable := _unanswerable(artifact, config, source):
+        raise ConfigError(f"{key} is {bound:g}, but {unanswerable}, or set {key}=null")
+
+
+def _unanswerable(exam: Artifact, config: PipelineConfig, source: str) -> str:
+    """Why no ability question can be answered correctly; empty if one can. If some cannot, the log
+    says so."""
+    questions = [each for each in held_out(exam) if each.is_question]
+    max_tokens = config.evaluate.answers.max_new_tokens
+    num_too_long = sum(not fits(each.accepted_answers, max_tokens) for each in questions)
+    if not num_too_long:
+        return ""
+    says = (
+        f"{num_too_long} of {len(questions)} ability questions of {source} cannot be answered "
+        "correctly: each accepted answer has more words than evaluate.answers.max_new_tokens "
+        f"({max_tokens}) allows; give the final answer alone in `answer`, or raise it"
+    )
+    if num_too_long == len(questions):
+        return says
+    logger.warning("%s", says)
+    return ""
 
 
 def run_node(node: Node, config: PipelineConfig, wiring: Wiring, mlflow_run: str) -> NodeRecord:

@@ -19,7 +19,7 @@ from infra.row_files import refuse_target
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
 from pvar.errors import InputError
-from pvar.gate import BENCHMARK_CHECK
+from pvar.gate import ABILITY_NOT_MEASURED, BENCHMARK_CHECK
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from pvar.references import Pinned
 from pvar.selection.strategy import PVAR
@@ -300,7 +300,7 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
     """The decision on promotion, or the gate's result if the promotion waits for a person."""
     if "promote" in artifacts:
         decision = read_decision(artifacts["promote"])
-        note = _gate_note(record, decision.decision, decision.look)
+        note = _gate_note(record, decision.note, decision.decision, decision.look)
         return Gate(decision.promoted, _gate_checks(decision.checks), note)
     waits = record.waiting_node
     if waits is None or waits.name != "promote":
@@ -323,7 +323,8 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
         if DIVERGENCE_FIRST_NODE in artifacts
         else None,
     )
-    return Gate(False, _gate_checks(so_far.checks), _gate_note(record, None, look), waits=True)
+    note = _gate_note(record, so_far.note, None, look)
+    return Gate(False, _gate_checks(so_far.checks), note, waits=True)
 
 
 def _gate_checks(
@@ -341,12 +342,15 @@ def _gate_check(name: str, value: float | None, bound: float, passed: bool) -> G
     return GateCheck(check, None if value is None else value / 100, bound / 100, passed)
 
 
-def _gate_note(record: RunRecord, decision: PersonDecision | None, look: ExamLook | None) -> str:
-    """The person's decision and the look at the exam, as sentences."""
+def _gate_note(
+    record: RunRecord, note: str, decision: PersonDecision | None, look: ExamLook | None
+) -> str:
+    """What is no evidence, the person's decision and the look at the exam, as sentences."""
     if record.config.promote.mode == "never":
         return "Promotion is switched off (promote.mode = never)."
-    said = [part.sentence for part in (decision, look) if part is not None]
-    return " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in said)
+    said = [] if note == ABILITY_NOT_MEASURED else [note]  # that is among the remarks
+    said += [part.sentence for part in (decision, look) if part is not None]
+    return " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in said if text)
 
 
 def _links(record: RunRecord, wiring: Wiring) -> tuple[NamedLink, ...]:

@@ -217,7 +217,8 @@ class BenchmarkGate(ConfigModel):
     """The lower bound of the difference, challenger minus opponent, must be at least this many
     percentage points. 0 requires that the challenger is not worse."""
     max_loss: float | None = Field(default=None, ge=0, le=100)
-    """The same as a loss: 2 allows a loss of 2 percentage points. Give one of the two."""
+    """The same as a loss: 2 allows a loss of 2 percentage points. Give one of the two. An opponent
+    whose score is not above the allowed loss fails the gate: no model could lose more."""
 
     @property
     def bound(self) -> float:

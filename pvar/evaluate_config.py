@@ -103,11 +103,13 @@ class PromoteConfig(ConfigModel):
     max_ability_loss: float | None = Field(default=None, ge=0, le=1)
     """Maximum loss of ability (fraction of ability questions answered correctly). The lower bound
     of the change must be at least minus this value. `null` means 0.2 if the source has rows with
-    `answer`, and no check otherwise. A number fails the gate if the source has no such rows."""
+    `answer`, and no check otherwise. A number fails the gate if the source has no such rows, or if
+    the opponent answers so few correctly that a loss of all of them would pass. 1 allows every
+    loss."""
     max_total_ability_loss: float | None = Field(default=None, ge=0, le=1)
     """Maximum loss of ability against the first model, so that many small losses are seen. The
     lower bound of the change must be at least minus this value. Needs `evaluate.against_first` and
-    ability questions. `null` means no check."""
+    ability questions that the first model can answer. `null` means no check."""
     max_total_divergence: float | None = Field(default=None, gt=0)
     """Maximum KL divergence from the first model (`policy_if_none`, or else `policy`), in nats per
     answer. The upper bound of its interval must be at most this value. Needs `evaluate.divergence`,

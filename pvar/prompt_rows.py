@@ -12,16 +12,17 @@ own, and the scores `score_chosen` and `score_rejected`. Standard prompts become
 A column that is null counts as one that is not there. Any other row is rejected with a reason, also
 if a field changes its meaning that cannot be used (`pvar/row_forms.py`).
 
-A row with `answer` (a string, or a list of accepted strings) is an ability question. A row with
-`completion` and `label` (true or false) is an unpaired label (`pvar/unpaired_labels.py`) for those
-who ask for labels, and a prompt for all others.
+A row with `answer` (a string, or a list of accepted strings) is an ability question. It is rejected
+if no model could give such an answer, such as a worked solution (`pvar/evaluation/ability.py`). A
+row with `completion` and `label` (true or false) is an unpaired label (`pvar/unpaired_labels.py`)
+for those who ask for labels, and a prompt for all others.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 
 from pvar.digest import prompt_id
-from pvar.evaluation.ability import words
+from pvar.evaluation.ability import unmatchable, words
 from pvar.records import Message, Prompt
 from pvar.row_forms import (
     Fields,
@@ -192,7 +193,9 @@ def _accepted_answers(answer: object) -> tuple[str, ...] | str:
     if not all(isinstance(text, str) for text in accepted):
         return "accepted_answer_not_text"
     # What normalises to nothing would be found in every answer.
-    return tuple(accepted) if all(map(words, accepted)) else "accepted_answer_without_words"
+    if not all(map(words, accepted)):
+        return "accepted_answer_without_words"
+    return unmatchable(accepted) or tuple(accepted)
 
 
 def _common_beginning(chosen: object, rejected: object) -> list[object] | None:

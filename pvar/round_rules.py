@@ -267,11 +267,19 @@ def _lost_ability(results: Sequence[RoundResult], config: RoundsConfig) -> Round
     if change is None:
         return RoundsEnd(
             "ability",
-            "ability was not measured, because no held-out row has an `answer`, but "
+            "ability was not measured (no ability question was answered by both models), but "
             f"max_ability_loss is {bound:g}",
         )
     if change >= -bound:
-        return None
+        first = None if last.ability is None else last.ability - change
+        if first is None or first > bound or bound >= 1:
+            return None
+        return RoundsEnd(
+            "ability",
+            f"ability is not measurable: the first model answers {first:.1%} of the ability "
+            f"questions correctly, so that no loss exceeds max_ability_loss, which is {bound:g}; "
+            "check the accepted answers, or ask questions that it can answer",
+        )
     return RoundsEnd(
         "ability",
         f"version {last.version} answers {-change:.1%} fewer of the ability questions correctly "

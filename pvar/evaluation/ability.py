@@ -7,7 +7,8 @@ in `112`, `5` is not in `-5`, `3.5` or `1/5`, and `1,000` equals `1000`.
 
 This tests whether knowledge is retained, not how well it is expressed. An answer that lists every
 candidate is correct, and so is one that negates the accepted words. In a script without spaces
-between words, the whole answer must match.
+between words, the whole answer must match. A worked solution is matched by no answer, so that it
+measures nothing: such questions are found when they are read (`unmatchable`).
 """
 
 import math
@@ -24,6 +25,13 @@ from pvar.evaluation.paired import paired_difference
 
 _THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _WORD = re.compile(r"(?:(?<![^\W_])-(?=\d))?[^\W_]+(?:(?<=\d)[.,:/](?=\d)[^\W_]+)*")
+_WORKED = re.compile(r"<<[^<>]*>>|^[ \t]*####[ \t]*\S", re.MULTILINE)
+"""Marks of a worked solution: GSM8K's calculations and the line with its final answer."""
+_BOXED = re.compile(r"\\boxed\b|\\fbox\b")
+"""MATH's mark of the final answer, which alone is a final answer."""
+MAX_WORDS = 50
+"""An accepted answer with more words would have to be recited."""
+_MAX_WORDS_BESIDE_BOX = 10
 _PLAIN_SIGNS = str.maketrans({"\N{MINUS SIGN}": "-", "\N{FRACTION SLASH}": "/"})
 
 
@@ -51,6 +59,28 @@ def is_right(answer: str, accepted: Sequence[str]) -> bool:
     """Whether one of the accepted strings occurs in the answer as whole words."""
     said = f" {' '.join(words(answer))} "
     return any(f" {' '.join(words(text))} " in said for text in accepted)
+
+
+def unmatchable(accepted: Sequence[str]) -> str | None:
+    """The rule by which no model can give any of these accepted answers; None if one may be given.
+
+    A worked solution, with steps before its final answer, is never given word by word.
+    """
+    if not all(map(_is_worked, accepted)):
+        short = any(len(words(text)) <= MAX_WORDS for text in accepted if not _is_worked(text))
+        return None if short else "accepted_answer_too_long"
+    return "accepted_answer_is_worked_solution"
+
+
+def _is_worked(text: str) -> bool:
+    if _WORKED.search(text):
+        return True
+    return bool(_BOXED.search(text)) and len(words(text)) > _MAX_WORDS_BESIDE_BOX
+
+
+def fits(accepted: Sequence[str], max_tokens: int) -> bool:
+    """Whether one of the accepted strings has no more words than an answer may have tokens."""
+    return any(len(words(text)) <= max_tokens for text in accepted)
 
 
 def share_right(answers: Sequence[str], accepted: Sequence[str]) -> float:

@@ -10,6 +10,7 @@ the accepted answers (`pvar.evaluation.ability`), as a metric besides the win ra
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -48,7 +49,8 @@ ABILITY_FIGURES = (
     "ability", "opponent_ability",
     "ability_change", "ability_change_lower", "ability_change_upper",
 )  # fmt: skip
-"""Metrics of the summary, besides `num_ability_questions`; all None without ability questions."""
+"""Metrics of the summary, besides `num_ability_questions`; all None without ability questions. So
+is `ability_lost_lower`: the lower end of the change if the challenger had no correct answer."""
 
 
 class EvaluateSpec(BaseModel):
@@ -181,14 +183,14 @@ def _answers(role: str, job: Job[EvaluateSpec], prompts: Sequence[Prompt]) -> Su
 
 def _ability(job: Job[EvaluateSpec], questions: Sequence[Prompt]) -> Summary:
     """Ability metrics of both models; all None if the source has no ability questions."""
-    *figures, num_questions = ability_change(
-        _shares_right(job, "challenger", questions),
-        _shares_right(job, "opponent", questions),
-        confidence=job.spec.confidence,
-        seed=job.spec.seed,
-    )
+    ours = _shares_right(job, "challenger", questions)
+    theirs = _shares_right(job, "opponent", questions)
+    change = partial(ability_change, confidence=job.spec.confidence, seed=job.spec.seed)
+    *figures, num_questions = change(ours, theirs)
+    lost = change(np.zeros(len(theirs)), theirs)
     return {
         **dict(zip(ABILITY_FIGURES, map(_number, figures), strict=True)),
+        "ability_lost_lower": _number(lost.ci_lower),
         "num_ability_questions": num_questions if questions else None,
     }
 

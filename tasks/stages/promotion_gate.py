@@ -65,18 +65,32 @@ def apply_gate(
         ability_change_lower=(
             figure_of(summary.get("ability_change_lower")) if has_questions(summary) else None
         ),
+        ability_lost_lower=_lost_lower(summary),
         win_rate_lower_at_look=at_look,
         total_ability_change_lower=(
             None if first is None else figure_of(first.get("ability_change_lower"))
         ),
+        total_ability_lost_lower=math.nan if first is None else _lost_lower(first),
         total_divergence_upper=(
             None if from_first is None else figure_of(from_first.get("kl_upper"))
         ),
         benchmark_differences={
             name: figure_of(figures.get("difference_lower")) for name, figures in benchmarks.items()
         },
+        opponent_scores={
+            name: figure_of(figures.get("opponent_score")) for name, figures in benchmarks.items()
+        },
     )
     return decide_promotion(figures, gate)
+
+
+def _lost_lower(summary: Summary) -> float:
+    """Lower end of the change of ability if all were lost; NaN if it is not known.
+
+    Results of earlier versions do not have it: there it is at most minus the opponent's ability.
+    """
+    lower = figure_of(summary.get("ability_lost_lower"))
+    return 0 - figure_of(summary.get("opponent_ability")) if math.isnan(lower) else lower
 
 
 def has_questions(summary: Summary) -> bool:

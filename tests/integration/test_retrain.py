@@ -236,7 +236,7 @@ def continued(tmp_path: Path) -> RetrainConfig:
     tiny["evaluate"] |= {"opponent": "champion", "against_first": True, "divergence": True}
     tiny["evaluate"] |= {"reserve_prompts": [str(reserve)]}
     tiny["label_audit"] = {"max_judged": 2}
-    tiny["promote"] |= {"alpha_budget": 0.5, "max_total_ability_loss": 0.72}
+    tiny["promote"] |= {"alpha_budget": 0.5, "max_total_ability_loss": 1.0}
     tiny["promote"] |= {"max_total_divergence": 1000.0}
     pipeline = PipelineConfig.model_validate(tiny)
     return RetrainConfig(

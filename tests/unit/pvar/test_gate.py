@@ -10,7 +10,14 @@ from pvar.evaluate_config import PromoteConfig
 from pvar.gate import GateFigures, decide_promotion
 
 GATE = PromoteConfig(min_win_rate=0.5, min_coverage=0.95, min_ended_share=0.5, max_ability_loss=0.1)
-GOOD = GateFigures(win_rate_lower=0.55, coverage=0.99, ended_share=0.9, ability_change_lower=-0.05)
+GOOD = GateFigures(
+    win_rate_lower=0.55,
+    coverage=0.99,
+    ended_share=0.9,
+    ability_change_lower=-0.05,
+    ability_lost_lower=-0.7,
+    total_ability_lost_lower=-0.7,
+)
 
 
 def failed_checks(figures: GateFigures, gate: PromoteConfig = GATE) -> list[str]:
@@ -50,7 +57,7 @@ def test_without_questions_ability_is_unchecked_and_that_is_said() -> None:
     decision = decide_promotion(unmeasured, GATE.model_copy(update={"max_ability_loss": None}))
     assert decision.passed
     assert "ability_change_lower" not in [check.name for check in decision.checks]
-    assert decision.note == "ability not measured: no rows with an answer"
+    assert decision.note == "ability not measured: no ability questions"
     assert decide_promotion(GOOD, GATE).note == ""
 
 
@@ -58,7 +65,7 @@ def test_a_bound_without_questions_fails() -> None:
     # Who names a bound wants to have it checked.
     unmeasured = GOOD._replace(ability_change_lower=None)
     assert failed_checks(unmeasured) == ["ability_change_lower"]
-    assert decide_promotion(unmeasured, GATE).note == "ability not measured: no rows with an answer"
+    assert decide_promotion(unmeasured, GATE).note == "ability not measured: no ability questions"
 
 
 def test_where_there_are_questions_a_collapse_fails_without_a_bound_of_ones_own() -> None:
@@ -124,12 +131,78 @@ def test_a_missing_figure_fails_its_check(name: str) -> None:
     assert failed_checks(GOOD._replace(**{name: math.nan})) == [name]
 
 
+FLOOR = GOOD._replace(ability_change_lower=-0.09, ability_lost_lower=-0.09)
+"""0 of 40 questions right becomes 0 of 40: 1 − 0.025^(1/40) = 9 %, as if all were lost."""
+
+
+def test_a_check_of_ability_that_no_model_can_fail_is_no_evidence() -> None:
+    decision = decide_promotion(FLOOR, GATE)
+    assert [check.name for check in decision.checks if not check.passed] == ["ability_change_lower"]
+    assert math.isnan(decision.checks[-1].value)
+    assert "ability not measurable against the opponent" in decision.note
+    assert "is -9.0%, and -10.0% is allowed" in decision.note
+    # Where a model without one correct answer fails, the check counts.
+    assert failed_checks(FLOOR._replace(ability_lost_lower=-0.101)) == []
+    # What is not known shows nothing.
+    assert failed_checks(FLOOR._replace(ability_lost_lower=math.nan)) == ["ability_change_lower"]
+
+
+def test_ability_at_its_floor_is_said_where_no_bound_is_required() -> None:
+    usual = GATE.model_copy(update={"max_ability_loss": None})
+    decision = decide_promotion(FLOOR, usual)
+    assert decision.passed
+    assert "ability_change_lower" not in [check.name for check in decision.checks]
+    assert "ability not measurable" in decision.note
+    # A fall that is seen counts whatever the floor is.
+    fell = FLOOR._replace(ability_change_lower=-0.25, ability_lost_lower=-0.19)
+    assert failed_checks(fell, usual) == ["ability_change_lower"]
+
+
+def test_a_bound_of_every_loss_switches_the_check_of_ability_off() -> None:
+    off = GATE.model_copy(update={"max_ability_loss": 1.0, "max_total_ability_loss": 1.0})
+    assert failed_checks(FLOOR._replace(total_ability_change_lower=-0.09), off) == []
+
+
+def test_ability_at_its_floor_against_the_first_model_is_no_evidence() -> None:
+    both = GATE.model_copy(update={"max_total_ability_loss": 0.15})
+    floor = GOOD._replace(total_ability_change_lower=-0.05, total_ability_lost_lower=-0.12)
+    assert failed_checks(floor, both) == ["total_ability_change_lower"]
+    assert "not measurable against the first model" in decide_promotion(floor, both).note
+
+
+@pytest.mark.parametrize(
+    ("score", "bound", "passes"),
+    [
+        (0.0, {"max_loss": 2}, False),
+        (1.9, {"max_loss": 2}, False),
+        (2.1, {"max_loss": 2}, True),
+        (0.0, {"min_difference_lower": 0}, False),
+        (math.nan, {"max_loss": 2}, False),
+        (0.0, {"max_loss": 100}, True),  # nothing is required
+    ],
+)
+def test_a_required_benchmark_at_its_floor_is_no_evidence(
+    score: float, bound: dict[str, float], passes: bool
+) -> None:
+    figures = GOOD._replace(benchmark_differences={"exam": 0.0}, opponent_scores={"exam": score})
+    assert failed_checks(figures, required(**bound)) == ([] if passes else ["benchmark-exam"])
+    note = decide_promotion(figures, required(**bound)).note
+    assert ("benchmark exam not measurable" in note) != passes
+
+
+def test_a_benchmark_must_be_better_whatever_the_opponents_score() -> None:
+    figures = GOOD._replace(benchmark_differences={"exam": 3.0}, opponent_scores={"exam": 0.0})
+    assert failed_checks(figures, required(min_difference_lower=2)) == []
+
+
 def required(**bound: float) -> PromoteConfig:
     return GATE.model_copy(update={"benchmarks": (BenchmarkGate(name="exam", **bound),)})
 
 
 def test_a_required_benchmark_is_checked_at_its_bound() -> None:
-    worse = GOOD._replace(benchmark_differences={"exam": -2.0, "other": -50.0})
+    worse = GOOD._replace(
+        benchmark_differences={"exam": -2.0, "other": -50.0}, opponent_scores={"exam": 60.0}
+    )
     assert failed_checks(worse, required(max_loss=2)) == []
     assert failed_checks(worse, required(max_loss=1.9)) == ["benchmark-exam"]
     assert failed_checks(worse, required(min_difference_lower=-2)) == []

@@ -78,9 +78,22 @@ def test_what_is_no_prompt_is_named(row: dict[str, object], reason: str) -> None
     assert parse_prompt(row, "test") == reason
 
 
+GSM8K = "There are 3 and 4, so 3+4 = <<3+4=7>>7.\n#### 7"
+MATH = r"Counting on from three we get four, five, six, seven: thus the sum is $\boxed{7}$."
+
+
 @pytest.mark.parametrize(
     ("answer", "accepted"),
-    [("7", ("7",)), (["7", "seven"], ("7", "seven")), (None, ())],
+    [
+        ("7", ("7",)),
+        (["7", "seven"], ("7", "seven")),
+        (None, ()),
+        ([GSM8K, "7"], (GSM8K, "7")),  # one that can be given is enough
+        (r"\boxed{7}", (r"\boxed{7}",)),
+        ("seven " * 50, ("seven " * 50,)),
+        ("std::cout << x", ("std::cout << x",)),
+        ("C# and #### apart", ("C# and #### apart",)),
+    ],
 )
 def test_an_answer_or_a_list_of_them_makes_a_question(
     answer: object, accepted: tuple[str, ...]
@@ -100,9 +113,15 @@ def test_an_answer_or_a_list_of_them_makes_a_question(
         ({"text": "7"}, "accepted_answer_not_text"),
         ("", "accepted_answer_without_words"),
         (["7", " ?! "], "accepted_answer_without_words"),  # it would be found in every answer
+        (GSM8K, "accepted_answer_is_worked_solution"),
+        ([GSM8K, MATH], "accepted_answer_is_worked_solution"),
+        ("Add them.\n#### 7", "accepted_answer_is_worked_solution"),
+        (MATH, "accepted_answer_is_worked_solution"),
+        ("seven " * 51, "accepted_answer_too_long"),
+        ([GSM8K, "seven " * 51], "accepted_answer_too_long"),
     ],
 )
-def test_an_answer_that_cannot_be_looked_for_is_named(answer: object, reason: str) -> None:
+def test_an_answer_that_cannot_be_looked_for_or_given_is_named(answer: object, reason: str) -> None:
     row = {"prompt": "Three and four?", "answer": answer}
     assert parse_prompt(row, "test") == reason
 

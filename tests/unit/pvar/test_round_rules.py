@@ -126,6 +126,16 @@ def test_a_bound_on_what_was_not_measured_ends_the_rounds() -> None:
     assert "was not measured" in sentence(ended(1), max_ability_loss=0.1)
 
 
+def test_a_bound_that_no_loss_can_exceed_ends_the_rounds() -> None:
+    """0 % that stays 0 % is no ability that was kept."""
+    floor = ended(1, ability=0.0, ability_change_since_first=0.0)
+    assert "the first model answers 0.0% of" in sentence(floor, max_ability_loss=0.1)
+    assert rule(floor, max_ability_loss=1) is None  # every loss is allowed
+    low = ended(1, ability=0.1, ability_change_since_first=-0.1)
+    assert rule(low, max_ability_loss=0.15) is None
+    assert "not measurable" in sentence(low, max_ability_loss=0.2)
+
+
 @given(st.lists(st.booleans(), max_size=12), st.integers(1, 12), st.integers(1, 4))
 def test_rounds_end_at_the_first_of_their_bounds(
     promotions: list[bool], rounds: int, most: int

@@ -185,7 +185,7 @@ def test_ability_that_was_not_measured_is_told_and_never_a_zero():
     nothing = [None] * 5
     none_asked = with_ability(*nothing, num_questions=None)
     none_answered = with_ability(*nothing, num_questions=0)
-    assert "Ability not measured: no rows with an answer." in texts(none_asked, "neutral")
+    assert "Ability not measured: no ability questions." in texts(none_asked, "neutral")
     assert "No ability question was answered" in texts(none_answered, "bad")
 
 

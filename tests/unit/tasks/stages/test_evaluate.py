@@ -202,6 +202,23 @@ def test_questions_are_scored_by_their_answers_and_never_shown_to_the_judge(
     }
 
 
+def test_the_change_if_all_ability_were_lost_says_whether_a_loss_can_be_seen(
+    tmp_path: Path,
+) -> None:
+    """Answers of which none is right, as to worked solutions, leave nothing to lose."""
+    nothing = {name: ["I like it."] for name in QUESTIONS}
+    right = {"q1": ["7"], "q2": ["Paris"], "q3": ["blue"], "q4": ["cat"]}
+    lowers = {}
+    for name, theirs in (("nothing", nothing), ("right", right)):
+        sides = everywhere(GOOD) | nothing, everywhere(BAD) | theirs
+        summary = evaluate(tmp_path / name, *sides, questions=QUESTIONS).manifest.summary
+        # The challenger has none right, so that it is the worst model that there can be.
+        assert summary["ability_lost_lower"] == summary["ability_change_lower"]
+        lowers[name] = summary["ability_lost_lower"]
+    # 0 of 4 becomes 0 of 4: −(1 − 0.025^(1/4)) = −0.602. 4 of 4 becomes 0 of 4: all is lost.
+    assert lowers == pytest.approx({"nothing": -0.602, "right": -1}, abs=0.001)
+
+
 def test_without_questions_ability_is_missing_and_with_unanswered_ones_it_is_so_too(
     tmp_path: Path,
 ) -> None:
@@ -209,5 +226,5 @@ def test_without_questions_ability_is_missing_and_with_unanswered_ones_it_is_so_
     for questions, number in ((NO_QUESTIONS, None), (QUESTIONS, 0)):
         summary = evaluate(tmp_path / str(number), *sides, questions=questions).manifest.summary
         assert summary["num_ability_questions"] == number
-        ends = ("ability_change_lower", "ability_change_upper")
-        assert [summary[name] for name in (*ABILITY, *ends)] == [None] * 5
+        ends = ("ability_change_lower", "ability_change_upper", "ability_lost_lower")
+        assert [summary[name] for name in (*ABILITY, *ends)] == [None] * 6

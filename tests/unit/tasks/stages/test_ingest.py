@@ -182,6 +182,18 @@ def test_of_a_prompt_and_the_same_question_the_question_stays(tmp_path: Path) ->
         assert artifact.manifest.row_counts.rejected == {"duplicate": 8}
 
 
+def test_questions_whose_answers_are_worked_solutions_are_rejected_by_name(tmp_path: Path) -> None:
+    """No answer matches one, so that 0 % would become 0 %, whatever the model has lost."""
+    rows: list[dict[str, object]] = [{"prompt": f"Describe {text}."} for text in TOPICS]
+    worked = "There are 3 and 4, so 3+4 = <<3+4=7>>7.\n#### 7"
+    rows += [{"prompt": f"How many are {n} and 4?", "answer": worked} for n in range(3)]
+    rows.append({"prompt": "How many are 3 and 4?", "answer": "7"})
+    artifact = ingest(tmp_path, write_rows(tmp_path / "worked.jsonl", rows))
+    rejected = {"accepted_answer_is_worked_solution": 3}
+    assert artifact.manifest.row_counts.rejected == rejected
+    assert artifact.manifest.summary["num_ability_questions"] == 1
+
+
 def test_questions_alone_leave_nothing_to_judge(tmp_path: Path) -> None:
     rows = [{"prompt": f"Describe {text}.", "answer": "rain"} for text in TOPICS]
     with pytest.raises(InputError, match=r"0 for evaluation, of 32 rows with 32 ability questions"):

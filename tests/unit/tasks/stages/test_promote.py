@@ -216,9 +216,17 @@ def test_ability_is_in_the_decision_and_on_the_version_or_said_to_be_missing(
     assert facts.tags["pvar.ability_change_lower"] == "-0.1500"
     assert (facts.tags["pvar.ability"], facts.tags["pvar.opponent_ability"]) == ("0.7000", "0.7500")
 
+    # Results of earlier versions do not say what a loss of all would be: at least the ability.
+    floor = {**ABILITY, "ability": 0.0, "opponent_ability": 0.0, "ability_change": 0.0}
+    at_floor = bench.promote(bench.model(3), mode="never", max_ability_loss=0.2, **floor)
+    assert [name for name, _, _, passed in at_floor.checks if not passed] == [
+        "ability_change_lower"
+    ]
+    assert at_floor.note.startswith("ability not measurable against the opponent")
+
     unmeasured = bench.promote(bench.model(2), mode="never")
     assert unmeasured.passed
-    assert unmeasured.note == "ability not measured: no rows with an answer"
+    assert unmeasured.note == "ability not measured: no ability questions"
 
 
 def test_a_loss_since_the_first_model_stops_a_model_that_beats_the_champion(bench: Bench) -> None:
