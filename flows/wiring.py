@@ -64,7 +64,9 @@ class Wiring:
         if location.startswith("artifact:"):
             stage, _, digest = location.removeprefix("artifact:").partition("/")
             return open_artifact(self.store, stage, digest, models).folder(MODEL)
-        return fetch_model(reference, models, self.registry.resolve, self.registry.download)
+        registry = self.registry
+        uri = self.settings.mlflow_tracking_uri
+        return fetch_model(reference, models, registry.resolve, registry.download, uri)
 
     def launch_file(self, sharding: str) -> Path:
         """Accelerate's configuration of that name."""

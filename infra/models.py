@@ -80,15 +80,18 @@ def fetch_model(
     home: Path,
     registered: Callable[[str], RegisteredVersion],
     download_registered: Callable[[str, Path], None],
+    registry_uri: str,
 ) -> Path:
     """Folder of a pinned model; downloads and conversions are kept below `home`, by content.
 
-    `registered` resolves `models:/…` and `download_registered` copies its files. Raises ModelError
-    if the model changed since the reference was pinned.
+    `registered` resolves `models:/…` and `download_registered` copies its files from the registry
+    at `registry_uri`: a copy is of one registry, because the same training elsewhere has the same
+    digest and other weights. Raises ModelError if the model changed since the reference was pinned.
     """
     location, digest = Pinned.parse(reference)
     scheme, _, rest = location.partition(":")
-    kept = home / f"{scheme}-{hashlib.sha256(reference.encode()).hexdigest()[:16]}"
+    name = f"{reference} {registry_uri}" if scheme == "models" else reference
+    kept = home / f"{scheme}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     match scheme:
         case "bundled":
             _refuse_changed(location, digest, bundled_digest(rest))
@@ -140,8 +143,8 @@ def _unchanged_folder(location: str, digest: str) -> Path:
     """The folder; ModelError if its content changed since it was pinned."""
     folder = _local_folder(location)
     state = tuple(
-        (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns, entry.inode())
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
+        (name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        for name, found in sorted((entry.name, entry.stat()) for entry in os.scandir(folder))
     )
     _refuse_changed(location, digest, _known_digest(folder, state))
     return folder

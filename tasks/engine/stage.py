@@ -26,6 +26,7 @@ from pvar.artifacts import (
 from pvar.errors import DamagedError, StageError
 from pvar.number_format import NumberFormat
 from pvar.ports import Ports, Store
+from pvar.references import Pinned, find_references, is_pinned
 from pvar.row_counts import RowCounts
 from pvar.runtime_config import RuntimeConfig
 from tasks.engine.artifact import (
@@ -320,6 +321,7 @@ def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> 
     for leftover in sorted(local.rglob("*"), reverse=True):
         leftover.unlink() if leftover.is_file() else leftover.rmdir()
     row_counts = work(shard, local)
+    _refuse_replaced_models(job)
     record = upload_shard(job.ports.store, job.keys, shard.index, local, row_counts)
     if read_document(job.ports.store, job.keys.recipe, Recipe) != recipe:
         raise StageError(
@@ -337,6 +339,20 @@ def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> 
         row_counts.rows_out,
         time.monotonic() - began,
     )
+
+
+def _refuse_replaced_models(job: Job[Any]) -> None:
+    """Raise ModelError if the folder of a model changed while the stage worked with it.
+
+    It is verified before it is loaded; loading takes a while, and some engines load more than once.
+    """
+    if job.number_format is None:  # the stage runs no model
+        return
+    for reference in find_references(job.spec):
+        if reference.kind == "model" and is_pinned(reference.text):
+            location = Pinned.parse(reference.text).location
+            if location.startswith("/") and Path(location).is_dir():
+                job.ports.model_folder(reference.text)
 
 
 def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:

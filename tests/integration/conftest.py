@@ -91,7 +91,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     with _shared_folder(tmp_path_factory, "models") as folder:
         reference = pin_model("bundled:smollm2-135m-instruct", no_version)
-        return fetch_model(reference, folder, no_version, no_registry)
+        return fetch_model(reference, folder, no_version, no_registry, "")
 
 
 @contextmanager

@@ -8,14 +8,29 @@ import pytest
 
 from flows.pinning import pin
 from flows.wiring import Wiring
+from infra.sources import pin_source
 from pvar.artifacts import Manifest
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError
+from pvar.errors import ConfigError, InputError
+from pvar.references import Pinned
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import ArtifactKeys
 from tasks.graph import plan_nodes, reward_keys
 from tests.services.registry import empty_database
-from tests.workflow import fake_settings, open_wiring, write_prompts
+from tests.workflow import fake_settings, open_wiring, start_workflow, write_prompts
+
+
+def test_a_source_that_is_replaced_after_pinning_is_named_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    flow = start_workflow(tmp_path)
+    pinned = Pinned.parse(flow.config.ingest.source)
+    other = write_prompts(tmp_path / "other.jsonl", ["a day at sea", "a night on a train"])
+    now = pin_source(str(other), tmp_path).rpartition("#")[2]
+    other.replace(pinned.location)
+    with pytest.raises(InputError, match=rf"was {pinned.digest} when .* and is {now} now"):
+        flow.make("ingest")
+    assert not list(flow.store.list(f"{flow.nodes['ingest'].keys.root}/shards/"))
 
 
 def reward_model(folder: Path) -> dict[str, Any]:

