@@ -84,7 +84,7 @@ class LmEvalHarness:
                 )
         except torch.OutOfMemoryError as error:
             raise StageError(
-                f"lm_eval task {name!r}: the GPU's memory is too small; lower "
+                f"lm_eval task {name!r} ran out of the GPU's memory; lower "
                 "runtime.harness_sequences_per_batch or set max_length_tokens in the benchmark"
             ) from error
         return _as_rows(name, loaded, results)

@@ -142,8 +142,8 @@ class MlflowRegistry(RegisteredModels):
         if _number(champion) != _number(instead_of):
             raise LostRaceError(
                 f"{version.model_name}: the champion is now {label(_number(champion))}, no longer "
-                f"{label(_number(instead_of))}, because of another promotion; run the pipeline "
-                "again to compare with the new champion"
+                f"{label(_number(instead_of))}: it was moved meanwhile; see pvar history, and run "
+                "the pipeline again to compare with the new champion"
             )
         self._refuse_without_files(version)
         self._move(history, newest, "promotion", version.version, by=by, reason=reason)
@@ -225,9 +225,9 @@ class MlflowRegistry(RegisteredModels):
         move = history.append(newest, kind, to, by=by or whoami(), reason=reason)
         if move is None:
             raise LostRaceError(
-                f"{history.model_name}: another promotion came first, so version {to} was not made "
-                "champion; see pvar history, and run the pipeline again to compare with the new "
-                "champion"
+                f"{history.model_name}: the champion was moved meanwhile, so version {to} was not "
+                "made champion; see pvar history, and run the pipeline again to compare with the "
+                "new champion"
             )
         self._follow(history, move)
         return move

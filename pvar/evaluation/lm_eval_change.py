@@ -295,7 +295,7 @@ def _paired_values(
         raise InputError(
             f"lm_eval task {task}: {len(different)} of {len(ours.keys() | theirs.keys())} "
             f"questions differ between the two models' results (the first is number "
-            f"{min(different)}): the task's data changed between the two runs; delete the older "
+            f"{min(different)}), so the two runs read different data of the task; delete the older "
             "artifact of stage harness and run again"
         )
     return [(_value(ours[number]), _value(theirs[number])) for number in sorted(ours)]

@@ -24,6 +24,18 @@ from tasks.stages.select import VARIANCE
 
 PAIRS = "pairs.parquet"
 
+ADVICE_OF_PAIRS = {
+    "too_few_answers": "too few answers of a prompt can be used: see the row counts of stages "
+    "sample and score, and raise sample.num_responses",
+    "tie": "the two answers are equal, or have equal rewards: use other reward models, or raise "
+    "sample.num_responses",
+    "margin": "lower pair.min_margin",
+    "no_annotation": "the prompts have no chosen and rejected: set pair.rule to one by reward, "
+    "such as best_worst",
+    "missing_reward": "the data has no scores for its pairs: set pair.min_margin to 0",
+}
+"""What to do if there is no pair, by the most frequent reason."""
+
 
 class PairSpec(BaseModel):
     """The settings that determine the pairs."""
@@ -134,6 +146,14 @@ def original_pairs(prompts: Sequence[Prompt], settings: PairConfig) -> Pairing:
         min_margin=settings.min_margin,
         annotations=annotations,
     )
+
+
+def why_no_pairs(counts: RowCounts) -> str:
+    """What to do if none of these rows became a pair."""
+    if not counts.rows_in:
+        return "no prompt was selected; see stage select, and select.budget or select.threshold"
+    most_frequent = max(counts.rejected, key=counts.rejected.__getitem__)
+    return ADVICE_OF_PAIRS.get(most_frequent, "use other data, or another pair.rule")
 
 
 def _summarise(_: Job[PairSpec], artifact: Artifact) -> Summary:

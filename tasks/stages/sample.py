@@ -183,12 +183,16 @@ def _what_to_do(settings: SamplerSettings, row_counts: RowCounts) -> str:
                 "the policy's chat template does not accept these messages (some accept no system "
                 "message); change the prompts or the policy"
             )
-        case refusal if refusal.startswith("http_"):
+        case "http_400" | "http_413" | "http_422":
             return (
-                "the policy's server refuses them, with the reason in the log above; often its "
-                f"context is too short and must hold {prompt_tokens + new_tokens} tokens "
+                "the policy's server refuses them, with the reason in the log above; if its "
+                f"context is too short, it must hold {prompt_tokens + new_tokens} tokens "
                 "(--max-model-len of vLLM)"
             )
+        case refusal if refusal.startswith("http_"):
+            return "the policy's server refuses them, with the reason in the log above"
+        case "no_prompts":
+            return "there is no prompt to answer; see the row counts of stage ingest"
         case _:
             return "see the engine's log above, and run again"
 

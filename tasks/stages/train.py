@@ -24,7 +24,7 @@ from pvar.train_config import TrainConfig
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import HeldOutMargin, RejectedRow, TokenPair, TrainStep, write_table
-from tasks.stages.pair import PAIRS
+from tasks.stages.pair import PAIRS, why_no_pairs
 from tasks.stages.sample import RESPONSES
 from tasks.training.checkpoints import delete_checkpoints, newest_checkpoint
 from tasks.training.job_watcher import checkpoints_of, train_in_job
@@ -77,12 +77,18 @@ def _open_worker(job: Job[TrainSpec]) -> Iterator[Work]:
 
 
 def _encode(job: Job[TrainSpec]) -> EncodedPairs:
-    """The pairs as token ids; InputError if none of them can be trained on."""
+    """The pairs as token ids; InputError if there are none, or all are too long."""
+    root, counts = job.inputs["pairs"].keys.root, job.inputs["pairs"].manifest.row_counts
+    if not counts.rows_out:
+        raise InputError(
+            f"{root} has no pairs to train on: none was made of {counts.rows_in} "
+            f"({counts.rejected}); {why_no_pairs(counts)}"
+        )
     encoded = _encode_input(job, "pairs", "responses")
     if not encoded.pairs:
         raise InputError(
-            f"{job.inputs['pairs'].keys.root}: none of its {len(encoded.rejected)} pairs can be "
-            f"trained on ({_why_rejected(job, encoded)}); see also the row counts of stage pair"
+            f"{root}: none of its {len(encoded.rejected)} pairs can be trained on "
+            f"({_why_rejected(job, encoded)})"
         )
     return encoded
 

@@ -48,10 +48,8 @@ class _Report:
             self._job.progress.begin(total=num_steps, unit="steps", done=step.step)
         self._job.progress.reach(step.step)
         if not math.isfinite(step.loss):
-            raise StageError(
-                f"{root}: the loss is {step.loss} at step {step.step}: training diverged; lower "
-                f"{self._learning_rate}"
-            )
+            why = self._why(step)
+            raise StageError(f"{root}: the loss is {step.loss} at step {step.step}: {why}")
         logger.info(
             "%s: step %d of %d: loss %.4f, margin %.3f, %.0f tokens/s",
             root,
@@ -65,6 +63,16 @@ class _Report:
         for name in ("step", "num_tokens", "seconds"):  # the summary has the totals
             figures.pop(name, None)
         self._job.log_step(step.step, figures)
+
+    def _why(self, step: TrainStep) -> str:
+        """What to do about a loss that is not finite. The first one is of the starting weights."""
+        if step.step > 1:
+            return f"training diverged; lower {self._learning_rate}"
+        return (
+            "nothing was learned yet, so the learning rate is not the cause; check the starting "
+            f"model's weights and its number format ({self._job.number_format}): float32 overflows "
+            "least"
+        )
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
         save_checkpoint(self._job.ports.store, checkpoints_of(self._job), step, folder)

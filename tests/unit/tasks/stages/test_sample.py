@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
-from pvar.errors import InputError
+from infra.models import pin_model
+from pvar.errors import InputError, ModelError
 from pvar.ports import Rejection, Sampler, SampleRequest
 from pvar.records import Message, Prompt, Response
 from pvar.row_counts import RowCounts
@@ -69,7 +70,14 @@ def answered(name: str, index: int) -> Response:
     return Response(name, f"{name}-{index}", index, f"answer {index} to {name}", 3, "stop")
 
 
-def sample(folder: Path, sampler: RuleSampler, *, seed: int = 0) -> Artifact:
+def sample(
+    folder: Path,
+    sampler: RuleSampler,
+    *,
+    seed: int = 0,
+    policy: str = "somewhere#a policy",
+    engine: Literal["fake", "transformers"] = "fake",
+) -> Artifact:
     """Two answers to each training prompt; a held-out prompt is there too."""
     folder.mkdir(exist_ok=True)
     bench = StageBench(open_wiring(folder), folder)
@@ -78,8 +86,8 @@ def sample(folder: Path, sampler: RuleSampler, *, seed: int = 0) -> Artifact:
     ]
     prompts.insert(2, Prompt("held-out", (Message("user", "?"),), "eval", "x"))
     spec = SampleSpec(
-        policy="somewhere#a policy",
-        settings=SamplerSettings(engine="fake"),
+        policy=policy,
+        settings=SamplerSettings(engine=engine),
         num_responses=2,
         seed=seed,
         split="train",
@@ -141,6 +149,7 @@ def test_what_is_not_answered_or_badly_is_counted_and_moves_nothing(tmp_path: Pa
         ("refused_by_chat_template", "change the prompts or the policy"),
         # 2048 tokens of the prompt and 512 of the answer.
         ("http_400", r"server refuses them.*must hold 2560 tokens"),
+        ("http_405", r"server refuses them, and its log says why; fix that, and run again$"),
     ],
 )
 def test_a_policy_that_can_answer_nothing_is_an_error_with_the_reasons(
@@ -155,6 +164,26 @@ def test_the_advice_is_for_the_most_frequent_reason(tmp_path: Path) -> None:
     # One prompt is too long, the others are not answered, without a reason.
     with pytest.raises(InputError, match="see the engine's log"):
         sample(tmp_path, RuleSampler(lambda *_: None, frozenset(["p1"])))
+
+
+def test_a_policy_that_is_replaced_while_it_answers_leaves_no_answers(tmp_path: Path) -> None:
+    """It was verified before it was loaded, which takes a while."""
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    policy = pin_model(str(folder), open_wiring(tmp_path).registry.resolve)
+
+    def answer_meanwhile(name: str, index: int) -> Response:
+        (folder / "model.safetensors").write_text("other weights")
+        return answered(name, index)
+
+    with pytest.raises(ModelError, match=r"policy changed: its digest was sha256-"):
+        sample(tmp_path, RuleSampler(answer_meanwhile), policy=policy, engine="transformers")
+    (folder / "model.safetensors").write_text("{}")
+    sampler = RuleSampler(answered)
+    sample(tmp_path, sampler, policy=policy, engine="transformers")
+    assert [call.names for call in sampler.calls] == [NAMES[:4], NAMES[4:8], NAMES[8:]]
 
 
 def test_where_nothing_was_answered_the_next_run_asks_again(tmp_path: Path) -> None:
