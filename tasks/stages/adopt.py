@@ -100,7 +100,7 @@ def adopt(job: Job[AdoptSpec], folder: Path) -> AdoptionRecord:
     """
     if not has_reward_model(job.inputs["model"]):
         write_table(folder / LABEL_MARGINS, [], LabelMargin)
-        return _nothing_trained(job.spec)
+        return _nothing_trained(job.spec, job.inputs["model"].manifest.row_counts)
     labels = read_labels(job.inputs, job.spec.held_out_fraction).held_out
     margins, fault = _margins(job, labels)
     write_table(folder / LABEL_MARGINS, margins, LabelMargin)
@@ -206,11 +206,18 @@ def failed_gate(record: AdoptionRecord) -> bool:
     return not all(passed for _, _, _, passed in record.checks)
 
 
-def _nothing_trained(spec: AdoptSpec) -> AdoptionRecord:
+def _nothing_trained(spec: AdoptSpec, counts: RowCounts) -> AdoptionRecord:
+    reason = NOTHING_TRAINED
+    if counts.rows_in:
+        reason = (
+            f"no reward model was trained: none of {counts.rows_in} labels can be trained on "
+            f"({counts.rejected}); raise reward_training.train.max_length_tokens where they are "
+            "too long, or use another model where its template refuses them"
+        )
     return AdoptionRecord(
         passed=False,
         checks=(),
-        reasons=(NOTHING_TRAINED,),
+        reasons=(reason,),
         note="",
         figures={},
         model_name=spec.model_name,

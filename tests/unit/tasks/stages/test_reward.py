@@ -113,10 +113,10 @@ class Training:
     def put(self, prompts: Sequence[Prompt]) -> ArtifactKeys:
         return self.bench.put("ingest", PROMPTS, prompts, Prompt)
 
-    def reward(self, inputs: Mapping[str, ArtifactKeys]) -> Artifact:
+    def reward(self, inputs: Mapping[str, ArtifactKeys], **train: Any) -> Artifact:
         spec = RewardSpec(
             model=START,
-            settings=RewardTrainConfig(learning_rate=3e-3, num_epochs=4),
+            settings=RewardTrainConfig(**{"learning_rate": 3e-3, "num_epochs": 4, **train}),
             held_out_fraction=HELD_OUT,
         )
         return self.bench.run(REWARD, spec, inputs, model_folder=self.folders.__getitem__)
@@ -250,6 +250,17 @@ def test_without_labels_nothing_is_trained_or_registered(tmp_path: Path, start: 
     record = record_of(training.adopt(training.reward(inputs), inputs))
     assert (record.passed, record.version, record.reasons) == (False, None, (NOTHING_TRAINED,))
     assert training.registry.versions == []
+
+
+def test_labels_that_are_all_too_long_are_not_called_missing(tmp_path: Path, start: Path) -> None:
+    training = Training(tmp_path, start)
+    inputs = {"prompts": training.put(labels("x", 6, 2, flipped=0))}
+    model = training.reward(inputs, max_length_tokens=8)
+    record = record_of(training.adopt(model, inputs))
+    (reason,) = record.reasons
+    assert reason.startswith("no reward model was trained: none of 6 labels can be trained on")
+    assert "'too_long': 6" in reason
+    assert record.version is None
 
 
 def test_labels_of_exams_are_left_out_and_the_rest_is_split_for_good(
