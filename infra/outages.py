@@ -37,6 +37,7 @@ _LIBRARIES = frozenset(
         "boto3.Boto3Error",
         "botocore.BotoCoreError",
         "httpx.TransportError",
+        "httpx2.TransportError",
         "huggingface_hub.LocalEntryNotFoundError",
         "huggingface_hub.OfflineModeIsEnabled",
         "infra.TransientError",

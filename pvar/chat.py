@@ -20,6 +20,25 @@ from pvar.records import Message
 TEMPLATE_DATE = date(2024, 7, 26)
 """Date passed to templates as today: the fallback date of Llama 3's own template."""
 
+_TODAY = "strftime_now"
+"""The function by which templates ask for today's date."""
+
+
+def _fixed_date() -> str:
+    """A Jinja macro in the place of that function, which writes nothing itself.
+
+    transformers gives templates plain data only (since 5.24), so the parts of the date are filled
+    in by their directives. `+%}` keeps a newline at the beginning of the template.
+    """
+    names = ("-d", "-m", "-j", "-I", "-H", "-M", "-S", *"aAbBdeFHIjmMpSuUVwWyYxXcD")
+    parts = "".join(
+        f".replace('%{name}', '{TEMPLATE_DATE.strftime(f'%{name}')}')" for name in names
+    )
+    return f"{{% macro {_TODAY}(format) %}}{{{{ format{parts} }}}}{{% endmacro +%}}"
+
+
+_FIXED_DATE = _fixed_date()
+
 PROBE = "probe"
 """A test answer, whose position in the rendered conversation shows how the template ends it."""
 
@@ -125,12 +144,11 @@ def _render(tokenizer: ChatTokenizer, messages: Sequence[Message], **options: An
         )
     from jinja2 import TemplateError
 
+    template = tokenizer.chat_template
+    if isinstance(template, str) and _TODAY in template:
+        options["chat_template"] = _FIXED_DATE + template
     try:
-        return tokenizer.apply_chat_template(
-            [message._asdict() for message in messages],
-            strftime_now=TEMPLATE_DATE.strftime,
-            **options,
-        )
+        return tokenizer.apply_chat_template([message._asdict() for message in messages], **options)
     except TemplateError as error:
         asked = messages[:-1] if messages[-1].role == "assistant" else messages
         raise ChatTemplateError(

@@ -9,6 +9,8 @@ Axes: P prompts, K answers per prompt, R ≤ P·K unfinished rows, T prompt toke
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from infra.cache_argument import cache_argument
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
@@ -67,8 +69,8 @@ def decode(
                 input_ids=tokens[:, None],
                 attention_mask=mask,
                 position_ids=mask.sum(dim=1, keepdim=True) - 1,
-                past_key_values=cache,
                 use_cache=True,
+                **{cache_argument(model): cache},
             )
             logits = output.logits[:, -1]
     return answers

@@ -47,7 +47,7 @@ def open_judge_client(access: ServerAccess, *, timeout_seconds: float) -> "OpenA
     """
     from openai import OpenAI
 
-    for name in ("openai", "httpx", "httpcore"):
+    for name in ("openai", "httpx", "httpcore", "httpx2", "httpcore2"):  # the last two: openai 3
         logging.getLogger(name).setLevel(logging.WARNING)
     return OpenAI(
         base_url=_checked_address(access),

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Annotated, TypeVar
@@ -173,8 +175,6 @@ class BatchApi:
         )
 
     def _download(self, file_id: str, file: IO[bytes]) -> None:
-        import httpx
-
         file.seek(0)
         file.truncate()
         try:
@@ -182,7 +182,7 @@ class BatchApi:
                 for chunk in response.iter_bytes():
                     file.write(chunk)
             return
-        except httpx.HTTPError:
+        except _http_errors():
             failure = TransientError("no_connection")
         raise failure
 
@@ -259,3 +259,9 @@ def _lost(what: str, record_key: str) -> str:
         f"the judge's server does not know {what} {record_key}; use the server and the key with "
         "which it was submitted, or delete this object from the store to submit it again"
     )
+
+
+def _http_errors() -> tuple[type[Exception], ...]:
+    """Errors while a file is streamed: of httpx with openai 2, of httpx2 with openai 3."""
+    installed = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name)]
+    return tuple(module.HTTPError for module in installed)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from infra.cache_argument import cache_argument
 from infra.rewards.batching import out_of_memory, run_in_batches
 from infra.rewards.score_rows import Ids, ScoreRow
 from pvar.errors import ScoringError
@@ -165,8 +166,8 @@ def _run_answers(
         attention_mask=torch.cat([prompt_mask, mask], dim=1),
         position_ids=prompt_mask.sum(dim=1, keepdim=True)
         + torch.arange(ids.shape[1], device=ids.device),
-        past_key_values=DynamicCache(map(_pad_states, by_layer)),
         use_cache=True,
+        **{cache_argument(backbone.model): DynamicCache(map(_pad_states, by_layer))},
     )
     return _read(read, batch, [slice(len(row.own)) for row in batch], output.last_hidden_state)
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def pages() -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["commands.md", "configuration.md"])
 def test_a_page_is_up_to_date(name: str, pages: dict[str, str]) -> None:
+    if name == "commands.md" and not version("cyclopts").startswith("4."):
+        pytest.skip("cyclopts 4, which requirements.lock has, renders this page")
     page = generate_reference.FOLDER / name
     if page.read_text(encoding="utf-8") != pages[name]:
         pytest.fail(f"{page.relative_to(ROOT)} is stale; write it again: make reference")

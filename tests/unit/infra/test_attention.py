@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from infra.cache_argument import cache_argument
 from infra.engines.attention import GROUPED, register_grouped_attention
 from infra.engines.transformers_sampler import load_transformers_sampler
 from pvar.sampler_config import SamplerSettings
@@ -31,7 +32,7 @@ def test_logits_of_a_prompt_and_of_the_tokens_after_it_are_the_same(
                     input_ids=ids[:, start:stop],
                     attention_mask=mask[:, :stop],
                     position_ids=positions,
-                    past_key_values=cache,
+                    **{cache_argument(model): cache},
                     use_cache=True,
                 )
                 cache = output.past_key_values

@@ -131,5 +131,10 @@ def test_a_template_that_asks_for_the_date_is_given_a_fixed_one(tmp_path: Path) 
     dated = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     model = tokenizer(tmp_path, dated)
     assert model.decode(prompt_token_ids(model, ASKED)) == "26 Jul 2024Be brief.Why?"
+    # Nothing else of the template changes, and other forms of the date work, too.
+    other = "\n  {{ strftime_now('%Y-%m-%d, %A %-d %B') }}"
+    model = tokenizer(tmp_path, other)
+    expected = "\n  2024-07-26, Friday 26 July"
+    assert model.decode(prompt_token_ids(model, ASKED)) == expected
     today = model.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
-    assert today != "26 Jul 2024", "this test says nothing today"
+    assert today != expected, "this test says nothing today"
