@@ -142,17 +142,22 @@ def _render(tokenizer: ChatTokenizer, messages: Sequence[Message], **options: An
             "the model's tokenizer has no chat template, so its conversation format is unknown; "
             "use an instruction-tuned model, or add chat_template.jinja to its folder"
         )
-    from jinja2 import TemplateError
-
     template = tokenizer.chat_template
     if isinstance(template, str) and _TODAY in template:
         options["chat_template"] = _FIXED_DATE + template
     try:
         return tokenizer.apply_chat_template([message._asdict() for message in messages], **options)
-    except TemplateError as error:
+    except Exception as error:
+        if not _is_of_template(error):
+            raise
         asked = messages[:-1] if messages[-1].role == "assistant" else messages
         raise ChatTemplateError(
             f"prompt {prompt_id(asked)}: the model's chat template refuses its conversation (roles "
             f"{', '.join(message.role for message in messages)}; {type(error).__name__}: {error}); "
             "change or remove the prompt, or use another model or template"
         ) from error
+
+
+def _is_of_template(error: Exception) -> bool:
+    """Whether Jinja raised it, which this package does not import."""
+    return any(kind.__module__.partition(".")[0] == "jinja2" for kind in type(error).__mro__)

@@ -149,7 +149,7 @@ def test_what_is_not_answered_or_badly_is_counted_and_moves_nothing(tmp_path: Pa
         ("refused_by_chat_template", "change the prompts or the policy"),
         # 2048 tokens of the prompt and 512 of the answer.
         ("http_400", r"server refuses them.*must hold 2560 tokens"),
-        ("http_405", r"server refuses them, and its log says why; fix that, and run again$"),
+        ("http_405", r"server refuses them, with the reason in the log above$"),
     ],
 )
 def test_a_policy_that_can_answer_nothing_is_an_error_with_the_reasons(
