@@ -40,6 +40,10 @@ ROW_GROUP_ROWS = 1 << 14
 BATCH_ROWS = 1 << 17
 
 
+class NotUtf8Error(InputError):
+    """A prompt id is not UTF-8: the rows must be read one by one to leave out those."""
+
+
 class VarianceTable(NamedTuple):
     """PVar by prompt. The order is arbitrary, but the same for the same input."""
 
@@ -67,7 +71,7 @@ def variance_from_file(
     """Compute PVar of every prompt of a Parquet file.
 
     Raises InputError for a file that cannot be read, lacks a column or has other types,
-    ConfigError for a scale that is not positive.
+    NotUtf8Error for a prompt id that is no text, ConfigError for a scale that is not positive.
     """
     parts = list(iter_variance(path, scale=scale, buffer_bytes=buffer_bytes))
     end = sum(len(part.pvar) for part in parts)
@@ -237,6 +241,16 @@ def _batches(path: str | Path) -> Iterator["pa.RecordBatch"]:
                     f"{path}: no column {' and '.join(missing)}; its columns are {', '.join(names)}"
                 )
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(COLUMNS)):
-                yield batch.select(list(COLUMNS)).cast(_schema())
+                yield _valid(batch.select(list(COLUMNS)).cast(_schema(), safe=False), path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot be read as Parquet ({error}); check the file") from error
+
+
+def _valid(batch: "pa.RecordBatch", path: str | Path) -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise NotUtf8Error(f"{path}: a prompt_id is not UTF-8; write the texts in UTF-8") from error
+    return batch

@@ -14,7 +14,8 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 from infra.file_kinds import HEAD_BYTES, kind_of_bytes
+from infra.parquet_rows import ROWS_PER_BATCH, invalid_parquet, parquet_schema, read_parquet_rows
 from pvar.errors import InputError, StoreError
 from pvar.records import BadRow, Row
 
@@ -35,20 +37,20 @@ JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz
 WRITABLE_LINES = (".jsonl", ".jsonl.gz")
 PARQUET = (".parquet",)
 ROW_FILES = JSON_LINES + PARQUET
-PARQUET_ROWS_PER_BATCH = 8192
 
 
-def read_rows(path: Path) -> Iterator[Row | BadRow]:
+def read_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[Row | BadRow]:
     """Iterate over the rows of a file, or of standard input (`STDIN`).
 
-    Blank lines are skipped. Raises InputError immediately for a file that is missing, unreadable
-    or of an unknown type, and while reading for one that is empty or damaged.
+    Blank lines are skipped. Of Parquet, only these columns are read; None means all. Raises
+    InputError immediately for a file that is missing, unreadable or of an unknown type, and while
+    reading for one that is empty or damaged.
     """
     if path == STDIN:
         return (row for row, _ in _parse_lines(sys.stdin.buffer, "standard input"))
     refuse_unreadable(path)
     if path.name.endswith(PARQUET):
-        return _read_parquet(path)
+        return read_parquet_rows(path, columns)
     return (row for row, _ in _read_json_lines(path))
 
 
@@ -79,6 +81,7 @@ def copy_parquet_rows(
     import pyarrow.parquet as pq
 
     refuse_unreadable(source, PARQUET)
+    parquet_schema(source)
     refuse_target(target)
     num_rows = 0
     try:
@@ -93,12 +96,12 @@ def copy_parquet_rows(
                 use_compliant_nested_type=False,  # else the elements of lists are renamed
             ) as writer,
         ):
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS_PER_BATCH):
+            for batch in file.iter_batches(batch_size=ROWS_PER_BATCH):
                 wanted = batch.filter(is_wanted(batch))
                 writer.write_batch(wanted)
                 num_rows += wanted.num_rows
     except pa.ArrowException as error:
-        raise InputError(f"{source}: not a valid Parquet file ({error}); copy it again") from error
+        raise invalid_parquet(source, error) from error
     return num_rows
 
 
@@ -216,13 +219,13 @@ def _parse_lines(file: Iterable[bytes], name: str) -> Iterator[tuple[Row | BadRo
 def _parse_array(text: bytes, name: str) -> Iterator[Row | BadRow]:
     """The elements of a JSON array, numbered from 1."""
     try:
-        values = json.loads(text.decode())
+        values = _from_json(text)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{name}: begins as a JSON array, but is not one ({error}); write the array again, or "
             "one object per line"
         ) from error
-    if not values:
+    if not isinstance(values, list) or not values:
         raise InputError(f"{name}: the JSON array is empty; it must have at least one row")
     for number, value in enumerate(values, start=1):
         yield _row(number, value)
@@ -230,9 +233,7 @@ def _parse_array(text: bytes, name: str) -> Iterator[Row | BadRow]:
 
 def _parse_line(number: int, line: bytes) -> Row | BadRow:
     try:
-        value = json.loads(line.decode())
-        if b"\\u" in line:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair: not a text
+        value = _from_json(line)
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         return BadRow(number, f"not UTF-8: {error.reason}")
     except (ValueError, RecursionError) as error:
@@ -240,40 +241,27 @@ def _parse_line(number: int, line: bytes) -> Row | BadRow:
     return _row(number, value)
 
 
+def _from_json(text: bytes) -> object:
+    """The value. Raises ValueError, of which UnicodeError is one, and RecursionError."""
+    value = json.loads(text.decode(), object_pairs_hook=_unique)
+    if b"\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair: not a text
+    return value
+
+
+def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """The object; of a repeated key, one of the values would be dropped without a word."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {name!r} occurs twice in an object")
+    return fields
+
+
 def _row(number: int, value: object) -> Row | BadRow:
     if not isinstance(value, dict):
         return BadRow(number, f"not a JSON object but {type(value).__name__}")
     return Row(number, value)
-
-
-def _read_parquet(path: Path) -> Iterator[Row | BadRow]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if file.metadata.num_rows == 0:
-                raise InputError(f"{path}: the file has no rows; it must have at least one")
-            number = 0
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS_PER_BATCH):
-                yield from _batch_rows(batch, number)
-                number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a valid Parquet file ({error}); copy it again") from error
-
-
-def _batch_rows(batch: "pa.RecordBatch", offset: int) -> Iterator[Row | BadRow]:
-    """The rows of a part of a table. One with a text that is not UTF-8 is bad, not the others."""
-    try:
-        for number, fields in enumerate(batch.to_pylist(), start=offset + 1):
-            yield Row(number, fields)
-    except UnicodeDecodeError as error:
-        if batch.num_rows == 1:
-            yield BadRow(offset + 1, f"not UTF-8: {error.reason}")
-            return
-        half = batch.num_rows // 2
-        yield from _batch_rows(batch.slice(0, half), offset)
-        yield from _batch_rows(batch.slice(half), offset + half)
 
 
 def _write_json_lines(file: IO[bytes] | gzip.GzipFile, rows: Iterable[Mapping[str, object]]) -> int:
@@ -294,7 +282,7 @@ def _write_parquet(file: IO[bytes], rows: Iterable[Mapping[str, object]]) -> int
 
     remaining = iter(rows)
     tables = []
-    while batch := list(islice(remaining, PARQUET_ROWS_PER_BATCH)):
+    while batch := list(islice(remaining, ROWS_PER_BATCH)):
         # Of rows alone, pyarrow takes the columns of the first.
         names = dict.fromkeys(name for row in batch for name in row)
         tables.append(pa.Table.from_pylist([{n: row.get(n) for n in names} for row in batch]))

@@ -277,11 +277,12 @@ def choose_pair(rewards: FloatArray, measure: QueueMeasure, key: float) -> tuple
     """
     places = np.flatnonzero(np.isfinite(rewards).all(axis=0))
     left, right = places[np.array(np.triu_indices(len(places), 1))]
-    gaps = rewards[:, left] - rewards[:, right]
-    preferences = (1 + np.tanh(gaps / 2)) / 2
+    half_gaps = rewards[:, left] / 2 - rewards[:, right] / 2  # halves cannot overflow
+    preferences = (1 + np.tanh(half_gaps)) / 2
     match measure:
         case "pvar_lower" | "pvar":
-            worth = np.abs(gaps.mean(axis=0))
+            with np.errstate(over="ignore"):
+                worth = np.abs(half_gaps.mean(axis=0))
         case "disagreement":
             worth = preferences.var(axis=0)
         case "entropy":

@@ -21,6 +21,11 @@ import numpy.typing as npt
 from pvar.errors import InputError
 from pvar.pairwise import as_mask, as_rewards
 
+MAX_REWARD = 1e100
+"""Squares of larger rewards, summed over many, are too large for a float."""
+MAX_RATIO = 1e30
+"""Of the largest difference to the fitted scale."""
+
 
 class CalibratedScale(NamedTuple):
     """A reward scale fitted on labelled pairs."""
@@ -47,6 +52,7 @@ def scale_from_spread(rewards: npt.ArrayLike, mask: npt.ArrayLike | None = None)
     allowed = as_mask(mask, array.shape)
     if allowed is not None:
         valid &= allowed
+    _refuse_huge(array[valid])
     count = valid.sum(axis=1, keepdims=True)
     present = np.where(valid, array, 0).astype(np.float64)
     mean = present.sum(axis=1, keepdims=True) / np.maximum(count, 1)
@@ -84,6 +90,7 @@ def calibrate_scale(
             "per pair"
         )
     both = np.isfinite(chosen) & np.isfinite(rejected)
+    _refuse_huge(np.concatenate([chosen[both], rejected[both]]))
     differences = chosen[both].astype(np.float64) - rejected[both]
     _refuse_unidentifiable(differences)
 
@@ -98,15 +105,35 @@ def calibrate_scale(
     upper = 1.0
     while derivative(upper) > 0:
         upper *= 2
+        if upper > MAX_RATIO:
+            raise _tiny_scale(len(scaled), unit)
     slope = float(brentq(derivative, 0.0, upper, xtol=1e-14, rtol=1e-13))
     probability = expit(slope * scaled)
     information = float(np.sum(scaled**2 * probability * (1 - probability)))
+    if information == 0:
+        raise _tiny_scale(len(scaled), unit)
     return CalibratedScale(
         scale=unit / slope,
         stderr=unit / slope**2 / np.sqrt(information).item(),
         log_likelihood=float(-np.logaddexp(0, -slope * scaled).sum()),
         num_pairs=len(scaled),
     )
+
+
+def _tiny_scale(num_pairs: int, largest: float) -> InputError:
+    return InputError(
+        f"the fitted scale is next to 0: of {num_pairs} pairs with differences of up to "
+        f"{largest:g} those that are ordered wrongly differ by next to nothing; set a fixed scale"
+    )
+
+
+def _refuse_huge(rewards: npt.NDArray[np.floating]) -> None:
+    largest = float(np.abs(rewards).max(initial=0))
+    if largest > MAX_REWARD:
+        raise InputError(
+            f"a reward is {largest:g} in size, and the largest that a scale can be fitted on is "
+            f"{MAX_REWARD:g}; check the rewards, or set a fixed scale"
+        )
 
 
 def _refuse_unidentifiable(differences: npt.NDArray[np.float64]) -> None:

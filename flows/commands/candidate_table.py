@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.commands.columns import ALL_LISTS, REWARD, Columns
-from flows.commands.parquet_columns import is_read_by_row, parquet_schema, read_parquet_columns
-from flows.commands.reward_files import read_measure
+from flows.commands.parquet_columns import read_columns
+from flows.commands.reward_files import is_long_parquet, read_measure
 from flows.commands.row_columns import read_row_columns
+from infra.columnar import NotUtf8Error
 from pvar.errors import ConfigError, InputError
 from pvar.row_counts import RowCounts
 from pvar.selection import (
@@ -25,6 +26,8 @@ from pvar.variance import MAX_PVAR
 
 Floats = npt.NDArray[np.float64]
 ROUNDING = 1e-6  # rounding error of a PVar computed in float32
+MAX_TOKENS = 2**40
+"""Of one prompt, so that sums of them are exact."""
 NUMBER_COLUMNS = (REWARD, *MEASURES, "num_tokens")
 
 
@@ -47,21 +50,16 @@ def read_candidates(path: Path, strategy: StrategyName, scale: float | None) -> 
     ConfigError if a scale is given for a file with PVar.
     """
     measure = STRATEGIES[strategy].measure
-    if _is_long_parquet(path):
-        return _from_long_parquet(path, measure, scale)
-    read_columns = read_row_columns if is_read_by_row(path) else read_parquet_columns
-    columns = read_columns(path, NUMBER_COLUMNS)
+    if is_long_parquet(path, NUMBER_COLUMNS):
+        try:
+            return _from_long_parquet(path, measure, scale)
+        except NotUtf8Error:
+            columns = read_row_columns(path, NUMBER_COLUMNS)
+    else:
+        columns = read_columns(path, NUMBER_COLUMNS)
     if PVAR.name in columns.numbers:
         return _from_measures(columns, scale)
     return _from_rewards(columns, measure, scale)
-
-
-def _is_long_parquet(path: Path) -> bool:
-    """Whether the file is Parquet with one reward per row, which can be larger than memory."""
-    if is_read_by_row(path):
-        return False
-    names = parquet_schema(path).names
-    return REWARD in names and PVAR.name not in names
 
 
 def _from_long_parquet(path: Path, measure: Measure, scale: float | None) -> CandidateTable:
@@ -71,7 +69,7 @@ def _from_long_parquet(path: Path, measure: Measure, scale: float | None) -> Can
         Candidates(measured.prompt_ids, {measure.name: measured.values}),
         _computed(measured.num_rewards, tau),
         measured.row_counts,
-        None,
+        measured.first_problem,
     )
 
 
@@ -115,12 +113,13 @@ def _from_measures(columns: Columns, scale: float | None) -> CandidateTable:
 def _whole(columns: Columns, num_tokens: Floats | None) -> npt.NDArray[np.int64] | None:
     if num_tokens is None:
         return None
-    wrong = ~(num_tokens >= 0) | (num_tokens != np.floor(num_tokens))
+    wrong = ~((num_tokens >= 0) & (num_tokens <= MAX_TOKENS))
+    wrong |= num_tokens != np.floor(num_tokens)
     if wrong.any():
         raise InputError(
             f"{columns.file_name}: the num_tokens of prompt "
             f"{columns.prompt_ids[wrong.argmax()]} is {num_tokens[wrong.argmax()]}; "
-            "it must be an integer and must not be missing"
+            f"it must be an integer from 0 to {MAX_TOKENS} and must not be missing"
         )
     return num_tokens.astype(np.int64)
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from flows.commands.parquet_columns import is_parquet, is_read_by_row
-from flows.commands.row_columns import usable_id
+from flows.commands.parquet_columns import is_parquet, is_read_by_row, plain_type
+from flows.commands.row_columns import needed_columns, usable_id
+from infra.parquet_rows import batch_rows
 from infra.row_files import (
     PARQUET,
     STDIN,
@@ -17,7 +18,6 @@ from infra.row_files import (
     refuse_target,
 )
 from pvar.errors import ConfigError
-from pvar.records import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,10 +61,14 @@ def write_chosen_rows(
 
     def is_chosen(batch: "pa.RecordBatch") -> "pa.BooleanArray":
         ids = batch.column("prompt_id")
-        return pc.is_in(ids, pa.array(chosen, ids.type))
+        plain = ids.cast(plain_type(ids.type))
+        return pc.is_in(plain, pa.array(chosen, plain.type))
 
     def is_row_chosen(batch: "pa.RecordBatch") -> "pa.BooleanArray":
-        ids = (usable_id(Row(0, fields), number_columns) for fields in batch.to_pylist())
-        return pa.array([each in chosen for each in ids], pa.bool_())
+        needed = [name for name in batch.schema.names if names is None or name in names]
+        rows = batch_rows(batch.select(needed))
+        return pa.array([usable_id(row, number_columns) in chosen for row in rows], pa.bool_())
 
-    return copy_parquet_rows(source, target, is_row_chosen if is_read_by_row(source) else is_chosen)
+    names = needed_columns(source, number_columns)
+    by_row = is_read_by_row(source, number_columns)
+    return copy_parquet_rows(source, target, is_row_chosen if by_row else is_chosen)

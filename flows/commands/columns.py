@@ -5,7 +5,8 @@ of rewards, which is read as one row per reward. `null` in a list is a missing r
 a list, or with an empty one, has one missing reward. Lists of answers with their scores, as
 UltraFeedback and Nectar publish them, are lists of rewards, too (`pvar/answer_rows.py`).
 
-The id of a row with a list and without a column prompt_id is that which its prompt has in the
+A column that is null in a row counts as one that is not there, as Parquet has every column in every
+row. The id of a row with a list and without a prompt_id is that which its prompt has in the
 pipeline: a hash of its messages.
 
 Axes: R usable rows of the file (with lists: their elements), P prompts.
@@ -27,7 +28,10 @@ REWARD_LISTS = ("rewards", "scores", "all_rm_scores")
 """Columns with the rewards of a prompt's responses as a list. The first that a row has is read,
 unless it has a reward or a PVar."""
 ALL_LISTS = (*REWARD_LISTS, *NESTED)
-NO_PROMPT_ID = "{}: there is no column prompt_id; add it, or rename your column to prompt_id"
+NO_PROMPT_ID = (
+    "{}: there is no column prompt_id, or it is null in every row; add it, or rename your column "
+    "to prompt_id"
+)
 
 
 class Columns(NamedTuple):
@@ -54,6 +58,11 @@ class Columns(NamedTuple):
                 f"{', '.join(ALL_LISTS)} (one row per prompt); add one, or rename your column"
             )
         return self.numbers[REWARD]
+
+
+def describe_no_id(row_number: int | None) -> str:
+    """The problem of a row without an id and without a list of rewards."""
+    return f"row {row_number}: there is no prompt_id"
 
 
 def rank_ids(ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:

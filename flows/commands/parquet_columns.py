@@ -1,4 +1,8 @@
-"""Columns of Parquet files, read without a loop over rows."""
+"""Columns of Parquet files, read without a loop over rows.
+
+The rules are those of `flows/commands/row_columns.py`. Where they decide row by row (other types of
+columns, lists of rewards, texts that are not UTF-8), the rows are read one by one.
+"""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -10,12 +14,14 @@ from flows.commands.columns import (
     ALL_LISTS,
     NO_PROMPT_ID,
     REWARD,
-    REWARD_LISTS,
     STRINGS,
     Columns,
+    describe_no_id,
     rank_ids,
 )
-from infra.row_files import refuse_unreadable
+from flows.commands.row_columns import read_row_columns
+from infra.parquet_rows import has_no_null, invalid_parquet, parquet_schema
+from infra.row_files import PARQUET, refuse_unreadable
 from pvar.errors import InputError
 from pvar.row_counts import RowCounts
 from pvar.selection.strategy import PVAR
@@ -24,144 +30,121 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def read_columns(path: Path, number_columns: Collection[str]) -> Columns:
+    """Read prompt_id and the number columns of a file; lists as rewards, if wanted.
+
+    Raises InputError as `read_row_columns`.
+    """
+    if not is_read_by_row(path, number_columns):
+        columns = _read_parquet_columns(path, number_columns)
+        if columns is not None:
+            return columns
+    return read_row_columns(path, number_columns)
+
+
 def is_parquet(path: Path) -> bool:
     """Whether the file's name ends with .parquet."""
-    return path.name.endswith(".parquet")
+    return path.name.endswith(PARQUET)
 
 
-def is_read_by_row(path: Path) -> bool:
-    """Whether rows must be read one by one (`flows/commands/row_columns.py`).
-
-    So are JSON lines, and Parquet whose rewards or ids are inside of other columns.
-    """
+def is_read_by_row(path: Path, number_columns: Collection[str]) -> bool:
+    """Whether rows must be read one by one: all but Parquet with columns of the usual types."""
     if not is_parquet(path):
         return True
-    names = frozenset(_schema(path).names)
-    if names & {REWARD, PVAR.name}:
+    schema = schema_of(path)
+    if "prompt_id" not in schema.names or not _is_id(schema.field("prompt_id").type):
+        return True
+    numbers = [name for name in number_columns if name in schema.names]
+    if not all(_is_number(schema.field(name).type) for name in numbers):
+        return True
+    if not {*schema.names} & {*ALL_LISTS} or REWARD not in number_columns:
         return False
-    if "prompt_id" in names and names & set(REWARD_LISTS):
-        return False
-    return bool(names & set(ALL_LISTS))
+    singles = [name for name in (REWARD, PVAR.name) if name in numbers]
+    return not any(has_no_null(path, name) for name in singles)
 
 
-def parquet_schema(path: Path) -> "pa.Schema":
-    """The schema of a Parquet file. Raises InputError if it is unreadable or has no prompt_id."""
-    schema = _schema(path)
-    if "prompt_id" not in schema.names:
-        raise InputError(NO_PROMPT_ID.format(path))
-    return schema
+def schema_of(path: Path) -> "pa.Schema":
+    """The schema of a Parquet file. Raises InputError if it cannot be read."""
+    refuse_unreadable(path)
+    return parquet_schema(path)
 
 
-def _schema(path: Path) -> "pa.Schema":
-    import pyarrow as pa
+def first_row_without_id(path: Path) -> int | None:
+    """Number of the first row of a Parquet file whose prompt_id is null, from 1."""
     import pyarrow.parquet as pq
 
-    refuse_unreadable(path)
-    try:
-        return pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a valid Parquet file ({error}); copy it again") from error
+    num_rows = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["prompt_id"]):
+            ids = batch.column("prompt_id")
+            if ids.null_count:
+                return num_rows + int(ids.is_null().index(True).as_py()) + 1
+            num_rows += batch.num_rows
+    return None
 
 
-def read_parquet_columns(path: Path, number_columns: Collection[str]) -> Columns:
-    """Read prompt_id and the number columns that the file has; lists as rewards, if wanted.
-
-    Null is a missing number. Rows without prompt_id are dropped and counted. Raises InputError if
-    the file cannot be read, lacks prompt_id or has a column of the wrong type.
-    """
+def _read_parquet_columns(path: Path, number_columns: Collection[str]) -> Columns | None:
+    """The columns of a file with the usual types; None if an id is not UTF-8."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    schema = parquet_schema(path)
+    schema = schema_of(path)
     names = [name for name in number_columns if name in schema.names]
-    lists = list_of_rewards(schema) if REWARD in number_columns else None
-    _refuse_types(path, schema, names, lists)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read(columns=["prompt_id", *names, *([lists] if lists else [])])
-        num_rows = table.num_rows
-        table = table.filter(pc.is_valid(table["prompt_id"]))
-        num_usable = table.num_rows
-        if lists is not None:
-            table, names = _one_row_per_reward(table, lists), [*names, REWARD]
-        codes = table["prompt_id"].combine_chunks().dictionary_encode()
-        numbers = {name: table[name].cast(pa.float64(), safe=False).to_numpy() for name in names}
+            table = file.read(columns=["prompt_id", *names]).select(["prompt_id", *names])
+        ids = table["prompt_id"].cast(plain_type(schema.field("prompt_id").type))
+        numbers = {name: table[name].cast(pa.float64(), safe=False) for name in names}
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a valid Parquet file ({error}); copy it again") from error
-    without_id = num_rows - num_usable
+        raise invalid_parquet(path, error) from error
+    try:
+        ids.validate(full=True)
+    except pa.ArrowInvalid:
+        return None
+    is_usable = pc.is_valid(ids)
+    num_rows, num_usable = len(ids), len(ids) - ids.null_count
+    if not num_rows:
+        raise InputError(f"{path}: the file has no rows; it must have at least one")
     if not num_usable:
-        raise InputError(f"{path}: all {num_rows} rows lack a prompt_id")
-    is_integer = pa.types.is_integer(codes.dictionary.type)
-    kind = np.int64 if is_integer else STRINGS
+        raise InputError(NO_PROMPT_ID.format(path))
+    codes = ids.filter(is_usable).combine_chunks().dictionary_encode()
+    kind = np.int64 if pa.types.is_integer(codes.dictionary.type) else STRINGS
     prompt_ids, rank = rank_ids(np.array(codes.dictionary.to_pylist(), kind))
+    without_id = num_rows - num_usable
     return Columns(
         str(path),
         prompt_ids,
         rank[codes.indices.to_numpy()],
-        numbers,
-        RowCounts(
-            rows_in=num_rows,
-            rows_out=num_usable,
-            rejected={"no_prompt_id": without_id} if without_id else {},
-        ),
-        "a row without prompt_id" if without_id else None,
+        {name: values.filter(is_usable).to_numpy() for name, values in numbers.items()},
+        row_counts_of(num_rows, without_id),
+        describe_no_id(first_row_without_id(path)) if without_id else None,
     )
 
 
-def list_of_rewards(schema: "pa.Schema") -> str | None:
-    """The column with lists of rewards, unless the file has single rewards or PVar."""
-    if REWARD in schema.names or PVAR.name in schema.names:
-        return None
+def row_counts_of(num_rows: int, num_without_id: int) -> RowCounts:
+    """Counts of the rows of a Parquet file."""
+    rejected = {"no_prompt_id": num_without_id} if num_without_id else {}
+    return RowCounts(rows_in=num_rows, rows_out=num_rows - num_without_id, rejected=rejected)
+
+
+def plain_type(kind: "pa.DataType") -> "pa.DataType":
+    """The type of a column's values."""
     import pyarrow as pa
 
-    columns = [name for name in REWARD_LISTS if name in schema.names]
-    known = [name for name in columns if not pa.types.is_null(schema.field(name).type)]
-    return next(iter([*known, *columns]), None)
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _one_row_per_reward(table: "pa.Table", lists: str) -> "pa.Table":
-    """The table with a column reward instead of lists; a missing one for an empty list."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = table[lists].combine_chunks()
-    if pa.types.is_fixed_size_list(column.type):  # as datasets' sequences of a fixed length are
-        column = column.cast(pa.list_(column.type.value_type))
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    num_rewards = np.maximum(lengths, 1)
-    rewards = np.full(int(num_rewards.sum()), np.nan)
-    elements = pc.list_flatten(column).cast(pa.float64(), safe=False)
-    rewards[np.repeat(lengths > 0, num_rewards)] = elements.to_numpy(zero_copy_only=False)
-    rows = np.repeat(np.arange(table.num_rows), num_rewards)
-    return table.drop_columns(lists).take(rows).append_column(REWARD, pa.array(rewards))
-
-
-def _refuse_types(
-    path: Path, schema: "pa.Schema", names: Collection[str], lists: str | None
-) -> None:
+def _is_id(kind: "pa.DataType") -> bool:
+    """Whether all values of the type are ids: of integers, those of 64 bits with a sign."""
     import pyarrow as pa
 
-    kind = schema.field("prompt_id").type
-    if not (
+    kind = plain_type(kind)
+    if pa.types.is_uint64(kind):
+        return False
+    return bool(
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
-    ):
-        raise InputError(f"{path}: prompt_id has type {kind}; it must be a string or an integer")
-    for name in names:
-        kind = schema.field(name).type
-        if not _is_number(kind):
-            raise InputError(f"{path}: the column {name} has type {kind}; it must be numeric")
-    if lists is not None:
-        kind = schema.field(lists).type
-        is_list = (
-            pa.types.is_list(kind)
-            or pa.types.is_large_list(kind)
-            or pa.types.is_fixed_size_list(kind)
-        )
-        if not (is_list and _is_number(kind.value_type)):
-            raise InputError(
-                f"{path}: the column {lists} has type {kind}; it must be a list of numbers"
-            )
+    )
 
 
 def _is_number(kind: "pa.DataType") -> bool:

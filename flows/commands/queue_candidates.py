@@ -18,7 +18,7 @@ from pvar.prompt_rows import source_of
 from pvar.records import BadRow, Prompt
 from pvar.row_counts import RowCounts
 from pvar.row_forms import Fields
-from pvar.scale import scale_from_spread
+from pvar.scale import MAX_REWARD, scale_from_spread
 from pvar.selection import RewardMatrix
 
 RewardScale = float | Literal["spread"]
@@ -131,6 +131,8 @@ def _parse_row(fields: Fields, source: str) -> _PoolRow | str:
         usable = sorted(kept.values(), key=lambda each: each.answer_index)
         texts = [each.text for each in usable]
         scores[model] = tuple(math.nan if each.score is None else each.score for each in usable)
+    if any(abs(score) > MAX_REWARD for given in scores.values() for score in given):
+        return "reward_too_large"
     return _PoolRow(prompt, tuple(texts), scores) if scores else "no_rewards"
 
 

@@ -4,24 +4,28 @@ A Parquet file with one row per response (long format) can be larger than memory
 row per prompt, ids and rewards must fit.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.commands.columns import REWARD, STRINGS, Columns
+from flows.commands.columns import NO_PROMPT_ID, REWARD, STRINGS, Columns, describe_no_id
 from flows.commands.parquet_columns import (
+    first_row_without_id,
     is_read_by_row,
-    list_of_rewards,
-    parquet_schema,
-    read_parquet_columns,
+    plain_type,
+    read_columns,
+    row_counts_of,
+    schema_of,
 )
 from flows.commands.row_columns import read_row_columns
-from infra.columnar import iter_rewards, variance_from_file
+from infra.columnar import NotUtf8Error, iter_rewards, variance_from_file
 from pvar.errors import InputError
 from pvar.row_counts import RowCounts
 from pvar.selection import Measure, measure_by_prompt
+from pvar.selection.strategy import PVAR
 from pvar.variance import PairCount, variance_by_prompt
 
 
@@ -57,11 +61,20 @@ def read_variances(path: Path, *, scale: float) -> Variances:
     Raises InputError if the file cannot be read or lacks a column, and ConfigError if the scale is
     not positive.
     """
-    if is_read_by_row(path):
-        return _from_columns(read_row_columns(path, (REWARD,)), scale)
-    if list_of_rewards(parquet_schema(path)) is not None:
-        return _from_columns(read_parquet_columns(path, (REWARD,)), scale)
-    return _from_long_parquet(path, scale)
+    if is_long_parquet(path, (REWARD,)):
+        try:
+            return _from_long_parquet(path, scale)
+        except NotUtf8Error:
+            pass  # the rows are read one by one, which counts those
+    return _from_columns(read_row_columns(path, (REWARD,)), scale)
+
+
+def is_long_parquet(path: Path, number_columns: Collection[str]) -> bool:
+    """Whether the file is Parquet with one reward per row, which can be larger than memory."""
+    if is_read_by_row(path, number_columns):
+        return False
+    names = schema_of(path).names
+    return REWARD in names and (PVAR.name not in names or PVAR.name not in number_columns)
 
 
 def _from_columns(columns: Columns, scale: float) -> Variances:
@@ -82,7 +95,7 @@ def _from_columns(columns: Columns, scale: float) -> Variances:
 def _from_long_parquet(path: Path, scale: float) -> Variances:
     kind = _kind_of_ids(path)
     table = variance_from_file(path, scale=scale)
-    _refuse_no_rows(path, table.num_rows)
+    _refuse_no_rows(path, table.num_rows, table.num_without_id)
     ids = table.prompt_ids.astype(kind, copy=False)
     order = np.argsort(ids)
     return Variances(
@@ -92,8 +105,8 @@ def _from_long_parquet(path: Path, scale: float) -> Variances:
         table.stderr[order],
         table.num_missing,
         PairCount(table.num_pairs, table.num_saturated),
-        _row_counts(table.num_rows, table.num_without_id),
-        None,
+        row_counts_of(table.num_rows, table.num_without_id),
+        _first_problem(path, table.num_without_id),
     )
 
 
@@ -103,8 +116,7 @@ def read_reward_matrix(path: Path) -> NDArray[np.float64]:
     NaN is a missing reward, or a response that a prompt does not have. The file must fit into
     memory. Raises the errors of `read_variances`.
     """
-    read = read_row_columns if is_read_by_row(path) else read_parquet_columns
-    columns = read(path, (REWARD,))
+    columns = read_columns(path, (REWARD,))
     rewards, prompts = columns.require_rewards(), columns.prompt_index
     order = np.argsort(prompts, kind="stable")
     counts = np.bincount(prompts, minlength=len(columns.prompt_ids))
@@ -125,12 +137,15 @@ class MeasuredFile(NamedTuple):
     num_rewards: int
     row_counts: RowCounts
     """In rows of the file."""
+    first_problem: str | None
+    """Description of the first rejected row's problem."""
 
 
 def read_measure(path: Path, measure: Measure, *, scale: float) -> MeasuredFile:
     """Compute a measure from Parquet with about 60 bytes of memory per prompt.
 
-    The number of rows does not matter. Raises the same errors as `read_variances`.
+    The number of rows does not matter. Raises the same errors as `read_variances`, and NotUtf8Error
+    for a file whose rows must be read one by one.
     """
     kind = _kind_of_ids(path)
     ids: list[NDArray[Any]] = []
@@ -142,16 +157,19 @@ def read_measure(path: Path, measure: Measure, *, scale: float) -> MeasuredFile:
         num_rows += part.num_rows
         num_without_id += part.num_without_id
         num_missing += part.num_missing
-    _refuse_no_rows(path, num_rows)
-    row_counts = _row_counts(num_rows, num_without_id)
+    _refuse_no_rows(path, num_rows, num_without_id)
+    row_counts = row_counts_of(num_rows, num_without_id)
     return MeasuredFile(
-        _joined(ids), _joined(values), row_counts.rows_out - num_missing, row_counts
+        _joined(ids),
+        _joined(values),
+        row_counts.rows_out - num_missing,
+        row_counts,
+        _first_problem(path, num_without_id),
     )
 
 
-def _row_counts(num_rows: int, num_without_id: int) -> RowCounts:
-    rejected = {"no_prompt_id": num_without_id} if num_without_id else {}
-    return RowCounts(rows_in=num_rows, rows_out=num_rows - num_without_id, rejected=rejected)
+def _first_problem(path: Path, num_without_id: int) -> str | None:
+    return describe_no_id(first_row_without_id(path)) if num_without_id else None
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
@@ -169,10 +187,12 @@ def _kind_of_ids(path: Path) -> np.dtype[Any]:
     """The type of the ids in the file, integers or strings. `iter_rewards` returns strings."""
     import pyarrow as pa
 
-    is_integer = pa.types.is_integer(parquet_schema(path).field("prompt_id").type)
+    is_integer = pa.types.is_integer(plain_type(schema_of(path).field("prompt_id").type))
     return np.dtype(np.int64) if is_integer else STRINGS
 
 
-def _refuse_no_rows(path: Path, num_rows: int) -> None:
+def _refuse_no_rows(path: Path, num_rows: int, num_without_id: int) -> None:
     if num_rows == 0:
         raise InputError(f"{path}: the file has no rows; it must have at least one")
+    if num_rows == num_without_id:
+        raise InputError(NO_PROMPT_ID.format(path))

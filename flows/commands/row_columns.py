@@ -1,4 +1,4 @@
-"""Columns of rows that are read one by one, such as JSON lines.
+"""Columns of rows that are read one by one, such as JSON lines: the rules for all formats.
 
 Every id and number is checked, and unusable rows are counted.
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.commands.columns import (
+    ALL_LISTS,
     NO_PROMPT_ID,
     REWARD,
     REWARD_LISTS,
@@ -23,7 +24,8 @@ from flows.commands.columns import (
     Columns,
     rank_ids,
 )
-from infra.row_files import STDIN, read_rows
+from infra.parquet_rows import has_no_null, parquet_schema
+from infra.row_files import PARQUET, STDIN, read_rows, refuse_unreadable
 from pvar.answer_rows import as_number, nested_scores, parse_pool_prompt
 from pvar.errors import InputError
 from pvar.records import BadRow, Row
@@ -31,9 +33,9 @@ from pvar.row_counts import RowCounts
 from pvar.selection.strategy import PVAR
 
 Fields = Mapping[str, object]
-SINGLE = {REWARD, PVAR.name}
+SINGLE = (REWARD, PVAR.name)
 """Columns with one number per row."""
-MAX_INTEGER_ID = 2**63 - 1
+INTEGER_IDS = range(-(2**63), 2**63)
 
 
 def read_row_columns(path: Path, number_columns: Collection[str]) -> Columns:
@@ -49,7 +51,7 @@ def read_row_columns(path: Path, number_columns: Collection[str]) -> Columns:
     rejected: Counter[str] = Counter()
     first_problem: str | None = None
     num_rows = 0
-    for row in read_rows(path):
+    for row in read_rows(path, needed_columns(path, number_columns)):
         entry = _entry(row, number_columns)
         if isinstance(entry, _Problem):
             rejected[entry.reason] += 1
@@ -77,7 +79,16 @@ def read_row_columns(path: Path, number_columns: Collection[str]) -> Columns:
     )
 
 
-def usable_id(row: Row, number_columns: Collection[str]) -> str | int | None:
+def needed_columns(path: Path, number_columns: Collection[str]) -> Collection[str] | None:
+    """The columns of a Parquet file that are read; None for all, of which a prompt may be made."""
+    if not path.name.endswith(PARQUET):
+        return None
+    refuse_unreadable(path)
+    has_ids = "prompt_id" in parquet_schema(path).names and has_no_null(path, "prompt_id")
+    return {"prompt_id", *number_columns, *SINGLE, *ALL_LISTS} if has_ids else None
+
+
+def usable_id(row: Row | BadRow, number_columns: Collection[str]) -> str | int | None:
     """The prompt id of a row that `read_row_columns` uses; None for one that it leaves out."""
     entry = _entry(row, number_columns)
     return None if isinstance(entry, _Problem) else entry.prompt_id
@@ -99,7 +110,7 @@ def _entry(row: Row | BadRow, number_columns: Collection[str]) -> _Entry | _Prob
     """The row's id and numbers, or why the row is rejected."""
     if isinstance(row, BadRow):
         return _Problem("unreadable", row.reason)
-    rewards = _rewards(row.fields) if REWARD in number_columns else None
+    rewards = _rewards(row.fields, number_columns) if REWARD in number_columns else None
     prompt_id = _id_of(row.fields, has_list=rewards is not None)
     if isinstance(prompt_id, _Problem):
         return prompt_id
@@ -111,20 +122,27 @@ def _entry(row: Row | BadRow, number_columns: Collection[str]) -> _Entry | _Prob
         if value is None:
             return _Problem("bad_number", f"{name} is {row.fields[name]!r}, not a number")
         values.append(value)
-    present = row.fields.keys() & set(number_columns)
+    present = row.fields.keys() & {*number_columns}
+    if REWARD in number_columns and row.fields.keys() & {*ALL_LISTS}:
+        present |= {REWARD}
     if rewards is None:
         return _Entry(prompt_id, [values], present)
     at = list(number_columns).index(REWARD)
     rows = [[*values[:at], reward, *values[at + 1 :]] for reward in rewards]
-    return _Entry(prompt_id, rows, present | {REWARD})
+    return _Entry(prompt_id, rows, present)
 
 
 def _id_of(fields: Fields, *, has_list: bool) -> str | int | _Problem:
-    if "prompt_id" in fields:
-        prompt_id = _as_id(fields["prompt_id"])
-        if prompt_id is not None:
-            return prompt_id
-        found = fields["prompt_id"]
+    found = fields.get("prompt_id")
+    if isinstance(found, str):
+        return found
+    if isinstance(found, int) and not isinstance(found, bool):
+        if found in INTEGER_IDS:
+            return found
+        return _Problem(
+            "bad_prompt_id", f"prompt_id is {found}, an integer of more than 64 bits with a sign"
+        )
+    if found is not None:
         return _Problem("bad_prompt_id", f"prompt_id is {found!r}, not a string or an integer")
     if not has_list:
         return _Problem("no_prompt_id", "there is no prompt_id")
@@ -134,9 +152,9 @@ def _id_of(fields: Fields, *, has_list: bool) -> str | int | _Problem:
     return prompt.prompt_id
 
 
-def _rewards(fields: Fields) -> list[float] | _Problem | None:
-    """The rewards of the row's list; None if it has none, or a single reward or a PVar."""
-    if fields.get(REWARD) is not None or fields.get(PVAR.name) is not None:
+def _rewards(fields: Fields, number_columns: Collection[str]) -> list[float] | _Problem | None:
+    """The rewards of the row's list; None if it has none, or a single reward or a PVar instead."""
+    if any(name in number_columns and fields.get(name) is not None for name in SINGLE):
         return None
     name = next((name for name in REWARD_LISTS if fields.get(name) is not None), None)
     if name is not None:
@@ -144,14 +162,12 @@ def _rewards(fields: Fields) -> list[float] | _Problem | None:
     scores = nested_scores(fields)
     if isinstance(scores, str):
         return _Problem("bad_rewards", f"its answers cannot be read ({scores})")
-    if scores is None and fields.keys() & set(REWARD_LISTS) and not fields.keys() & SINGLE:
-        return [math.nan]  # the list is null
     return [math.nan] if scores == [] else scores
 
 
 def _as_rewards(name: str, value: object) -> list[float] | _Problem:
     """The rewards of a list, NaN where missing; one that is missing for an empty list."""
-    if value is None or value == []:
+    if value == []:
         return [math.nan]
     if not isinstance(value, list):
         return _Problem("bad_rewards", f"{name} is {value!r}, not a list of numbers")
@@ -162,14 +178,6 @@ def _as_rewards(name: str, value: object) -> list[float] | _Problem:
             return _Problem("bad_rewards", f"{name}[{place}] is {element!r}, not a number")
         rewards.append(reward)
     return rewards
-
-
-def _as_id(value: object) -> str | int | None:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INTEGER_ID:
-        return value
-    return None
 
 
 def _sorted_ids(

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pvar.errors import InputError
+from pvar.pairwise import check_scale
 from pvar.selection.strategies import MEASURES
 from pvar.selection.strategy import FloatArray, Measure, RewardMatrix
 from pvar.variance import matrices_by_size
@@ -50,7 +51,8 @@ def measure_by_prompt(
             f"the measure {measure.name} cannot be computed from the rewards of one model; give "
             f"one row per prompt with the columns prompt_id, pvar and {measure.name}"
         )
+    tau = check_scale(scale)
     values: FloatArray = np.full(int(prompt_index.max(initial=-1)) + 1, np.nan)
     for prompts, matrix in matrices_by_size(prompt_index, rewards):
-        values[prompts] = measure.compute(RewardMatrix(matrix[None], (scale,)))
+        values[prompts] = measure.compute(RewardMatrix(matrix[None], (tau,)))
     return values

@@ -7,10 +7,11 @@ from pvar.selection.strategy import FloatArray, Measure, RewardMatrix, Strategy,
 
 def _measure(rewards: RewardMatrix) -> FloatArray:
     """(P,) in units of the reward scale; NaN for fewer than two rewards."""
-    enough = rewards.num_rewards >= 2
+    enough = np.isfinite(rewards.scaled).sum(axis=1) >= 2
     gap = np.full(len(enough), np.nan)
     some = rewards.scaled[enough]
-    gap[enough] = np.nanmax(some, axis=1) - np.nanmin(some, axis=1)
+    with np.errstate(over="ignore"):  # an infinite gap counts as missing
+        gap[enough] = np.nanmax(some, axis=1) - np.nanmin(some, axis=1)
     return gap
 
 

@@ -7,9 +7,10 @@ from pvar.selection.strategy import FloatArray, Measure, RewardMatrix, Strategy,
 
 def _measure(rewards: RewardMatrix) -> FloatArray:
     """(P,) unbiased, in squared units of the reward scale; NaN for fewer than two rewards."""
-    enough = rewards.num_rewards >= 2
+    enough = np.isfinite(rewards.scaled).sum(axis=1) >= 2
     variance = np.full(len(enough), np.nan)
-    variance[enough] = np.nanvar(rewards.scaled[enough], axis=1, ddof=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # one that is not finite counts as missing
+        variance[enough] = np.nanvar(rewards.scaled[enough], axis=1, ddof=1)
     return variance
 
 

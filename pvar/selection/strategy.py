@@ -37,9 +37,11 @@ class RewardMatrix:
 
     @cached_property
     def scaled(self) -> FloatArray:
-        """(P, N) mean over the models of reward / scale; NaN if one of them has no reward."""
-        mean: FloatArray = np.mean(self.rewards / np.array(self.scales)[:, None, None], axis=0)
-        return mean
+        """(P, N) mean over the models of reward / scale; NaN if one of them has no reward, or if it
+        is too large for a float."""
+        with np.errstate(over="ignore", invalid="ignore"):  # of rewards near the largest float
+            mean: FloatArray = np.mean(self.rewards / np.array(self.scales)[:, None, None], axis=0)
+            return np.where(np.isfinite(mean), mean, np.nan)
 
     @cached_property
     def num_rewards(self) -> NDArray[np.intp]:

@@ -269,12 +269,12 @@ def test_files_that_do_not_fit_are_refused_by_what_is_wrong(tmp_path, name, rows
     ("rows", "message"),
     [
         ([{"prompt": "a", "pvar": 0.1}], "no column prompt_id"),
-        ([{"prompt_id": 1.5, "pvar": 0.1}], "prompt_id has type double"),
-        ([{"prompt_id": "a", "pvar": "high"}], "the column pvar has type string"),
+        ([{"prompt_id": 1.5, "pvar": 0.1}], "row 1: prompt_id is 1.5, not a string"),
+        ([{"prompt_id": "a", "pvar": "high"}], "row 1: pvar is 'high', not a number"),
         ([{"prompt_id": None, "pvar": 0.1}], "prompt_id"),
     ],
 )
-def test_a_parquet_table_with_wrong_columns_is_refused_by_their_name(tmp_path, rows, message):
+def test_a_parquet_table_with_wrong_columns_is_refused_by_its_first_row(tmp_path, rows, message):
     write_rows(tmp_path / "table.parquet", rows)
     with pytest.raises(InputError, match=message):
         select(tmp_path / "table.parquet", count=1)

@@ -113,10 +113,18 @@ def test_a_wrong_list_is_left_out_and_its_line_is_named(tmp_path, capsys, row, p
     assert summary["first_problem"] == problem
 
 
-@pytest.mark.parametrize("rewards", [["high"], [[1.0]], "high", 3.0])
-def test_a_parquet_column_of_other_lists_is_refused_by_its_type(tmp_path, rewards):
+@pytest.mark.parametrize(
+    ("rewards", "problem"),
+    [
+        (["high"], r"rewards\[0\] is 'high', not a number"),
+        ([[1.0]], r"rewards\[0\] is \[1.0\], not a number"),
+        ("high", "rewards is 'high', not a list of numbers"),
+        (3.0, "rewards is 3.0, not a list of numbers"),
+    ],
+)
+def test_a_parquet_column_of_other_lists_is_refused_by_its_first_row(tmp_path, rewards, problem):
     write_rows(tmp_path / "rows.parquet", [{"prompt_id": "a", "rewards": rewards}])
-    with pytest.raises(InputError, match=r"column rewards has type .* a list of numbers"):
+    with pytest.raises(InputError, match=f"all 1 rows are unusable; row 1: {problem}"):
         variance(tmp_path / "rows.parquet")
 
 
