@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from pvar.digest import digest
-from pvar.labelled_pairs import is_labelled
+from pvar.labelled_pairs import contradicted_pairs, is_labelled
 from pvar.prompt_rows import parse_prompt_or_label, source_of
 from pvar.records import BadRow, Prompt, Row
 from pvar.row_counts import RowCounts
@@ -129,7 +129,8 @@ def batch_rows(
     """The rows of several files as those of one batch, without prompts with the ids `withdrawn`.
 
     Unpaired labels of one prompt are joined, over all files. A row without labels is left out if
-    another one has labels for the same prompt, because one row of each prompt is used later.
+    another one has labels for the same prompt, because one row of each prompt is used later. Pairs
+    that prefer opposite answers are left out.
     """
     prompts: list[Prompt] = []
     labels: list[UnpairedLabel] = []
@@ -143,6 +144,12 @@ def batch_rows(
             labels.append(row)
     joined = join_labels(labels)
     prompts += joined.prompts
+    contradicted = contradicted_pairs(prompts)
+    prompts = [
+        each
+        for each, is_contradicted in zip(prompts, contradicted, strict=True)
+        if not is_contradicted
+    ]
     labelled = {prompt.prompt_id for prompt in prompts if is_labelled(prompt)}
     kept = [
         prompt
@@ -150,6 +157,8 @@ def batch_rows(
         if is_labelled(prompt) or prompt.is_question or prompt.prompt_id not in labelled
     ]
     rejected = Counter(label.rule for label in joined.rejected)
+    if any(contradicted):
+        rejected["contradictory_label"] += sum(contradicted)
     if len(kept) < len(prompts):
         rejected["labelled_elsewhere"] = len(prompts) - len(kept)
     if num_withdrawn:

@@ -34,6 +34,7 @@ def read_held_out_pairs(
     prompts: dict[str, Prompt] = {}
     annotators: dict[str, str] = {}
     rejected: Counter[str] = Counter()
+    labelled: list[tuple[Prompt, str | None]] = []
     for row in rows:
         if isinstance(row, BadRow):
             rejected["unreadable_line"] += 1
@@ -45,18 +46,34 @@ def read_held_out_pairs(
             rejected["withdrawn"] += 1
         elif not is_labelled(parsed):
             rejected["no_labels"] += 1
-        elif parsed.prompt_id in prompts:
+        else:
+            labelled.append((parsed, annotator_of(row.fields, annotator_field)))
+    contradicted = contradicted_pairs([prompt for prompt, _ in labelled])
+    for (prompt, annotator), is_contradicted in zip(labelled, contradicted, strict=True):
+        if is_contradicted:
+            rejected["contradictory_label"] += 1
+        elif prompt.prompt_id in prompts:
             rejected["duplicate"] += 1
         else:
-            prompts[parsed.prompt_id] = parsed._replace(split="eval")
-            if (annotator := annotator_of(row.fields, annotator_field)) is not None:
-                annotators[parsed.prompt_id] = annotator
+            prompts[prompt.prompt_id] = prompt._replace(split="eval")
+            if annotator is not None:
+                annotators[prompt.prompt_id] = annotator
     return HeldOutPairs(list(prompts.values()), dict(sorted(rejected.items())), annotators)
 
 
 def is_labelled(prompt: Prompt) -> bool:
     """Whether the source says which of two answers is preferred."""
     return prompt.chosen is not None and prompt.rejected is not None
+
+
+def contradicted_pairs(prompts: Sequence[Prompt]) -> list[bool]:
+    """For each prompt, whether another one prefers its rejected answer to its chosen one."""
+    preferences = [
+        (prompt.prompt_id, (prompt.chosen or "").strip(), (prompt.rejected or "").strip())
+        for prompt in prompts
+    ]
+    known = {each for each in preferences if each[1] != each[2]}
+    return [(prompt_id, worse, better) in known for prompt_id, better, worse in preferences]
 
 
 def without_label(prompt: Prompt) -> Prompt:

@@ -50,6 +50,8 @@ def parse_prompt(fields: Fields, source: str) -> Prompt | str:
     answers = _answer(chosen, messages), _answer(rejected, messages)
     if chosen is not None and None in answers:
         return _answer_rule(chosen, rejected)
+    if chosen is not None and not _agrees(fields, answers[0], answers[1]):
+        return "two_labels"
     texts = [message.content for message in messages if message.role != "assistant"]
     texts += [answer for answer in answers if answer is not None]
     if rule := next(filter(None, map(text_rule, texts)), None):
@@ -139,6 +141,14 @@ def annotator_of(fields: Fields, field: str | None) -> str | None:
     if isinstance(given, int) and not isinstance(given, bool):
         return str(given)
     return given if isinstance(given, str) and given.strip() else None
+
+
+def _agrees(fields: Fields, chosen: str | None, rejected: str | None) -> bool:
+    """Whether `completion` and `label`, if the row of a pair has both, say the same as the pair."""
+    completion, label = fields.get("completion"), fields.get("label")
+    if completion is None or label is None:
+        return True
+    return label in (True, False) and completion == (chosen if label else rejected)
 
 
 def has_unpaired_label(fields: Fields, prompt: Prompt) -> bool:

@@ -1,8 +1,9 @@
 """What a row says beside its text, and texts that are something else already.
 
-Some fields change what a prompt means: tools that the model may call, pictures, documents. This
-project trains on text, so a row with one of them is rejected by a rule that names the field. A
-system prompt in a column of its own is used.
+Some fields change what a row means: tools that the model may call, pictures, documents, a weight,
+the thought before an answer. This project trains on text, and on each row as much as on the others,
+so a row with one of them is rejected by a rule that names the field. A weight of 1 changes nothing.
+A system prompt in a column of its own is used.
 
 A text that a chat template rendered, or a conversation written as JSON, is not what a user said:
 the template would be applied to it a second time.
@@ -19,9 +20,16 @@ SYSTEM_FIELDS = ("system", "system_prompt")
 """Names of a column with the system message."""
 
 _UNUSED = (
-    "tools", "functions", "image", "images", "audio", "audios", "video", "videos", "documents",
+    "tools", "functions", "tool_calls", "function_call", "chat_template_kwargs",
+    "image", "images", "audio", "audios", "video", "videos", "document", "documents",
 )  # fmt: skip
-_UNUSED_IN_MESSAGES = ("tool_calls", "function_call", "images", "audio")
+_UNUSED_IN_MESSAGES = (
+    "tool_calls", "function_call", "image", "images", "audio", "video", "videos", "documents",
+)  # fmt: skip
+_WEIGHTS = ("weight", "sample_weight", "importance_weight")
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Of an answer's message. Chat templates drop those of earlier turns."""
+_ANSWERS = ("chosen", "rejected", "completion")
 _TOOL_ROLES = ("tool", "function", "ipython")
 
 _BEGINNING = r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>|<｜begin▁of▁sentence｜>)?\s*"
@@ -43,13 +51,33 @@ def unused_field(fields: Fields) -> str | None:
     for field in _UNUSED:
         if _is_given(fields.get(field)):
             return f"{field}_not_supported"
-    for message in _messages_of(fields):
+    if weight := _weight(fields):
+        return f"{weight}_not_supported"
+    for message in _messages_of(fields, ("prompt", "messages", *_ANSWERS)):
         for field in _UNUSED_IN_MESSAGES:
             if _is_given(message.get(field)):
                 return f"{field}_not_supported"
         if message.get("role") in _TOOL_ROLES:
             return "tool_message_not_supported"
+    for message in _answers_of(fields):
+        thought = next((name for name in _THOUGHTS if _is_given(message.get(name))), None)
+        if own := thought or _weight(message):
+            return f"{own}_not_supported"
     return None
+
+
+def _weight(fields: Fields) -> str | None:
+    """The field with a weight other than 1."""
+    given = (name for name in _WEIGHTS if _is_given(fields.get(name)) and fields[name] != 1)
+    return next(given, None)
+
+
+def _answers_of(fields: Fields) -> Iterator[Fields]:
+    """The last message of each answer; those before it are turns that it repeats."""
+    for field in _ANSWERS:
+        *_, last = (None, *_messages_of(fields, (field,)))
+        if last is not None:
+            yield last
 
 
 def text_of_content(content: object) -> str | None:
@@ -98,11 +126,13 @@ def text_rule(text: str) -> str | None:
 
 def _is_given(value: object) -> bool:
     """Whether there is something: neither null nor empty, as columns without a value are."""
-    return value is not None and value not in ("", [], {}, ())
+    if isinstance(value, Mapping):  # a struct of nulls
+        return any(map(_is_given, value.values()))
+    return value is not None and value not in ("", [], ())
 
 
-def _messages_of(fields: Fields) -> Iterator[Fields]:
-    for field in ("prompt", "messages", "chosen", "rejected", "completion"):
+def _messages_of(fields: Fields, names: Sequence[str]) -> Iterator[Fields]:
+    for field in names:
         value = fields.get(field)
         if isinstance(value, Sequence) and not isinstance(value, str):
             yield from (message for message in value if isinstance(message, Mapping))

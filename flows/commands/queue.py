@@ -264,7 +264,7 @@ def read_answers(path: Path) -> list[PairAnswer | UnusableAnswer]:
     for row in read_rows(path):
         if isinstance(row, BadRow):
             found.append(UnusableAnswer(None, "unreadable_line"))
-        elif "annotations" in row.fields:
+        elif row.fields.get("annotations") is not None:
             has_form = True
             found += parse_task(row.fields)
         elif "preferred" in row.fields:

@@ -235,16 +235,20 @@ def _count(file: RowFile, row: Row, fields: Mapping[str, object], name: str) -> 
     match fields.get(name):
         case int(number):
             return number
-        case Mapping() as by_kind if all(isinstance(number, int) for number in by_kind.values()):
-            return sum(by_kind.values())
+        case Mapping() as by_kind:
+            numbers = [number for number in by_kind.values() if number is not None]
+            if all(isinstance(number, int) for number in numbers):
+                return sum(numbers)
+            raise InputError(f"{file.name}, row {row.number}: {name} is {by_kind!r}")
         case found:
             raise InputError(f"{file.name}, row {row.number}: {name} is {found!r}")
 
 
 def _question_id(file: RowFile, row: Row) -> str:
-    for column in ("question_id", "uid"):
-        if row.fields.get(column) is not None:
-            return text_of(file, row, column)
+    columns = [column for column in ("question_id", "uid") if column in row.fields]
+    given = [column for column in columns if row.fields[column] is not None]
+    if columns:
+        return text_of(file, row, [*given, *columns][0])
     raise ColumnError(
         f"{file.name}, row {row.number}: there is no column question_id or uid; the columns are "
         f"{', '.join(row.fields)}; give a file that has one of them"

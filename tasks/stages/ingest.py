@@ -27,6 +27,7 @@ from pvar.decontaminate import EvaluationPrompt, decontaminate
 from pvar.dedup import deduplicate
 from pvar.digest import digest
 from pvar.errors import InputError
+from pvar.labelled_pairs import contradicted_pairs
 from pvar.prompt_rows import (
     has_unpaired_label,
     parse_prompt,
@@ -202,6 +203,17 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
         RejectedRow(f"line {numbers[each.place]}", each.rule, each.detail)
         for each in joined.rejected
     ]
+    contradicted = contradicted_pairs(prompts)
+    rejected += [
+        RejectedRow(prompt.prompt_id, "contradictory_label", "another row prefers the other answer")
+        for prompt, is_contradicted in zip(prompts, contradicted, strict=True)
+        if is_contradicted
+    ]
+    prompts = [
+        prompt
+        for prompt, is_contradicted in zip(prompts, contradicted, strict=True)
+        if not is_contradicted
+    ]
     prompts.sort(key=_rank)
     return _Ingested(prompts, rejected, answers, num_unused_labels)
 
@@ -257,7 +269,9 @@ def _evaluation_prompts(job: Job[IngestSpec]) -> Iterator[EvaluationPrompt]:
             job.progress.advance()
             if isinstance(row, BadRow):
                 raise InputError(f"{location}: line {row.number} is invalid: {row.reason}; fix it")
-            text = row.fields.get("instruction", row.fields.get("prompt"))
+            text = row.fields.get("instruction")
+            if text is None:
+                text = row.fields.get("prompt")
             if not isinstance(text, str):
                 raise InputError(
                     f"{location}: row {row.number} has no text `instruction` or `prompt`, which "

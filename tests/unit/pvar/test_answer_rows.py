@@ -179,3 +179,13 @@ def test_the_message_of_a_plain_conversation_stays_as_it_is() -> None:
     prompt = parse_pool_prompt({**PLAIN, "prompt": conversation}, "file")
     assert isinstance(prompt, Prompt)
     assert prompt.messages == (Message("system", "Be brief."), Message("user", "Hi"))
+
+
+def test_an_instruction_with_an_input_is_not_the_whole_prompt() -> None:
+    """Alpaca's form. Without one, or null and empty, the instruction is the prompt."""
+    assert parse_pool_prompt({"instruction": "Add.", "input": "1, 2"}, "file") == (
+        "input_not_supported"
+    )
+    alone = parse_pool_prompt({"instruction": "Add."}, "file")
+    for nothing in (None, ""):
+        assert parse_pool_prompt({"instruction": "Add.", "input": nothing}, "file") == alone

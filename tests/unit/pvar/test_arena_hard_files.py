@@ -72,6 +72,14 @@ def test_both_names_of_a_question_are_accepted_and_the_older_one_counts() -> Non
     assert list(read_answers(file(row))) == ["q1"]
 
 
+def test_a_null_column_is_one_that_is_not_there() -> None:
+    """As Parquet leaves them of files of both versions, and of counts by kind."""
+    assert list(read_categories(file({"question_id": None, "uid": "q", "category": None}))) == ["q"]
+    counts = {"header_count": {"h1": 1, "h2": None}, "list_count": 2, "bold_count": {"**": 3}}
+    rows = file({"model": "m", "uid": "q", "question_id": None, "token_len": 5, **counts})
+    assert read_styles([rows]) == {("m", "q"): StyleCounts(5, 1, 2, 3)}
+
+
 def test_games_are_two_labels_in_order_and_a_missing_one_is_missing() -> None:
     games = [{"score": "A>B", "judgment": {"answer": "…"}}, {"score": None}]
     v20 = {"uid": "q", "model": "m", "baseline": "b", "category": "hard_prompt", "games": games}

@@ -2,6 +2,7 @@
 
 from pvar.incoming_rows import (
     SeenRows,
+    batch_rows,
     id_of,
     inspect_rows,
     parse_row,
@@ -108,3 +109,20 @@ def test_a_new_label_of_an_earlier_prompt_is_new() -> None:
     assert [seen(pair).has(row) for row in (good, bad)] == [True, False]  # half of the pair
     assert [seen(good).has(row) for row in (bare, good, bad, pair)] == [True, True, False, False]
     assert SeenRows(withdrawn={id_of(pair)}).has(pair)
+
+
+def test_pairs_of_opposite_preferences_are_no_labels_of_a_batch() -> None:
+    """One as a pair, the other as two halves; equal answers contradict nothing."""
+    fields = [
+        {"prompt": "Hi", "chosen": "a", "rejected": "b"},
+        {"prompt": "Hi", "completion": "b", "label": True},
+        {"prompt": "Hi", "completion": "a", "label": False},
+        {"prompt": "Hi", "chosen": "a", "rejected": "c"},
+        {"prompt": "Bye", "chosen": "b", "rejected": "a"},
+        {"prompt": "Well", "chosen": "a", "rejected": "a"},
+    ]
+    parsed = [parse_row(Row(number, row), "f") for number, row in enumerate(fields, start=1)]
+    found = batch_rows(row for row in parsed if not isinstance(row, str))
+    kept = [(row.messages[0].content, row.chosen, row.rejected) for row in found.prompts]
+    assert kept == [("Hi", "a", "c"), ("Bye", "b", "a"), ("Well", "a", "a")]
+    assert found.row_counts.rejected == {"contradictory_label": 2, "joined_in_pair": 1}

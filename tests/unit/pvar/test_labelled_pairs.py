@@ -9,9 +9,11 @@ def test_rows_with_labels_are_held_out_and_others_are_counted_by_reason() -> Non
         Row(1, {"prompt": "a", "chosen": "yes", "rejected": "no"}),
         Row(2, {"prompt": "b"}),
         BadRow(3, "broken"),
-        Row(4, {"prompt": "a", "chosen": "no", "rejected": "yes"}),
+        Row(4, {"prompt": "a", "chosen": "so", "rejected": "yes"}),
         Row(5, {"prompt": "c", "chosen": "yes"}),
         Row(6, {"prompt": "d", "chosen": "up", "rejected": "down"}),
+        Row(7, {"prompt": "e", "chosen": "up", "rejected": "down"}),
+        Row(8, {"prompt": "e", "chosen": " down", "rejected": "up"}),
     ]
     found = read_held_out_pairs(rows, "file")
     assert [(row.chosen, row.rejected, row.split, row.source) for row in found.prompts] == [
@@ -20,6 +22,7 @@ def test_rows_with_labels_are_held_out_and_others_are_counted_by_reason() -> Non
     ]
     assert found.rejected == {
         "chosen_without_rejected": 1,
+        "contradictory_label": 2,
         "duplicate": 1,
         "no_labels": 1,
         "unreadable_line": 1,

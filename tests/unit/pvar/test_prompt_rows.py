@@ -176,6 +176,43 @@ def test_a_system_message_in_a_column_of_its_own_is_used(field: str) -> None:
             "tool_calls_not_supported",
         ),
         ({"prompt": [USER, {"role": "tool", "content": "7"}]}, "tool_message_not_supported"),
+        ({"functions": "[{}]", "prompt": "Why?"}, "functions_not_supported"),
+        ({"audio": {"path": "a.wav"}, "prompt": "Why?"}, "audio_not_supported"),
+        ({"prompt": [USER | {"videos": ["a.mp4"]}]}, "videos_not_supported"),
+        (
+            {"chat_template_kwargs": {"enable_thinking": False}, "prompt": "Why?"},
+            "chat_template_kwargs_not_supported",
+        ),
+        ({"weight": 0.5, "prompt": "Why?"}, "weight_not_supported"),
+        ({"sample_weight": 0, "prompt": "Why?"}, "sample_weight_not_supported"),
+        (
+            {"prompt": [USER], "chosen": [YES | {"weight": 0}], "rejected": [NO]},
+            "weight_not_supported",
+        ),
+        (
+            {"prompt": [USER], "chosen": [YES | {"reasoning_content": "Hm."}], "rejected": [NO]},
+            "reasoning_content_not_supported",
+        ),
+        (
+            {
+                "prompt": "Why?",
+                "chosen": "Yes.",
+                "rejected": "No.",
+                "completion": "Yes.",
+                "label": False,
+            },
+            "two_labels",
+        ),
+        (
+            {
+                "prompt": "Why?",
+                "chosen": "Yes.",
+                "rejected": "No.",
+                "completion": "So.",
+                "label": True,
+            },
+            "two_labels",
+        ),
     ],
 )
 def test_a_field_that_changes_what_a_row_means_is_named(
@@ -187,7 +224,9 @@ def test_a_field_that_changes_what_a_row_means_is_named(
 def test_what_is_null_or_empty_is_not_there() -> None:
     """In a Parquet file every row has every column."""
     nothing = {"tools": None, "images": [], "documents": "", "system": None, "messages": None}
-    without = {"tool_calls": None, "images": None}
+    nothing |= {"weight": 1.0, "sample_weight": None, "tool_calls": {"name": None}}
+    nothing |= {"completion": "No.", "label": False}  # as the pair says
+    without = {"tool_calls": None, "images": None, "weight": 1, "reasoning_content": ""}
     row = {"prompt": "Why?", "chosen": [YES | without], "rejected": [NO], **nothing}
     assert parsed(row) == parsed({"prompt": "Why?", "chosen": "Yes.", "rejected": "No."})
     assert parsed({"prompt": None, "messages": [USER]}) == parsed({"prompt": "Why?"})

@@ -251,3 +251,23 @@ def test_a_file_without_a_prompt_says_what_its_rows_are(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=wanted):
         ingest(tmp_path, source)
+
+
+def test_labels_that_contradict_each_other_are_rejected_by_name(tmp_path: Path) -> None:
+    pair = {"prompt": "Name a colour.", "chosen": "Blue.", "rejected": "Seven."}
+    opposite = pair | {"chosen": pair["rejected"], "rejected": pair["chosen"]}
+    source = write_prompts(tmp_path / "prompts.jsonl")
+    with source.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in (pair, opposite))
+    artifact = ingest(tmp_path, source)
+    assert artifact.manifest.row_counts.rejected["contradictory_label"] == 2
+    assert "Name a colour." not in splits(artifact)
+
+
+def test_a_null_instruction_of_a_benchmark_does_not_hide_its_prompt(tmp_path: Path) -> None:
+    source = write_prompts(tmp_path / "prompts.jsonl")
+    known = texts(ingest(tmp_path, source), "train")[0]
+    benchmark = tmp_path / "benchmark.jsonl"
+    benchmark.write_text(json.dumps({"instruction": None, "prompt": known}) + "\n")
+    artifact = ingest(tmp_path, source, decontaminate_against=[str(benchmark)])
+    assert known not in splits(artifact)
