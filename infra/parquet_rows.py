@@ -32,13 +32,13 @@ def read_parquet_rows(path: Path, columns: Collection[str] | None) -> Iterator[R
                 raise InputError(f"{path}: the file has no rows; it must have at least one")
             number = 0
             for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=names):
-                yield from batch_rows(batch.select(names), number)
+                yield from table_rows(batch.select(names), number)
                 number += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise invalid_parquet(path, error) from error
 
 
-def batch_rows(batch: "pa.RecordBatch", offset: int = 0) -> Iterator[Row | BadRow]:
+def table_rows(batch: "pa.RecordBatch", offset: int = 0) -> Iterator[Row | BadRow]:
     """The rows of a part of a table that begins after `offset` rows.
 
     One with a text that is not UTF-8, or a value that Python does not have (a date of the year
@@ -57,8 +57,8 @@ def batch_rows(batch: "pa.RecordBatch", offset: int = 0) -> Iterator[Row | BadRo
             yield BadRow(offset + 1, _why_unreadable(error))
             return
         half = batch.num_rows // 2
-        yield from batch_rows(batch.slice(0, half), offset)
-        yield from batch_rows(batch.slice(half), offset + half)
+        yield from table_rows(batch.slice(0, half), offset)
+        yield from table_rows(batch.slice(half), offset + half)
         return
     kinds = list(_types_in(batch.schema.types))
     if any(pa.types.is_decimal(kind) or pa.types.is_temporal(kind) for kind in kinds):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from flows.commands.parquet_columns import is_parquet, is_read_by_row, plain_type
 from flows.commands.row_columns import needed_columns, usable_id
-from infra.parquet_rows import batch_rows
+from infra.parquet_rows import table_rows
 from infra.row_files import (
     PARQUET,
     STDIN,
@@ -66,7 +66,7 @@ def write_chosen_rows(
 
     def is_row_chosen(batch: "pa.RecordBatch") -> "pa.BooleanArray":
         needed = [name for name in batch.schema.names if names is None or name in names]
-        rows = batch_rows(batch.select(needed))
+        rows = table_rows(batch.select(needed))
         return pa.array([usable_id(row, number_columns) in chosen for row in rows], pa.bool_())
 
     names = needed_columns(source, number_columns)

@@ -238,3 +238,10 @@ def test_a_changed_queue_is_refused(pool: str, tmp_path: Path) -> None:
     write_rows(tmp_path / "q" / "queue.jsonl", [{"pair_id": "x"}])
     with pytest.raises(InputError, match="row 1 is not a pair of an annotation queue"):
         import_answers(tmp_path / "q/tasks.json", queue=tmp_path / "q", out=tmp_path / "l.jsonl")
+
+
+def test_rewards_too_large_for_a_mean_are_left_out_by_name(tmp_path: Path) -> None:
+    huge = {"prompt": "Say huge.", "responses": ["a", "b", "c"], "rewards": [1e308, -1e308, 0.0]}
+    write_rows(tmp_path / "pool.jsonl", [huge])
+    with pytest.raises(InputError, match="row 1: reward_too_large"):
+        export(str(tmp_path / "pool.jsonl"), out=tmp_path / "queue", budget=1)

@@ -338,3 +338,29 @@ def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"the input itself|name two files"):
             cli.app(["select", str(path), "--count", "2", *options], result_action="return_value")
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("num_tokens", [-1, 2**41, 2**62, 1e300, float("inf")])
+def test_a_number_of_tokens_that_no_prompt_has_is_refused(tmp_path, num_tokens):
+    """Sums of three times 2⁶² would be negative."""
+    write = [{"prompt_id": each, "pvar": 0.1, "num_tokens": num_tokens} for each in "abc"]
+    (tmp_path / "table.jsonl").write_text("\n".join(map(json.dumps, write)))
+    with pytest.raises(InputError, match="it must be an integer from 0 to 1099511627776 and"):
+        select(tmp_path / "table.jsonl", tokens=5)
+
+
+@pytest.mark.parametrize("strategy", ["reward_gap", "reward_variance"])
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_a_measure_that_no_float_holds_is_missing(tmp_path, capsys, strategy, scale):
+    rows = [{"prompt_id": "a", "rewards": [1e308, -1e308]}, {"prompt_id": "b", "rewards": [1, 2]}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    select(tmp_path / "rows.jsonl", strategy=strategy, fraction=1.0, scale=scale, as_json=True)
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["selected"], summary["left_out"]) == (1, {"no_measure": 1})
+
+
+def test_a_scale_that_is_none_is_refused_for_every_measure(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [{"prompt_id": "b", "rewards": [1, 2]}])
+    for strategy in ("top", "reward_gap", "reward_variance"):
+        with pytest.raises(ConfigError, match=r"scale is 0\.0; expected a positive number"):
+            select(tmp_path / "rows.jsonl", strategy=strategy, fraction=1.0, scale=0.0)

@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 import textwrap
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.row_files import STDIN, BadRow, Row, read_rows, write_rows
+from infra.row_files import STDIN, BadRow, Row, copy_parquet_rows, read_rows, write_rows
 from pvar.errors import InputError, StoreError
 
 ROWS = [
@@ -217,3 +219,69 @@ def test_a_parquet_row_that_is_not_utf_8_is_bad_alone(tmp_path: Path) -> None:
     ]  # fmt: skip
     (bad,) = [row for row in rows if isinstance(row, BadRow)]
     assert (bad.number, bad.reason) == (3, "not UTF-8: unexpected end of data")
+
+
+def test_values_of_parquet_are_those_that_json_has(tmp_path):
+    path = tmp_path / "rows.parquet"
+    columns = {
+        "whole": pa.array([Decimal(7), None], pa.decimal128(20, 0)),
+        "part": pa.array([[Decimal("1.50")], []], pa.list_(pa.decimal128(5, 2))),
+        "day": pa.array([date(2026, 11, 27), None]),
+        "time": pa.array([datetime(2026, 11, 27, 1, 2, tzinfo=UTC), None]),
+        "kind": pa.array(["a", None]).dictionary_encode(),
+    }
+    pq.write_table(pa.table(columns), path)
+    first, second = read_rows(path)
+    assert first == Row(
+        1,
+        {
+            "whole": 7,
+            "part": [1.5],
+            "day": "2026-11-27",
+            "time": "2026-11-27T01:02:00+00:00",
+            "kind": "a",
+        },
+    )
+    assert second.fields == {"whole": None, "part": [], "day": None, "time": None, "kind": None}
+
+
+def test_a_date_that_python_does_not_have_is_a_bad_row(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"day": pa.array([0, 2**31 - 1, 1], pa.date32())}), path)
+    found = list(read_rows(path))
+    assert [isinstance(row, BadRow) for row in found] == [False, True, False]
+    assert found[1].number == 2
+
+
+@pytest.mark.parametrize(
+    "line", ['{"a": 1, "a": 2}', '{"a": {"b": 1, "b": 1}}', '{"a": [{"b": 1, "c": 1, "b": 2}]}']
+)
+def test_a_key_that_occurs_twice_makes_a_bad_row(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line + "\n" + '{"a": 1}' + "\n")
+    bad, good = read_rows(path)
+    assert "occurs twice in an object" in bad.reason
+    assert good == Row(2, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pa.table([[1], [2]], names=["a", "a"]),
+        pa.table({"x": pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])}),
+    ],
+)
+def test_a_column_that_occurs_twice_is_refused(tmp_path, table):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(table, path)
+    with pytest.raises(InputError, match="'a' is the name of two columns; rename one of them"):
+        list(read_rows(path))
+    with pytest.raises(InputError, match="'a' is the name of two columns"):
+        copy_parquet_rows(path, tmp_path / "out.parquet", lambda batch: batch)
+
+
+def test_half_a_surrogate_pair_in_an_array_is_named(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('[{"a": "\\ud800"}]')
+    with pytest.raises(InputError, match="begins as a JSON array, but is not one"):
+        list(read_rows(path))

@@ -91,8 +91,16 @@ def test_pairs_without_both_rewards_are_left_out():
         ([1.0, 1.0], [1.0, 1.0], "has a difference in reward"),
         ([math.nan], [1.0], "0 pairs"),
         ([1.0, 2.0], [1.0], "2 chosen rewards but 1 rejected"),
+        ([1e308, 0.0], [-1e308, 1.0], "a reward is 1e\\+308 in size"),
+        ([1.0, 0.0], [0.0, 1e-320], "the fitted scale is next to 0: of 2 pairs"),
+        ([1.0, 0.0], [0.0, 1e-310], "the fitted scale is next to 0: of 2 pairs"),
     ],
 )
 def test_a_scale_that_the_pairs_do_not_determine_is_refused(chosen, rejected, message):
     with pytest.raises(InputError, match=message):
         calibrate_scale(chosen, rejected)
+
+
+def test_a_spread_of_rewards_whose_squares_no_float_holds_is_refused():
+    with pytest.raises(InputError, match=r"a reward is 1e\+200 in size"):
+        scale_from_spread([[1e200, -1e200]])
