@@ -11,8 +11,6 @@ write models and files directly to the store, so the MLflow server does not prox
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +24,10 @@ from flows.deployment_specs import packaged_folder
 from flows.deployments import deploy
 from flows.server import connected_client
 from flows.services import Services
+from infra.mlflow_database import ready_database
 from infra.settings import Settings, make_folder
 from infra.store import open_store
+from infra.tracking import mlflow_errors_explained
 from pvar.errors import ConfigError
 from pvar.retrain_decision import RetrainConfig
 from tasks.engine.child_processes import child_environment
@@ -61,7 +61,8 @@ def serve(
 
     Port 0 means any free port. KeyboardInterrupt stops the services. No process is left when this
     function returns or raises. Raises ConfigError if a port is in use or if another `pvar serve`
-    uses the home, and StageError if a process ends unexpectedly.
+    uses the home, TrackingError if MLflow's database cannot be used, and StageError if a process
+    ends unexpectedly.
     """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -70,6 +71,11 @@ def serve(
         raise ConfigError(
             "PVAR_MLFLOW_TRACKING_URI (or MLFLOW_TRACKING_URI) is the address of a server; "
             "unset it, or give a database such as sqlite:////folder/mlflow.db"
+        )
+    if prefect_port == mlflow_port != 0:
+        raise ConfigError(
+            f"port {prefect_port} cannot be used for both servers; give another with --port or "
+            "--mlflow-port"
         )
     settings = settings.model_copy(update={"store_uri": open_store(settings.store_uri).uri})
     folder = settings.home.absolute() / "serve"
@@ -110,13 +116,14 @@ def _start_servers(
 ) -> None:
     host, prefect_port = addresses.prefect.removeprefix("http://").split(":")
     mlflow_port = addresses.mlflow.rpartition(":")[2]
-    services.start(  # it upgrades its own database
+    services.start(  # it creates and upgrades its own database
         "Prefect server",
-        "prefect",
+        "flows.prefect_database",
         *("server", "start", "--host", host, "--port", prefect_port),
         environment=environment,
     )
-    upgrade_database(settings.mlflow_tracking_uri)
+    with mlflow_errors_explained(settings.mlflow_tracking_uri):
+        ready_database(settings.mlflow_tracking_uri, upgrade=True)
     mlflow = {
         # Environment variables, because a database address can contain a password.
         "MLFLOW_BACKEND_STORE_URI": settings.mlflow_tracking_uri,
@@ -132,25 +139,6 @@ def _start_servers(
     )
     services.wait_until(lambda: _answers(f"{addresses.prefect_api}/health"), "Prefect server")
     services.wait_until(lambda: _answers(f"{addresses.mlflow}/health"), "MLflow server")
-
-
-def upgrade_database(backend: str) -> None:
-    """Upgrade MLflow's SQLite database to the installed version. The server requires it.
-
-    Other databases may have other users and are left unchanged. Raises ConfigError if the upgrade
-    fails.
-    """
-    path = Path(backend.removeprefix("sqlite:///"))
-    if not backend.startswith("sqlite:///") or not path.exists():
-        return
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", backend]
-    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line[:1] not in ("(", "[")]
-        raise ConfigError(
-            f"MLflow's database {path} cannot be upgraded: {said[-1] if said else 'no message'}; "
-            "restore it from a backup, or use the version of MLflow that made it"
-        )
 
 
 def _start_worker(services: Services, environment: dict[str, str]) -> None:

@@ -66,6 +66,9 @@ _SYSTEM = frozenset(
 
 _TOO_MANY_REQUESTS = 429
 
+_REJECTED = (400, 404, 409, 413, 422)
+"""Answers of MLflow's to a request that it would reject again."""
+
 _TEXT = re.compile(
     r"\b(StoreError|TrackingError|JudgeError|BudgetError|LeaseError|LostRaceError|UnavailableError"
     r"|MlflowException|TransientError|ConnectionRefusedError|\w*TimeoutError|gaierror"
@@ -112,6 +115,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _is_outage(error: BaseException) -> bool:
+    if isinstance(error, TrackingError) and _http_status(error.__context__) in _REJECTED:
+        return False
     if isinstance(error, _OURS):
         return not isinstance(error, _NOT_OURS)
     if isinstance(error, StageError):
@@ -126,7 +131,7 @@ def _is_outage(error: BaseException) -> bool:
     return not _LIBRARIES.isdisjoint(_names(error))
 
 
-def _http_status(error: BaseException) -> int | None:
+def _http_status(error: BaseException | None) -> int | None:
     """The status of a server's answer, as httpx, requests, openai, botocore and MLflow keep it."""
     if callable(status_of := getattr(error, "get_http_status_code", None)):
         return int(status_of())

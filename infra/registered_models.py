@@ -3,12 +3,11 @@
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
-from infra.tracking import Tracking, raise_unreachable
+from infra.tracking import Tracking, mlflow_explained
 from pvar.errors import ModelError
 from pvar.ports import RegisteredVersion, Store
 
@@ -29,28 +28,6 @@ class VersionFacts(NamedTuple):
 
     version: RegisteredVersion
     tags: Mapping[str, str]
-
-
-_M = TypeVar("_M", bound="RegisteredModels")
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def mlflow_explained(
-    method: Callable[Concatenate[_M, _P], _R],
-) -> Callable[Concatenate[_M, _P], _R]:
-    """Turn MLflow's exceptions into TrackingError."""
-
-    @wraps(method)
-    def call(self: _M, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return method(self, *args, **kwargs)
-        except MlflowException as error:
-            raise_unreachable(self.tracking_uri, error)
-
-    return call
 
 
 class RegisteredModels:

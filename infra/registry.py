@@ -20,10 +20,10 @@ from infra.registered_models import (
     OPPONENT_TAG,
     RegisteredModels,
     label,
-    mlflow_explained,
     newest_of,
 )
 from infra.registry_restore import REBUILD_TAG, restore_version
+from infra.tracking import mlflow_explained
 from pvar.errors import LostRaceError, ModelError, PromotionError
 from pvar.ports import Promotion, RegisteredVersion
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from infra.tracking import StepFigures, Tracking, first_line
+from pvar.errors import TrackingError
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,9 @@ class StepLog:
 
     def flush(self) -> None:
         """Send all pending steps. A failure is a warning."""
-        from mlflow.exceptions import MlflowException
-
         try:
             self._tracking.log_steps(self._run, self._waiting)
-        except (MlflowException, OSError) as error:
+        except (TrackingError, OSError) as error:
             if self._failed_at is None:
                 logger.warning(
                     "MLflow run %s: step %d could not be logged (%s); the work goes on, and its "

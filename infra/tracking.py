@@ -6,15 +6,19 @@ tracking server's proxy, which fails on large files.
 
 import logging
 import os
+import socket
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from infra.settings import make_folder
+from infra.addresses import has_credentials, without_credentials, without_secrets
+from infra.mlflow_database import ready_database
 from pvar.artifacts import Summary
-from pvar.errors import TrackingError
+from pvar.errors import StoreError, TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +32,10 @@ MAX_CAUSE_CHARACTERS = 600
 MAX_PARAMETERS_PER_CALL = 100
 MAX_METRICS_PER_CALL = 1000
 
+CONNECT_SECONDS = 10.0
+PROBE_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+"""Of the first connection and request: whether a server answers is known in about a minute."""
+
 
 class StepFigures(NamedTuple):
     """The metrics of one step."""
@@ -39,18 +47,16 @@ class StepFigures(NamedTuple):
 
 
 def open_mlflow_client(tracking_uri: str) -> "MlflowClient":
-    """A client of the tracking server or database."""
+    """A client of the tracking server or database, which is created if it is a local file."""
     # Before the import: a local database is made anew by alembic, whose log is no news to a user.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     # Long: a request that is given up is sent again, and a run would be created twice.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     tracking_uri = _credentials_apart(tracking_uri)
-    if tracking_uri.startswith("sqlite:///"):
-        database = Path(tracking_uri.removeprefix("sqlite:///"))
-        if not os.access(database, os.R_OK):
-            make_folder(database.parent)  # MLflow would try for minutes to make the file
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    with mlflow_errors_explained(tracking_uri):
+        ready_database(tracking_uri)
     import mlflow
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -82,8 +88,60 @@ def _credentials_apart(tracking_uri: str) -> str:
     return urlunsplit(address._replace(netloc=address.netloc.rpartition("@")[2]))
 
 
+class _HasAddress(Protocol):
+    @property
+    def tracking_uri(self) -> str: ...
+
+
+_S = TypeVar("_S", bound=_HasAddress)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def mlflow_explained(
+    method: Callable[Concatenate[_S, _P], _R],
+) -> Callable[Concatenate[_S, _P], _R]:
+    """Turn the exceptions of MLflow and of the libraries below it into those of `pvar.errors`."""
+
+    @wraps(method)
+    def call(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with mlflow_errors_explained(self.tracking_uri):
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def mlflow_errors_explained(tracking_uri: str) -> Iterator[None]:
+    """Turn the body's exceptions of MLflow, of its database or of requests into TrackingError.
+
+    StoreError if the store's server refuses a file that MLflow's client reads or writes.
+    """
+    from alembic.util.exc import CommandError
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (Boto3Error, BotoCoreError, ClientError) as error:
+        raise StoreError(
+            f"MLflow's files in the store cannot be read or written: {first_line(error)}; check "
+            "AWS_ENDPOINT_URL_S3 and AWS_*, and that the server runs"
+        ) from error
+    except (MlflowException, SQLAlchemyError, CommandError, RequestException) as error:
+        raise _unusable(tracking_uri, error) from (
+            None if has_credentials(tracking_uri) else error  # tracebacks quote them
+        )
+
+
 class Tracking:
-    """Runs of one experiment. Its state is the client and the experiment, both opened lazily."""
+    """Runs of one experiment. Its state is the client and the experiment, both opened lazily.
+
+    Errors: TrackingError, and StoreError for files.
+    """
 
     def __init__(self, tracking_uri: str, store_uri: str) -> None:
         self.tracking_uri = _credentials_apart(tracking_uri)
@@ -103,7 +161,7 @@ class Tracking:
     @property
     def public_uri(self) -> str:
         """The address without credentials, for display."""
-        return _without_credentials(self.tracking_uri)
+        return without_credentials(self.tracking_uri)
 
     @property
     def experiment(self) -> str:
@@ -112,6 +170,7 @@ class Tracking:
         assert self._experiment is not None
         return self._experiment
 
+    @mlflow_explained
     def start_run(self, name: str, tags: Mapping[str, str], *, parent: str | None = None) -> str:
         """Start a run and return its id."""
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -122,6 +181,7 @@ class Tracking:
         run = self.client.create_run(self.experiment, run_name=name, tags=all_tags)
         return str(run.info.run_id)
 
+    @mlflow_explained
     def log_parameters(self, run: str, parameters: Mapping[str, object]) -> None:
         """Log flat parameters. Long values are truncated (the artifact's recipe has them whole)."""
         from mlflow.entities import Param
@@ -133,6 +193,7 @@ class Tracking:
             batch = entries[start : start + MAX_PARAMETERS_PER_CALL]
             self.client.log_batch(run, params=batch)
 
+    @mlflow_explained
     def log_summary(self, run: str, summary: Summary) -> None:
         """Log numbers as metrics and strings as tags. Missing values are not logged."""
         import time
@@ -150,6 +211,7 @@ class Tracking:
             tags=[RunTag(name, value) for name, value in texts.items()],
         )
 
+    @mlflow_explained
     def log_steps(self, run: str, steps: Sequence[StepFigures]) -> None:
         """Log the metrics of steps. Steps that are already logged are skipped."""
         from mlflow.entities import Metric
@@ -163,6 +225,7 @@ class Tracking:
             batch = metrics[start : start + MAX_METRICS_PER_CALL]
             self.client.log_batch(run, metrics=batch)
 
+    @mlflow_explained
     def log_inputs(self, run: str, inputs: Mapping[str, str], store_uri: str) -> None:
         """Log the input artifacts (name → stage/digest) as datasets: lineage in MLflow's UI."""
         import json
@@ -189,6 +252,7 @@ class Tracking:
         except MlflowException:  # most likely another worker logged the same ones just now
             self.client.log_inputs(run, datasets)
 
+    @mlflow_explained
     def log_file(self, run: str, path: Path) -> None:
         """Save a file as an artifact of the run. TrackingError if MLflow has no such run."""
         from mlflow.exceptions import MlflowException
@@ -202,12 +266,14 @@ class Tracking:
                 f"MLflow has no run {run}, so {path.name} is not there; it is in the store"
             ) from None
 
+    @mlflow_explained
     def end_run(self, run: str, *, failed: bool, waiting: str | None = None) -> None:
         """Close the run; what it ended waiting for is its tag `pvar.waiting`."""
         if waiting is not None:
             self.client.set_tag(run, WAITING_TAG, waiting)
         self.client.set_terminated(run, "FAILED" if failed else "FINISHED")
 
+    @mlflow_explained
     def reopen_run(self, run: str) -> None:
         """Go on with a run that ended waiting."""
         if WAITING_TAG in self.client.get_run(run).data.tags:
@@ -225,19 +291,44 @@ class Tracking:
 def _experiment(client: "MlflowClient", artifact_location: str, tracking_uri: str) -> str:
     from mlflow.exceptions import MlflowException
 
-    try:
-        found = client.get_experiment_by_name(EXPERIMENT)
+    with mlflow_errors_explained(tracking_uri):
+        _refuse_silent_host(tracking_uri)
+        with _probing():
+            found = client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             return str(found.experiment_id)
         try:
             return client.create_experiment(EXPERIMENT, artifact_location=artifact_location)
-        except MlflowException as error:
+        except MlflowException:
             found = client.get_experiment_by_name(EXPERIMENT)  # made by another run just now
             if found is None:
-                raise_unreachable(tracking_uri, error)
+                raise
             return str(found.experiment_id)
-    except (MlflowException, OSError) as error:
-        raise_unreachable(tracking_uri, error)
+
+
+def _refuse_silent_host(tracking_uri: str) -> None:
+    """TrackingError if nothing listens at a server's address; a proxy may reach what we cannot."""
+    from requests.utils import get_environ_proxies
+
+    address = urlsplit(tracking_uri)
+    if address.scheme not in ("http", "https") or get_environ_proxies(tracking_uri):
+        return
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname, port), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:  # no such host, or a port that is no number
+        raise _unusable(tracking_uri, error) from error
+
+
+@contextmanager
+def _probing() -> Iterator[None]:
+    """MLflow's client reads its limits at every request."""
+    before = {name: os.environ[name] for name in PROBE_LIMITS}
+    os.environ.update(PROBE_LIMITS)
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def first_line(error: Exception) -> str:
@@ -245,15 +336,11 @@ def first_line(error: Exception) -> str:
     return textwrap.shorten(str(error).partition("\n")[0], MAX_CAUSE_CHARACTERS, placeholder=" …")
 
 
-def raise_unreachable(tracking_uri: str, error: Exception) -> NoReturn:
-    """Raise TrackingError with MLflow's address, without credentials."""
-    cause = first_line(error).replace(tracking_uri, "…")
-    raise TrackingError(
-        f"MLflow at {_without_credentials(tracking_uri)} cannot be used: {cause}; check "
-        "PVAR_MLFLOW_TRACKING_URI (unset it for a local database)"
-    ) from error
-
-
-def _without_credentials(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+def _unusable(tracking_uri: str, error: Exception) -> TrackingError:
+    """The error with MLflow's address, without credentials."""
+    cause = without_secrets(first_line(error), tracking_uri)
+    return TrackingError(
+        f"MLflow at {without_credentials(tracking_uri)} cannot be used: {cause}; check "
+        "PVAR_MLFLOW_TRACKING_URI (unset it for a local database) and that it runs, and run the "
+        "same command again: what is complete is kept"
+    )

@@ -1,27 +1,20 @@
 """What is started together ends together, with nothing left."""
 
 import os
-import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
-from importlib.resources import files
 from pathlib import Path
 
 import psutil
 import pytest
-from alembic import command
-from alembic.config import Config
 
-from flows.local_services import serve, upgrade_database
+from flows.local_services import serve
 from flows.services import Services
 from infra.settings import Settings
 from pvar.errors import ConfigError, StageError
 from pvar.retrain_decision import RetrainConfig
 from tests.services.processes import answers, free_port, wait_until
-from tests.services.registry import empty_database
 
 pytestmark = pytest.mark.slow  # processes that start and end
 
@@ -98,22 +91,16 @@ def test_a_tracking_server_is_not_served_once_more(
         serve_nothing(tmp_path, 0)
 
 
-def test_mlflows_database_of_an_older_version_is_upgraded(tmp_path: Path) -> None:
-    path = tmp_path / "mlflow.db"
-    shutil.copy(empty_database(), path)
-
-    def version() -> str:
-        with closing(sqlite3.connect(path)) as database:
-            return str(database.execute("SELECT version_num FROM alembic_version").fetchone()[0])
-
-    newest = version()
-    migrations = Config()
-    migrations.set_main_option("script_location", str(files("mlflow") / "store/db_migrations"))
-    migrations.set_main_option("sqlalchemy.url", f"sqlite:///{path}")
-    command.downgrade(migrations, "-3")
-    assert version() != newest
-    upgrade_database(f"sqlite:///{path}")
-    assert version() == newest
+def test_two_servers_have_no_port_in_common(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="port 5000 cannot be used for both servers"):
+        serve(
+            Settings(home=tmp_path),
+            RetrainConfig(),
+            preset=None,
+            prefect_port=5000,
+            mlflow_port=5000,
+            on_ready=lambda _: None,
+        )
 
 
 if __name__ == "__main__":  # the starter that is killed

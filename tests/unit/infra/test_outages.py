@@ -10,7 +10,7 @@ import requests
 import yaml
 from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from openai import APIConnectionError
 
 from infra.judges.calls import TransientError
@@ -108,6 +108,7 @@ def led_to(cause: Exception, error: Exception, *, hidden: bool = False) -> Excep
         BudgetError("spent"),
         LeaseError("taken over"),
         MlflowException("API request failed"),
+        led_to(MlflowException("API request failed"), TrackingError("MLflow cannot be used")),
         EndpointConnectionError(endpoint_url="http://s3.test"),
         requests.ConnectionError("refused"),
         httpx.ConnectError("refused"),
@@ -168,6 +169,10 @@ def test_outages_are_not_the_data_s_fault(error: Exception) -> None:
         MemoryError(),
         OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         led_to(OutOfMemoryError("CUDA out of memory"), StageError("train failed")),
+        led_to(
+            MlflowException("too long", error_code=INVALID_PARAMETER_VALUE),
+            TrackingError("MLflow cannot be used"),
+        ),
         led_to(MemoryError(), TrackingError("MLflow cannot be used")),
         StageError("train failed with exit code 1: torch.OutOfMemoryError: CUDA out of memory"),
         StageError("run train is Crashed: Process exited with status code: -9."),

@@ -1,12 +1,15 @@
 """What is told of an MLflow that fails."""
 
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
 
-from infra.tracking import first_line
+from infra.tracking import StepFigures, Tracking, first_line
 from pvar.errors import TrackingError
 from pvar.ports import Store
 from tests.services.registry import RegistryNeighbours
@@ -64,3 +67,48 @@ def test_a_file_for_a_run_that_is_gone_is_an_error_with_its_name(
     gone = "0123456789abcdef0123456789abcdef"
     with pytest.raises(TrackingError, match=f"no run {gone}, so report.html"):
         RegistryNeighbours(tmp_path, file_store).tracking().log_file(gone, tmp_path / "report.html")
+
+
+def log_a_file(tracking: Tracking, run: str) -> None:
+    path = Path(tracking.tracking_uri.removeprefix("sqlite:///")).with_name("report.html")
+    path.write_text("<p>made</p>")
+    tracking.log_file(run, path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda tracking, _: tracking.start_run("sample", {}),
+        lambda tracking, run: tracking.log_parameters(run, {"beta": 0.1}),
+        lambda tracking, run: tracking.log_summary(run, {"loss": 0.1}),
+        lambda tracking, run: tracking.log_steps(run, [StepFigures(1, 0.0, {"loss": 0.1})]),
+        lambda tracking, run: tracking.log_inputs(run, {"prompts": "ingest/00aa"}, "s3://pvar"),
+        log_a_file,
+        lambda tracking, run: tracking.end_run(run, failed=False),
+        lambda tracking, run: tracking.reopen_run(run),
+    ],
+)
+def test_an_mlflow_that_fails_during_a_run_is_named(
+    tmp_path: Path, file_store: Store, ask: Callable[[Tracking, str], object]
+) -> None:
+    neighbours = RegistryNeighbours(tmp_path, file_store)
+    tracking = neighbours.tracking()
+    run = tracking.start_run("train", {})
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("ALTER TABLE runs RENAME TO gone")
+    with pytest.raises(TrackingError, match=r"MLflow at sqlite:\S+ cannot be used: .*runs"):
+        ask(tracking, run)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://ana:s3cr3t@127.0.0.1:9/mlflow"])
+def test_an_mlflow_that_nobody_answers_is_named_at_once(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # what the credentials become
+    tracking = Tracking(address, tmp_path.as_uri())
+    with pytest.raises(TrackingError, match=r"MLflow at http://127\S+ cannot be used: .*refused"):
+        tracking.start_run("train", {})
+    assert "s3cr3t" not in tracking.public_uri

@@ -1,0 +1,165 @@
+"""MLflow's database: one that can be used, or an error that names the cause, in limited time.
+
+MLflow creates and upgrades its tables in 70 transactions. If it is killed between two of them, no
+MLflow can open the database again. So a SQLite database is created or upgraded under another name
+(`infra.partial_file`), and gets its own name when it is complete.
+
+MLflow tries for minutes to reach a server of a database; here it is asked once before that.
+Not covered: creating tables in other databases, which their administrators can restore.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.addresses import without_credentials
+from infra.partial_file import has_content, partial_file
+from infra.settings import make_folder
+from pvar.errors import TrackingError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+KINDS = ("sqlite", "postgresql", "mysql", "mssql")
+"""The databases that MLflow supports."""
+
+CONNECT_SECONDS = "10"
+"""For each address of a PostgreSQL server. The usual driver of MySQL has the same limit."""
+
+SQLITE_WAIT_SECONDS = 60.0
+"""How long another process may be writing."""
+
+
+def ready_database(tracking_uri: str, *, upgrade: bool = False) -> None:
+    """Create a SQLite database that is not there yet; nothing is done for a server's address.
+
+    With `upgrade`, a SQLite database of an earlier MLflow is upgraded. ConfigError if its folder
+    is not writable, TrackingError for what names its remedy, and SQLAlchemy's errors otherwise.
+    """
+    if tracking_uri.partition(":")[0].partition("+")[0] not in KINDS:
+        return
+    path = sqlite_path(tracking_uri)
+    if path is not None:
+        _ready_sqlite(path, upgrade=upgrade)
+    else:
+        _ask(tracking_uri)
+
+
+def sqlite_path(tracking_uri: str) -> Path | None:
+    """The file of a SQLite database; None for other addresses, and for one in memory."""
+    scheme, _, rest = tracking_uri.partition(":///")
+    name = rest.partition("?")[0]
+    is_file = scheme.partition("+")[0] == "sqlite" and name and not name.startswith((":", "file:"))
+    return Path(name) if is_file else None
+
+
+def _ready_sqlite(path: Path, *, upgrade: bool) -> None:
+    if not _is_unfinished(path, upgrade=upgrade):
+        return
+    make_folder(path.parent)
+    with partial_file(path) as partial:
+        if not _is_unfinished(path, upgrade=upgrade):  # another process was faster
+            return
+        if has_content(path):
+            with closing(sqlite3.connect(path, SQLITE_WAIT_SECONDS, isolation_level=None)) as old:
+                old.execute("BEGIN IMMEDIATE")  # nobody writes what would be lost
+                _copy(path, partial)
+                _migrate(partial, path)
+                os.replace(partial, path)
+        else:
+            _migrate(partial, path)
+            os.replace(partial, path)
+
+
+def _is_unfinished(path: Path, *, upgrade: bool) -> bool:
+    """Whether tables or, with `upgrade`, migrations are missing in a database of MLflow's."""
+    if not has_content(path):
+        return True
+    from mlflow.store.db.utils import (
+        _all_tables_exist,
+        _get_latest_schema_revision,
+        _get_schema_version,
+    )
+    from sqlalchemy import inspect
+
+    with _opened(path, path) as engine:
+        if not inspect(engine).has_table("alembic_version"):
+            return False
+        if not _all_tables_exist(engine):  # type: ignore[no-untyped-call]
+            return True
+        if not upgrade:
+            return False
+        found = _get_schema_version(engine)  # type: ignore[no-untyped-call]
+        newest = _get_latest_schema_revision()  # type: ignore[no-untyped-call]
+        return bool(found != newest)
+
+
+def _copy(path: Path, partial: Path) -> None:
+    with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(partial)) as copy:
+        old.backup(copy)
+
+
+def _migrate(partial: Path, path: Path) -> None:
+    """Create the tables, or those that are missing, and sync the file to the disk once."""
+    from mlflow.store.db.utils import _initialize_tables
+
+    with _opened(partial, path) as engine:
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _opened(file: Path, path: Path) -> "Iterator[Engine]":
+    """The file as a database, without a sync of each transaction; errors name `path`."""
+    from alembic.util.exc import CommandError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy import URL, create_engine, event
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    address = URL.create("sqlite", database=str(file))
+    waiting = {"timeout": SQLITE_WAIT_SECONDS}
+    engine = create_engine(address, poolclass=NullPool, connect_args=waiting)
+    event.listen(engine, "connect", _unsynced)
+    try:
+        yield engine
+    except (SQLAlchemyError, CommandError, MlflowException) as error:
+        cause = str(error).partition("\n")[0]
+        raise TrackingError(
+            f"MLflow's database {path} cannot be completed or upgraded: {cause}; restore it from a "
+            "backup or use the version of MLflow that made it, or move it away: a new one is made, "
+            "and pvar registry rebuild registers the models of the store again"
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def _unsynced(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+def _ask(tracking_uri: str) -> None:
+    """Ask the database whether it has tables of MLflow's, whatever the answer."""
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.exc import ArgumentError
+    from sqlalchemy.pool import NullPool
+
+    os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
+    try:
+        engine = create_engine(tracking_uri, poolclass=NullPool)
+        with engine.connect() as connection:
+            inspect(connection).has_table("alembic_version")
+    except (ArgumentError, ValueError):  # quotes the address
+        raise TrackingError(
+            "PVAR_MLFLOW_TRACKING_URI is not the address of a database; write postgresql://user:"
+            "password@host:port/name, with %40 for @ and %2F for / in the password"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise TrackingError(
+            f"MLflow's database {without_credentials(tracking_uri)} needs the Python module "
+            f"{error.name}, which is not installed; install the package that has it"
+        ) from None
