@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pvar.errors import PvarError
+from pydantic import ValidationError
+
+from pvar.errors import ConfigError, PvarError
 from tasks.engine.progress_log import ProgressLog
 
 if TYPE_CHECKING:
@@ -54,10 +56,21 @@ def show_progress(err: "Console | None" = None) -> Iterator[None]:
     err = err or Console(stderr=True)
     with _bars_on(err) if err.is_terminal else _logging_to(_plain_handler(err)):
         with ProgressLog("Prefect", "loading"):  # the first time on a machine takes ten seconds
-            import prefect.logging.configuration
-
-            prefect.logging.configuration.setup_logging()
+            _set_up_prefect()
         yield
+
+
+def _set_up_prefect() -> None:
+    try:
+        import prefect.logging.configuration
+    except ValidationError as error:  # it reads its settings; the error also quotes their values
+        fault = error.errors()[0]
+        name = ".".join(map(str, fault["loc"]))
+        raise ConfigError(
+            f"Prefect's settings are invalid: {name or 'all'}: {fault['msg']}; correct "
+            "PREFECT_API_URL, other variables PREFECT_*, or Prefect's profile"
+        ) from None
+    prefect.logging.configuration.setup_logging()
 
 
 def _plain_handler(err: "Console") -> logging.Handler:

@@ -19,11 +19,19 @@ from importlib import import_module
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from flows.prefect_database import create_prefect_database
+from flows.server import AGAIN, api_url, connected_client, prefect_explained
 from pvar.errors import StageError
 from tasks.engine.child_processes import child_environment, end_with_parent
 from tasks.engine.progress_log import ProgressLog
 
 STARTUP_TIMEOUT_SECONDS = 600.0
+
+CLOSE_SECONDS = 5
+"""How long the server that stops waits for connections that its command left open."""
+
+STOP_SECONDS = 60.0
+"""After which a server that does not stop is killed; its database is left as after any kill."""
 
 SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -39,8 +47,8 @@ SERVER_SETTINGS = {
 def temporary_server() -> Iterator[None]:
     """A Prefect server while the body runs. A configured server is used instead and must answer."""
     if os.environ.get("PREFECT_API_URL"):
-        _refuse_silent_server()
-        yield
+        with _configured_server():
+            yield
         return
     with socket.create_server(("127.0.0.1", 0)) as listener:  # reserves a free port
         port = listener.getsockname()[1]
@@ -51,8 +59,8 @@ def temporary_server() -> Iterator[None]:
 
     if PREFECT_API_URL.value():  # from Prefect's profile, which takes a second to read
         _stop(process)
-        _refuse_silent_server()
-        yield
+        with _configured_server():
+            yield
         return
     with ProgressLog("temporary Prefect server", "starting"):
         _import_what_runs_need()
@@ -62,15 +70,19 @@ def temporary_server() -> Iterator[None]:
         # No automation checks heartbeats here, and each stage would wait a second for the last one.
         "flows.heartbeat_frequency": None,
     }
-    with temporary_settings(settings):
+    with (
+        temporary_settings(settings),
+        prefect_explained(f"http://127.0.0.1:{port}/api", advice=AGAIN),
+    ):
         yield
 
 
-def _refuse_silent_server() -> None:
-    from flows.server import connected_client
-
+@contextmanager
+def _configured_server() -> Iterator[None]:
     with connected_client():
-        return
+        pass
+    with prefect_explained(api_url()):
+        yield
 
 
 def _start(listener: socket.socket) -> "subprocess.Popen[bytes]":
@@ -85,7 +97,11 @@ def _start(listener: socket.socket) -> "subprocess.Popen[bytes]":
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
-    process.wait()  # its input closes only now: at the end of its input it would end at once
+    try:
+        process.wait(STOP_SECONDS)  # at the end of its input, which closes later, it would not stop
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     assert process.stdin is not None
     process.stdin.close()
 
@@ -119,11 +135,15 @@ def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]") -> Non
 def _serve(listener: socket.socket) -> None:
     """The server's process: serve until SIGTERM, or end with the command, also while it starts."""
     end_with_parent()
+    create_prefect_database()
     import uvicorn
     from prefect.server.api.server import create_app
 
     app = create_app(ephemeral=True, final=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listener])
+    config = uvicorn.Config(
+        app, log_level="error", lifespan="on", timeout_graceful_shutdown=CLOSE_SECONDS
+    )
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

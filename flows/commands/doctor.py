@@ -221,13 +221,11 @@ def _prefect() -> str:
     url = PREFECT_API_URL.value()
     if url is None:
         return "no server configured: each command starts a temporary one"
-    from prefect.client.orchestration import get_client
+    from flows.server import connected_client
+    from infra.addresses import without_credentials
 
-    with get_client(sync_client=True) as client:
-        error = client.api_healthcheck()
-    if error is not None:
-        raise error
-    return str(url)
+    with connected_client():
+        return without_credentials(url)
 
 
 def _disk() -> Finding:
