@@ -6,6 +6,7 @@ tracking server's proxy, which fails on large files.
 
 import logging
 import os
+import re
 import socket
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ def open_mlflow_client(tracking_uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     tracking_uri = _credentials_apart(tracking_uri)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").addFilter(_has_no_traceback)
     with mlflow_errors_explained(tracking_uri):
         ready_database(tracking_uri)
     import mlflow
@@ -73,6 +75,11 @@ def open_mlflow_client(tracking_uri: str) -> "MlflowClient":
             "http(s)://host:port of a server, or a database such as sqlite:////folder/mlflow.db or "
             "postgresql://user:password@host/name"
         ) from None
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    """MLflow logs what a database raises, with traceback and SQL, before it raises it, too."""
+    return not record.exc_info
 
 
 def _credentials_apart(tracking_uri: str) -> str:
@@ -314,6 +321,8 @@ def _refuse_silent_host(tracking_uri: str) -> None:
     if address.scheme not in ("http", "https") or get_environ_proxies(tracking_uri):
         return
     try:
+        if not address.hostname:
+            raise ValueError("the address has no host")
         port = address.port or (443 if address.scheme == "https" else 80)
         socket.create_connection((address.hostname, port), CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:  # no such host, or a port that is no number
@@ -333,7 +342,8 @@ def _probing() -> Iterator[None]:
 
 def first_line(error: Exception) -> str:
     """The message of an error, without the SQL statement or HTML page that MLflow adds."""
-    return textwrap.shorten(str(error).partition("\n")[0], MAX_CAUSE_CHARACTERS, placeholder=" …")
+    said = re.sub(r"\(raised as a result of Query-invoked autoflush;.*\n", "", str(error))
+    return textwrap.shorten(said.partition("\n")[0], MAX_CAUSE_CHARACTERS, placeholder=" …")
 
 
 def _unusable(tracking_uri: str, error: Exception) -> TrackingError:

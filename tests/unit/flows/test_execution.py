@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.execution import execute
-from pvar.errors import InputError
+from pvar.errors import InputError, TrackingError
 from tests.services.registry import empty_database
 from tests.workflow import start_workflow
 
@@ -28,3 +28,36 @@ def test_an_mlflow_that_fails_too_does_not_hide_the_stages_own_error(
     with caplog.at_level(logging.WARNING), pytest.raises(InputError, match=r"prompts\.jsonl"):
         execute(flow.config, "ingest", flow.wiring)
     assert "its end could not be logged" in caplog.text
+
+
+def change_database(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        database.execute(statement)
+
+
+def test_an_mlflow_that_fails_at_the_end_of_a_stage_loses_nothing(tmp_path: Path) -> None:
+    flow = start_workflow(tmp_path)
+    shutil.copy(empty_database(), tmp_path / "mlflow.db")
+    change_database(
+        tmp_path,
+        "CREATE TRIGGER down BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'is down'); END",
+    )
+    with pytest.raises(TrackingError, match=r"MLflow at sqlite:\S+ cannot be used: .*is down"):
+        execute(flow.config, "ingest", flow.wiring)
+    change_database(tmp_path, "DROP TRIGGER down")
+    assert execute(flow.config, "ingest", flow.wiring).state == "reused"
+
+
+def test_an_mlflow_that_fails_at_the_start_of_a_stage_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And is named once: MLflow itself also logs a hundred lines with the SQL."""
+    flow = start_workflow(tmp_path)
+    shutil.copy(empty_database(), tmp_path / "mlflow.db")
+    execute(flow.config, "ingest", flow.wiring)
+    change_database(tmp_path, "ALTER TABLE runs RENAME TO gone")
+    with pytest.raises(TrackingError, match=r"cannot be used: .*no such table: runs"):
+        execute(flow.config, "sample", flow.wiring)
+    assert "Traceback" not in capsys.readouterr().err
+    change_database(tmp_path, "ALTER TABLE gone RENAME TO runs")
+    assert execute(flow.config, "sample", flow.wiring).state == "made"
