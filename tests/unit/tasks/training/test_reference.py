@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pvar.errors import PvarError
 from pvar.records import Pair
 from tasks.engine.stage import Job
 from tasks.engine.tables import ReferenceLogps, TokenPair, read_table
@@ -113,6 +114,40 @@ def test_later_runs_on_the_same_pairs_find_them(tmp_path: Path, policy: Path) ->
     assert len(references(first)) == 2
     workflow(tmp_path, policy, method="kto").make("train")
     assert len(references(first)) == 3
+
+
+def refuse(folder: Path, condition: str) -> Path:
+    """A policy whose template refuses conversations that begin in some way."""
+    policy = save_language_model(folder, seed=1)
+    template = policy / "chat_template.jinja"
+    refusal = f"{{% if {condition} %}}{{{{ raise_exception('not this one') }}}}{{% endif %}}"
+    template.write_text(refusal + template.read_text())
+    return policy
+
+
+def test_pairs_that_the_policys_template_refuses_are_left_out_and_counted(tmp_path: Path) -> None:
+    """The answers may be those of another sampler, which took all prompts."""
+    policy = refuse(tmp_path / "policy", "messages[0]['content'] | length is even")
+    flow = workflow(tmp_path, policy)
+    flow.make("ingest", "sample", "score-vader", "select", "pair", "train")
+    pairs = flow.artifact("pair").rows("pairs.parquet", Pair)
+    num_refused = sum(len(pair.messages[0].content) % 2 == 0 for pair in pairs)
+    assert 0 < num_refused < len(pairs)
+    row_counts = flow.artifact("train").manifest.row_counts
+    assert row_counts.rejected == {"template_refused": num_refused}
+    assert row_counts.rows_out == len(pairs) - num_refused
+    assert len(references(flow)) == 1
+
+
+def test_a_template_that_refuses_every_prompt_is_one_line(tmp_path: Path) -> None:
+    policy = refuse(tmp_path / "policy", "messages[0]['content'] | length > 1")
+    flow = workflow(tmp_path, policy)
+    flow.make("ingest", "sample", "score-vader", "select", "pair")
+    wanted = (
+        r"none of its \d+ pairs .* refused by the policy's chat template, such as prompt .*: not"
+    )
+    with pytest.raises(PvarError, match=wanted):
+        flow.make("train")
 
 
 def test_the_trainer_gets_what_the_artifact_holds(tmp_path: Path, policy: Path) -> None:
