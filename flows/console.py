@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from pvar.errors import ConfigError, PvarError
+from flows.server import prefect_settings_explained
+from pvar.errors import PvarError
 from tasks.engine.progress_log import ProgressLog
 
 if TYPE_CHECKING:
@@ -55,22 +54,12 @@ def show_progress(err: "Console | None" = None) -> Iterator[None]:
 
     err = err or Console(stderr=True)
     with _bars_on(err) if err.is_terminal else _logging_to(_plain_handler(err)):
-        with ProgressLog("Prefect", "loading"):  # the first time on a machine takes ten seconds
-            _set_up_prefect()
+        # The first time on a machine it takes ten seconds.
+        with ProgressLog("Prefect", "loading"), prefect_settings_explained():
+            import prefect.logging.configuration
+
+            prefect.logging.configuration.setup_logging()
         yield
-
-
-def _set_up_prefect() -> None:
-    try:
-        import prefect.logging.configuration
-    except ValidationError as error:  # it reads its settings; the error also quotes their values
-        fault = error.errors()[0]
-        name = ".".join(map(str, fault["loc"]))
-        raise ConfigError(
-            f"Prefect's settings are invalid: {name or 'all'}: {fault['msg']}; correct "
-            "PREFECT_API_URL, other variables PREFECT_*, or Prefect's profile"
-        ) from None
-    prefect.logging.configuration.setup_logging()
 
 
 def _plain_handler(err: "Console") -> logging.Handler:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from infra.addresses import without_credentials, without_secrets
 from pvar.errors import ConfigError, UnavailableError
 
@@ -35,15 +37,30 @@ def connected_client() -> "Iterator[SyncPrefectClient]":
 
 def api_url() -> str:
     """Address of the server's API. Raises ConfigError if no server is configured."""
-    from prefect.settings import get_current_settings
+    with prefect_settings_explained():
+        from prefect.settings import get_current_settings
 
-    api = get_current_settings().api.url
+        api = get_current_settings().api.url
     if api is None:
         raise ConfigError(
             "PREFECT_API_URL is not set; start a Prefect server with `pvar serve`, or set "
             "PREFECT_API_URL to the address of yours, such as http://host:4200/api"
         )
     return api
+
+
+@contextmanager
+def prefect_settings_explained() -> Iterator[None]:
+    """Turn the error of the body, in which Prefect reads its settings, into ConfigError."""
+    try:
+        yield
+    except ValidationError as error:  # it also quotes the values
+        fault = error.errors()[0]
+        name = ".".join(map(str, fault["loc"]))
+        raise ConfigError(
+            f"Prefect's settings are invalid: {f'{name}: ' if name else ''}{fault['msg']}; correct "
+            "PREFECT_API_URL, other variables PREFECT_*, or Prefect's profile"
+        ) from None
 
 
 @contextmanager

@@ -135,3 +135,17 @@ def test_a_configured_server_that_does_not_answer_is_told(prefect_home: Path) ->
     assert f"error: the Prefect server at {NOBODY} does not answer" in told.stderr
     assert "unset PREFECT_API_URL" in told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_settings_that_prefect_refuses_are_said_without_their_values(prefect_home: Path) -> None:
+    address = "http://ana:s3cr3t@[::1/api"
+    told = subprocess.run(
+        [PVAR, "deploy"],
+        env={**os.environ, "PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": address},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 1
+    assert "error: Prefect's settings are invalid: " in told.stderr
+    assert "Traceback" not in told.stderr
+    assert "s3cr3t" not in told.stderr
