@@ -243,7 +243,8 @@ def _batches(path: str | Path) -> Iterator["pa.RecordBatch"]:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(COLUMNS)):
                 yield _valid(batch.select(list(COLUMNS)).cast(_schema(), safe=False), path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({error}); check the file") from error
+        said = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read as Parquet ({said}); check the file") from error
 
 
 def _valid(batch: "pa.RecordBatch", path: str | Path) -> "pa.RecordBatch":

@@ -60,7 +60,7 @@ messages = st.lists(
 )
 prompt = text | messages
 number = few([0.0, 0.5, 1.0, -2.0, 3, 1e308, -1e308]) | st.none()
-scores = st.lists(number, max_size=5)
+scores = st.lists(number, max_size=5) | st.lists(few([0.0, 0.5, 1.0, 3]), min_size=4, max_size=6)
 label = few(["A>>B", "A>B", "A=B", "B>A", "B>>A", None, "?"])
 message = st.fixed_dictionaries({"content": st.fixed_dictionaries({"answer": text})})
 count = st.integers(0, 9) | st.fixed_dictionaries(
@@ -81,8 +81,9 @@ REWARDS = {
 POOL = {
     "prompt": prompt,
     "instruction": text,
-    "responses": st.lists(few(["x", "y", "z"]), min_size=3, max_size=3),
-    "rewards": st.lists(real | number, min_size=3, max_size=3),
+    "responses": few([["x", "y", "z"], ["x", "y", "x"], ["x", "", "z"]]),
+    "rewards": st.lists(few([0.0, 0.5, 1.0, None]), min_size=3, max_size=3)
+    | st.lists(real | number, min_size=3, max_size=3),
     "completions": st.lists(
         st.fixed_dictionaries({"response": text, "overall_score": number}), max_size=3
     ),
@@ -138,10 +139,33 @@ ANSWERS = {
     "annotations": st.lists(anything, max_size=2),
     "data": anything,
 }
-PAIRS = {"chosen_reward": real | number, "rejected_reward": real | number}
+reward = few([0.0, 0.5, 1.0, 2.0]) | few([0.0, 0.5, 1.0, 2.0]) | real | number
+PAIRS = {"chosen_reward": reward, "rejected_reward": reward}
 VERDICTS = {"judgment": few(["[[A>B]]", "[[A]]", ""]) | text}
 
-SCALES = st.none() | few([1.0, 0.01, 5e-324, 1e308, float("inf"), float("nan"), 0.0, -1.0])
+CORES: dict[str, list[tuple[str, ...]]] = {
+    "completions": [("prompt", "responses", "rewards"), ("instruction", "completions")],
+    "chosen": [("prompt",), ("prompt", "chosen", "rejected"), ("prompt", "completion", "label")],
+    "preference": [tuple(ANNOTATIONS)],
+    "output": [tuple(OUTPUTS)],
+    "games": [
+        ("question_id", "model", "games"),
+        ("uid", "model", "games", "baseline", "category", "metadata"),
+    ],
+    "preferred": [("id", "preferred", "annotator", "time"), ("annotations", "data")],
+    "chosen_reward": [tuple(PAIRS)],
+    "judgment": [tuple(VERDICTS)],
+    "prompt_id": [
+        ("prompt_id", "reward"),
+        ("prompt_id", "rewards"),
+        ("prompt_id", "pvar", "num_tokens", "reward_gap", "reward_variance"),
+        ("prompt", "rewards"),
+    ],
+}
+"""By the first of these columns that a table may have: columns that make a usable row together."""
+KEYS = {"prompt_id": "id {}", "instruction": "q{}", "question_id": "h{}", "uid": "h{}", "id": "p{}"}
+
+SCALES = few([None] * 8) | few([1.0, 0.01, 5e-324, 1e308, float("inf"), float("nan"), 0.0, -1.0])
 SEEDS = few([0, 1, -1, 2**64])
 
 
@@ -149,11 +173,15 @@ SEEDS = few([0, 1, -1, 2**64])
 def tables(draw: st.DrawFn, columns: Mapping[str, st.SearchStrategy[Any]]) -> Rows:
     """Rows with some of the columns; in some rows one lacks or is of another type."""
     names = draw(st.lists(few(sorted(columns)), min_size=1, unique=True))
-    if draw(few([True, True, False])):
-        names = list(dict.fromkeys([*list(columns)[:4], *names]))
-    rows = draw(
-        st.lists(st.fixed_dictionaries({name: columns[name] for name in names}), max_size=24)
-    )
+    if draw(few([True, True, True, False])):
+        core = draw(few(next(cores for name, cores in CORES.items() if name in columns)))
+        names = list(dict.fromkeys([*core, *draw(few([[], [], names]))]))
+    row_of = st.fixed_dictionaries({name: columns[name] for name in names})
+    num_rows = draw(few([0, 1, 2, 5, 5, 5, 12, 24]))
+    rows = draw(st.lists(row_of, min_size=num_rows, max_size=num_rows))
+    if draw(st.booleans()):
+        for place, row in enumerate(rows, start=1):
+            row |= {name: KEYS[name].format(place) for name in names if name in KEYS}
     for _ in range(draw(few([0, 0, 0, 1, 2]))):
         if rows:
             row, name = draw(few(rows)), draw(few(names))
@@ -171,7 +199,7 @@ def files(draw: st.DrawFn, columns: Mapping[str, st.SearchStrategy[Any]]) -> tup
     content = parquet(draw, rows) if suffix == ".parquet" else lines(draw, rows)
     if suffix.endswith(".gz"):
         content = gzip.compress(content, mtime=0)
-    if draw(few([False, False, False, True])) and content:
+    if draw(few([False] * 6 + [True])) and content:
         start = draw(st.integers(0, len(content)))
         length = draw(few([0, 1, 4, 1000]))
         content = content[:start] + draw(st.binary(max_size=4)) + content[start + length :]
@@ -245,8 +273,8 @@ def outcome(call: Callable[[], object]) -> None:
 
 
 def budgets() -> st.SearchStrategy[dict[str, Any]]:
-    number_of = few([1, 2, 10**30, 0, -1])
-    fraction = few([0.5, 1.0, 0.0, float("nan"), 1e-300])
+    number_of = few([1, 2, 2, 10**30, 0, -1])
+    fraction = few([0.5, 0.5, 1.0, 0.0, float("nan"), 1e-300])
     return (
         st.fixed_dictionaries({"fraction": fraction})
         | st.fixed_dictionaries({"count": number_of})
@@ -272,7 +300,7 @@ def _select(path: Path, folder: Path, draw: Callable[[Any], Any]) -> None:
     select(
         path,
         strategy=draw(few(["top", "threshold", *STRATEGIES])),
-        threshold=draw(st.none() | few([0.1, -1.0, float("nan")])),
+        threshold=draw(few([None] * 5 + [0.1, -1.0, float("nan")])),
         seed=draw(SEEDS),
         scale=draw(SCALES),
         out=folder / draw(few(["o.jsonl", "o.parquet"])),
@@ -315,7 +343,8 @@ def _import(path: Path, folder: Path, draw: Callable[[Any], Any]) -> None:
 
 def _queue(path: Path, folder: Path, _: Callable[[Any], Any]) -> None:
     (folder / "q").mkdir()
-    (folder / "q" / queue.PAIRS_FILE).write_bytes(path.read_bytes())
+    content = path.read_bytes()
+    (folder / "q" / queue.PAIRS_FILE).write_bytes(content)
     queue.read_queue(folder / "q")
 
 

@@ -74,12 +74,14 @@ KINDS = {
 NUMBERS = ("int8", "int64", "uint32", "uint64", "half", "float", "double", "decimal")
 OTHERS = ("null", "bool", "binary", "string", "broken string", "dictionary", "date")
 LISTS = ("floats", "decimals", "fixed list", "texts", "null", "double")
+NOT_BROKEN = (*NUMBERS, *(kind for kind in OTHERS if kind != "broken string"))
+"""Of columns that not every command reads: in a line, such a text makes the whole unreadable."""
 COLUMNS = {
     "prompt_id": ("string", "large string", "broken string", "dictionary", "whole decimal",
                   *NUMBERS, *OTHERS),
     "reward": (*NUMBERS, *OTHERS),
-    "pvar": (*NUMBERS, *OTHERS),
-    "num_tokens": (*NUMBERS, *OTHERS),
+    "pvar": NOT_BROKEN,
+    "num_tokens": NOT_BROKEN,
     "reward_gap": ("double", "bool"),
     "rewards": LISTS,
     "scores": LISTS,

@@ -123,3 +123,13 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     pq.write_table(pa.table({"prompt_id": ["a"], "reward": ["good"]}), path)
     with pytest.raises(InputError, match="good"):
         variance_from_file(path, scale=1.0)
+
+
+def test_a_damaged_page_is_named_in_one_line(tmp_path):
+    path = tmp_path / "scores.parquet"
+    pq.write_table(pa.table({"prompt_id": ["a"], "reward": [1.0]}), path)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 4 + content[8:])
+    with pytest.raises(InputError, match="cannot be read as Parquet") as error:
+        variance_from_file(path, scale=1.0)
+    assert "\n" not in str(error.value)
