@@ -37,7 +37,7 @@ def read_calibration(folder: Path) -> CalibrationFiles:
             ) from error
     difficulty, gamed = contents
     return CalibrationFiles(
-        parse_calibration(difficulty.decode("utf-8-sig"), gamed.decode("utf-8-sig")),
+        parse_calibration(difficulty, gamed),
         hashlib.sha256(difficulty).hexdigest(),
         hashlib.sha256(gamed).hexdigest(),
     )

@@ -10,6 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,15 +22,18 @@ GAMED_FILE = "df_gamed.csv"
 
 _DIFFICULTY = "instruction_difficulty"
 _PUBLISHED_ENDS = (("e28d875b", "a18b"), ("97aeec3f", "d674d"))
+MAX_NUMBER = 1_000_000
+Number = TypeVar("Number", int, float)
 _GAMED_COLUMNS = ("preference", "index", "std_delta_len", _DIFFICULTY)
 
 
-def parse_calibration(difficulty_csv: str, gamed_csv: str) -> Calibration:
+def parse_calibration(difficulty_csv: str | bytes, gamed_csv: str | bytes) -> Calibration:
     """Read both tables. Raises InputError that names the file and the column or line at fault."""
-    numbers, difficulties = _difficulties(difficulty_csv)
+    numbers, difficulties = _difficulties(_text(difficulty_csv, DIFFICULTY_FILE))
     by_number = np.full(max(numbers, default=-1) + 1, math.nan)
     by_number[numbers] = difficulties
-    gamed = [row for row in _rows(gamed_csv, GAMED_FILE, _GAMED_COLUMNS) if row["preference"]]
+    rows = _rows(_text(gamed_csv, GAMED_FILE), GAMED_FILE, _GAMED_COLUMNS)
+    gamed = [row for row in rows if row["preference"]]
 
     def column(name: str) -> list[float]:
         return [_number(row, name, GAMED_FILE, line) for line, row in enumerate(gamed, start=2)]
@@ -38,7 +42,7 @@ def parse_calibration(difficulty_csv: str, gamed_csv: str) -> Calibration:
         difficulties=by_number,
         gamed_preferences=np.array(column("preference")),
         gamed_std_delta_lengths=np.array(column("std_delta_len")),
-        gamed_indices=np.array(column("index"), dtype=np.int64),
+        gamed_indices=np.array(_refuse_numbers(column("index"), GAMED_FILE), dtype=np.int64),
         gamed_difficulties=np.array(column(_DIFFICULTY)),
     )
 
@@ -49,14 +53,28 @@ def _difficulties(text: str) -> tuple[list[int], list[float]]:
         int(_number(row, next(iter(row)), DIFFICULTY_FILE, line))
         for line, row in enumerate(rows, start=2)
     ]
-    if min(numbers) < 0:
-        raise InputError(
-            f"{DIFFICULTY_FILE}: an instruction's number is {min(numbers)}; it must be at least 0"
-        )
+    _refuse_numbers(numbers, DIFFICULTY_FILE)
     values = [
         _number(row, _DIFFICULTY, DIFFICULTY_FILE, line) for line, row in enumerate(rows, start=2)
     ]
     return numbers, values
+
+
+def _refuse_numbers(numbers: list[Number], name: str) -> list[Number]:
+    """The numbers. Raises InputError for one that no instruction has."""
+    for number in numbers:
+        if not 0 <= number <= MAX_NUMBER:
+            raise InputError(
+                f"{name}: an instruction's number is {number:g}; it must be from 0 to {MAX_NUMBER}"
+            )
+    return numbers
+
+
+def _text(content: str | bytes, name: str) -> str:
+    try:
+        return content if isinstance(content, str) else content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: not UTF-8 ({error.reason}); download it again") from error
 
 
 def _rows(text: str, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -66,7 +84,10 @@ def _rows(text: str, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
         raise InputError(
             f"{name}: no column {', '.join(missing)}; its columns are {', '.join(found) or 'none'}"
         )
-    rows = list(reader)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise InputError(f"{name}: not CSV ({error}); download it again") from error
     if not rows:
         raise InputError(f"{name}: there are no rows; it must have one per instruction")
     return rows

@@ -79,7 +79,7 @@ def read_tables(calibration: LengthCalibration | None, ports: Ports) -> Calibrat
     )
     digests = (hashlib.sha256(each).hexdigest() for each in (difficulty, gamed))
     return CalibrationTables(
-        parse_calibration(difficulty.decode("utf-8-sig"), gamed.decode("utf-8-sig")),
+        parse_calibration(difficulty, gamed),
         is_published(*digests),
     )
 

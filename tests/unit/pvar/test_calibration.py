@@ -40,6 +40,9 @@ def test_an_index_column_without_a_name_is_the_first_one() -> None:
         (DIFFICULTY, GAMED.replace("-1.25", "long"), r"df_gamed.csv, line 2: std_delta_len is 'lo"),
         ("index,instruction_difficulty\n", GAMED, r"instruction_difficulty.csv: there are no rows"),
         ("index,instruction_difficulty\n-1,1\n", GAMED, "number is -1"),
+        ("index,instruction_difficulty\n1e30,1\n", GAMED, r"number is 1e\+30; it must be from 0"),
+        (DIFFICULTY, GAMED.replace("0.6,0", "0.6,1e30"), r"df_gamed.csv: .* number is 1e\+30"),
+        (DIFFICULTY, GAMED.encode() + b"\xff", r"df_gamed.csv: not UTF-8 \(invalid start byte\)"),
         ("", GAMED, "its columns are none"),
     ],
 )
