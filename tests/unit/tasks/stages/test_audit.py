@@ -29,7 +29,7 @@ ROWS: list[dict[str, object]] = [
     {"prompt": "q", "chosen": BAD, "rejected": GOOD, "source": "web", "who": "ann"},
     {"prompt": "r", "chosen": "One.", "rejected": "Two.", "source": "mail"},
     {"prompt": "only a prompt"},
-    {"prompt": "p", "chosen": BAD, "rejected": GOOD, "source": "web"},
+    {"prompt": "p", "chosen": GOOD, "rejected": "No.", "source": "web"},
     {"prompt": "replayed", "chosen": GOOD, "rejected": BAD, "source": "web"},
 ]
 
