@@ -37,9 +37,9 @@ def read_policy(
     batches: list[SimulatedBatch] = []
     counted: set[str] = set()
     with work_folder(wiring.settings.home, "backtest") as scratch:
-        seconds = _seconds_by_source(wiring.store)
+        seconds = _seconds_by_data(wiring.store)
         for record in records:
-            found = _batch(record, seconds.get(f"{wiring.store.uri}/{record.batch.data}"))
+            found = _batch(record, seconds.get(_name(record.batch.data)))
             if record.done is not None:
                 run = load_run(wiring.store, record.done.run)
                 found = _with_run(found, run, versions, counted, wiring, scratch)
@@ -79,17 +79,22 @@ def _quarantined(wiring: Wiring) -> list[Quarantined]:
     ]
 
 
-def _seconds_by_source(store: Store) -> dict[str, float]:
-    """Time of the stages of all runs, also those that failed or were killed, by their source."""
+def _seconds_by_data(store: Store) -> dict[str, float]:
+    """Time of the stages of all runs, also those that failed or were killed, by the name of the
+    object with their batch's data: its address is written in another way once it is pinned."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for info in store.list("runs/"):
         if info.key.endswith(".json"):
             with suppress(ValidationError):  # of another version of pvar
                 run = RunRecord.model_validate_json(store.read(info.key))
                 source = run.config.ingest.source
-                source = source.rpartition("#")[0] or source
-                seconds[source] += sum(node.seconds or 0.0 for node in run.nodes)
+                name = _name(source.rpartition("#")[0] or source)
+                seconds[name] += sum(node.seconds or 0.0 for node in run.nodes)
     return dict(seconds)
+
+
+def _name(address: str) -> str:
+    return address.rpartition("/")[2]
 
 
 def _batch(record: RetrainingBatch, seconds: float | None) -> SimulatedBatch:

@@ -206,6 +206,13 @@ def _promotions(policy: BacktestedPolicy) -> Iterator[str]:
             f"({against.lower:.1%} to {against.upper:.1%})"
         )
         yield f"The last champion is version {final.version}, of batch {final.number}{measured}."
+        change = final.ability_change_since_first
+        if change is not None and change < 0:
+            yield (
+                f"It answers {-100 * change:.1f} points fewer of the ability questions correctly "
+                "than the first model. promote.max_total_ability_loss bounds what all promotions "
+                "together may lose."
+            )
     elif policy.batches:
         yield "The first model would have stayed in use."
     for before, after in worse_promotions(policy):

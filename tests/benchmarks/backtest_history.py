@@ -1,10 +1,10 @@
-"""Twelve weekly files and an exam for a backtest with SmolLM2 on two CPU cores, and its command.
+"""Four weekly files and an exam for a backtest with SmolLM2 on two CPU cores, and its command.
 
     python tests/benchmarks/backtest_history.py FOLDER
 
-The prompts are those of `bundled:mixed` and `bundled:sentiment`. Sixty of them, and the questions
-with an answer, are the exam; the others come in twelve files. The command that is printed replays
-them by two policies: each batch alone, and each batch with all earlier rows.
+The prompts are those of `bundled:mixed` and `bundled:sentiment`. A hundred of them, and the
+questions with an answer, are the exam; the others come in four files. The command that is printed
+replays them by two policies: each batch alone, and each batch with all earlier rows.
 """
 
 import json
@@ -14,7 +14,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 DATA = Path(__file__).parents[2] / "pvar" / "data"
-NUM_FILES, NUM_EXAM = 12, 60
+NUM_FILES, NUM_EXAM = 4, 100
 START = date(2026, 1, 5)
 SETTINGS = (
     "policy=champion",

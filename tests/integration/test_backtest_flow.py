@@ -110,6 +110,7 @@ def test_a_loose_gate_promotes_what_a_strict_one_does_not_also_after_a_kill(
         assert all(batch.against_first is not None for batch in policy.batches)
         assert [batch.ability for batch in policy.batches] == [0.0] * NUM_BATCHES
         assert all((batch.num_tokens or 0) > 0 for batch in policy.batches)
+        assert all((batch.seconds or 0) > 0 for batch in policy.batches)
     assert strict.batches[0].why[0].startswith("win_rate_lower is ")
     page = (folder / "backtest.html").read_text()
     assert "2 of 2 batches under loose, 0 of 2 batches under strict" in page

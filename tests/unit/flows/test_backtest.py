@@ -84,6 +84,8 @@ class Runs:
         sampled = put_artifact(
             store, "sample", config={"source": source}, summary={"num_tokens": 7}
         )
+        pinned = config.ingest.model_copy(update={"source": f"{source}#sha256-0"})
+        config = config.model_copy(update={"ingest": pinned})
         run = RunRecord(
             run=f"run-{version:02d}", started_at=START, preset=None, config=config,
             mlflow_run="", mlflow_experiment="",

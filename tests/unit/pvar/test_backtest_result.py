@@ -121,6 +121,14 @@ def test_the_story_says_what_became_of_the_batches() -> None:
     assert "1 file is in no batch at the end: late.jsonl." in told
 
 
+def test_ability_that_all_promotions_together_lost_is_named() -> None:
+    lost = batch(2, "promoted", 0.9, ability_change_since_first=-0.525)
+    story = policy_story(policy(batch(1, "promoted", 0.6), lost))
+    assert any(each.startswith("It answers 52.5 points fewer") for each in story)
+    kept = batch(2, "promoted", 0.9, ability_change_since_first=0.05)
+    assert not any("fewer" in each for each in policy_story(policy(kept)))
+
+
 def test_the_story_of_nothing() -> None:
     assert policy_story(policy()) == ["No batch was made."]
     (first, *_) = policy_story(policy(num_looks_done=3))
