@@ -5,11 +5,34 @@ The moments are events of SQLAlchemy, not times: the same on every machine.
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing import get_context
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import sqlalchemy
+
+ROOT = Path(__file__).parents[2]
+
+
+def alone(body: FunctionType, folder: Path) -> None:
+    """Call the function of a module in a new process, from which it forks those that are killed.
+
+    A fork of the tests' process would have the locks and connections of its other threads, and
+    what earlier tests left behind.
+    """
+    script = (
+        "import runpy, sys; from pathlib import Path; "
+        "runpy.run_path(sys.argv[1])[sys.argv[2]](Path(sys.argv[3]))"
+    )
+    arguments = [body.__code__.co_filename, body.__name__, str(folder)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def killed_at_commit(number: int, call: Callable[[], object]) -> bool:

@@ -8,15 +8,14 @@ import prefect.server.models  # noqa: F401  here, not in each process that is ki
 import pytest
 
 from flows.prefect_database import create_prefect_database
-from tests.services.killed import completes, killed_at_statement
+from tests.services.killed import alone, completes, killed_at_statement
 
 MOMENTS = ("CREATE TABLE flow", "UPDATE flow_run SET state_timestamp", "DROP TABLE flow_run_notif")
 """Among them one of a migration that is committed in parts."""
 
 
-@pytest.mark.slow
-def test_a_killed_start_leaves_no_unfinished_database(tmp_path: Path) -> None:
-    path = tmp_path / "home" / "prefect.db"
+def kill_starts(folder: Path) -> None:
+    path = folder / "home" / "prefect.db"
 
     def create() -> None:
         from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
@@ -33,3 +32,8 @@ def test_a_killed_start_leaves_no_unfinished_database(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
         assert database.execute("SELECT count(*) FROM flow_run").fetchone() == (0,)
+
+
+@pytest.mark.slow
+def test_a_killed_start_leaves_no_unfinished_database(tmp_path: Path) -> None:
+    alone(kill_starts, tmp_path)

@@ -18,7 +18,7 @@ from alembic.config import Config
 from infra.mlflow_database import ready_database, sqlite_path
 from infra.tracking import Tracking, mlflow_errors_explained
 from pvar.errors import TrackingError
-from tests.services.killed import completes, killed_at_commit
+from tests.services.killed import alone, completes, killed_at_commit
 from tests.services.registry import empty_database
 
 pytestmark = [
@@ -41,17 +41,21 @@ def ready(path: Path, *, upgrade: bool = False) -> None:
         ready_database(f"sqlite:///{path}", upgrade=upgrade)
 
 
-@pytest.mark.slow
-def test_a_kill_at_any_moment_leaves_no_unfinished_database(tmp_path: Path) -> None:
-    path = tmp_path / "home" / "mlflow.db"
+def kill_creations(folder: Path) -> None:
+    path = folder / "home" / "mlflow.db"
     for moment in MOMENTS:
         assert killed_at_commit(moment, partial(ready, path)), moment
         assert not path.exists(), moment
     assert completes(partial(ready, path))
     assert revision(path) == revision(empty_database())
     assert sorted(each.name for each in path.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
-    found = Tracking(f"sqlite:///{path}", (tmp_path / "store").as_uri())
+    found = Tracking(f"sqlite:///{path}", (folder / "store").as_uri())
     assert found.start_run("train", {})
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_no_unfinished_database(tmp_path: Path) -> None:
+    alone(kill_creations, tmp_path)
 
 
 def downgraded(path: Path) -> None:
@@ -63,9 +67,8 @@ def downgraded(path: Path) -> None:
     command.downgrade(migrations, "-3")
 
 
-@pytest.mark.slow
-def test_a_killed_upgrade_leaves_the_database_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "mlflow.db"
+def kill_upgrades(folder: Path) -> None:
+    path = folder / "mlflow.db"
     downgraded(path)
     before = path.read_bytes()
     for moment in (1, 2, 3):
@@ -75,6 +78,11 @@ def test_a_killed_upgrade_leaves_the_database_as_it_was(tmp_path: Path) -> None:
     assert revision(path) == revision(empty_database())
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
+
+
+@pytest.mark.slow
+def test_a_killed_upgrade_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+    alone(kill_upgrades, tmp_path)
 
 
 def test_one_whose_tables_were_half_made_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
