@@ -1,4 +1,4 @@
-"""A backtest with real trainings: two gates side by side, killed in the middle and gone on."""
+"""Twelve weeks replayed with real trainings under two policies, killed in the middle."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -33,29 +33,36 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-START, NUM_BATCHES = datetime(2026, 1, 5, tzinfo=UTC), 2
+START, NUM_WEEKS, ROWS_PER_WEEK = datetime(2026, 1, 5, tzinfo=UTC), 12, 6
+GOOD, BAD = "A wonderful, lovely sight.", "A horrible, awful sight."
+
+
+def labelled(text: str) -> dict[str, str]:
+    return {"prompt": text, "chosen": GOOD, "rejected": BAD}
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> BacktestConfig:
-    history = tmp_path / "history"
+    history, exam = tmp_path / "history", tmp_path / "exam.jsonl"
     history.mkdir()
-    size = len(TOPICS) // NUM_BATCHES
-    for number in range(NUM_BATCHES):
-        rows: list[dict[str, Any]] = [
-            {"prompt": f"Describe {topic}."}
-            for topic in TOPICS[number * size : (number + 1) * size]
-        ]
-        if number == 0:
-            rows += QUESTIONS
+    texts = [
+        f"{begin} {topic}." for begin in ("Describe", "Recommend", "Paint") for topic in TOPICS
+    ]
+    for number in range(NUM_WEEKS):
+        rows = map(labelled, texts[number * ROWS_PER_WEEK : (number + 1) * ROWS_PER_WEEK])
         path = history / f"{START + timedelta(weeks=number):%Y-%m-%d}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [*({"prompt": text} for text in texts[NUM_WEEKS * ROWS_PER_WEEK :]), *QUESTIONS]
+    exam.write_text("".join(json.dumps(row) + "\n" for row in asked))
     settings = fake_settings(
         Path("replaced by the batch"),
         policy="champion",
         policy_if_none=str(save_language_model(tmp_path / "policy", seed=1)),
+        ingest={"source": "replaced by the batch", "eval_fraction": 0.01},
+        select={"budget": {"fraction": 1.0}},
         train={"learning_rate": 0.01, "pairs_per_step": 4, "precision": "float32"},
         evaluate={
+            "prompts": [str(exam)],
             "judge": {"kind": "fake"},
             "answers": {"engine": "fake", "max_new_tokens": 12},
             "against_first": True,
@@ -66,14 +73,17 @@ def config(tmp_path: Path) -> BacktestConfig:
     return BacktestConfig.model_validate(
         {
             "batches": str(history),
-            "retrain": {"min_new_pairs": 1, "min_exam_prompts": 1, "pipeline": settings},
-            "policies": {"loose": {}, "strict": {"promote.min_win_rate": 0.999}},
+            "retrain": {"min_new_pairs": 1, "max_days_between_runs": None, "pipeline": settings},
+            "policies": {
+                "weekly": {},
+                "strict": {"min_new_pairs": 6 * ROWS_PER_WEEK, "promote.min_win_rate": 0.999},
+            },
             "every_days": None,
         }
     )
 
 
-def test_a_loose_gate_promotes_what_a_strict_one_does_not_also_after_a_kill(
+def test_twelve_weeks_under_two_policies_also_after_a_kill(
     server: PrefectServer, config: BacktestConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.backtest.run_parts", policies_in_this_process)
@@ -99,20 +109,30 @@ def test_a_loose_gate_promotes_what_a_strict_one_does_not_also_after_a_kill(
             run_backtest(config)
     result, folder = run_backtest(config)
 
-    loose, strict = result.policies
-    assert [batch.fate for batch in loose.batches] == ["promoted"] * NUM_BATCHES
-    assert [batch.fate for batch in strict.batches] == ["not promoted"] * NUM_BATCHES
+    weekly, strict = result.policies
+    assert [batch.fate for batch in weekly.batches] == ["promoted"] * NUM_WEEKS
+    assert [batch.made_at - START for batch in weekly.batches] == [
+        timedelta(weeks=number) for number in range(NUM_WEEKS)
+    ]
+    assert [batch.fate for batch in strict.batches] == ["not promoted"] * 2
+    assert [batch.num_rows for batch in strict.batches] == [6 * ROWS_PER_WEEK] * 2
+    assert [batch.made_at - START for batch in strict.batches] == [
+        timedelta(weeks=5),
+        timedelta(weeks=11),
+    ]
     for policy in result.policies:
         assert policy.is_complete
-        assert [batch.version for batch in policy.batches] == [1, 2]
-        assert [batch.made_at.day for batch in policy.batches] == [5, 12]
+        assert [batch.version for batch in policy.batches] == [
+            number + 1 for number in range(len(policy.batches))
+        ]
         assert len({batch.curve for batch in policy.batches}) == 1  # one exam
+        assert all(batch.num_labelled == batch.num_rows for batch in policy.batches)
         assert all(batch.against_first is not None for batch in policy.batches)
-        assert [batch.ability for batch in policy.batches] == [0.0] * NUM_BATCHES
+        assert {batch.ability for batch in policy.batches} == {0.0}
         assert all((batch.num_tokens or 0) > 0 for batch in policy.batches)
         assert all((batch.seconds or 0) > 0 for batch in policy.batches)
     assert strict.batches[0].why[0].startswith("win_rate_lower is ")
     page = (folder / "backtest.html").read_text()
-    assert "2 of 2 batches under loose, 0 of 2 batches under strict" in page
+    assert "12 of 12 batches under weekly, 0 of 2 batches under strict" in page
     home = folder.parents[1]
     assert {path.name for path in home.iterdir()} == {"backtests", "models", "work"}
