@@ -16,6 +16,8 @@ LONGEST_FIRST = (
     *IMAGES,
     "test_vllm.py",
     "test_extending.py",
+    "test_backtest_flow.py",
+    "test_month.py",
     "test_kill.py",
     "test_openai_engine.py",
 )
