@@ -88,24 +88,36 @@ def _forget_interruption(wiring: "Wiring") -> None:
 
 
 def _look(plan: "PolicyPlan", now: datetime, wiring: "Wiring") -> _Look:
-    """One retraining at this time. An error of the data is one of the simulated retraining, and the
-    next look comes; any other one is raised."""
+    """One retraining at this time. An error that counts against a batch is one of the simulated
+    retraining, and the next look comes; any other one is raised."""
     from prefect.exceptions import CancelledRun
 
     from flows.retraining import retrain_once
     from infra.outages import is_outage
     from pvar.errors import ConfigError, StageCancelledError
 
+    num_failed = _num_failed(wiring)
     try:
         result = retrain_once(plan.config, replace(wiring, clock=lambda: now))
     except (ConfigError, CancelledRun, StageCancelledError):
         raise
-    except Exception as error:
-        if is_outage(error):
+    except Exception as error:  # whatever it is, its batch has it as the error of an attempt
+        if is_outage(error) or _num_failed(wiring) == num_failed:
             raise
         logger.warning("retraining of %s failed: %s", f"{now:%Y-%m-%d %H:%M}", error)
         return _Look((), has_run=True)
     return _Look(result.waiting, has_run=bool(result.runs or result.batch))
+
+
+def _num_failed(wiring: "Wiring") -> int:
+    """Failed attempts of all batches."""
+    from tasks.retraining.batch_states import read_records
+
+    return sum(
+        attempt.error is not None
+        for record in read_records(wiring.store)
+        for attempt in record.attempts
+    )
 
 
 def run_backtest_member() -> None:

@@ -82,7 +82,7 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
                 _refuse_gate_without_questions(node, pinned, wiring)
         except Pause:  # the run is suspended
             raise
-        except BaseException as error:
+        except BaseException as error:  # stopped from outside, too
             _end_failed(record.with_node(_failed(node, error)), wiring)
             raise
         record = record.with_node(entry)

@@ -77,7 +77,7 @@ def run_batch(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) ->
             asked = resumed(waiting, record.waiting.proposed, config)
         else:
             asked = _configuration(batch, config, wiring)
-    except Exception as error:
+    except Exception as error:  # whatever it is, the batch's record says so
         # The batch is not to blame for a gate that needs another exam.
         if waiting or not isinstance(error, ConfigError):
             record_end(batch, begin_attempt(store, batch, wiring.clock()), error, wiring)
@@ -106,7 +106,7 @@ def run_batch(record: RetrainingBatch, config: RetrainConfig, wiring: Wiring) ->
             record_waiting_run(store, batch, attempt, run, wiring.clock(), proposed=proposed)
         else:
             record_success(store, batch, run, wiring.clock())
-    except BaseException as error:
+    except BaseException as error:  # stopped from outside, too
         record_end(batch, attempt, error, wiring)
         raise
     forget_outage(store, batch)

@@ -147,7 +147,7 @@ def _render(tokenizer: ChatTokenizer, messages: Sequence[Message], **options: An
         options["chat_template"] = _FIXED_DATE + template
     try:
         return tokenizer.apply_chat_template([message._asdict() for message in messages], **options)
-    except Exception as error:
+    except Exception as error:  # of Jinja, which this package does not import
         if not _is_of_template(error):
             raise
         asked = messages[:-1] if messages[-1].role == "assistant" else messages
@@ -159,5 +159,5 @@ def _render(tokenizer: ChatTokenizer, messages: Sequence[Message], **options: An
 
 
 def _is_of_template(error: Exception) -> bool:
-    """Whether Jinja raised it, which this package does not import."""
+    """Whether Jinja raised it."""
     return any(kind.__module__.partition(".")[0] == "jinja2" for kind in type(error).__mro__)

@@ -80,7 +80,7 @@ def load_vllm_classifier(
     try:
         probes = encode_requests(tokenizer, PROBES, common_start, limit)
         check_scores(probes, scorer.evaluate, dtype)
-    except BaseException:
+    except BaseException:  # stopped from outside, too: the engine is a process
         scorer.close()
         raise
     return scorer

@@ -261,6 +261,18 @@ def test_a_batch_whose_runs_fail_is_tried_at_the_next_look_and_set_aside(
     assert policy.batches[0].why == ("ValueError: row 3 is bad",) * 2
 
 
+@pytest.mark.usefixtures("runs")
+def test_an_error_that_counts_against_no_batch_ends_the_replay(
+    history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr("flows.retraining.audit_if_due", fail)
+    with pytest.raises(KeyError, match="a fault of ours"):
+        run_backtest(config(history, policies={"plain": {}}))
+
+
 def test_prompts_that_are_withdrawn_today_are_not_used(runs: Runs, history: Path) -> None:
     prompt = prompt_id([Message("user", "Prompt 0 of week 0?")])
     withdraw(wiring.connect().store, [prompt], reason=None, now=START)
