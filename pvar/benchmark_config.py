@@ -215,7 +215,8 @@ class BenchmarkGate(ConfigModel):
     """Name of the benchmark."""
     min_difference_lower: float | None = Field(default=None, ge=-100, le=100)
     """The lower bound of the difference, challenger minus opponent, must be at least this many
-    percentage points. 0 requires that the challenger is not worse."""
+    percentage points. 0 requires that the challenger is not worse. As with max_loss, an opponent
+    whose score is not above what may be lost fails the gate."""
     max_loss: float | None = Field(default=None, ge=0, le=100)
     """The same as a loss: 2 allows a loss of 2 percentage points. Give one of the two. An opponent
     whose score is not above the allowed loss fails the gate: no model could lose more."""

@@ -9,7 +9,7 @@ Some templates refuse some conversations (a system message, two turns of one rol
 `ChatTemplateError` that names the prompt, for the caller to leave out its row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Protocol
 
@@ -103,7 +103,13 @@ def end_token_ids(tokenizer: ChatTokenizer) -> list[int]:
     there is neither.
     """
     conversation = [Message("user", "?"), Message("assistant", PROBE)]
-    text: str = _render(tokenizer, conversation, add_generation_prompt=False, tokenize=False)
+    try:
+        text: str = _render(tokenizer, conversation, add_generation_prompt=False, tokenize=False)
+    except ChatTemplateError as error:  # it names a prompt, and this one is of no user
+        raise ModelError(
+            "the model's chat template does not render one question with its answer "
+            f"({error.__cause__}); use another model or template"
+        ) from error
     tail = tokenizer.encode(text.rpartition(PROBE)[2], add_special_tokens=False)
     special = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     ends = [place for place, id_ in enumerate(tail) if id_ in special | {tokenizer.eos_token_id}]
@@ -143,6 +149,8 @@ def _render(tokenizer: ChatTokenizer, messages: Sequence[Message], **options: An
             "use an instruction-tuned model, or add chat_template.jinja to its folder"
         )
     template = tokenizer.chat_template
+    if isinstance(template, Mapping):  # named ones, of which transformers takes this
+        template = template.get("default")
     if isinstance(template, str) and _TODAY in template:
         options["chat_template"] = _FIXED_DATE + template
     try:

@@ -15,7 +15,7 @@ A check that no model can fail is no evidence. If the opponent answers (nearly) 
 correctly, a model that has lost everything loses next to nothing. So a bound on ability counts only
 if a model without one correct answer would fail it, and a bound on a benchmark's loss only if a
 score of 0 would. Otherwise the measure is not measurable, and what was required fails. A bound of 1
-(100 points) switches the check off: it allows every loss.
+(100 points) allows every loss that was measured.
 
 An exam that is asked again and again promotes by luck. With `alpha_budget`, the lower bound must
 hold at the level of this look at the exam, too (`pvar/evaluation/alpha_spending.py`).

@@ -42,7 +42,8 @@ def read_refusal(error: "APIStatusError", client: "OpenAI", texts: Iterable[str]
         texts=texts,
         length=LENGTH,
     )
-    parameter = refused_parameter(error.body, message, _PARAMETERS)
+    # In the words without the prompt, which may be about planting a seed.
+    parameter = refused_parameter(error.body, words, _PARAMETERS)
     of_one_call = is_of_one_call(error.status_code, error.code, parameter, message)
     return Refusal(error.status_code, words, parameter, of_one_call)
 

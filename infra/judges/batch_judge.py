@@ -277,7 +277,8 @@ class _Run:
         if self._health.is_hopeless:
             raise JudgeError(
                 f"{self._health.dead_ends[0].explanation}, or set runtime.judge_mode=live, which "
-                f"can ask without it (all {len(self._health.dead_ends)} refused requests ended so)"
+                "can ask without it (the first requests were refused for it, and none had a "
+                "verdict)"
             )
 
     def _replies(self, batch: RecordedBatch, state: BatchState) -> Iterator[BatchReply]:

@@ -187,7 +187,7 @@ def _ability(job: Job[EvaluateSpec], questions: Sequence[Prompt]) -> Summary:
     theirs = _shares_right(job, "opponent", questions)
     change = partial(ability_change, confidence=job.spec.confidence, seed=job.spec.seed)
     *figures, num_questions = change(ours, theirs)
-    lost = change(np.zeros(len(theirs)), theirs)
+    lost = change(np.asarray(ours, dtype=np.float64) * 0, theirs)  # of the same questions
     return {
         **dict(zip(ABILITY_FIGURES, map(_number, figures), strict=True)),
         "ability_lost_lower": _number(lost.ci_lower),

@@ -27,8 +27,8 @@ PAIRS = "pairs.parquet"
 ADVICE_OF_PAIRS = {
     "too_few_answers": "too few answers of a prompt can be used: see the row counts of stages "
     "sample and score, and raise sample.num_responses",
-    "tie": "the two answers are equal, or have equal rewards: use other reward models, or raise "
-    "sample.num_responses",
+    "tie": "the two answers are equal, or have equal scores: use other data for rule original, and "
+    "for other rules other reward models or a larger sample.num_responses",
     "margin": "lower pair.min_margin",
     "no_annotation": "the prompts have no chosen and rejected: set pair.rule to one by reward, "
     "such as best_worst",

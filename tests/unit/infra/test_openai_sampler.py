@@ -251,6 +251,22 @@ def test_refusals_that_are_about_single_prompts_reject_them_however_many_come_fi
     assert "secret question" not in caplog.text
 
 
+def test_a_prompt_that_speaks_of_a_parameter_is_no_refused_parameter(folder: Path) -> None:
+    asked = [
+        SampleRequest(f"p{n}", (Message("user", f"How do I plant a seed in bed {n}?"),))
+        for n in range(12)
+    ]
+
+    def refuse(_: Any) -> Sent:
+        told = f"The prompt 'How do I plant a seed in bed {next(beds)}?' was flagged by moderation"
+        return sent_json({"error": {"message": told}}, 400)
+
+    beds = iter(range(12))
+    with sampler_at(folder, refuse, max_in_flight=1) as (sampler, _):
+        _, rejections = sampler.sample(asked, num_responses=1, seed=1)
+    assert len(rejections) == 12
+
+
 def test_a_server_that_answered_before_is_stopped_only_for_a_parameter(folder: Path) -> None:
     replies = {"now": answers([5, END])}
     with sampler_at(folder, lambda _: replies["now"]) as (sampler, _):

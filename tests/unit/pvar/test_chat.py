@@ -127,9 +127,17 @@ def test_prompt_and_answer_are_the_conversation(tmp_path: Path) -> None:
     assert prompt_token_ids(model, ASKED) + answer == whole
 
 
+def test_a_template_without_an_end_that_fails_names_no_prompt_of_a_user(tmp_path: Path) -> None:
+    model = tokenizer(tmp_path, "{{ raise_exception('never') }}")
+    with pytest.raises(ModelError, match=r"one question with its answer \(never\); use another"):
+        end_token_ids(model)
+
+
 def test_a_template_that_asks_for_the_date_is_given_a_fixed_one(tmp_path: Path) -> None:
     dated = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     model = tokenizer(tmp_path, dated)
+    assert model.decode(prompt_token_ids(model, ASKED)) == "26 Jul 2024Be brief.Why?"
+    model.chat_template = {"default": dated, "tool_use": "another"}
     assert model.decode(prompt_token_ids(model, ASKED)) == "26 Jul 2024Be brief.Why?"
     # Nothing else of the template changes, and other forms of the date work, too.
     other = "\n  {{ strftime_now('%Y-%m-%d, %A %-d %B') }}"

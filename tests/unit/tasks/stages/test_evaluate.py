@@ -219,6 +219,16 @@ def test_the_change_if_all_ability_were_lost_says_whether_a_loss_can_be_seen(
     assert lowers == pytest.approx({"nothing": -0.602, "right": -1}, abs=0.001)
 
 
+def test_what_could_be_lost_is_of_the_questions_that_both_answered(tmp_path: Path) -> None:
+    """The opponent knows only what the challenger did not answer."""
+    theirs = {"q1": ["I like it."], "q2": ["I like it."], "q3": ["blue"], "q4": ["cat"]}
+    ours = {"q1": ["I like it."], "q2": ["I like it."]}
+    sides = everywhere(GOOD) | ours, everywhere(BAD) | theirs
+    summary = evaluate(tmp_path, *sides, questions=QUESTIONS).manifest.summary
+    assert summary["num_ability_questions"] == 2
+    assert summary["ability_lost_lower"] == summary["ability_change_lower"]
+
+
 def test_without_questions_ability_is_missing_and_with_unanswered_ones_it_is_so_too(
     tmp_path: Path,
 ) -> None:
