@@ -51,6 +51,7 @@ def table_rows(batch: "pa.RecordBatch", offset: int = 0) -> Iterator[Row | BadRo
     except (
         ValueError,
         OverflowError,
+        KeyError,  # of a time zone that this machine does not know
         pa.ArrowException,
     ) as error:  # about values
         if batch.num_rows == 1:
@@ -110,6 +111,8 @@ def has_no_null(path: Path, name: str) -> bool:
     with pq.ParquetFile(path) as file:
         metadata = file.metadata
         paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+        if name not in paths:  # of a nested column
+            return False
         place = paths.index(name)
         groups = range(metadata.num_row_groups)
         found = [metadata.row_group(group).column(place).statistics for group in groups]

@@ -61,9 +61,9 @@ def parse_pool_prompt(fields: Fields, source: str) -> Prompt | str:
     prompt = fields.get("prompt")
     if prompt is None:
         prompt = fields.get("instruction")
-        if prompt is not None and fields.get("input") not in (None, ""):
+        if prompt is not None and fields.get("input") not in (None, "", prompt):
             return "input_not_supported"  # Alpaca's: the instruction is about it
-    if "answers" in fields and isinstance(prompt, str):
+    if fields.get("answers") is not None and isinstance(prompt, str):
         prompt = _transcript(prompt) or prompt
     return parse_prompt(fields if prompt is None else {**fields, "prompt": prompt}, source)
 

@@ -67,13 +67,17 @@ def is_labelled(prompt: Prompt) -> bool:
 
 
 def contradicted_pairs(prompts: Sequence[Prompt]) -> list[bool]:
-    """For each prompt, whether another one prefers its rejected answer to its chosen one."""
+    """For each prompt, whether as many others or more prefer its rejected answer to its chosen
+    one. Of equally many none is right."""
     preferences = [
         (prompt.prompt_id, (prompt.chosen or "").strip(), (prompt.rejected or "").strip())
         for prompt in prompts
     ]
-    known = {each for each in preferences if each[1] != each[2]}
-    return [(prompt_id, worse, better) in known for prompt_id, better, worse in preferences]
+    votes = Counter(each for each in preferences if each[1] != each[2])
+    return [
+        0 < votes[prompt_id, better, worse] <= votes[prompt_id, worse, better]
+        for prompt_id, better, worse in preferences
+    ]
 
 
 def without_label(prompt: Prompt) -> Prompt:

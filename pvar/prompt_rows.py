@@ -50,7 +50,7 @@ def parse_prompt(fields: Fields, source: str) -> Prompt | str:
     answers = _answer(chosen, messages), _answer(rejected, messages)
     if chosen is not None and None in answers:
         return _answer_rule(chosen, rejected)
-    if chosen is not None and not _agrees(fields, answers[0], answers[1]):
+    if chosen is not None and not _agrees(fields, messages, answers):
         return "two_labels"
     texts = [message.content for message in messages if message.role != "assistant"]
     texts += [answer for answer in answers if answer is not None]
@@ -143,12 +143,15 @@ def annotator_of(fields: Fields, field: str | None) -> str | None:
     return given if isinstance(given, str) and given.strip() else None
 
 
-def _agrees(fields: Fields, chosen: str | None, rejected: str | None) -> bool:
+def _agrees(
+    fields: Fields, messages: Sequence[Message], answers: tuple[str | None, str | None]
+) -> bool:
     """Whether `completion` and `label`, if the row of a pair has both, say the same as the pair."""
-    completion, label = fields.get("completion"), fields.get("label")
-    if completion is None or label is None:
+    text, label = _answer(fields.get("completion"), messages), fields.get("label")
+    if text is None or label not in (True, False):
         return True
-    return label in (True, False) and completion == (chosen if label else rejected)
+    chosen, rejected = answers
+    return text.strip() == ((chosen if label else rejected) or "").strip()
 
 
 def has_unpaired_label(fields: Fields, prompt: Prompt) -> bool:

@@ -9,6 +9,7 @@ A text that a chat template rendered, or a conversation written as JSON, is not 
 the template would be applied to it a second time.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -21,7 +22,7 @@ SYSTEM_FIELDS = ("system", "system_prompt")
 
 _UNUSED = (
     "tools", "functions", "tool_calls", "function_call", "chat_template_kwargs",
-    "image", "images", "audio", "audios", "video", "videos", "document", "documents",
+    "image", "images", "audio", "audios", "video", "videos", "documents",
 )  # fmt: skip
 _UNUSED_IN_MESSAGES = (
     "tool_calls", "function_call", "image", "images", "audio", "video", "videos", "documents",
@@ -68,8 +69,12 @@ def unused_field(fields: Fields) -> str | None:
 
 def _weight(fields: Fields) -> str | None:
     """The field with a weight other than 1."""
-    given = (name for name in _WEIGHTS if _is_given(fields.get(name)) and fields[name] != 1)
-    return next(given, None)
+    for name in _WEIGHTS:
+        weight = fields.get(name)
+        is_missing = isinstance(weight, float) and math.isnan(weight)
+        if _is_given(weight) and not is_missing and weight not in (1, "1"):
+            return name
+    return None
 
 
 def _answers_of(fields: Fields) -> Iterator[Fields]:

@@ -6,8 +6,8 @@ a list, or with an empty one, has one missing reward. Lists of answers with thei
 UltraFeedback and Nectar publish them, are lists of rewards, too (`pvar/answer_rows.py`).
 
 A column that is null in a row counts as one that is not there, as Parquet has every column in every
-row. Of Parquet, columns that are not needed are not read, and cost no row, whatever they hold; of
-JSON lines, one text that is not UTF-8 costs its row.
+row. Of Parquet, columns that are not needed are not read, and cost no row, whatever they hold, if
+no prompt_id is null; of JSON lines, one text that is not UTF-8 costs its row.
 
 The id of a row with a list and without a prompt_id is that which its prompt has in the
 pipeline: a hash of its messages.

@@ -59,8 +59,9 @@ def is_read_by_row(path: Path, number_columns: Collection[str]) -> bool:
         return True
     if not {*schema.names} & {*ALL_LISTS} or REWARD not in number_columns:
         return False
-    singles = [name for name in (REWARD, PVAR.name) if name in numbers]
-    return not any(has_no_null(path, name) for name in singles)
+    if PVAR.name in numbers:  # lists beside it are not read
+        return False
+    return REWARD not in numbers or not has_no_null(path, REWARD)
 
 
 def schema_of(path: Path) -> "pa.Schema":

@@ -146,16 +146,28 @@ def _id_of(fields: Fields, *, has_list: bool) -> str | int | _Problem:
         return _Problem("bad_prompt_id", f"prompt_id is {found!r}, not a string or an integer")
     if not has_list:
         return _Problem("no_prompt_id", "there is no prompt_id")
-    prompt = parse_pool_prompt(fields, "")
+    prompt = parse_pool_prompt({**fields, "answer": None}, "")  # an id is of the messages
     if isinstance(prompt, str):
         return _Problem("no_prompt_id", f"there is no prompt_id, and no prompt either ({prompt})")
     return prompt.prompt_id
 
 
 def _rewards(fields: Fields, number_columns: Collection[str]) -> list[float] | _Problem | None:
-    """The rewards of the row's list; None if it has none, or a single reward or a PVar instead."""
-    if any(name in number_columns and fields.get(name) is not None for name in SINGLE):
+    """The rewards of the row's list; None if it has none, or a reward or a PVar of its own.
+
+    A PVar that is null is missing, whatever list stands beside it; so is a reward that is null, if
+    the list is not one of rewards.
+    """
+    if PVAR.name in number_columns and PVAR.name in fields:
         return None
+    if REWARD in number_columns and fields.get(REWARD) is not None:
+        return None
+    found = _listed(fields)
+    return None if isinstance(found, _Problem) and REWARD in fields else found
+
+
+def _listed(fields: Fields) -> list[float] | _Problem | None:
+    """The rewards of the row's list; None if it has none."""
     name = next((name for name in REWARD_LISTS if fields.get(name) is not None), None)
     if name is not None:
         return _as_rewards(name, fields[name])

@@ -6,7 +6,8 @@ Every line of the source is counted: kept, or rejected by a named rule and liste
 `rejected.parquet`.
 
 With `join_labels`, a row with `completion` and `label` is half of a pair. Without, it is a prompt,
-and the figure `num_unused_labels` and a warning say how many labels are not used.
+and the figure `num_unused_labels` and a warning say how many labels are not used. So they do of
+pairs of which as many rows prefer the other answer; where more do, the row is rejected.
 
 For `sample.engine: dataset`, the answers that the source holds for its training prompts are kept,
 too; a training prompt without at least two answers is rejected.
@@ -27,7 +28,7 @@ from pvar.decontaminate import EvaluationPrompt, decontaminate
 from pvar.dedup import deduplicate
 from pvar.digest import digest
 from pvar.errors import InputError
-from pvar.labelled_pairs import contradicted_pairs
+from pvar.labelled_pairs import contradicted_pairs, is_labelled, without_label
 from pvar.prompt_rows import (
     has_unpaired_label,
     parse_prompt,
@@ -86,6 +87,8 @@ class _Ingested(NamedTuple):
     """By prompt id; empty unless the spec says `with_answers`."""
     num_unused_labels: int
     """Rows with `completion` and `label` that are prompts."""
+    num_contradictory_labels: int
+    """Pairs whose prompts are kept without them."""
 
 
 def training_prompts(ingested: Artifact) -> list[Prompt]:
@@ -121,7 +124,7 @@ def held_out_prompts(
 
 def _ingest(job: Job[IngestSpec]) -> _Ingested:
     source = Pinned.parse(job.spec.source).location
-    prompts, rejected, answers, num_unused_labels = _read(job)
+    prompts, rejected, answers, *unused = _read(job)
     num_rows, unusable = len(prompts) + len(rejected), _rejections_text(rejected)
     if not prompts:
         raise InputError(
@@ -156,7 +159,7 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
             f"or change ingest.eval_fraction ({job.spec.eval_fraction:g})"
         )
     kept = sorted([*clean.prompts, *held_out], key=lambda each: each.prompt_id)
-    return _Ingested(kept, rejected, answers, num_unused_labels)
+    return _Ingested(kept, rejected, answers, *unused)
 
 
 def _rejections_text(rejected: list[RejectedRow]) -> str:
@@ -203,19 +206,20 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
         RejectedRow(f"line {numbers[each.place]}", each.rule, each.detail)
         for each in joined.rejected
     ]
-    contradicted = contradicted_pairs(prompts)
+    rows = list(zip(prompts, contradicted_pairs(prompts), strict=True))
+    prompts = [prompt for prompt, is_contradicted in rows if not is_contradicted]
+    labelled = {prompt.prompt_id for prompt in prompts if is_labelled(prompt)}
+    outvoted = [prompt for prompt, is_contradicted in rows if is_contradicted]
+    # Without a majority the prompt is kept, and no label of it.
+    undecided = [without_label(each) for each in outvoted if each.prompt_id not in labelled]
+    prompts += undecided
     rejected += [
-        RejectedRow(prompt.prompt_id, "contradictory_label", "another row prefers the other answer")
-        for prompt, is_contradicted in zip(prompts, contradicted, strict=True)
-        if is_contradicted
-    ]
-    prompts = [
-        prompt
-        for prompt, is_contradicted in zip(prompts, contradicted, strict=True)
-        if not is_contradicted
+        RejectedRow(each.prompt_id, "contradictory_label", "more rows prefer the other answer")
+        for each in outvoted
+        if each.prompt_id in labelled
     ]
     prompts.sort(key=_rank)
-    return _Ingested(prompts, rejected, answers, num_unused_labels)
+    return _Ingested(prompts, rejected, answers, num_unused_labels, len(undecided))
 
 
 def _rank(prompt: Prompt) -> tuple[bool, tuple[str, ...]]:
@@ -290,8 +294,16 @@ def _open_worker(job: Job[IngestSpec]) -> Iterator[Work]:
             ids = [prompt.prompt_id for prompt in ingested.prompts if prompt.split == "train"]
             answers = (row for prompt_id in ids for row in ingested.answers[prompt_id])
             write_table(folder / ANSWERS, answers, PoolAnswer)
+        if num_unused := ingested.num_unused_labels + ingested.num_contradictory_labels:
+            (folder / UNUSED_LABELS).write_text(f"{num_unused}\n")
+        if ingested.num_contradictory_labels:
+            logger.warning(
+                "%s: %d labels are not used, because as many rows prefer the other answer: their "
+                "prompts are kept without them",
+                job.spec.source_name,
+                ingested.num_contradictory_labels,
+            )
         if ingested.num_unused_labels:
-            (folder / UNUSED_LABELS).write_text(f"{ingested.num_unused_labels}\n")
             logger.warning(
                 "%s: %d rows have completion and label, which are not used: their prompts are "
                 "sampled; to train on the labels: ingest.join_labels=true and pair.own_labels=true",

@@ -3,11 +3,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from flows import cli
+from flows.commands.candidate_table import read_candidates
 from flows.commands.select import select
 from flows.commands.variance import variance
 from infra.row_files import read_rows, write_rows
@@ -45,6 +47,16 @@ def selected(path, **options):
     out = path.with_name("out.jsonl")
     select(path, out=out, **options)
     return [row.fields["prompt_id"] for row in read_rows(out)]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_missing_pvar_is_missing_whatever_list_stands_beside_it(tmp_path, suffix):
+    path = tmp_path / f"rows{suffix}"
+    rows = [("a", 0.1), ("b", None), ("c", 0.2)]
+    write_rows(path, [{"prompt_id": i, "pvar": p, "rewards": [1.0, 2.0, 3.0]} for i, p in rows])
+    found = read_candidates(path, "top", None).candidates
+    assert list(found.prompt_ids) == ["a", "b", "c"]
+    np.testing.assert_array_equal(found.measures["pvar"], [0.1, np.nan, 0.2])
 
 
 def test_the_top_comes_from_high_pvar_and_the_bottom_from_low(rewards):

@@ -78,7 +78,7 @@ NOT_BROKEN = (*NUMBERS, *(kind for kind in OTHERS if kind != "broken string"))
 """Of columns that not every command reads: in a line, such a text makes the whole unreadable."""
 COLUMNS = {
     "prompt_id": ("string", "large string", "broken string", "dictionary", "whole decimal",
-                  *NUMBERS, *OTHERS),
+                  "floats", *NUMBERS, *OTHERS),
     "reward": (*NUMBERS, *OTHERS),
     "pvar": NOT_BROKEN,
     "num_tokens": NOT_BROKEN,

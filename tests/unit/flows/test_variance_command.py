@@ -344,6 +344,20 @@ def test_a_parquet_file_without_a_column_is_refused_by_its_name(tmp_path, column
         variance(tmp_path / "rows.parquet")
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_reward_that_is_missing_beside_texts_is_a_missing_reward(tmp_path, capsys, suffix):
+    """As without any null: the other column is not one of rewards."""
+    path = tmp_path / f"rows{suffix}"
+    rewards = [1.0, None, 2.0]
+    write_rows(path, [{"prompt_id": "a", "reward": r, "completions": ["x"]} for r in rewards])
+    variance(path, out=tmp_path / "out.jsonl")
+    (row,) = read_rows(tmp_path / "out.jsonl")
+    assert (row.fields["num_responses"], row.fields["pvar"]) == (
+        2,
+        pytest.approx(two_loops([1, 2])),
+    )
+
+
 def test_a_scale_that_is_not_positive_is_refused(tmp_path):
     write_rows(tmp_path / "rows.jsonl", ROWS)
     with pytest.raises(ConfigError):

@@ -29,6 +29,16 @@ def test_rows_with_labels_are_held_out_and_others_are_counted_by_reason() -> Non
     }
 
 
+def test_of_rows_that_contradict_each_other_the_majority_counts() -> None:
+    up, down = (
+        {"prompt": "a", "chosen": one, "rejected": other}
+        for one, other in (("up", "down"), ("down", "up"))
+    )
+    found = read_held_out_pairs([Row(n, row) for n, row in enumerate((down, up, up))], "file")
+    assert [row.chosen for row in found.prompts] == ["up"]
+    assert found.rejected == {"contradictory_label": 1, "duplicate": 1}
+
+
 def test_only_held_out_prompts_with_labels_have_pairs() -> None:
     asked = (Message("user", "?"),)
     prompts = [

@@ -1,5 +1,7 @@
 """Rows of users' files: TRL's formats are read, everything else is named as a reason."""
 
+import math
+
 import pytest
 
 from pvar.digest import prompt_id
@@ -221,10 +223,28 @@ def test_a_field_that_changes_what_a_row_means_is_named(
     assert parse_prompt(row, "test") == reason
 
 
+@pytest.mark.parametrize(
+    ("completion", "label"),
+    [("Yes. ", True), ([YES], 1), ("No.", False), ("So.", "helpful"), ("So.", None)],
+)
+def test_a_label_beside_a_pair_that_says_the_same_or_nothing_changes_nothing(
+    completion: object, label: object
+) -> None:
+    row = {"prompt": [USER], "chosen": [YES], "rejected": [NO]}
+    pair = parse_prompt(row, "test")
+    assert not isinstance(pair, str)
+    assert parse_prompt(row | {"completion": completion, "label": label}, "test") == pair
+
+
 def test_what_is_null_or_empty_is_not_there() -> None:
     """In a Parquet file every row has every column."""
     nothing = {"tools": None, "images": [], "documents": "", "system": None, "messages": None}
-    nothing |= {"weight": 1.0, "sample_weight": None, "tool_calls": {"name": None}}
+    nothing |= {
+        "weight": 1.0,
+        "sample_weight": math.nan,
+        "importance_weight": "1",
+        "tool_calls": {"name": None},
+    }
     nothing |= {"completion": "No.", "label": False}  # as the pair says
     without = {"tool_calls": None, "images": None, "weight": 1, "reasoning_content": ""}
     row = {"prompt": "Why?", "chosen": [YES | without], "rejected": [NO], **nothing}

@@ -253,15 +253,33 @@ def test_a_file_without_a_prompt_says_what_its_rows_are(tmp_path: Path) -> None:
         ingest(tmp_path, source)
 
 
-def test_labels_that_contradict_each_other_are_rejected_by_name(tmp_path: Path) -> None:
+def test_labels_that_contradict_each_other_are_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pair = {"prompt": "Name a colour.", "chosen": "Blue.", "rejected": "Seven."}
     opposite = pair | {"chosen": pair["rejected"], "rejected": pair["chosen"]}
     source = write_prompts(tmp_path / "prompts.jsonl")
     with source.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in (pair, opposite))
     artifact = ingest(tmp_path, source)
-    assert artifact.manifest.row_counts.rejected["contradictory_label"] == 2
-    assert "Name a colour." not in splits(artifact)
+    rows = artifact.rows(PROMPTS, Prompt)
+    (kept,) = (each for each in rows if each.messages[0].content == pair["prompt"])
+    assert (kept.chosen, kept.rejected) == (None, None)
+    assert artifact.manifest.summary["num_unused_labels"] == 2
+    assert "2 labels are not used, because as many rows prefer the other answer" in caplog.text
+
+
+def test_of_labels_that_contradict_each_other_the_majority_counts(tmp_path: Path) -> None:
+    pair = {"prompt": "Name a colour.", "chosen": "Blue.", "rejected": "Seven."}
+    opposite = pair | {"chosen": pair["rejected"], "rejected": pair["chosen"]}
+    source = write_prompts(tmp_path / "prompts.jsonl")
+    with source.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in (opposite, pair, pair))
+    artifact = ingest(tmp_path, source)
+    assert artifact.manifest.row_counts.rejected["contradictory_label"] == 1
+    rows = artifact.rows(PROMPTS, Prompt)
+    (kept,) = (each for each in rows if each.messages[0].content == pair["prompt"])
+    assert (kept.chosen, kept.rejected) == ("Blue.", "Seven.")
 
 
 def test_a_null_instruction_of_a_benchmark_does_not_hide_its_prompt(tmp_path: Path) -> None:
