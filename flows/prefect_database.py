@@ -17,7 +17,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from infra.mlflow_database import sqlite_path
-from infra.partial_file import has_content, partial_file
+from infra.partial_file import has_content, partial_file, take_name
 
 
 def create_prefect_database() -> None:
@@ -31,6 +31,7 @@ def create_prefect_database() -> None:
     path = None if address is None else sqlite_path(address.get_secret_value())
     if path is None or has_content(path):
         return
+    path = path.resolve()  # of a link, the file that it names
     path.parent.mkdir(parents=True, exist_ok=True)
     with partial_file(path) as partial:
         if has_content(path):  # another process was faster
@@ -41,7 +42,7 @@ def create_prefect_database() -> None:
         process.join()
         if process.exitcode != 0:
             sys.exit(1)
-        os.replace(partial, path)
+        take_name(partial, path)
 
 
 def _migrate(partial: Path) -> None:

@@ -1,8 +1,10 @@
 """MLflow's database: one that can be used, or an error that names the cause, in limited time.
 
-MLflow creates and upgrades its tables in 70 transactions. If it is killed between two of them, no
-MLflow can open the database again. So a SQLite database is created or upgraded under another name
-(`infra.partial_file`), and gets its own name when it is complete.
+MLflow creates and upgrades its tables in some 70 transactions. If it is killed between two of
+them, no MLflow can open the database again. So a SQLite database is created under another name
+(`infra.partial_file`), and gets its own name when it is complete. Of an existing one a copy is
+upgraded, and written back in one transaction: the file stays, with its rights, for those who have
+it open.
 
 MLflow tries for minutes to reach a server of a database; here it is asked once before that.
 Not covered: creating tables in other databases, which their administrators can restore.
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.addresses import without_credentials
-from infra.partial_file import has_content, partial_file
+from infra.partial_file import has_content, partial_file, take_name
 from infra.settings import make_folder
 from pvar.errors import TrackingError
 
@@ -42,10 +44,16 @@ def ready_database(tracking_uri: str, *, upgrade: bool = False) -> None:
     if tracking_uri.partition(":")[0].partition("+")[0] not in KINDS:
         return
     path = sqlite_path(tracking_uri)
-    if path is not None:
-        _ready_sqlite(path, upgrade=upgrade)
-    else:
+    if path is None:
         _ask(tracking_uri)
+        return
+    try:
+        _ready_sqlite(path.resolve(), upgrade=upgrade)
+    except (sqlite3.Error, OSError) as error:
+        raise TrackingError(
+            f"MLflow's database {path} cannot be made or upgraded: {error}; check the rights and "
+            f"the space of {path.parent}, and end other processes that use the database"
+        ) from error
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:
@@ -64,14 +72,10 @@ def _ready_sqlite(path: Path, *, upgrade: bool) -> None:
         if not _is_unfinished(path, upgrade=upgrade):  # another process was faster
             return
         if has_content(path):
-            with closing(sqlite3.connect(path, SQLITE_WAIT_SECONDS, isolation_level=None)) as old:
-                old.execute("BEGIN IMMEDIATE")  # nobody writes what would be lost
-                _copy(path, partial)
-                _migrate(partial, path)
-                os.replace(partial, path)
+            _upgrade(partial, path)
         else:
             _migrate(partial, path)
-            os.replace(partial, path)
+            take_name(partial, path)
 
 
 def _is_unfinished(path: Path, *, upgrade: bool) -> bool:
@@ -97,9 +101,19 @@ def _is_unfinished(path: Path, *, upgrade: bool) -> bool:
         return bool(found != newest)
 
 
-def _copy(path: Path, partial: Path) -> None:
-    with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(partial)) as copy:
-        old.backup(copy)
+def _upgrade(partial: Path, path: Path) -> None:
+    """Upgrade a copy, and write it back in one transaction."""
+    with closing(sqlite3.connect(path, SQLITE_WAIT_SECONDS, isolation_level=None)) as old:
+        # Held from here to the end: nobody writes what would be lost.
+        old.execute("PRAGMA locking_mode = EXCLUSIVE")
+        old.execute("BEGIN EXCLUSIVE")
+        old.execute("COMMIT")
+        with closing(sqlite3.connect(partial)) as copy:
+            old.backup(copy)
+        _migrate(partial, path)
+        with closing(sqlite3.connect(partial)) as copy:
+            copy.backup(old)
+    partial.unlink()
 
 
 def _migrate(partial: Path, path: Path) -> None:
@@ -144,19 +158,29 @@ def _unsynced(connection: sqlite3.Connection, _: object) -> None:
 
 def _ask(tracking_uri: str) -> None:
     """Ask the database whether it has tables of MLflow's, whatever the answer."""
-    from sqlalchemy import create_engine, inspect
+    from mlflow.store.db.utils import create_sqlalchemy_engine
+    from sqlalchemy import inspect, make_url
     from sqlalchemy.exc import ArgumentError
-    from sqlalchemy.pool import NullPool
 
     os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
     try:
-        engine = create_engine(tracking_uri, poolclass=NullPool)
-        with engine.connect() as connection:
-            inspect(connection).has_table("alembic_version")
+        make_url(tracking_uri)
     except (ArgumentError, ValueError):  # quotes the address
         raise TrackingError(
             "PVAR_MLFLOW_TRACKING_URI is not the address of a database; write postgresql://user:"
             "password@host:port/name, with %40 for @ and %2F for / in the password"
+        ) from None
+    try:
+        engine = create_sqlalchemy_engine(tracking_uri)  # type: ignore[no-untyped-call]
+        try:
+            with engine.connect() as connection:
+                inspect(connection).has_table("alembic_version")
+        finally:
+            engine.dispose()
+    except UnicodeDecodeError:  # the driver's, of a message in another encoding
+        raise TrackingError(
+            f"MLflow's database {without_credentials(tracking_uri)} refuses the connection, in "
+            "words that are not UTF-8; look at its log"
         ) from None
     except ModuleNotFoundError as error:
         raise TrackingError(

@@ -115,7 +115,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _is_outage(error: BaseException) -> bool:
-    if isinstance(error, TrackingError) and _http_status(error.__context__) in _REJECTED:
+    if isinstance(error, TrackingError) and _is_rejected(error.__context__):
         return False
     if isinstance(error, _OURS):
         return not isinstance(error, _NOT_OURS)
@@ -129,6 +129,13 @@ def _is_outage(error: BaseException) -> bool:
     if status is not None:
         return status >= 500 or status == _TOO_MANY_REQUESTS
     return not _LIBRARIES.isdisjoint(_names(error))
+
+
+def _is_rejected(error: BaseException | None) -> bool:
+    """Whether MLflow would reject the request again. It has status 400 and the code BAD_REQUEST for
+    most errors of its database, too, and other codes for a request that is wrong."""
+    is_of_database = getattr(error, "error_code", None) == "BAD_REQUEST"
+    return _http_status(error) in _REJECTED and not is_of_database
 
 
 def _http_status(error: BaseException | None) -> int | None:

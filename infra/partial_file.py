@@ -4,6 +4,7 @@
 {name}.lock   held meanwhile, so that processes that start together make one file
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,16 @@ def partial_file(path: Path) -> Iterator[Path]:
         for suffix in SQLITE_SUFFIXES:
             partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
         yield partial
+
+
+def take_name(partial: Path, path: Path) -> None:
+    """Give the complete file its name, where nothing or an empty file has it.
+
+    What a removed database of that name left beside it would be replayed into this one.
+    """
+    for suffix in SQLITE_SUFFIXES[1:]:
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+    os.replace(partial, path)
 
 
 def has_content(path: Path) -> bool:

@@ -34,8 +34,12 @@ MAX_PARAMETERS_PER_CALL = 100
 MAX_METRICS_PER_CALL = 1000
 
 CONNECT_SECONDS = 10.0
+LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+"""Where a user has set none. Long: a request that is given up is sent again, and a run would be
+created twice."""
+_OUR_LIMITS: set[str] = set()
 PROBE_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-"""Of the first connection and request: whether a server answers is known in about a minute."""
+"""Of the first request, in place of these: whether a server answers is known in about a minute."""
 
 
 class StepFigures(NamedTuple):
@@ -50,9 +54,10 @@ class StepFigures(NamedTuple):
 def open_mlflow_client(tracking_uri: str) -> "MlflowClient":
     """A client of the tracking server or database, which is created if it is a local file."""
     # Before the import: a local database is made anew by alembic, whose log is no news to a user.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    # Long: a request that is given up is sent again, and a run would be created twice.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    for name, limit in LIMITS.items():
+        if name not in os.environ:
+            os.environ[name] = limit
+            _OUR_LIMITS.add(name)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     tracking_uri = _credentials_apart(tracking_uri)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -124,6 +129,18 @@ def mlflow_errors_explained(tracking_uri: str) -> Iterator[None]:
 
     StoreError if the store's server refuses a file that MLflow's client reads or writes.
     """
+    try:
+        yield
+    except Exception as error:  # of several libraries, which are not loaded without one
+        explained = _explained(error, tracking_uri)
+        if explained is None:
+            raise
+        # Tracebacks quote credentials.
+        raise explained from (None if has_credentials(tracking_uri) else error)
+
+
+def _explained(error: Exception, tracking_uri: str) -> TrackingError | StoreError | None:
+    """What to say of it; None if it is not MLflow's, nor of the libraries below it."""
     from alembic.util.exc import CommandError
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -131,17 +148,15 @@ def mlflow_errors_explained(tracking_uri: str) -> Iterator[None]:
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    try:
-        yield
-    except (Boto3Error, BotoCoreError, ClientError) as error:
-        raise StoreError(
-            f"MLflow's files in the store cannot be read or written: {first_line(error)}; check "
-            "AWS_ENDPOINT_URL_S3 and AWS_*, and that the server runs"
-        ) from error
-    except (MlflowException, SQLAlchemyError, CommandError, RequestException) as error:
-        raise _unusable(tracking_uri, error) from (
-            None if has_credentials(tracking_uri) else error  # tracebacks quote them
-        )
+    match error:
+        case Boto3Error() | BotoCoreError() | ClientError():
+            return StoreError(
+                f"MLflow's files in the store cannot be read or written: {first_line(error)}; "
+                "check AWS_ENDPOINT_URL_S3 and AWS_*, and that the server runs"
+            )
+        case MlflowException() | SQLAlchemyError() | CommandError() | RequestException():
+            return _unusable(tracking_uri, error)
+    return None
 
 
 class Tracking:
@@ -332,12 +347,13 @@ def _refuse_silent_host(tracking_uri: str) -> None:
 @contextmanager
 def _probing() -> Iterator[None]:
     """MLflow's client reads its limits at every request."""
-    before = {name: os.environ[name] for name in PROBE_LIMITS}
-    os.environ.update(PROBE_LIMITS)
+    for name in _OUR_LIMITS:
+        os.environ[name] = PROBE_LIMITS[name]
     try:
         yield
     finally:
-        os.environ.update(before)
+        for name in _OUR_LIMITS:
+            os.environ[name] = LIMITS[name]
 
 
 def first_line(error: Exception) -> str:

@@ -85,6 +85,48 @@ def test_a_killed_upgrade_leaves_the_database_as_it_was(tmp_path: Path) -> None:
     alone(kill_upgrades, tmp_path)
 
 
+def test_what_a_removed_database_left_is_not_replayed_into_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(path)) as killed:
+        killed.execute("PRAGMA journal_mode = WAL")
+        killed.execute("CREATE TABLE removed (text TEXT)")
+        left = (tmp_path / "mlflow.db-wal").read_bytes()
+    assert left
+    path.unlink()
+    (tmp_path / "mlflow.db-wal").write_bytes(left)
+    ready(path)
+    assert revision(path) == revision(empty_database())
+    with closing(sqlite3.connect(path)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    assert "removed" not in tables
+
+
+def test_an_upgrade_keeps_the_file_its_rights_its_link_and_who_has_it_open(tmp_path: Path) -> None:
+    path, link = tmp_path / "there" / "mlflow.db", tmp_path / "mlflow.db"
+    path.parent.mkdir()
+    downgraded(path)
+    path.chmod(0o640)
+    link.symlink_to(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT count(*) FROM experiments").fetchall()
+        ready(link, upgrade=True)
+        other.execute("UPDATE experiments SET name = 'written later'")
+        other.commit()
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert revision(path) == revision(empty_database())
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT name FROM experiments").fetchall() == [("written later",)]
+    assert sorted(each.name for each in path.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_one_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    (tmp_path / "mlflow.db.lock").mkdir()
+    with pytest.raises(TrackingError, match=r"mlflow\.db cannot be made or upgraded: .*directory"):
+        ready(path)
+
+
 def test_one_whose_tables_were_half_made_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     """As a kill left it before tables were made under another name."""
     path = tmp_path / "mlflow.db"

@@ -7,14 +7,18 @@ from typing import Any
 import httpx
 import pytest
 import requests
+import sqlalchemy.exc
+import sqlalchemy.orm
 import yaml
 from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.store.db.utils import _get_managed_session_maker
 from openai import APIConnectionError
 
 from infra.judges.calls import TransientError
 from infra.outages import is_outage
+from infra.tracking import mlflow_errors_explained
 from pvar.errors import (
     BudgetError,
     ConfigError,
@@ -36,6 +40,23 @@ from pvar.errors import (
 )
 
 REQUEST = httpx.Request("GET", "http://prefect.test/api")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlalchemy.exc.InterfaceError("SELECT 1", {}, Exception("connection already closed")),
+        sqlalchemy.exc.TimeoutError("QueuePool limit reached"),
+        sqlalchemy.exc.DatabaseError("SELECT 1", {}, Exception("disk image is malformed")),
+    ],
+)
+def test_an_error_of_mlflows_database_is_an_outage_also_as_a_bad_request(error: Exception) -> None:
+    engine = sqlalchemy.create_engine("sqlite://")
+    session = _get_managed_session_maker(sqlalchemy.orm.sessionmaker(engine), "sqlite")
+    explained = mlflow_errors_explained("sqlite:///mlflow.db")
+    with pytest.raises(TrackingError) as told, explained, session():
+        raise error
+    assert is_outage(told.value)
 
 
 class OutOfMemoryError(RuntimeError):
