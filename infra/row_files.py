@@ -219,16 +219,21 @@ def _parse_lines(file: Iterable[bytes], name: str) -> Iterator[tuple[Row | BadRo
 def _parse_array(text: bytes, name: str) -> Iterator[Row | BadRow]:
     """The elements of a JSON array, numbered from 1."""
     try:
-        values = _from_json(text)
+        values = json.loads(text.decode(), object_pairs_hook=_unique)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{name}: begins as a JSON array, but is not one ({error}); write the array again, or "
-            "one object per line"
+            f"{name}: begins as a JSON array, and cannot be read as one ({error}); write the array "
+            "again, or one object per line"
         ) from error
-    if not isinstance(values, list) or not values:
+    if not values:
         raise InputError(f"{name}: the JSON array is empty; it must have at least one row")
     for number, value in enumerate(values, start=1):
-        yield _row(number, value)
+        try:
+            _refuse_half_characters(value, text)
+        except UnicodeEncodeError as error:
+            yield BadRow(number, f"not UTF-8: {error.reason}")
+        else:
+            yield _row(number, value)
 
 
 def _parse_line(number: int, line: bytes) -> Row | BadRow:
@@ -244,9 +249,14 @@ def _parse_line(number: int, line: bytes) -> Row | BadRow:
 def _from_json(text: bytes) -> object:
     """The value. Raises ValueError, of which UnicodeError is one, and RecursionError."""
     value = json.loads(text.decode(), object_pairs_hook=_unique)
-    if b"\\u" in text:
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair: not a text
+    _refuse_half_characters(value, text)
     return value
+
+
+def _refuse_half_characters(value: object, text: bytes) -> None:
+    """Raise UnicodeEncodeError if a text in the value of this JSON has half a surrogate pair."""
+    if b"\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
 
 
 def _unique(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:

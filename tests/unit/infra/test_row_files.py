@@ -114,7 +114,7 @@ def half_gzip() -> bytes:
         ("blank.jsonl", b"\n \n", "no rows"),
         ("empty.jsonl.gz", gzip.compress(b"", mtime=0), "no rows"),
         ("rows.csv", b"a,b\n", r"must end with \.jsonl"),
-        ("array.json", b' [\n{"n": 1}\n', "begins as a JSON array, but is not one"),
+        ("array.json", b' [\n{"n": 1}\n', "begins as a JSON array, and cannot be read as one"),
         ("array.json", b"[]", "the JSON array is empty"),
         ("plain.jsonl.gz", b'{"n": 1}\n', "this is JSON"),
         ("not.jsonl.gz", b"rows", "not a gzip file"),
@@ -280,8 +280,11 @@ def test_a_column_that_occurs_twice_is_refused(tmp_path, table):
         copy_parquet_rows(path, tmp_path / "out.parquet", lambda batch: batch)
 
 
-def test_half_a_surrogate_pair_in_an_array_is_named(tmp_path):
+def test_half_a_surrogate_pair_in_an_array_costs_its_element(tmp_path):
     path = tmp_path / "rows.json"
-    path.write_text('[{"a": "\\ud800"}]')
-    with pytest.raises(InputError, match="begins as a JSON array, but is not one"):
-        list(read_rows(path))
+    path.write_text('[{"a": "whole"}, {"a": "\\ud800"}, {"a": "\\ud83d\\ude00"}]')
+    assert list(read_rows(path)) == [
+        Row(1, {"a": "whole"}),
+        BadRow(2, "not UTF-8: surrogates not allowed"),
+        Row(3, {"a": "😀"}),
+    ]
