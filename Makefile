@@ -1,7 +1,8 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-# They need Python 3.11, make and git; everything else goes into .venv, and repeating costs nothing.
+# They need Python 3.11, 3.12 or 3.13, make and git; everything else goes into .venv, and repeating costs nothing.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do \
+  $$python -c "" 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -27,7 +28,8 @@ setup: $(INSTALLED) ## install everything into .venv
 	@:
 
 $(INSTALLED): pyproject.toml requirements.lock
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@command -v "$(PYTHON)" >/dev/null || { echo "Python 3.11, 3.12 or 3.13 is needed;" \
+	  "none is on PATH: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	@# On an environment that is there this only adds what it lacks (uv makes them without pip).
 	@echo "setup: Python environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)

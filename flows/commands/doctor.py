@@ -12,6 +12,9 @@ from pvar.errors import PvarError
 
 MIN_FREE_GB = 5
 
+SUPPORTED = ((3, 11), (3, 12), (3, 13))
+"""Versions of Python: `requires-python` in pyproject.toml."""
+
 
 class Finding(NamedTuple):
     """The result of one check."""
@@ -79,7 +82,7 @@ def doctor(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
 
 
 def _look(config: PipelineConfig | None) -> Iterator[Finding]:
-    yield _python()
+    yield look_at_python()
     yield from look_for_packages(_version)
     yield _vllm()
     yield _accelerator()
@@ -103,11 +106,13 @@ def look_at_needs(config: PipelineConfig) -> Iterator[Finding]:
             yield Finding(each.key, "missing", what or problem, remedy if what else "")
 
 
-def _python() -> Finding:
+def look_at_python() -> Finding:
+    """Check the version of Python."""
     found = platform.python_version()
-    if found.startswith("3.11."):
+    if sys.version_info[:2] in SUPPORTED:
         return Finding("Python", "ok", found)
-    return Finding("Python", "missing", f"{found}, needed is 3.11", "install it; make setup")
+    needed = "needed is one of " + ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
+    return Finding("Python", "missing", f"{found}, {needed}", "install one of them")
 
 
 def look_for_packages(version_of: Callable[[str], str | None]) -> Iterator[Finding]:

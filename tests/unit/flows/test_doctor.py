@@ -1,14 +1,20 @@
 """What `pvar doctor` calls missing: what an installation of its kind should have."""
 
+import sys
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from flows.commands.doctor import (
     DEMO,
     MODELS,
+    SUPPORTED,
     WORKFLOW,
     look_at_needs,
     look_at_number_format,
     look_at_places,
+    look_at_python,
     look_for_packages,
 )
 from infra.hardware import read_hardware
@@ -40,6 +46,21 @@ def test_the_demo_is_never_needed_the_workflow_always() -> None:
     found = states({"prefect"})
     assert found[DEMO.name] == "optional"
     assert found["prefect"] == "missing"
+
+
+def test_versions_of_python_are_those_that_can_be_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    named = [".".join(map(str, version)) for version in SUPPORTED]
+    prefix = "Programming Language :: Python :: "
+    found = [each.removeprefix(prefix) for each in project["classifiers"]]
+    assert found == ["3 :: Only", *named]
+    after = SUPPORTED[-1][1] + 1
+    assert project["requires-python"] == f">={named[0]},<3.{after}"
+    assert look_at_python().state == "ok"
+    monkeypatch.setattr(sys, "version_info", (3, after, 0, "final", 0))
+    assert look_at_python().detail.endswith(f"needed is one of {', '.join(named)}")
 
 
 def test_a_home_that_cannot_be_used_is_the_one_cause(monkeypatch: pytest.MonkeyPatch) -> None:
