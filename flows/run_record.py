@@ -66,17 +66,20 @@ def save_run(store: Store, record: RunRecord) -> None:
 
 def load_run(store: Store, run: str) -> RunRecord:
     """The record of a run. `latest` is the newest run."""
-    runs = _names(store)
-    if not runs:
-        raise InputError(f"{store.uri} has no runs yet; start one: pvar run --preset demo")
     if run == "latest":
-        run = max(runs)
+        run = max(_names(store), default=run)
     try:
         return RunRecord.model_validate_json(store.read(f"runs/{run}.json"))
     except NotFoundError as error:
-        raise InputError(
-            f"no run {run!r} in {store.uri}; the newest are {sorted(runs)[-3:]}"
-        ) from error
+        if not (runs := newest_runs(store, 3)):
+            none = f"{store.uri} has no runs yet; start one: pvar run --preset demo"
+            raise InputError(none) from error
+        raise InputError(f"no run {run!r} in {store.uri}; the newest are {runs[::-1]}") from error
+
+
+def newest_runs(store: Store, number: int) -> list[str]:
+    """Names of the newest runs, at most so many, newest first."""
+    return sorted(_names(store), reverse=True)[:number]
 
 
 def opponents_of_runs(store: Store) -> dict[str, str]:
