@@ -182,11 +182,13 @@ def silent_port() -> Iterator[int]:
 
 
 def refused(port: int) -> str:
-    return f"postgresql://ana:s3cr3t%2Fword@127.0.0.1:{port}/mlflow?application_name=s3cr3t"
+    return (
+        f"postgresql+psycopg2://ana:s3cr3t%2Fword@127.0.0.1:{port}/mlflow?application_name=s3cr3t"
+    )
 
 
 def unresolved(_: int) -> str:
-    return "postgresql://ana:s3cr3t@word@nowhere.invalid/mlflow"  # its @ should be %40
+    return "postgresql+psycopg2://ana:s3cr3t@word@nowhere.invalid/mlflow"  # its @ should be %40
 
 
 @pytest.mark.parametrize("address", [refused, unresolved])
@@ -195,7 +197,7 @@ def test_a_database_that_nobody_answers_is_named_without_its_password(
 ) -> None:
     tracking = Tracking(address(9), tmp_path.as_uri())
     with pytest.raises(
-        TrackingError, match=r"^MLflow at postgresql://\S+/mlflow cannot be"
+        TrackingError, match=r"^MLflow at postgresql\+psycopg2://\S+/mlflow cannot be"
     ) as told:
         tracking.start_run("train", {})
     shown = f"{told.value} {told.value.__cause__}"
