@@ -1,6 +1,7 @@
 """The command line. A command's module is imported when the command is called, so `--help` is fast.
 
-A `PvarError` ends the process with its message and exit code 1. A traceback indicates a bug.
+A `PvarError` ends the process with its message and exit code 1, and so does the import of a library
+that is not installed. A traceback indicates a bug.
 """
 
 import ast
@@ -71,6 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (make_app(with_summaries=True) if lists_commands else app)(arguments)
     except PvarError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    except ImportError as error:
+        from flows.extras import explain_import
+
+        if (explained := explain_import(error)) is None:
+            raise
+        print(f"error: {explained}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)  # noqa: T201

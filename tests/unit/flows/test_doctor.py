@@ -11,6 +11,7 @@ from flows.commands.doctor import (
     MODELS,
     SUPPORTED,
     WORKFLOW,
+    doctor,
     look_at_needs,
     look_at_number_format,
     look_at_places,
@@ -106,3 +107,23 @@ def test_what_a_configuration_lacks_is_found_by_the_key_that_asks_for_it(
         "check the path",
     )
     assert "PVAR_JUDGE_API_KEY" in findings["benchmarks.0.judge"].remedy
+
+
+def test_a_remedy_is_shown_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Rich takes [workflow] for markup; a library that is not there is no traceback."""
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("flows.extras.ROOT", tmp_path)
+    monkeypatch.setattr("flows.commands.doctor._version", lambda name: None)
+    monkeypatch.setitem(sys.modules, "prefect", None)
+    with pytest.raises(SystemExit):
+        doctor()
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    mlflow = next(line for line in lines if "mlflow " in line)
+    assert mlflow.endswith("run: pip install 'pvar[workflow]'")
+    prefect = next(line for line in lines if line.startswith("✗  Prefect "))
+    assert "prefect is not installed, which this command needs" in prefect
+    vllm = next(line for line in lines if "vllm " in line)
+    assert "'pvar[pipeline,vllm]'" in vllm
