@@ -19,7 +19,7 @@ STEP = @$(PYTHON) infra/setup_step.py
 TEST_PROCESSES ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --durations=25
 
-.PHONY: help setup setup-vllm demo study test test-quick check format reference lock resolve serve images up down logs clean
+.PHONY: help setup setup-vllm demo study test test-quick gpu-check check format reference lock resolve serve images up down logs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,10 @@ test: setup-vllm ## all tests; services that are not installed are named and lef
 
 test-quick: setup ## the unit tests that need neither a service nor the real model
 	@$(PYTEST) -m "not slow and not service" tests/unit
+
+GPU_CHECK ?=
+gpu-check: setup ## engines, scorers and trainers on this machine's GPU: a table (docs/gpu.md)
+	@$(BIN)/python -m tests.gpu.check $(GPU_CHECK)
 
 check: setup ## style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -74,10 +74,13 @@ def save_gated(folder: Path, head: dict[str, torch.Tensor], *, seed: int = 0) ->
     return save_tokenizer(folder)
 
 
-def save_tokenizer(folder: Path, template: str | None = TEMPLATE) -> Path:
-    """The tokenizer; returns the folder."""
+def save_tokenizer(
+    folder: Path, template: str | None = TEMPLATE, *, vocab_size: int = len(SPECIAL) + 256
+) -> Path:
+    """The tokenizer; returns the folder. Tokens beyond the bytes are in no text, but have one."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet])}
+    others = [f"<{number}>" for number in range(vocab_size - len(SPECIAL) - len(alphabet))]
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet, *others])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
