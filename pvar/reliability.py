@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import spearmanr
 
 from pvar.errors import InputError
 from pvar.pairwise import as_rewards
@@ -96,4 +95,6 @@ def _halves(
 def _spearman(first: npt.NDArray[np.floating], second: npt.NDArray[np.floating]) -> float:
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
+    from scipy.stats import spearmanr
+
     return float(spearmanr(first, second).statistic)

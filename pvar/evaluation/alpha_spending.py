@@ -25,7 +25,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from pvar.errors import InputError
 
@@ -47,6 +46,8 @@ def mean_lower_bound(values: ArrayLike, level: float) -> float:
     and left out. NaN if nothing was judged. If all values are the same, the exact bound of
     `pvar.evaluation.paired`.
     """
+    from scipy import stats
+
     given: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     given = given[~np.isnan(given)]
     if given.size == 0:

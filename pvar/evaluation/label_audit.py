@@ -32,7 +32,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import stats
 
 from pvar.label_audit_config import HoldConfig
 
@@ -95,6 +94,8 @@ class AgreementCounts(_Record):
         """Interval of the agreement, given the number of ties; None if all are ties."""
         if not self.num_decided:
             return None
+        from scipy import stats
+
         wilson = stats.binomtest(self.num_agree, self.num_decided).proportion_ci(
             confidence, method="wilson"
         )
@@ -176,6 +177,8 @@ class Overdispersion(NamedTuple):
         """The one-sided p-value of a test that assumed independent labels, given φ."""
         if self.factor == 1.0:
             return p_value
+        from scipy import stats
+
         quantile = stats.norm.isf(p_value) / math.sqrt(self.factor)
         return float(stats.t.sf(quantile, self.degrees_of_freedom))
 
@@ -324,6 +327,8 @@ def _compared(
     counts: AgreementCounts, earlier: Sequence[AgreementCounts], min_labels: int
 ) -> Disagreement:
     """The comparison, with its uncorrected p-value."""
+    from scipy import stats
+
     alike = [
         each for each in earlier if (each.asked, each.grouping) == (counts.asked, counts.grouping)
     ]
