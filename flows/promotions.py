@@ -47,16 +47,12 @@ def read_history(registry: MlflowRegistry, model_name: str) -> list[MoveWithResu
     """All moves of the champion alias, oldest first."""
     moves = registry.history(model_name)
     facts = {each.version.version: each for each in registry.versions(model_name)}
-    usable = {
-        number: number in facts and registry.has_files(facts[number].version)
-        for number in {move.to_version for move in moves}
-        if number is not None
-    }
+    usable = registry.numbers_with_files(model_name) if moves else frozenset[int]()
     found = []
     for move in moves:
         to = move.to_version
         tags = facts[to].tags if to in facts else {}
-        has_files = to is None or usable[to]
+        has_files = to is None or to in usable
         found.append(
             MoveWithResults(move, results_of(tags), tags.get(EXAM_TAGS["exam"]), has_files)
         )

@@ -2,11 +2,14 @@
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from infra.registry_tables import RegistryTables, VersionRow, read_registry
 from infra.tracking import Tracking, mlflow_explained
 from pvar.errors import ModelError
 from pvar.ports import RegisteredVersion, Store
@@ -48,8 +51,6 @@ class RegisteredModels:
     @mlflow_explained
     def resolve(self, reference: str) -> RegisteredVersion:
         """The version of `models:/name@alias` or `models:/name/3`."""
-        from mlflow.exceptions import MlflowException
-
         matched = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)
         if matched is None:
             raise ModelError(
@@ -57,6 +58,14 @@ class RegisteredModels:
                 "or models:/name/3"
             )
         name, alias, version = matched.groups()
+        if (tables := self._tables(name)) is not None:
+            row = (
+                tables.of_alias(name, alias) if alias else tables.versions.get((name, int(version)))
+            )
+            if row is not None:
+                return registered_version(row)
+        from mlflow.exceptions import MlflowException
+
         client = self._tracking.client
         try:
             found = (
@@ -75,6 +84,16 @@ class RegisteredModels:
     @mlflow_explained
     def versions(self, model_name: str | None = None) -> list[VersionFacts]:
         """All versions of a model, or of all models, by name and number."""
+        tables = self._tables(model_name)
+        found = self._search(model_name) if tables is None else tables.versions.values()
+        facts = [
+            VersionFacts(registered_version(version), dict(version.tags))
+            for version in found
+            if model_name in (None, version.name)
+        ]
+        return sorted(facts, key=lambda each: (each.version.model_name, each.version.version))
+
+    def _search(self, model_name: str | None) -> "list[ModelVersion]":
         wanted = None if model_name is None else _named(model_name)
         client = self._tracking.client
         found: list[ModelVersion] = []
@@ -84,13 +103,13 @@ class RegisteredModels:
             found.extend(page)
             token = page.token
             if not token:
-                break
-        facts = [
-            VersionFacts(registered_version(version), dict(version.tags))
-            for version in found
-            if model_name in (None, version.name)
-        ]
-        return sorted(facts, key=lambda each: (each.version.model_name, each.version.version))
+                return found
+
+    def _tables(self, model_name: str | None) -> RegistryTables | None:
+        """The registry without MLflow's client, where that is possible and it is not open."""
+        if self._tracking.is_open:
+            return None
+        return read_registry(self.tracking_uri, model_name)
 
     @mlflow_explained
     def download(self, reference: str, folder: Path) -> None:
@@ -111,9 +130,41 @@ class RegisteredModels:
 
     def files_of(self, version: RegisteredVersion) -> str | None:
         """Prefix of a version's files in the store; None if they are kept elsewhere."""
-        client = self._tracking.client
-        found = client.get_model_version(version.model_name, str(version.version))
-        root, source = f"{self._store.uri}/", found.source or ""
+        tables = self._tables(version.model_name)
+        found: ModelVersion | VersionRow | None = None
+        if tables is not None:
+            found = tables.versions.get((version.model_name, version.version))
+        if found is None:
+            client = self._tracking.client
+            found = client.get_model_version(version.model_name, str(version.version))
+        return self._prefix_of(found)
+
+    @mlflow_explained
+    def numbers_with_files(self, model_name: str) -> frozenset[int]:
+        """The versions of a model whose files are in the store, or are kept elsewhere: what
+        `has_files` says of each, from one listing for all."""
+        tables = self._tables(model_name)
+        found = self._search(model_name) if tables is None else tables.versions.values()
+        prefixes = {
+            int(version.version): self._prefix_of(version)
+            for version in found
+            if version.name == model_name
+        }
+        inside = sorted(prefix for prefix in prefixes.values() if prefix is not None)
+        there: set[str] = set()
+        for _, group in groupby(inside, lambda prefix: prefix.partition("/")[0]):
+            folders = list(group)
+            shared = os.path.commonpath(folders)
+            depths = {prefix.count("/") for prefix in folders}
+            for info in self._store.list(f"{shared}/"):
+                parts = info.key.split("/")
+                there.update(f"{'/'.join(parts[:depth])}/" for depth in depths)
+        return frozenset(
+            number for number, prefix in prefixes.items() if prefix is None or prefix in there
+        )
+
+    def _prefix_of(self, version: "ModelVersion | VersionRow") -> str | None:
+        root, source = f"{self._store.uri}/", version.source or ""
         return f"{source.removeprefix(root).rstrip('/')}/" if source.startswith(root) else None
 
     def store_files(self, model_name: str, folder: Path, tags: Mapping[str, str]) -> "LoggedModel":
@@ -159,6 +210,9 @@ class RegisteredModels:
 
     def version_of_alias(self, model_name: str, alias: str) -> RegisteredVersion | None:
         """The version with an alias; None if there is none."""
+        if (tables := self._tables(model_name)) is not None:
+            row = tables.of_alias(model_name, alias)
+            return None if row is None else registered_version(row)
         from mlflow.exceptions import MlflowException
 
         try:
@@ -213,7 +267,7 @@ def _named(model_name: str) -> str | None:
     return None if quote is None else f"name = {quote}{model_name}{quote}"
 
 
-def registered_version(version: "ModelVersion") -> RegisteredVersion:
+def registered_version(version: "ModelVersion | VersionRow") -> RegisteredVersion:
     """The parts of MLflow's version that are used here."""
     artifact = version.tags.get(ARTIFACT_TAG)
     return RegisteredVersion(
@@ -225,7 +279,7 @@ def registered_version(version: "ModelVersion") -> RegisteredVersion:
     )
 
 
-def _origin(version: "ModelVersion") -> str:
+def _origin(version: "ModelVersion | VersionRow") -> str:
     facts = [  # in the types of every backend: numbers are texts for some, no run is None or ""
         version.name, int(version.version), version.source, version.run_id or "",
         int(version.creation_timestamp or 0),

@@ -181,6 +181,11 @@ class Tracking:
         return self._client
 
     @property
+    def is_open(self) -> bool:
+        """Whether the client is there, for which MLflow was imported."""
+        return self._client is not None
+
+    @property
     def public_uri(self) -> str:
         """The address without credentials, for display."""
         return without_credentials(self.tracking_uri)

@@ -320,9 +320,12 @@ def test_versions_tell_what_they_were_registered_with(neighbours: RegistryNeighb
 
 
 def test_a_database_that_breaks_is_told_as_such(neighbours: RegistryNeighbours) -> None:
-    registry = neighbours.registry()
-    assert registry.champion(MODEL) is None
+    registry, another = neighbours.registry(), neighbours.registry()
+    assert registry.model(MODEL) is None
+    assert another.champion(MODEL) is None
     (neighbours.folder / "mlflow.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(TrackingError, match=r"mlflow.db cannot be completed.*; restore it from"):
+        another.champion(MODEL)
     for ask in (registry.champion, registry.history, registry.versions):
         with pytest.raises(TrackingError, match=r"cannot be used: .*; check PVAR_MLFLOW_TRACKING"):
             ask(MODEL)
