@@ -16,6 +16,7 @@ from pvar.errors import DamagedError
 from pvar.ports import Store
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.garbage import Plan, delete_artifact, plan_gc
+from tasks.engine.lineage import list_artifacts
 from tasks.engine.local_copies import LocalFolder, sized, unused_copies
 from tasks.engine.stage_outcome import waiting_of
 from tasks.engine.work_folders import abandoned_folders
@@ -74,9 +75,9 @@ def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     counting += [run for run in runs if run not in counting and _waits(wiring.store, run)]
     named = _named_by_runs(wiring.store, counting) | _named_by(versions)
     named |= _decisions_on_labels(wiring.store, runs)
-    lineage = whole_lineage(wiring, versions)
-    now = datetime.now(UTC)
-    plan = plan_gc(wiring.store, lineage, tuple(STAGES), named, now, caches=CACHES)
+    objects = list_artifacts(wiring.store, (*STAGES, *CACHES))
+    lineage = whole_lineage(wiring, versions, objects)
+    plan = plan_gc(wiring.store, lineage, objects, named, datetime.now(UTC), caches=CACHES)
     with unused_copies(wiring.models, tuple(STAGES)) as copies:
         return Sweep(
             plan,

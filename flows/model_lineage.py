@@ -4,7 +4,16 @@ from typing import NamedTuple
 
 from flows.wiring import Wiring
 from infra.registered_models import VersionFacts
-from tasks.engine.lineage import Entry, Lineage, Link, Step, read_lineage, with_named
+from tasks.engine.lineage import (
+    Entry,
+    Lineage,
+    Link,
+    Listing,
+    Step,
+    list_artifacts,
+    read_lineage,
+    with_named,
+)
 from tasks.graph import CACHES, STAGES
 
 
@@ -24,14 +33,14 @@ def trace(reference: str, wiring: Wiring) -> Trace:
     if reference.startswith("models:"):
         version = wiring.registry.resolve(reference)
         reference = _reference(version.model_name, version.version)
-    graph = whole_lineage(wiring, versions)
+    graph = whole_lineage(wiring, versions, list_artifacts(wiring.store, (*STAGES, *CACHES)))
     found = graph.find(reference)
     return Trace(graph.back(found), graph.forward(found))
 
 
-def whole_lineage(wiring: Wiring, versions: list[VersionFacts]) -> Lineage:
-    """The graph of all artifacts and these versions."""
-    artifacts = read_lineage(wiring.store, (*STAGES, *CACHES))
+def whole_lineage(wiring: Wiring, versions: list[VersionFacts], listing: Listing) -> Lineage:
+    """The graph of these artifacts and versions."""
+    artifacts = read_lineage(wiring.store, listing)
     of_versions = {
         _reference(each.version.model_name, each.version.version): Entry("version", links_of(each))
         for each in versions

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -101,7 +102,7 @@ class FileStore:
         """All objects whose key begins with `prefix`, in key order."""
         folder = check_prefix(prefix).rpartition("/")[0]
         with self._explained("list", prefix):
-            yield from _objects(self._root / folder, f"{folder}/" if folder else "", prefix)
+            yield from _objects(str(self._root / folder), f"{folder}/" if folder else "", prefix)
 
     def delete(self, key: str) -> None:
         """Remove the object. No error if it does not exist."""
@@ -110,7 +111,7 @@ class FileStore:
 
     def _existing(self, key: str) -> BinaryIO:
         try:
-            return self._path(key).open("rb")
+            return open(f"{self._root}/{check_key(key)}", "rb")
         except _ABSENT as error:
             raise NotFoundError(f"{self.uri}: there is no object {key!r}") from error
 
@@ -149,32 +150,35 @@ def open_file_store(root: Path) -> FileStore:
     return FileStore(root)
 
 
-def _objects(folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
+def _objects(folder: str, base: str, prefix: str) -> Iterator[ObjectInfo]:
     """Objects in and below `folder`, whose keys begin with `base`, in key order."""
+    left = _entries(folder, base, prefix)
+    while left:
+        key, entry = left.pop()
+        if key.endswith("/"):
+            left += _entries(entry.path, key, prefix)
+            continue
+        with suppress(FileNotFoundError):  # deleted since
+            status = entry.stat()
+            modified = datetime.fromtimestamp(status.st_mtime, UTC)
+            version = f"{status.st_ino:x}-{status.st_ctime_ns:x}"
+            yield ObjectInfo(key, status.st_size, modified, version)
+
+
+def _entries(folder: str, base: str, prefix: str) -> "list[tuple[str, os.DirEntry[str]]]":
+    """What is in a folder, with its key, which for a folder ends with a slash; last key first."""
     try:
         with os.scandir(folder) as scan:
             # `a-b` comes before `a/b`: a folder is sorted by its name with the slash.
-            entries = sorted(
-                (
-                    (f"{base}{e.name}/" if e.is_dir() else f"{base}{e.name}", e)
-                    for e in scan
-                    if f"{base}{e.name}".startswith(prefix)
-                ),
-                key=lambda pair: pair[0],
-            )
+            entries = [(f"{base}{e.name}/" if e.is_dir() else base + e.name, e) for e in scan]
     except (FileNotFoundError, NotADirectoryError):
-        return
-    for key, entry in entries:
-        if key == f"{TEMPORARY}/":
-            continue
-        if key.endswith("/"):
-            yield from _objects(folder / entry.name, key, prefix)
-        else:
-            with suppress(FileNotFoundError):  # deleted since
-                status = entry.stat()
-                modified = datetime.fromtimestamp(status.st_mtime, UTC)
-                version = f"{status.st_ino:x}-{status.st_ctime_ns:x}"
-                yield ObjectInfo(key, status.st_size, modified, version)
+        return []
+    if len(base) < len(prefix):
+        entries = [each for each in entries if f"{base}{each[1].name}".startswith(prefix)]
+    if not base:
+        entries = [each for each in entries if each[0] != f"{TEMPORARY}/"]
+    entries.sort(key=itemgetter(0), reverse=True)
+    return entries
 
 
 def _settle(file: BinaryIO) -> None:

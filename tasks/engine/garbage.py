@@ -8,7 +8,7 @@ becomes incomplete (its reader raises an error, and the next run of the stage ma
 the next collection finds what a killed one left. Artifacts are deleted before their inputs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from graphlib import TopologicalSorter
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pvar.errors import NotFoundError
 from pvar.ports import ObjectInfo, Store
 from tasks.engine.lease import LeaseRecord
-from tasks.engine.lineage import Lineage
+from tasks.engine.lineage import Lineage, Listing
 
 
 class Garbage(NamedTuple):
@@ -48,19 +48,17 @@ class Plan:
 def plan_gc(
     store: Store,
     lineage: Lineage,
-    stages: Sequence[str],
+    objects: Listing,
     named: Set[str],
     now: datetime,
     *,
     caches: Sequence[str] = (),
 ) -> Plan:
-    """Find the garbage among the artifacts of `stages` and `caches`; `named` are `stage/digest`.
+    """Find the garbage among the artifacts of `objects`; `named` are `stage/digest`.
 
-    Caches are not referred to. A cache is in use as long as all of its inputs are.
+    Artifacts of the stages `caches` are not referred to. A cache is in use as long as all of its
+    inputs are.
     """
-    objects = {
-        root: infos for stage in (*stages, *caches) for root, infos in _by_artifact(store, stage)
-    }
     leased = {root for root, infos in objects.items() if _is_leased(store, infos, now)}
     needed = _with_inputs(named | leased, lineage) & objects.keys()
     needed |= {
@@ -98,19 +96,6 @@ def delete_artifact(store: Store, root: str, now: datetime) -> bool:
     for info in sorted(infos, key=lambda info: rank.get(info.key, 1)):
         store.delete(info.key)
     return True
-
-
-def _by_artifact(store: Store, stage: str) -> Iterator[tuple[str, list[ObjectInfo]]]:
-    for root, infos in groupby(store.list(f"{stage}/"), lambda info: _root(info.key)):
-        if root:
-            yield root, list(infos)
-
-
-def _root(key: str) -> str:
-    """`stage/digest` of an artifact's object; empty for other objects."""
-    stage, _, rest = key.partition("/")
-    digest, separator, _ = rest.partition("/")
-    return f"{stage}/{digest}" if separator else ""
 
 
 def _leases(infos: Sequence[ObjectInfo]) -> list[list[ObjectInfo]]:

@@ -6,22 +6,30 @@ identified by digest, so their content cannot change.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import Recipe
 from pvar.errors import InputError
-from pvar.ports import Store
+from pvar.ports import ObjectInfo, Store
 from tasks.engine.artifact import ArtifactKeys, read_document
 
 State = Literal["complete", "incomplete", "missing", "version", "outside"]
 """missing: an artifact that others refer to and that is not in the store."""
 
 _ARTIFACT = re.compile(r"[a-z]+/[0-9a-f]{16}")
-_RECIPE = re.compile(r"([a-z]+)/([0-9a-f]{16})/recipe\.json")
+
+Listing = Mapping[str, Sequence[ObjectInfo]]
+"""`stage/digest` → the artifact's objects, in key order."""
+
+NUM_READERS = 16
+"""Recipes that are read at once: each is a request of its own, which takes S3 some milliseconds."""
 
 
 class Link(NamedTuple):
@@ -99,21 +107,35 @@ class Lineage:
         )
 
 
-def read_lineage(store: Store, stages: tuple[str, ...]) -> Lineage:
-    """The graph of all artifacts of these stages; DamagedError for an invalid recipe."""
-    recipes: dict[str, Recipe] = {}
-    complete: set[str] = set()
-    for stage in stages:
-        for info in store.list(f"{stage}/"):
-            root, _, name = info.key.rpartition("/")
-            if name == "manifest.json":
-                complete.add(root)
-            if _RECIPE.fullmatch(info.key) and (recipe := _recipe(store, root)):
-                recipes[root] = recipe
+def list_artifacts(store: Store, stages: Iterable[str]) -> Listing:
+    """The objects of all artifacts of these stages."""
+    return {
+        root: list(infos)
+        for stage in stages
+        for root, infos in groupby(store.list(f"{stage}/"), lambda info: _root(info.key))
+        if root
+    }
+
+
+def read_lineage(store: Store, listing: Listing) -> Lineage:
+    """The graph of these artifacts; DamagedError for an invalid recipe."""
+    there = {info.key for infos in listing.values() for info in infos}
+    begun = [root for root in listing if is_artifact(root) and f"{root}/recipe.json" in there]
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        parts = [begun[number::NUM_READERS] for number in range(NUM_READERS)]
+        recipes = {
+            root: recipe
+            for found in readers.map(partial(_recipes, store), parts)
+            for root, recipe in found.items()
+        }
     by_digest = {root.partition("/")[2]: root for root in recipes}
     entries = {
-        root: Entry("complete" if root in complete else "incomplete", _links(recipe, by_digest))
-        for root, recipe in recipes.items()
+        root: Entry(
+            "complete" if f"{root}/manifest.json" in there else "incomplete",
+            _links(recipes[root], by_digest),
+        )
+        for root in begun
+        if root in recipes
     }
     return with_named(entries)
 
@@ -132,9 +154,21 @@ def is_artifact(ref: str) -> bool:
     return ref.startswith("?/") or _ARTIFACT.fullmatch(ref) is not None
 
 
-def _recipe(store: Store, root: str) -> Recipe | None:
-    stage, _, digest = root.partition("/")
-    return read_document(store, ArtifactKeys(stage, digest).recipe, Recipe)
+def _root(key: str) -> str:
+    """`stage/digest` of an artifact's object; empty for other objects."""
+    stage, _, rest = key.partition("/")
+    digest, separator, _ = rest.partition("/")
+    return f"{stage}/{digest}" if separator else ""
+
+
+def _recipes(store: Store, roots: Iterable[str]) -> dict[str, Recipe]:
+    """The recipes of these artifacts, without those that were deleted meanwhile."""
+    found = {}
+    for root in roots:
+        recipe = read_document(store, ArtifactKeys(*root.split("/")).recipe, Recipe)
+        if recipe is not None:
+            found[root] = recipe
+    return found
 
 
 def _links(recipe: Recipe, by_digest: Mapping[str, str]) -> tuple[Link, ...]:

@@ -11,7 +11,7 @@ from pvar.reward_config import ImplicitReward
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.garbage import Plan, delete_artifact, plan_gc
 from tasks.engine.lease import try_acquire
-from tasks.engine.lineage import read_lineage
+from tasks.engine.lineage import list_artifacts, read_lineage
 from tasks.stages.score import ScoreSpec
 from tests.artifacts import put_artifact
 
@@ -20,7 +20,8 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 def plan(store: Store, *named: str, now: datetime = NOW) -> Plan:
-    return plan_gc(store, read_lineage(store, STAGES), STAGES, set(named), now)
+    listing = list_artifacts(store, STAGES)
+    return plan_gc(store, read_lineage(store, listing), listing, set(named), now)
 
 
 def roots(planned: Plan) -> list[str]:
@@ -69,9 +70,10 @@ def test_both_models_of_an_implicit_reward_stay(file_store: Store) -> None:
     recipe = Recipe.of("score", 1, ScoreSpec(reward_model=reward), {})
     scores = ArtifactKeys("score", recipe.digest)
     file_store.write(scores.recipe, recipe.to_json())
-    graph = read_lineage(file_store, ("train", "score"))
+    listing = list_artifacts(file_store, ("train", "score"))
+    graph = read_lineage(file_store, listing)
     assert [link.role for link in graph.entries[scores.root].made_from] == ["policy", "reference"]
-    planned = plan_gc(file_store, graph, ("train", "score"), {scores.root}, NOW)
+    planned = plan_gc(file_store, graph, listing, {scores.root}, NOW)
     assert roots(planned) == []
 
 
@@ -83,8 +85,9 @@ def test_a_cache_stays_for_as_long_as_what_it_was_made_from(file_store: Store) -
         )
         for keys in (kept, gone)
     ]
-    lineage = read_lineage(file_store, (*STAGES, "reference"))
-    planned = plan_gc(file_store, lineage, STAGES, {kept[2].root}, NOW, caches=("reference",))
+    listing = list_artifacts(file_store, (*STAGES, "reference"))
+    lineage = read_lineage(file_store, listing)
+    planned = plan_gc(file_store, lineage, listing, {kept[2].root}, NOW, caches=("reference",))
     assert sorted(roots(planned)) == sorted(keys.root for keys in (*gone, caches[1]))
 
 

@@ -5,7 +5,7 @@ import pytest
 from pvar.errors import DamagedError, InputError
 from pvar.ports import Store
 from tasks.engine.artifact import ArtifactKeys
-from tasks.engine.lineage import Step, read_lineage
+from tasks.engine.lineage import Step, list_artifacts, read_lineage
 from tests.artifacts import put_artifact
 
 STAGES = ("ingest", "sample", "train")
@@ -34,7 +34,7 @@ def three_stages(store: Store) -> tuple[ArtifactKeys, ArtifactKeys, ArtifactKeys
 
 def test_back_goes_through_every_input_down_to_the_source(file_store: Store) -> None:
     ingest, sample, train = three_stages(file_store)
-    assert paths(read_lineage(file_store, STAGES).back(train.root)) == [
+    assert paths(read_lineage(file_store, list_artifacts(file_store, STAGES)).back(train.root)) == [
         f"prompts={ingest.root} complete",
         "prompts>source=sha256-1 outside",
         f"pairs={sample.root} complete",
@@ -47,7 +47,7 @@ def test_back_goes_through_every_input_down_to_the_source(file_store: Store) -> 
 
 def test_forward_goes_to_everything_that_was_made_of_it(file_store: Store) -> None:
     ingest, sample, train = three_stages(file_store)
-    graph = read_lineage(file_store, STAGES)
+    graph = read_lineage(file_store, list_artifacts(file_store, STAGES))
     assert sorted(paths(graph.forward(ingest.root))) == sorted(
         [
             f"prompts={sample.root} complete",
@@ -62,7 +62,7 @@ def test_a_model_that_was_trained_from_another_leads_back_to_it(file_store: Stor
     # The starting policy is no input of train: the configuration alone names it.
     first = put_artifact(file_store, "train", config={"policy": "start-1"})
     second = put_artifact(file_store, "train", config={"policy": first.root})
-    graph = read_lineage(file_store, STAGES)
+    graph = read_lineage(file_store, list_artifacts(file_store, STAGES))
     assert paths(graph.back(second.root)) == [
         f"policy={first.root} complete",
         "policy>policy=start-1 outside",
@@ -75,7 +75,7 @@ def test_an_input_that_the_configuration_names_too_shows_once(file_store: Store)
     answers = put_artifact(
         file_store, "sample", config={"policy": train.root}, inputs={"policy": train}
     )
-    back = read_lineage(file_store, STAGES).back(answers.root)
+    back = read_lineage(file_store, list_artifacts(file_store, STAGES)).back(answers.root)
     assert [branch.ref for branch in back.branches] == [train.root]
 
 
@@ -85,7 +85,7 @@ def test_what_is_unfinished_or_gone_is_said(file_store: Store) -> None:
     train = put_artifact(
         file_store, "train", config={"policy": "train/00000000000000bb"}, inputs={"pairs": half}
     )
-    assert paths(read_lineage(file_store, STAGES).back(train.root)) == [
+    assert paths(read_lineage(file_store, list_artifacts(file_store, STAGES)).back(train.root)) == [
         f"pairs={half.root} incomplete",
         # Recipes name inputs by digest; of what is gone the stage is not known.
         "pairs>prompts=?/00000000000000aa missing",
@@ -97,18 +97,18 @@ def test_lists_of_files_are_followed(file_store: Store) -> None:
     ingest = put_artifact(
         file_store, "ingest", config={"source": "a", "decontaminate_against": ["b", "c"]}
     )
-    back = read_lineage(file_store, STAGES).back(ingest.root)
+    back = read_lineage(file_store, list_artifacts(file_store, STAGES)).back(ingest.root)
     assert [branch.ref for branch in back.branches] == ["a", "b", "c"]
 
 
 def test_a_beginning_finds_the_one_artifact_that_has_it(file_store: Store) -> None:
     ingest, _, train = three_stages(file_store)
-    graph = read_lineage(file_store, STAGES)
+    graph = read_lineage(file_store, list_artifacts(file_store, STAGES))
     assert graph.find(train.root) == train.root
     assert graph.find(ingest.root[:10]) == ingest.root
     put_artifact(file_store, "train", config={"policy": "start-2"})
     with pytest.raises(InputError, match="begins 2 of them"):
-        read_lineage(file_store, STAGES).find("train/")
+        read_lineage(file_store, list_artifacts(file_store, STAGES)).find("train/")
     # What comes from outside is no artifact.
     for text in ("train/ffff", "start-1", "models:/m/1"):
         with pytest.raises(InputError, match="is not in the store"):
@@ -118,4 +118,4 @@ def test_a_beginning_finds_the_one_artifact_that_has_it(file_store: Store) -> No
 def test_a_broken_recipe_is_named(file_store: Store) -> None:
     file_store.write("train/00000000000000aa/recipe.json", b"{")
     with pytest.raises(DamagedError, match=r"train/00000000000000aa/recipe\.json"):
-        read_lineage(file_store, STAGES)
+        read_lineage(file_store, list_artifacts(file_store, STAGES))
