@@ -40,7 +40,19 @@ class _NoTraceback(logging.Filter):
 
 @contextmanager
 def show_progress(err: "Console | None" = None) -> Iterator[None]:
-    """Log to `err` (default: standard error) while the body runs."""
+    """Log to `err` (default: standard error) while the body runs, which uses Prefect."""
+    with show_log(err):
+        # The first time on a machine it takes ten seconds.
+        with ProgressLog("Prefect", "loading"), prefect_settings_explained():
+            import prefect.logging.configuration
+
+            prefect.logging.configuration.setup_logging()
+        yield
+
+
+@contextmanager
+def show_log(err: "Console | None" = None) -> Iterator[None]:
+    """Log to `err` (default: standard error) while the body runs, without Prefect."""
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", ",".join(OUR_LOGGERS))
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "600")
@@ -54,11 +66,6 @@ def show_progress(err: "Console | None" = None) -> Iterator[None]:
 
     err = err or Console(stderr=True)
     with _bars_on(err) if err.is_terminal else _logging_to(_plain_handler(err)):
-        # The first time on a machine it takes ten seconds.
-        with ProgressLog("Prefect", "loading"), prefect_settings_explained():
-            import prefect.logging.configuration
-
-            prefect.logging.configuration.setup_logging()
         yield
 
 

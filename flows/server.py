@@ -1,7 +1,10 @@
 """The Prefect server of PREFECT_API_URL, and what is wrong if it cannot be used."""
 
+import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -17,6 +20,9 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 """Limits of the first request, which is sent twice at most, and of each of the four attempts to
 connect for it. Later requests have Prefect's own limits."""
+
+SETTINGS_FILES = {"prefect.toml": "url", "pyproject.toml": "[tool.prefect", ".env": "PREFECT_API"}
+"""Files of the working folder in which Prefect finds settings, and what names a server there."""
 
 AGAIN = "run the same command again: what is complete is kept"
 
@@ -47,6 +53,26 @@ def api_url() -> str:
             "PREFECT_API_URL to the address of yours, such as http://host:4200/api"
         )
     return api
+
+
+def has_configured_server() -> bool:
+    """Whether PREFECT_API_URL is set, or may be set in a file that Prefect reads, to whose import
+    this is the quick alternative."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    try:
+        for name, mark in SETTINGS_FILES.items():
+            if Path(name).is_file() and mark in Path(name).read_text("utf-8"):
+                return True
+        if not profiles.is_file():
+            return False
+        found = tomllib.loads(profiles.read_text("utf-8"))
+        active = os.environ.get("PREFECT_PROFILE") or found.get("active")
+        return "PREFECT_API_URL" in found.get("profiles", {}).get(active, {})
+    except (OSError, ValueError, AttributeError):  # Prefect says what is wrong with it
+        return True
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
         return f"{reference}#{_s3_digest(reference)}"
     if _is_path(reference):
         folder = _local_folder(reference)
-        return f"{folder}#{_folder_digest(folder)}"
+        return f"{folder}#{_digest_now(folder)}"
     if Path(reference).is_dir():
         raise ModelError(f"{reference!r} is also a local folder; write ./{reference} to use it")
     commit = _hub_commit(reference)
@@ -142,12 +142,17 @@ def _cached(folder: Path, fill: Callable[[Path], None], activity: str) -> Path:
 def _unchanged_folder(location: str, digest: str) -> Path:
     """The folder; ModelError if its content changed since it was pinned."""
     folder = _local_folder(location)
+    _refuse_changed(location, digest, _digest_now(folder))
+    return folder
+
+
+def _digest_now(folder: Path) -> str:
+    """The digest of a folder's files, which are read once by a process while they stay the same."""
     state = tuple(
         (name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
         for name, found in sorted((entry.name, entry.stat()) for entry in os.scandir(folder))
     )
-    _refuse_changed(location, digest, _known_digest(folder, state))
-    return folder
+    return _known_digest(folder, state)
 
 
 @cache

@@ -31,7 +31,23 @@ def stage(
     config = load_config(preset, set_)
     refuse_missing(config, (name,))
 
-    from flows.console import console, show_progress
+    from flows.console import console, show_log, show_progress
+    from flows.server import has_configured_server
+
+    def say(text: str) -> None:
+        console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    if not has_configured_server():
+        from flows.complete_runs import complete_nodes
+        from flows.wiring import connect
+
+        with show_log():
+            complete = complete_nodes(config, name, node, connect())
+        if complete is not None:
+            for each in complete:
+                say(f"{each.name}: {each.keys.root} reused")
+            return
+
     from flows.temporary_server import temporary_server
 
     with show_progress(), temporary_server():
@@ -43,6 +59,4 @@ def stage(
             how = result.waiting.sentence
         else:
             how = "reused" if result.state == "reused" else f"made in {result.seconds:.1f} s"
-        console().print(
-            f"{result.node}: {result.artifact} {how}", highlight=False, markup=False, soft_wrap=True
-        )
+        say(f"{result.node}: {result.artifact} {how}")

@@ -1,0 +1,68 @@
+"""A run or a stage that is complete already, seen from the store before anything slow is started.
+
+To find every artifact of a configuration complete takes seconds. The server, Prefect, MLflow and
+the libraries of models, which a run needs, take several times as long. So a repeat of a complete
+run makes nothing, starts nothing and records nothing: the run that is there has it all. Where a
+Prefect server is configured, every run is a flow run, and nothing here is asked.
+"""
+
+from contextlib import suppress
+
+from pydantic import ValidationError
+
+from flows.pinning import pin
+from flows.placed_stages import is_complete
+from flows.run_record import RunRecord, load_run, newest_runs
+from flows.wiring import Wiring
+from pvar.config import PipelineConfig
+from tasks.engine.node import Node
+from tasks.graph import plan_nodes
+
+MOST_RECORDS = 20
+"""The newest records, among which the earlier run is sought. A repeat of an older one is a run."""
+
+
+def complete_run(config: PipelineConfig, wiring: Wiring) -> RunRecord | None:
+    """The newest run of this configuration, with every node reused; None unless it has ended and
+    all of its artifacts are complete and current.
+
+    Settings of `runtime` change no result and may differ.
+    """
+    pinned = pin(config, wiring)
+    nodes = plan_nodes(pinned)
+    if not all(is_complete(node, wiring) for node in nodes.values()):
+        return None
+    for name in newest_runs(wiring.store, MOST_RECORDS):
+        with suppress(ValidationError):  # of another version
+            record = load_run(wiring.store, name)
+            if _is_of(record, pinned, nodes):
+                return _reused(record)
+    return None
+
+
+def complete_nodes(
+    config: PipelineConfig, stage: str, name: str | None, wiring: Wiring
+) -> list[Node] | None:
+    """The stage's nodes, or the one of that name, if there are any and their artifacts are complete
+    and current; else None."""
+    nodes = [
+        node
+        for node in plan_nodes(pin(config, wiring)).values()
+        if node.stage.name == stage and name in (None, node.name)
+    ]
+    return nodes if nodes and all(is_complete(node, wiring) for node in nodes) else None
+
+
+def _is_of(record: RunRecord, pinned: PipelineConfig, nodes: dict[str, Node]) -> bool:
+    return (
+        record.finished_at is not None
+        and record.config.model_copy(update={"runtime": pinned.runtime}) == pinned
+        and all(each.state in ("made", "reused") for each in record.nodes)
+        and [(each.name, each.artifact) for each in record.nodes]
+        == [(node.name, node.keys.root) for node in nodes.values()]
+    )
+
+
+def _reused(record: RunRecord) -> RunRecord:
+    nodes = tuple(each.model_copy(update={"state": "reused"}) for each in record.nodes)
+    return record.model_copy(update={"nodes": nodes})
