@@ -88,6 +88,7 @@ def _propose(
             _prompts(batch, store, scratch, config.ingest.source_field),
             eval_fraction=config.ingest.eval_fraction,
             min_similarity=config.ingest.near_duplicate_similarity,
+            strict_below_words=config.ingest.strict_below_words,
         )
         held_out = [prompt for prompt in held_out if prompt.prompt_id not in withdrawn]
         prompts = not_trained_on(

@@ -21,6 +21,7 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "join_labels": False,
         "with_answers": False,
         "withdrawn": [],
+        "strict_below_words": 0,
     },
     "QuestionsSpec": {"withdrawn": []},
     "ExamQuestions": {"source_field": None},

@@ -50,8 +50,12 @@ class IngestConfig(ConfigModel):
     eval_fraction: float = Field(default=0.4, gt=0, lt=1)
     """Fraction of the prompts held out for evaluation, chosen by a hash of the prompt id."""
     near_duplicate_similarity: float | None = Field(default=0.8, gt=0, le=1)
-    """Drop a prompt if its estimated Jaccard similarity to an earlier prompt is at least this
-    value. `null` keeps near-duplicates. Exact duplicates are always dropped."""
+    """Drop a prompt if its Jaccard similarity to another prompt, of their character 5-grams, is at
+    least this value. `null` keeps near-duplicates. Exact duplicates are always dropped."""
+    strict_below_words: int = Field(default=40, ge=0)
+    """A prompt of fewer words is a near-duplicate only of those with the same words: in a short
+    prompt, another word or number asks for something else. `0` compares all prompts by similarity
+    alone, as was done before this setting, and so finds artifacts of that time again."""
     decontaminate_against: tuple[DataReference, ...] = ()
     """Files of evaluation prompts. Training prompts that share an n-gram with any of them are
     dropped."""

@@ -1,30 +1,41 @@
 """Deduplication of prompts: exact after normalisation, and near-duplicates by MinHash.
 
 Two prompts are exact duplicates if their messages are equal after `normalise`, and near-duplicates
-if the Jaccard similarity of their sets of character 5-grams is at least a threshold. MinHash
-proposes candidates, and their similarity is then computed exactly (`pvar/minhash.py`). So hashing
-can miss a near-duplicate, but never removes another prompt.
+if the Jaccard similarity of their sets of character 5-grams is at least a threshold and, if they
+are short, their words are the same: "object number 3" and "object number 4" are most of the same
+characters and two prompts, whatever surrounds them. The words of short prompts are compared without
+punctuation at their ends (that within them has a meaning: 2+2) and without words such as "please"
+(`FILLERS`).
+
+Of long prompts, MinHash proposes candidates, and their similarity is then computed exactly
+(`pvar/minhash.py`). So hashing never removes a prompt that is not similar, and misses nearly none.
 
 One of several duplicates is kept, independent of the row order: evaluation prompts before training
-prompts, then the smallest prompt id. Paraphrases are not detected, and neither are near-duplicates
-of very long prompts (`MAX_COMPARED_CHARACTERS`).
+prompts, then the smallest prompt id. Paraphrases are not detected, neither are misspellings in
+short prompts, nor near-duplicates of very long ones (`MAX_COMPARED_CHARACTERS`).
 """
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Literal, NamedTuple
 
-from pvar.minhash import jaccard, new_index, new_sketcher
+import numpy as np
+from numpy.typing import NDArray
+
+from pvar.minhash import BandIndex, Bands, Hashes, jaccard, ngram_hashes, shared_keys
+from pvar.normalised_text import normalise, plain
 from pvar.records import Message, Prompt
 from pvar.row_counts import RowCounts
+from pvar.word_ngrams import has_words
 
 NGRAM_CHARACTERS = 5
 MAX_COMPARED_CHARACTERS = 200_000
 """A longer prompt, such as one with an inlined picture, is compared for equality only: the sets of
 n-grams of two texts of 6 MB take 2 GiB and a minute."""
-_WHITE_SPACE = re.compile(r"\s+")
+SKETCHES_AT_ONCE = 1 << 12
+FILLERS = frozenset({"a", "an", "the", "please", "hello", "hi", "thanks"})
+"""Words that make no other prompt."""
 
 
 class Duplicate(NamedTuple):
@@ -45,13 +56,23 @@ class Deduplication(NamedTuple):
     row_counts: RowCounts
 
 
-def deduplicate(prompts: Sequence[Prompt], *, min_similarity: float | None = 0.8) -> Deduplication:
-    """Keep one prompt of each set of duplicates; `min_similarity` None removes exact ones only."""
+def deduplicate(
+    prompts: Sequence[Prompt],
+    *,
+    min_similarity: float | None = 0.8,
+    strict_below_words: int = 0,
+) -> Deduplication:
+    """Keep one prompt of each set of duplicates; `min_similarity` None removes exact ones only.
+
+    Prompts of fewer than `strict_below_words` words are near-duplicates only of those with the same
+    words.
+    """
     order = sorted(range(len(prompts)), key=lambda row: _precedence(prompts[row]))
     kept_rows, removed = _remove_exact(prompts, order)
     if min_similarity is not None:
-        kept_rows, near = _remove_near(prompts, kept_rows, min_similarity)
-        removed += near
+        near = _near_duplicates(prompts, kept_rows, min_similarity, strict_below_words)
+        kept_rows = [row for row in kept_rows if row not in near]
+        removed += near.values()
     kept = [prompts[row] for row in sorted(kept_rows)]
     rejected = Counter(duplicate.reason for duplicate in removed)
     return Deduplication(
@@ -61,12 +82,6 @@ def deduplicate(prompts: Sequence[Prompt], *, min_similarity: float | None = 0.8
             rows_in=len(prompts), rows_out=len(kept), rejected=dict(sorted(rejected.items()))
         ),
     )
-
-
-def normalise(text: str) -> str:
-    """Unicode NFKC, case folding, runs of white space replaced by one space, ends stripped."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return _WHITE_SPACE.sub(" ", folded).strip()
 
 
 def _remove_exact(
@@ -83,44 +98,87 @@ def _remove_exact(
     return list(first.values()), removed
 
 
-def _remove_near(
-    prompts: Sequence[Prompt], order: Sequence[int], min_similarity: float
-) -> tuple[list[int], list[Duplicate]]:
-    index, sketch_of = new_index(min_similarity), new_sketcher()
-    kept, removed = [], []
+def _near_duplicates(
+    prompts: Sequence[Prompt], order: Sequence[int], min_similarity: float, strict_below_words: int
+) -> dict[int, Duplicate]:
+    """The rows to remove, in this order."""
+    bands = Bands.for_similarity(min_similarity)
+    words: dict[int, bytes] = {}
+    """Of short prompts, as hashes."""
+    long_rows: list[int] = []
+    sketches: list[NDArray[np.uint32]] = []
+    keys: list[Hashes] = [np.empty((0, bands.num_bands), np.uint64)]
     for row in order:
         if sum(len(each.content) for each in prompts[row].messages) > MAX_COMPARED_CHARACTERS:
-            kept.append(row)
             continue
-        sketch = sketch_of(_ngrams(prompts[row]))
-        found = _nearest(prompts, row, index.query(sketch))
-        if found is None or found.similarity < min_similarity:
-            index.insert(row, sketch)
-            kept.append(row)
-        else:
-            removed.append(found)
-    return kept, removed
+        text = _text(prompts[row])
+        if not has_words(text, strict_below_words):
+            words[row] = _significant(text)
+            continue
+        long_rows.append(row)
+        sketches.append(bands.sketch(ngram_hashes(text, NGRAM_CHARACTERS)))
+        if len(sketches) == SKETCHES_AT_ONCE:
+            keys.append(bands.keys(np.stack(sketches)))
+            sketches = []
+    keys += [bands.keys(np.stack(sketches))] if sketches else []
+    all_keys = np.concatenate(keys)
+    shared = shared_keys(all_keys)
+    is_shared = shared.any(axis=1)
+    place_of = {row: place for place, row in enumerate(long_rows) if is_shared[place]}
+    num_same = Counter(words.values())
+    words = {row: same for row, same in words.items() if num_same[same] > 1}
+    by_words: dict[bytes, list[int]] = {}
+    by_keys = BandIndex(bands.num_bands)
+    found: dict[int, Duplicate] = {}
+    for row in order:
+        others, own = [], None
+        if row in words:
+            others = by_words.setdefault(words[row], [])
+        elif row in place_of:
+            place = place_of[row]
+            own = np.where(shared[place], all_keys[place], None).tolist()
+            others = by_keys.query(own)
+        nearest = _nearest(prompts, row, others) if others else None
+        if nearest is not None and nearest.similarity >= min_similarity:
+            found[row] = nearest
+        elif own is not None:
+            by_keys.insert(row, own)
+        elif row in words:
+            others.append(row)
+    return found
+
+
+def _significant(text: str) -> bytes:
+    """A hash of what two short prompts must have in common."""
+    words = " ".join(word for word in plain(text).split() if word not in FILLERS)
+    return blake2b(words.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _nearest(prompts: Sequence[Prompt], row: int, others: Iterable[int]) -> Duplicate | None:
     """The most similar of the other prompts that have the same system message."""
     prompt = prompts[row]
-    grams = _ngrams(prompt)
     comparable = [prompts[other] for other in others if _system(prompts[other]) == _system(prompt)]
+    if not comparable:
+        return None
+    grams = _ngrams(prompt)
     found = [
         Duplicate(
             prompt.prompt_id, other.prompt_id, "near_duplicate", jaccard(grams, _ngrams(other))
         )
         for other in comparable
     ]
-    return max(found, key=lambda each: (each.similarity, each.kept_prompt_id), default=None)
+    return max(found, key=lambda each: (each.similarity, each.kept_prompt_id))
+
+
+def _text(prompt: Prompt) -> str:
+    """The conversation without the system message, which many share."""
+    return normalise(
+        "\n".join(message.content for message in prompt.messages if message.role != "system")
+    )
 
 
 def _ngrams(prompt: Prompt) -> frozenset[str]:
-    """Character n-grams of the conversation, without the system message, which many share."""
-    text = normalise(
-        "\n".join(message.content for message in prompt.messages if message.role != "system")
-    )
+    text = _text(prompt)
     last = max(len(text) - NGRAM_CHARACTERS, 0)
     return frozenset(text[start : start + NGRAM_CHARACTERS] for start in range(last + 1))
 

@@ -16,23 +16,18 @@ Short prompts are compared by `same_text` only: one word of nine, as in "object 
 reason: of character n-grams, which `pvar/dedup.py` compares, a changed digit changes few. Of a
 message of w words one inserted word leaves a similarity of (w − 4)/(w + 1) or more, and one
 replaced word (w − 5)/(w + 1): at the usual threshold of 0.6 the first is found in every long
-message, and the second from 14 words on. Near-duplicates are found by hashing, which can miss some
-near the threshold (`pvar/minhash.py`); the other rules miss none. Paraphrases and translations are
-not found.
+message, and the second from 14 words on. Near-duplicates are found by hashing, which misses nearly
+none (`pvar/minhash.py`). Paraphrases and translations are not found.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from pvar.dedup import normalise
-from pvar.minhash import jaccard, new_index, new_sketcher
+from pvar.minhash import BandIndex, Bands, jaccard, text_hashes
+from pvar.normalised_text import plain
 from pvar.records import Prompt
 from pvar.word_ngrams import Words, word_ngrams, words_of
-
-if TYPE_CHECKING:
-    from datasketch import MinHash, MinHashLSH
 
 ExclusionRule = Literal["same_text", "shared_words", "near_duplicate"]
 
@@ -43,8 +38,6 @@ MIN_WORDS = 13
 NGRAM_WORDS = 3
 """Length of the n-grams whose sets are compared for near-duplicates."""
 MAX_SHOWN_CHARACTERS = 200
-
-_AT_ENDS = re.compile(r"(?<!\S)[\"'“”‘’«»]+|[.,;:!?…。、\"'“”‘’«»]+(?!\S)")
 
 
 class Exclusion(NamedTuple):
@@ -68,7 +61,8 @@ def find_exclusions(
     min_similarity: float,
 ) -> list[Exclusion]:
     """One row per prompt and exam that excludes it, in the order of the prompts and exams."""
-    index = _Index(ngram_words, min_similarity, new_index(min_similarity), new_sketcher())
+    bands = Bands.for_similarity(min_similarity)
+    index = _Index(ngram_words, min_similarity, bands, BandIndex(bands.num_bands))
     for exam, exam_prompts in exams.items():
         for prompt in exam_prompts:
             index.add(exam, prompt)
@@ -109,9 +103,9 @@ class _Index:
 
     ngram_words: int
     min_similarity: float
-    similar: "MinHashLSH"
-    """Sketches of `long_messages`, by position."""
-    sketch: "Callable[[Iterable[str]], MinHash]"
+    bands: Bands
+    similar: BandIndex
+    """Of `long_messages`, by position."""
     long_messages: list[_LongMessage] = field(default_factory=list)
     same: dict[Texts, Places] = field(default_factory=dict)
     sizes: set[int] = field(default_factory=set)
@@ -127,7 +121,7 @@ class _Index:
             for ngram in word_ngrams(message.words, self.ngram_words):
                 _note(self.ngrams, ngram, exam, prompt.prompt_id)
             if grams := message.grams:
-                self.similar.insert(len(self.long_messages), self.sketch(grams))
+                self.similar.insert(len(self.long_messages), self._keys(grams))
                 self.long_messages.append(_LongMessage(exam, prompt.prompt_id, grams))
 
     def matches(self, messages: Sequence["_UserMessage"]) -> Iterator[tuple[ExclusionRule, _Match]]:
@@ -147,11 +141,15 @@ class _Index:
             for match in self._near(message.grams):
                 yield "near_duplicate", match
 
+    def _keys(self, grams: frozenset[str]) -> list[int]:
+        keys: list[int] = self.bands.keys(self.bands.sketch(text_hashes(grams)))[0].tolist()
+        return keys
+
     def _near(self, grams: frozenset[str]) -> Iterator[_Match]:
         """The near-duplicates, most similar first."""
         if not grams:
             return
-        proposed = [self.long_messages[number] for number in self.similar.query(self.sketch(grams))]
+        proposed = [self.long_messages[number] for number in self.similar.query(self._keys(grams))]
         similar = [(jaccard(grams, message.grams), message) for message in proposed]
         for similarity, message in sorted(similar, key=lambda pair: (-pair[0], pair[1].prompt_id)):
             if similarity >= self.min_similarity:
@@ -178,12 +176,7 @@ class _UserMessage(NamedTuple):
 
 def _user_messages(prompt: Prompt) -> list[_UserMessage]:
     return [
-        _UserMessage(_plain(message.content), words_of(message.content))
+        _UserMessage(plain(message.content), words_of(message.content))
         for message in prompt.messages
         if message.role == "user"
     ]
-
-
-def _plain(text: str) -> str:
-    """Without punctuation at the ends of words; that within them has a meaning: 2+2, -5, f(x)."""
-    return normalise(_AT_ENDS.sub("", normalise(text)))

@@ -6,8 +6,9 @@ because these scripts have no spaces.
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
-from pvar.dedup import normalise
+from pvar.normalised_text import normalise
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
@@ -18,6 +19,11 @@ Words = tuple[str, ...]
 def words_of(text: str) -> Words:
     """The words of a text, normalised."""
     return tuple(_WORD.findall(normalise(text)))
+
+
+def has_words(text: str, count: int) -> bool:
+    """Whether a normalised text has at least so many words."""
+    return sum(1 for _ in islice(_WORD.finditer(text), count)) == count
 
 
 def word_ngrams(words: Words, size: int) -> Iterator[Words]:

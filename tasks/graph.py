@@ -182,17 +182,19 @@ def reward_keys(config: PipelineConfig) -> ArtifactKeys:
 
 
 def _ingest(config: PipelineConfig) -> Node:
+    similarity = config.ingest.near_duplicate_similarity
     spec = IngestSpec(
         source=config.ingest.source,
         source_name=file_name_of(config.ingest.source),
         source_field=config.ingest.source_field,
         join_labels=config.ingest.join_labels,
         eval_fraction=0.0 if config.evaluate.prompts else config.ingest.eval_fraction,
-        near_duplicate_similarity=config.ingest.near_duplicate_similarity,
+        near_duplicate_similarity=similarity,
         decontaminate_against=config.ingest.decontaminate_against,
         decontaminate_ngram_words=config.ingest.decontaminate_ngram_words,
         with_answers=config.sample.engine == "dataset",
         withdrawn=config.ingest.withdrawn,
+        strict_below_words=0 if similarity is None else config.ingest.strict_below_words,
     )
     return Node("ingest", INGEST, spec, {})
 

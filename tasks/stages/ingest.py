@@ -78,6 +78,9 @@ class IngestSpec(BaseModel):
     """Keep the answers of the training prompts (`pvar/answer_rows.py`)."""
     withdrawn: tuple[str, ...] = ()
     """Ids of prompts of the source that are left out, sorted."""
+    strict_below_words: int = 0
+    """Prompts of fewer words are near-duplicates only of those with the same words; 0 if no
+    near-duplicates are looked for."""
 
 
 class _Ingested(NamedTuple):
@@ -112,11 +115,19 @@ def split_of(prompt_id: str, eval_fraction: float) -> Split:
 
 
 def held_out_prompts(
-    prompts: Iterable[Prompt], *, eval_fraction: float, min_similarity: float | None
+    prompts: Iterable[Prompt],
+    *,
+    eval_fraction: float,
+    min_similarity: float | None,
+    strict_below_words: int,
 ) -> list[Prompt]:
     """The prompts that this stage holds out of these, ability questions included."""
     placed = [each._replace(split=_side(each, eval_fraction)) for each in prompts]
-    kept = deduplicate(sorted(placed, key=_rank), min_similarity=min_similarity).prompts
+    kept = deduplicate(
+        sorted(placed, key=_rank),
+        min_similarity=min_similarity,
+        strict_below_words=strict_below_words,
+    ).prompts
     return sorted(
         (prompt for prompt in kept if prompt.split == "eval"), key=lambda each: each.prompt_id
     )
@@ -132,7 +143,11 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
             f"{EXAMPLE_WITH_ANSWERS if job.spec.with_answers else EXAMPLES}"
         )
     job.progress.begin(f"looking for duplicates among {len(prompts)} prompts")
-    deduplicated = deduplicate(prompts, min_similarity=job.spec.near_duplicate_similarity)
+    deduplicated = deduplicate(
+        prompts,
+        min_similarity=job.spec.near_duplicate_similarity,
+        strict_below_words=job.spec.strict_below_words,
+    )
     rejected += [
         RejectedRow(duplicate.prompt_id, duplicate.reason, f"like {duplicate.kept_prompt_id}")
         for duplicate in deduplicated.removed

@@ -34,6 +34,10 @@ def unpack(capsule: Path, folder: Path) -> Path:
     with tarfile.open(capsule) as archive:
         archive.extractall(folder, filter="data")
     relocate(folder, PLACE, str(folder))
+    for preset in folder.glob("*.yaml"):  # the default at its time
+        tree = yaml.safe_load(preset.read_text())
+        tree.setdefault("ingest", {})["strict_below_words"] = 0
+        preset.write_text(yaml.safe_dump(tree))
     return folder
 
 

@@ -8,7 +8,7 @@ import grimp
 
 ROOT = Path(__file__).parents[2]
 
-CORE = {"numpy", "pydantic", "scipy", "sklearn", "datasketch"}
+CORE = {"numpy", "pydantic", "scipy", "sklearn"}
 """What the core may use beside the standard library."""
 
 

@@ -3,8 +3,9 @@ import tracemalloc
 
 import pytest
 
-from pvar.dedup import MAX_COMPARED_CHARACTERS, deduplicate, normalise
+from pvar.dedup import MAX_COMPARED_CHARACTERS, deduplicate
 from pvar.digest import prompt_id
+from pvar.normalised_text import normalise
 from pvar.records import Message, Prompt
 from pvar.row_counts import RowCounts
 
@@ -145,3 +146,43 @@ def test_very_long_prompts_are_compared_for_equality_only():
     tracemalloc.stop()
     assert [each.reason for each in result.removed] == ["duplicate"]
     assert peak < 20 * len(long)
+
+
+def test_short_prompts_that_differ_in_a_word_or_number_are_two() -> None:
+    """Most of their characters are the same: 3 of the first 40 would go."""
+    towns = [prompt(f"Describe object number {n} of the town called Thorp{n}.") for n in range(40)]
+    pairs = [
+        ("What is the history of the old city of {} and of its university?", "Lisbon", "Warsaw"),
+        ("Compute the value of the following expression, step by step: {}", "2+2", "2-2"),
+        ("請解釋為什麼{}的人口在過去的三十年間不斷增加，並且說明這對社會的影響", "東京", "大阪"),
+        ("Is it, in your opinion, {} to sell a house before the winter comes?", "wise", "not wise"),
+    ]
+    words = [prompt(form.format(word)) for form, *both in pairs for word in both]
+    assert len(deduplicate(towns).removed) >= 3
+    assert deduplicate(towns + words, strict_below_words=40).removed == []
+
+
+def test_short_prompts_of_the_same_words_are_near_duplicates() -> None:
+    first = prompt("Write a short poem about the sea, the wind and the harbour in winter")
+    copies = [
+        prompt("Write a short poem about the sea, the wind and the harbour in winter."),
+        prompt("WRITE a short poem about the sea, the wind, and the harbour in winter!!"),
+        prompt("please write a short poem about the sea, the wind and the harbour in winter"),
+    ]
+    result = deduplicate([first, *copies], strict_below_words=40)
+    assert [each.reason for each in result.removed] == ["near_duplicate"] * 3
+
+
+def test_long_prompts_are_compared_by_similarity_alone() -> None:
+    texts = [sentence(seed, num_words=60) for seed in range(40)]
+    changed = [text.replace(" ", " indeed ", 1) for text in texts]
+    result = deduplicate([prompt(text) for text in texts + changed], strict_below_words=40)
+    assert len(result.removed) == 40
+
+
+def test_prompts_of_one_template_take_time_in_proportion_to_their_number() -> None:
+    """All are alike in part: of what agrees with each, few are compared."""
+    template = sentence(3, num_words=60)
+    texts = [f"{template} {sentence(seed, num_words=40)}" for seed in range(150)]
+    result = deduplicate([prompt(text) for text in [*texts, f"{texts[0]} now"]])
+    assert len(result.removed) == 1

@@ -24,6 +24,7 @@ IMPLICIT = {"kind": "implicit", "policy": "org/p", "reference": "org/r"}
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
+    "short prompts": {"ingest": {"strict_below_words": 40}},
     "many models": {
         "score": {"reward_models": [CLASSIFIER, IMPLICIT, {"kind": "fake"}, {"kind": "vader"}]},
         "select": {"strategy": "implicit_gap_small", "budget": {"count": 10}},
@@ -157,8 +158,14 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }
 
 
+EARLIER_DEFAULTS = {"strict_below_words": 0}
+"""Of `ingest`, as long as the digests below were made with them."""
+
+
 def nodes_of(name: str) -> dict[str, Node]:
-    config = PipelineConfig.model_validate(CONFIGURATIONS[name])
+    settings = CONFIGURATIONS[name]
+    ingest = {**EARLIER_DEFAULTS, **settings.get("ingest", {})}
+    config = PipelineConfig.model_validate({**settings, "ingest": ingest})
     return plan_nodes(
         replace_references(config, lambda each: f"/at/{each.text}#sha256-{each.text}")
     )
@@ -176,6 +183,18 @@ GOLDEN: dict[str, dict[str, str]] = {
         "answers-challenger": "96a94f1e35d42e50",
         "evaluate": "b3360a5c54954c16",
         "promote": "01dcb2073b64a4fd",
+    },
+    "short prompts": {
+        "ingest": "2344be83fcd5c2df",
+        "sample": "25581eaa3f40a7fe",
+        "score-vader": "4564f9151b4732cb",
+        "select": "63796aa94cc8a3e3",
+        "pair": "03225e8d6cd81e0d",
+        "train": "0c4783ddd664bcfd",
+        "answers-opponent": "40e2cf27cd858e4e",
+        "answers-challenger": "33c3f04b6dde329a",
+        "evaluate": "02257504ef6c4dbc",
+        "promote": "ef72b296d027c7eb",
     },
     "many models": {
         "ingest": "d25b530c20223172",
