@@ -7,18 +7,19 @@ manifest, so that the next run of the stage makes only that shard again.
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
+import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
 from pvar.artifacts import FileRecord, Manifest, ShardRecord
 from pvar.errors import DamagedError, IncompleteError, NotFoundError
 from pvar.ports import Store
-from tasks.engine.tables import Record, read_table
+from tasks.engine.tables import Record, read_batches, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,11 @@ class Artifact:
     def rows(self, name: str, record: type[Record]) -> list[Record]:
         """All rows of a table, over its shards."""
         return [row for path in self.paths(name) for row in read_table(path, record)]
+
+    def batches(self, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of a table, over its shards, in parts."""
+        for path in self.paths(name):
+            yield from read_batches(path, columns)
 
     def folder(self, name: str) -> Path:
         """Local copy of a folder of files of a one-shard artifact (a model)."""

@@ -4,8 +4,9 @@ The same rows give the same bytes (fixed schema and compression, no timestamps),
 a deterministic stage gives the same manifest.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -14,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pvar.records import Message
+
+ROWS_PER_GROUP = 8192
+"""Rows of a row group: what is read at least, to have one row of a table."""
 
 Record = TypeVar("Record", bound=NamedTuple)
 """A NamedTuple whose fields have columns (`schema_of`)."""
@@ -176,18 +180,35 @@ def _column(annotation: Any, where: str) -> pa.DataType:
 
 
 def write_table(path: Path, rows: Iterable[Record], record: type[Record]) -> int:
-    """Write the rows as Parquet and return their number."""
-    dicts = [_to_dict(row) for row in rows]
-    table = pa.Table.from_pylist(dicts, schema=schema_of(record))
-    pq.write_table(table, path, compression="zstd")
-    return len(dicts)
+    """Write the rows as Parquet, a row group after the other, and return their number."""
+    schema, remaining, num_rows = schema_of(record), iter(rows), 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        while (group := [*islice(remaining, ROWS_PER_GROUP)]) or not num_rows:
+            dicts = [_to_dict(row) for row in group]
+            writer.write_table(pa.Table.from_pylist(dicts, schema=schema))
+            num_rows += len(group)
+            if len(group) < ROWS_PER_GROUP:
+                break
+    return num_rows
 
 
 def read_table(path: Path, record: type[Record]) -> list[Record]:
     """Read the rows of a file that `write_table` wrote; a column that it lacks is None."""
-    columns = pq.read_table(path, schema=schema_of(record)).to_pylist()
+    return to_records(pq.read_table(path, schema=schema_of(record)), record)
+
+
+def to_records(table: pa.Table, record: type[Record]) -> list[Record]:
+    """The rows of a table with the columns of a record; one that it lacks is None."""
+    lacking = dict.fromkeys(set(record._fields) - set(table.column_names))
     make: Callable[..., Record] = record
-    return [make(**_from_dict(row)) for row in columns]
+    return [make(**_from_dict({**lacking, **row})) for row in table.to_pylist()]
+
+
+def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of a Parquet file in parts, in this order, with bounded memory."""
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=list(columns)):
+            yield batch.select(list(columns))
 
 
 def num_rows(path: Path) -> int:

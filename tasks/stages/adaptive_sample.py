@@ -34,6 +34,7 @@ from tasks.stages.sample import (
     RESPONSES,
     SAMPLE,
     SampleSpec,
+    WantedPrompts,
     draw_responses,
     open_sampler,
     plan_prompts,
@@ -41,7 +42,6 @@ from tasks.stages.sample import (
     sampling_format,
     shard_seed,
     summarise_responses,
-    wanted_prompts,
 )
 
 SECOND_ROUND = "second round"
@@ -85,7 +85,7 @@ def promising_prompts(job: Job[AdaptiveSampleSpec]) -> frozenset[str]:
 
 @contextmanager
 def _open_worker(job: Job[AdaptiveSampleSpec]) -> Iterator[Work]:
-    spec, prompts = job.spec, wanted_prompts(job)
+    spec, prompts = job.spec, WantedPrompts(job)
     promising = promising_prompts(job)
     first = by_prompt(job.inputs["responses"].rows(RESPONSES, Response))
     rejected_before = job.inputs["responses"].rows(REJECTED, RejectedRow)
@@ -93,7 +93,7 @@ def _open_worker(job: Job[AdaptiveSampleSpec]) -> Iterator[Work]:
     with open_sampler(job) as sampler:
 
         def sample(shard: ShardSpec, folder: Path) -> RowCounts:
-            here = prompts[shard.start : shard.stop]
+            here = prompts.of(shard)
             again = [prompt for prompt in here if prompt.prompt_id in promising]
             seed = shard_seed(spec.seed, shard.index, SECOND_ROUND)
             more, rejected_again = draw_responses(sampler, again, num_more, seed)
@@ -153,9 +153,9 @@ def _row_counts(
 def _summarise(job: Job[AdaptiveSampleSpec], artifact: Artifact) -> Summary:
     summary = summarise_responses(job, artifact)
     first = job.inputs["responses"].manifest.row_counts
-    responses = artifact.rows(RESPONSES, Response)
     in_second_round = sum(
-        response.sample_index >= job.spec.first_responses for response in responses
+        int(np.count_nonzero(batch.column(0).to_numpy() >= job.spec.first_responses))
+        for batch in artifact.batches(RESPONSES, ["sample_index"])
     )
     num_drawn = first.rows_out + in_second_round
     num_answerable = first.rows_out / job.spec.first_responses

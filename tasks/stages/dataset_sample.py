@@ -20,6 +20,7 @@ from pvar.records import Response, Score
 from pvar.references import ModelReference
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
+from tasks.engine.row_reader import RowReader
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import write_table
 from tasks.stages.ingest import ANSWERS
@@ -37,8 +38,8 @@ class DatasetSampleSpec(BaseModel):
     """Its tokenizer counts the tokens."""
 
 
-def _answers(job: Job[DatasetSampleSpec]) -> list[PoolAnswer]:
-    return job.inputs["prompts"].rows(ANSWERS, PoolAnswer)
+def _answers(job: Job[DatasetSampleSpec]) -> RowReader[PoolAnswer]:
+    return RowReader(job.inputs["prompts"], ANSWERS, PoolAnswer)
 
 
 def _plan(job: Job[DatasetSampleSpec]) -> tuple[ShardSpec, ...]:
@@ -56,7 +57,7 @@ def _open_worker(job: Job[DatasetSampleSpec]) -> Iterator[Work]:
 
     def take(shard: ShardSpec, folder: Path) -> RowCounts:
         responses, scores = [], []
-        for answer in answers[shard.start : shard.stop]:
+        for answer in answers.between(shard.start, shard.stop):
             name = response_id(answer.prompt_id, answer.answer_index, answer.text)
             num_tokens = len(answer_token_ids(tokenizer, answer.text, end))
             responses.append(
@@ -73,10 +74,10 @@ def _open_worker(job: Job[DatasetSampleSpec]) -> Iterator[Work]:
 
 
 def _summarise(_: Job[DatasetSampleSpec], artifact: Artifact) -> Summary:
-    scores = artifact.rows(GIVEN_SCORES, Score)
+    scores = artifact.batches(GIVEN_SCORES, ["reward"])
     return {
-        **response_figures(artifact.rows(RESPONSES, Response)),
-        "num_given_scores": sum(score.reward is not None for score in scores),
+        **response_figures(artifact),
+        "num_given_scores": sum(batch.num_rows - batch.column(0).null_count for batch in scores),
     }
 
 

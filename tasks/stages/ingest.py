@@ -336,13 +336,20 @@ def _open_worker(job: Job[IngestSpec]) -> Iterator[Work]:
 
 
 def _summarise(_: Job[IngestSpec], artifact: Artifact) -> Summary:
-    prompts = artifact.rows(PROMPTS, Prompt)
-    splits = Counter(prompt.split for prompt in prompts if not prompt.is_question)
+    splits: Counter[str] = Counter()
+    num_annotated = 0
+    for batch in artifact.batches(PROMPTS, ["split", "accepted_answers", "chosen"]):
+        split, accepted, chosen = batch.columns
+        num_annotated += batch.num_rows - chosen.null_count
+        splits.update(
+            "question" if answers else side
+            for side, answers in zip(split.to_pylist(), accepted.to_pylist(), strict=True)
+        )
     return {
         "num_train_prompts": splits["train"],
         "num_eval_prompts": splits["eval"],
-        "num_ability_questions": sum(prompt.is_question for prompt in prompts),
-        "num_annotated": sum(prompt.chosen is not None for prompt in prompts),
+        "num_ability_questions": splits["question"],
+        "num_annotated": num_annotated,
         **_unused_labels(artifact),
     }
 

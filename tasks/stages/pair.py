@@ -157,16 +157,22 @@ def why_no_pairs(counts: RowCounts) -> str:
 
 
 def _summarise(_: Job[PairSpec], artifact: Artifact) -> Summary:
-    pairs = artifact.rows(PAIRS, Pair)
-    margins = [
-        pair.chosen_reward - pair.rejected_reward
-        for pair in pairs
-        if pair.chosen_reward is not None and pair.rejected_reward is not None
-    ]
+    prompt_ids, margins = set[str](), list[float]()
+    num_pairs = num_labelled = 0
+    for batch in artifact.batches(PAIRS, ["prompt_id", "chosen_reward", "rejected_reward"]):
+        ids, chosen, rejected = (column.to_pylist() for column in batch.columns)
+        prompt_ids.update(ids)
+        num_pairs += len(ids)
+        num_labelled += chosen.count(None)
+        margins += [
+            better - worse
+            for better, worse in zip(chosen, rejected, strict=True)
+            if better is not None and worse is not None
+        ]
     return {
-        "num_pairs": len(pairs),
-        "num_prompts": len({pair.prompt_id for pair in pairs}),
-        "num_labelled": sum(pair.chosen_reward is None for pair in pairs),
+        "num_pairs": num_pairs,
+        "num_prompts": len(prompt_ids),
+        "num_labelled": num_labelled,
         "margin_mean": fmean(margins) if margins else None,
     }
 

@@ -7,10 +7,11 @@ seed and the shard, so that two runs with different seeds differ and shards are 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from statistics import fmean
 from typing import TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import ShardSpec, Summary, plan_shards
@@ -23,6 +24,7 @@ from pvar.references import ModelReference, Pinned
 from pvar.row_counts import RowCounts
 from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import Artifact
+from tasks.engine.row_reader import RowReader
 from tasks.engine.stage import Job, Stage, Work, discard_shards
 from tasks.engine.tables import RejectedRow, write_table
 from tasks.stages.ingest import PROMPTS
@@ -51,16 +53,27 @@ def shard_seed(seed: int, shard: int, *sampling_round: str) -> int:
     return int(digest(["sample", seed, shard, *sampling_round], length=8), 16) % 2**31
 
 
-def wanted_prompts(job: Job[AnySampleSpec]) -> list[Prompt]:
-    """The prompts of the split, in the order of their ids."""
-    rows = job.inputs["prompts"].rows(PROMPTS, Prompt)
-    return [prompt for prompt in rows if prompt.split == job.spec.split]
+class WantedPrompts:
+    """The prompts of the split, in the order of their ids; read when a shard needs them."""
+
+    def __init__(self, job: Job[AnySampleSpec]) -> None:
+        prompts = job.inputs["prompts"]
+        self._reader = RowReader(prompts, PROMPTS, Prompt)
+        splits = [batch.column(0).to_pylist() for batch in prompts.batches(PROMPTS, ["split"])]
+        self._rows = np.flatnonzero(np.array(list(chain(*splits)), str) == job.spec.split)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def of(self, shard: ShardSpec) -> list[Prompt]:
+        """The prompts of a shard."""
+        return self._reader.take(self._rows[shard.start : shard.stop].tolist())
 
 
 def plan_prompts(job: Job[AnySampleSpec]) -> tuple[ShardSpec, ...]:
     """Shards of prompts."""
     prompts_per_shard = max(1, job.runtime.sampled_responses_per_shard // job.spec.num_responses)
-    return plan_shards(len(wanted_prompts(job)), prompts_per_shard)
+    return plan_shards(len(WantedPrompts(job)), prompts_per_shard)
 
 
 def sampling_format(job: Job[AnySampleSpec]) -> NumberFormat | None:
@@ -111,11 +124,11 @@ def response_order(prompts: Sequence[Prompt]) -> Callable[[Response], tuple[int,
 
 @contextmanager
 def _open_worker(job: Job[SampleSpec]) -> Iterator[Work]:
-    prompts, num_responses = wanted_prompts(job), job.spec.num_responses
+    prompts, num_responses = WantedPrompts(job), job.spec.num_responses
     with open_sampler(job) as sampler:
 
         def sample(shard: ShardSpec, folder: Path) -> RowCounts:
-            here = prompts[shard.start : shard.stop]
+            here = prompts.of(shard)
             seed = shard_seed(job.spec.seed, shard.index)
             responses, rejected = draw_responses(sampler, here, num_responses, seed)
             responses.sort(key=response_order(here))
@@ -143,28 +156,43 @@ def _row_counts(
 
 def summarise_responses(job: Job[AnySampleSpec], artifact: Artifact) -> Summary:
     """Counts and lengths; InputError if no prompt was answered."""
-    responses = artifact.rows(RESPONSES, Response)
-    if not responses:
+    if not len(RowReader(artifact, RESPONSES, Response)):
         discard_shards(artifact)
         row_counts = artifact.manifest.row_counts
         raise InputError(
             f"{job.keys.root}: none of {row_counts.rows_in // job.spec.num_responses} prompts was "
             f"answered ({row_counts.rejected}): {_what_to_do(job.spec.settings, row_counts)}"
         )
-    return response_figures(responses)
+    return response_figures(artifact)
 
 
-def response_figures(responses: Sequence[Response]) -> Summary:
-    """Number and lengths of one or more responses."""
-    texts = Counter((response.prompt_id, response.text) for response in responses)
+def response_figures(artifact: Artifact) -> Summary:
+    """Number and lengths of one or more responses, of which those of a prompt follow one another.
+
+    One part of the table is in memory at a time.
+    """
+    num_responses = num_tokens = num_characters = num_ended = num_empty = num_texts = 0
+    prompt, texts = None, set[str]()
+    for batch in artifact.batches(RESPONSES, ["prompt_id", "text", "num_tokens", "finish_reason"]):
+        for prompt_id, text, tokens, reason in zip(*(c.to_pylist() for c in batch), strict=True):
+            if prompt_id != prompt:
+                num_texts += len(texts)
+                prompt, texts = prompt_id, set()
+            texts.add(text)
+            num_responses += 1
+            num_tokens += tokens
+            num_characters += len(text)
+            num_ended += reason == "stop"
+            num_empty += not text.strip()
+    num_texts += len(texts)
     return {
-        "num_responses": len(responses),
-        "num_tokens": sum(response.num_tokens for response in responses),
-        "mean_length_tokens": fmean(response.num_tokens for response in responses),
-        "mean_length_characters": fmean(len(response.text) for response in responses),
-        "ended_share": fmean(response.finish_reason == "stop" for response in responses),
-        "empty_share": fmean(not response.text.strip() for response in responses),
-        "duplicate_share": 1 - len(texts) / len(responses),
+        "num_responses": num_responses,
+        "num_tokens": num_tokens,
+        "mean_length_tokens": num_tokens / num_responses,
+        "mean_length_characters": num_characters / num_responses,
+        "ended_share": num_ended / num_responses,
+        "empty_share": num_empty / num_responses,
+        "duplicate_share": 1 - num_texts / num_responses,
     }
 
 

@@ -9,8 +9,9 @@ cause and the stage fails.
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,14 @@ from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.errors import ScoringError
 from pvar.number_format import NumberFormat
 from pvar.ports import Ports, Scorer, ScoreRequest
-from pvar.records import Prompt, Response, Score
+from pvar.records import Message, Prompt, Response, Score
 from pvar.references import find_references
 from pvar.reward_config import DatasetReward, RewardModelConfig, in_format, reward_format
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
+from tasks.engine.row_reader import RowReader
 from tasks.engine.stage import Job, Stage, Work, discard_shards
-from tasks.engine.tables import num_rows, write_table
+from tasks.engine.tables import write_table
 from tasks.stages.dataset_sample import DatasetScores
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
@@ -54,8 +56,8 @@ class ScoreSpec(BaseModel):
 
 
 def _plan(job: Job[ScoreSpec]) -> tuple[ShardSpec, ...]:
-    num_responses = sum(map(num_rows, job.inputs["responses"].paths(RESPONSES)))
-    return plan_shards(num_responses, job.runtime.responses_per_shard)
+    responses = RowReader(job.inputs["responses"], RESPONSES, Response)
+    return plan_shards(len(responses), job.runtime.responses_per_shard)
 
 
 def _number_format(job: Job[ScoreSpec]) -> NumberFormat | None:
@@ -74,15 +76,15 @@ def model_folders(settings: BaseModel, ports: Ports) -> dict[str, Path]:
 
 @contextmanager
 def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
-    responses = job.inputs["responses"].rows(RESPONSES, Response)
-    messages = {
-        prompt.prompt_id: prompt.messages for prompt in job.inputs["prompts"].rows(PROMPTS, Prompt)
-    }
+    responses = RowReader(job.inputs["responses"], RESPONSES, Response)
+    prompts = PromptsById(job.inputs["prompts"])
     earlier = job.inputs["scored"].rows(SCORES, Score) if "scored" in job.inputs else []
     known = {row.response_id: row for row in earlier}
     scorer = _scorer(job)
 
     def score(shard: ShardSpec, folder: Path) -> RowCounts:
+        here = responses.between(shard.start, shard.stop)
+        messages = prompts.messages({response.prompt_id for response in here})
         requests = [
             ScoreRequest(
                 response.prompt_id,
@@ -90,11 +92,14 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
                 messages[response.prompt_id],
                 response.text,
             )
-            for response in responses[shard.start : shard.stop]
+            for response in here
         ]
         new = [request for request in requests if request.response_id not in known]
         made = {row.response_id: finite_or_missing(row) for row in scorer.score(new)}
-        scores = [(known | made)[request.response_id] for request in requests]
+        scores = [
+            made[name] if (name := request.response_id) in made else known[name]
+            for request in requests
+        ]
         write_table(folder / SCORES, scores, Score)
         missing = Counter(row.reason or "missing" for row in scores if row.reward is None)
         return RowCounts(
@@ -107,6 +112,20 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
         yield score
     finally:
         scorer.close()
+
+
+class PromptsById:
+    """Prompts by their ids, read when they are needed."""
+
+    def __init__(self, ingested: Artifact) -> None:
+        self._reader = RowReader(ingested, PROMPTS, Prompt)
+        ids = (batch.column(0).to_pylist() for batch in ingested.batches(PROMPTS, ["prompt_id"]))
+        self._rows = {prompt_id: row for row, prompt_id in enumerate(chain.from_iterable(ids))}
+
+    def messages(self, prompt_ids: Iterable[str]) -> dict[str, tuple[Message, ...]]:
+        """The messages of these prompts."""
+        rows = sorted(self._rows[prompt_id] for prompt_id in prompt_ids)
+        return {prompt.prompt_id: prompt.messages for prompt in self._reader.take(rows)}
 
 
 def _scorer(job: Job[ScoreSpec]) -> Scorer:
@@ -125,8 +144,9 @@ def finite_or_missing(score: Score) -> Score:
 
 def _summarise(job: Job[ScoreSpec], artifact: Artifact) -> Summary:
     row_counts = artifact.manifest.row_counts
-    rewards = [score.reward for score in artifact.rows(SCORES, Score) if score.reward is not None]
-    if not rewards and row_counts.rows_in:
+    parts = [batch.column(0).drop_null() for batch in artifact.batches(SCORES, ["reward"])]
+    rewards = np.concatenate([np.empty(0), *(part.to_numpy() for part in parts)])
+    if not len(rewards) and row_counts.rows_in:
         discard_shards(artifact)
         most_frequent = max(row_counts.rejected, key=row_counts.rejected.__getitem__)
         advice = ADVICE.get(most_frequent, "check that it is a reward model of a supported form")
@@ -136,8 +156,8 @@ def _summarise(job: Job[ScoreSpec], artifact: Artifact) -> Summary:
         )
     return {
         "num_rewards": len(rewards),
-        "reward_mean": float(np.mean(rewards)) if rewards else None,
-        "reward_std": float(np.std(rewards)) if rewards else None,
+        "reward_mean": float(np.mean(rewards)) if len(rewards) else None,
+        "reward_std": float(np.std(rewards)) if len(rewards) else None,
     }
 
 
