@@ -140,7 +140,7 @@ def _pairs(rewards: Rewards, tokenizer: Any, config: PipelineConfig) -> dict[str
         pairing = original_pairs(rewards.prompts, config.pair)
     else:
         pairing = pairs_of(
-            rewards.prompts, rewards, config.pair, keep_truncated=config.select.keep_truncated
+            rewards.prompts, rewards.rows, config.pair, keep_truncated=config.select.keep_truncated
         )
     encoded = encode_pairs(
         pairing.pairs, rewards.responses, tokenizer, config.train.max_length_tokens

@@ -13,7 +13,7 @@ from pvar.selection.strategy import PVAR
 from tasks.engine.artifact import Artifact
 from tasks.engine.tables import MeasuredPrompt, PromptVariance, by_prompt
 from tasks.report.data import Correlation
-from tasks.stages.reward_matrix import read_rewards
+from tasks.stages.reward_columns import read_reward_columns
 from tasks.stages.sample import RESPONSES
 from tasks.stages.select import MEASURED, VARIANCE
 
@@ -75,10 +75,10 @@ def _pvar_of_labels(config: PipelineConfig, artifacts: Mapping[str, Artifact]) -
     inputs |= {f"scores-{name}": artifacts[f"score-{name}"] for name in roles.labelling}
     if "exclude" in artifacts:
         inputs["exclusions"] = artifacts["exclude"]
-    rewards = read_rewards(inputs, roles.labelling, config.select)
+    rewards = read_reward_columns(inputs, roles.labelling, config.select)
     pvar = measure_rewards(rewards.combined_by(config.select.combination))[PVAR.name]
-    values = zip(rewards.prompts, pvar.tolist(), strict=True)
-    return {prompt.prompt_id: value for prompt, value in values if math.isfinite(value)}
+    values = zip(rewards.prompt_ids, pvar.tolist(), strict=True)
+    return {prompt_id: value for prompt_id, value in values if math.isfinite(value)}
 
 
 def _finite(value: float) -> float | None:

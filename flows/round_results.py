@@ -15,7 +15,7 @@ from tasks.exam_nodes import DIVERGENCE_FIRST_NODE, FIRST_NODE
 from tasks.graph import plan_nodes
 from tasks.stages.evaluate import EVALUATE
 from tasks.stages.promote import PROMOTE, read_decision
-from tasks.stages.reward_matrix import read_rewards
+from tasks.stages.reward_columns import read_reward_columns
 from tasks.stages.select import SELECT, SelectSpec
 
 
@@ -79,6 +79,6 @@ def _pool(select: Node, first: PoolVariance | None, wiring: Wiring, scratch: Pat
     }
     spec = select.spec
     assert isinstance(spec, SelectSpec)
-    rewards = read_rewards(inputs, spec.reward_models, spec.settings)
+    rewards = read_reward_columns(inputs, spec.reward_models, spec.settings)
     rule = spec.settings.combination
     return pool_variance(rewards.matrix, scales=rewards.scales, rule=rule, first=first)

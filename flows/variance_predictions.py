@@ -92,7 +92,7 @@ def predictions_of(
         rewards = read_rewards(inputs, pinned.model_roles.selecting, pinned.select)
     group_of = {} if by is None else _groups(pinned, wiring, by)
     matrix = rewards.combined_by(pinned.select.combination)
-    candidates = to_candidates(rewards, matrix)
+    candidates = to_candidates(rewards.columns, matrix)
     usable = is_usable(matrix)
     matrix = replace(matrix, rewards=matrix.rewards[:, usable], num_tokens=None)
     prompts = [rewards.prompts[row] for row in np.flatnonzero(usable)]

@@ -28,7 +28,7 @@ from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import RejectedRow, by_prompt, write_table
-from tasks.stages.reward_matrix import read_rewards
+from tasks.stages.reward_columns import read_reward_columns
 from tasks.stages.sample import (
     REJECTED,
     RESPONSES,
@@ -63,22 +63,19 @@ class AdaptiveSampleSpec(SampleSpec):
 def promising_prompts(job: Job[AdaptiveSampleSpec]) -> frozenset[str]:
     """Ids of the prompts for the second round, without those rejected in the first round."""
     spec = job.spec
-    rewards = read_rewards(job.inputs, spec.reward_models, spec.rewards)
+    rewards = read_reward_columns(job.inputs, spec.reward_models, spec.rewards)
     matrix = rewards.combined_by(spec.combination)
-    answered = by_prompt(rewards.responses)
-    num_sampled = [
-        len(answered.get(prompt.prompt_id, ())) or spec.num_responses for prompt in rewards.prompts
-    ]
+    num_answered = int(np.count_nonzero(rewards.num_responses))
     chosen = choose_prompts(
         measure_rewards(matrix)[PVAR.name],
         num_scored=matrix.num_rewards,
-        num_sampled=np.array(num_sampled),
+        num_sampled=np.where(rewards.num_responses > 0, rewards.num_responses, spec.num_responses),
         max_responses=spec.num_responses,
-        num_new=max(1, round(spec.second_round_share * len(answered))),
+        num_new=max(1, round(spec.second_round_share * num_answered)),
     )
     return frozenset(
-        prompt.prompt_id
-        for prompt, is_chosen in zip(rewards.prompts, chosen, strict=True)
+        prompt_id
+        for prompt_id, is_chosen in zip(rewards.prompt_ids, chosen, strict=True)
         if is_chosen
     )
 

@@ -1,7 +1,9 @@
 """Stage pair: which answers of the selected prompts become chosen and rejected."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from heapq import merge
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -14,15 +16,18 @@ from pvar.records import Pair, Prompt, Split
 from pvar.row_counts import RowCounts
 from pvar.selection_config import PairConfig, RewardSettings
 from tasks.engine.artifact import Artifact
+from tasks.engine.row_reader import RowReader
 from tasks.engine.stage import Job, Stage, Work
-from tasks.engine.tables import PromptVariance, write_table
+from tasks.engine.tables import write_table
 from tasks.stages.annotate import LABELS
 from tasks.stages.ingest import PROMPTS
-from tasks.stages.reward_matrix import Rewards, read_rewards
+from tasks.stages.reward_columns import read_reward_columns
+from tasks.stages.reward_matrix import RewardedParts, RewardedRows
 from tasks.stages.reward_pairs import pair_by_reward
 from tasks.stages.select import VARIANCE
 
 PAIRS = "pairs.parquet"
+PROMPTS_AT_ONCE = 4096
 
 ADVICE_OF_PAIRS = {
     "too_few_answers": "too few answers of a prompt can be used: see the row counts of stages "
@@ -72,42 +77,68 @@ def pair_spec(
 @contextmanager
 def _open_worker(job: Job[PairSpec]) -> Iterator[Work]:
     def make(_: ShardSpec, folder: Path) -> RowCounts:
-        table = job.inputs["selection"].rows(VARIANCE, PromptVariance)
-        pairing = _pair(job, frozenset(row.prompt_id for row in table if row.selected))
-        write_table(folder / PAIRS, pairing.pairs, Pair)
-        return pairing.row_counts
+        asked = job.inputs["labels"].rows(LABELS, Pair) if "labels" in job.inputs else []
+        selected = _selected(job.inputs["selection"]) - {pair.prompt_id for pair in asked}
+        row_counts = RowCounts(rows_in=len(asked), rows_out=len(asked))
+
+        def by_rule() -> Iterator[Pair]:
+            nonlocal row_counts
+            for pairing in _pair_in_parts(job, selected):
+                row_counts += pairing.row_counts
+                yield from pairing.pairs
+
+        asked.sort(key=lambda pair: pair.prompt_id)
+        pairs = merge(asked, by_rule(), key=lambda pair: pair.prompt_id) if asked else by_rule()
+        write_table(folder / PAIRS, pairs, Pair)
+        return row_counts
 
     yield make
 
 
-def _pair(job: Job[PairSpec], selected: frozenset[str]) -> Pairing:
-    """The pairs of these prompts: people's labels, if they were asked, and by the rule."""
-    asked = job.inputs["labels"].rows(LABELS, Pair) if "labels" in job.inputs else []
-    by_rule = _pair_by_rule(job, selected - {pair.prompt_id for pair in asked})
-    if not asked:
-        return by_rule
-    return Pairing(
-        sorted([*asked, *by_rule.pairs], key=lambda pair: pair.prompt_id),
-        by_rule.row_counts + RowCounts(rows_in=len(asked), rows_out=len(asked)),
-        by_rule.responses,
-    )
+def _selected(selection: Artifact) -> set[str]:
+    return {
+        prompt_id
+        for batch in selection.batches(VARIANCE, ["prompt_id", "selected"])
+        for prompt_id, is_selected in zip(*(c.to_pylist() for c in batch.columns), strict=True)
+        if is_selected
+    }
 
 
-def _pair_by_rule(job: Job[PairSpec], selected: frozenset[str]) -> Pairing:
+def _pair_in_parts(job: Job[PairSpec], selected: Collection[str]) -> Iterator[Pairing]:
+    """The pairs of these prompts by the rule, in the order of the prompts; one part at least.
+
+    The texts of one part are in memory at a time.
+    """
     spec = job.spec
-    prompts = [
-        prompt
-        for prompt in job.inputs["prompts"].rows(PROMPTS, Prompt)
-        if prompt.split == spec.split and prompt.prompt_id in selected
+    reader = RowReader(job.inputs["prompts"], PROMPTS, Prompt)
+    places = chain.from_iterable(
+        zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        for batch in job.inputs["prompts"].batches(PROMPTS, ["prompt_id", "split"])
+    )
+    rows = [
+        row
+        for row, (prompt_id, split) in enumerate(places)
+        if split == spec.split and prompt_id in selected
     ]
-    if spec.rewards is None:
-        return original_pairs(prompts, spec.settings)
-    rewards = read_rewards(job.inputs, spec.reward_models, spec.rewards, spec.split)
-    return pairs_of(prompts, rewards, spec.settings, keep_truncated=spec.rewards.keep_truncated)
+    rewarded_parts = None
+    if spec.rewards is not None:
+        columns = read_reward_columns(job.inputs, spec.reward_models, spec.rewards, spec.split)
+        rewarded_parts = RewardedParts(columns, job.inputs["responses"])
+    for start in range(0, max(len(rows), 1), PROMPTS_AT_ONCE):
+        prompts = reader.take(rows[start : start + PROMPTS_AT_ONCE])
+        if rewarded_parts is None or spec.rewards is None:
+            yield original_pairs(prompts, spec.settings)
+        else:
+            yield pairs_of(
+                prompts,
+                rewarded_parts.of(prompts),
+                spec.settings,
+                keep_truncated=spec.rewards.keep_truncated,
+            )
 
 
 def pairs_of(
-    prompts: Sequence[Prompt], rewards: Rewards, settings: PairConfig, *, keep_truncated: bool
+    prompts: Sequence[Prompt], rewards: RewardedRows, settings: PairConfig, *, keep_truncated: bool
 ) -> Pairing:
     """The pairs of these prompts: by reward, or as annotated where that is wanted."""
     labelled = [each for each in prompts if settings.own_labels and is_labelled(each)]

@@ -1,57 +1,73 @@
-"""Convert the artifacts of prompts, responses and scores to arrays: one row per prompt.
+"""The rows of prompts, responses and scores, joined: for those who need the texts of all of them.
 
-The reward matrix has the axes (reward models M, prompts P, responses N). A response that cannot be
-used (truncated, empty, duplicate text, without reward) is NaN, by the same rules as in the pairs,
-so that PVar is measured on responses that can be trained on.
+They are in memory as a whole. Stages select and pair, which read whole pools, use their columns
+(`tasks/stages/reward_columns.py`).
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pvar.combine import CombinationRule
-from pvar.pairs.answers import Answers, usable_answers
 from pvar.records import Prompt, Response, Score, Split
-from pvar.scale import scale_from_spread
 from pvar.selection import Candidates, RewardMatrix, measure_rewards
 from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
-from tasks.stages.exclude import excluded_prompts
-from tasks.stages.ingest import paired_prompts
+from tasks.engine.row_reader import RowReader
+from tasks.stages.ingest import PROMPTS
+from tasks.stages.reward_columns import Floats, Ints, RewardColumns, read_reward_columns
 from tasks.stages.sample import RESPONSES
-from tasks.stages.score import SCORES
-
-Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+class RewardedRows(NamedTuple):
+    """Prompts with their responses and rewards."""
+
+    prompts: Sequence[Prompt]
+    """In the order of their ids."""
+    responses: Sequence[Response]
+    combined: Sequence[Score]
+    """One reward per response: its reward, or over several models the mean of reward / scale."""
+
+
+@dataclass(frozen=True, eq=False)
 class Rewards:
     """The inputs of stage select, joined by id."""
 
-    prompts: list[Prompt]
-    """Prompts of the split, in the order of their ids."""
-    responses: list[Response]
-    matrix: Floats
-    """(M, P, N); NaN is missing or unusable."""
-    num_tokens: Floats
-    """(P, N) length of each usable response in tokens; NaN for others."""
-    scales: tuple[float, ...]
-    """Reward scale τ of each model."""
-    combined: list[Score]
-    """One reward per response: its reward, or over several models the mean of reward / scale."""
-    left_out: Mapping[str, int]
-    """Number of unusable responses, by the name of the rule."""
-    num_excluded: int | None
-    """Training prompts that are an exam's and left out; None without the input `exclusions`."""
+    columns: RewardColumns
+    rows: RewardedRows
     usable: Mapping[str, Sequence[str]]
     """Prompt id → ids of its usable responses, in the order of the matrix."""
 
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """Prompts of the split, in the order of their ids."""
+        return self.rows.prompts
+
+    @property
+    def responses(self) -> Sequence[Response]:
+        """Responses of these and other prompts."""
+        return self.rows.responses
+
+    @property
+    def combined(self) -> Sequence[Score]:
+        """One reward per response."""
+        return self.rows.combined
+
+    @property
+    def matrix(self) -> Floats:
+        """(M, P, N); NaN is missing or unusable."""
+        return self.columns.matrix
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Reward scale τ of each model."""
+        return self.columns.scales
+
     def combined_by(self, rule: CombinationRule) -> RewardMatrix:
         """The rewards from which measures are computed."""
-        return RewardMatrix(self.matrix, self.scales, rule, self.num_tokens)
+        return self.columns.combined_by(rule)
 
 
 def read_rewards(
@@ -64,118 +80,61 @@ def read_rewards(
 
     Prompts that the input `exclusions` names are left out, with their responses, if it is given.
     """
-    exclusions = inputs.get("exclusions")
-    excluded = excluded_prompts(exclusions) if exclusions else frozenset[str]()
-    candidates = paired_prompts(inputs["prompts"], split)
-    prompts = [prompt for prompt in candidates if prompt.prompt_id not in excluded]
-    sampled = inputs["responses"].rows(RESPONSES, Response)
-    responses = [response for response in sampled if response.prompt_id not in excluded]
-    penalties = {
-        response.response_id: settings.missing_eos_penalty
-        for response in responses
-        if response.finish_reason == "length"
-    }
-    scores = [
-        _finite_rewards(inputs[f"scores-{name}"].rows(SCORES, Score), penalties)
-        for name in reward_models
-    ]
-    answers = _usable_answers(prompts, responses, scores, keep_truncated=settings.keep_truncated)
+    columns = read_reward_columns(inputs, reward_models, settings, split)
+    prompts = RowReader(inputs["prompts"], PROMPTS, Prompt).take(columns.prompt_rows.tolist())
+    everything = np.arange(len(columns.response_rows))
+    responses = RowReader(inputs["responses"], RESPONSES, Response)
+    answered, combined = _rewarded(columns, responses, everything)
     usable = {
-        prompt_id: [answer.response_id for answer in them]
-        for prompt_id, them in answers.by_prompt.items()
+        prompt_id: [answered[index].response_id for index in indices if index >= 0]
+        for prompt_id, indices in zip(columns.prompt_ids, columns.usable.tolist(), strict=True)
+        if indices[0] >= 0
     }
-    width = max((len(ids) for ids in usable.values()), default=0)
-    matrix = np.full((len(scores), len(prompts), max(width, 1)), np.nan)
-    num_tokens = np.full(matrix.shape[1:], np.nan)
-    lengths = {response.response_id: response.num_tokens for response in responses}
-    for row, prompt in enumerate(prompts):
-        for column, response_id in enumerate(usable.get(prompt.prompt_id, ())):
-            num_tokens[row, column] = lengths[response_id]
-            for model, rewards in enumerate(scores):
-                matrix[model, row, column] = rewards[response_id]
-    scales = tuple(
-        scale_from_spread(model) if settings.reward_scale == "spread" else settings.reward_scale
-        for model in matrix
-    )
-    return Rewards(
-        prompts,
-        responses,
-        matrix,
-        num_tokens,
-        scales,
-        _combine(responses, scores, scales),
-        answers.row_counts.rejected,
-        len(candidates) - len(prompts) if exclusions else None,
-        usable,
-    )
+    return Rewards(columns, RewardedRows(prompts, answered, combined), usable)
 
 
-def _finite_rewards(scores: list[Score], penalties: Mapping[str, float]) -> dict[str, float]:
-    return {
-        score.response_id: score.reward - penalties.get(score.response_id, 0.0)
-        for score in scores
-        if score.reward is not None
-    }
+class RewardedParts:
+    """Prompts with their responses and rewards, some at a time."""
+
+    def __init__(self, columns: RewardColumns, sampled: Artifact) -> None:
+        self._columns = columns
+        self._responses = RowReader(sampled, RESPONSES, Response)
+        self._index_of = {prompt_id: index for index, prompt_id in enumerate(columns.prompt_ids)}
+        self._by_prompt = np.argsort(columns.prompt_index, kind="stable")
+        self._first = np.searchsorted(
+            columns.prompt_index, np.arange(len(columns.prompt_ids) + 1), sorter=self._by_prompt
+        )
+
+    def of(self, prompts: Sequence[Prompt]) -> RewardedRows:
+        """Those of these prompts that have columns, with their responses."""
+        known = [prompt for prompt in prompts if prompt.prompt_id in self._index_of]
+        found = [
+            self._by_prompt[self._first[index] : self._first[index + 1]]
+            for index in (self._index_of[prompt.prompt_id] for prompt in known)
+        ]
+        indices = np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+        return RewardedRows(known, *_rewarded(self._columns, self._responses, indices))
 
 
-def _usable_answers(
-    prompts: list[Prompt],
-    responses: list[Response],
-    scores: list[dict[str, float]],
-    *,
-    keep_truncated: bool,
-) -> Answers:
-    """The usable responses that every model has scored. Their rewards here have no meaning."""
-    common = [
-        Score(response.prompt_id, response.response_id, 0.0)
-        for response in responses
-        if all(response.response_id in rewards for rewards in scores)
+def _rewarded(
+    columns: RewardColumns, responses: RowReader[Response], indices: Ints
+) -> tuple[list[Response], list[Score]]:
+    """Responses by their index, which ascends, with their rewards."""
+    rows = responses.take(columns.response_rows[indices].tolist())
+    rewards, is_scored = columns.combined[indices].tolist(), columns.is_scored[indices].tolist()
+    scores = [
+        Score(row.prompt_id, row.response_id, reward)
+        if has_reward
+        else Score(row.prompt_id, row.response_id, None, "missing_reward")
+        for row, reward, has_reward in zip(rows, rewards, is_scored, strict=True)
     ]
-    return usable_answers(
-        responses,
-        common,
-        prompt_ids={prompt.prompt_id for prompt in prompts},
-        keep_truncated=keep_truncated,
-    )
+    return rows, scores
 
 
-def _combine(
-    responses: list[Response], scores: list[dict[str, float]], scales: tuple[float, ...]
-) -> list[Score]:
-    combined = []
-    for response in responses:
-        rewards = [model.get(response.response_id) for model in scores]
-        present = [reward for reward in rewards if reward is not None]
-        if len(present) < len(scores):
-            combined.append(Score(response.prompt_id, response.response_id, None, "missing_reward"))
-        elif len(scores) == 1:
-            combined.append(Score(response.prompt_id, response.response_id, present[0]))
-        else:
-            scaled = float(np.mean(np.array(present) / np.array(scales)))
-            combined.append(Score(response.prompt_id, response.response_id, scaled))
-    return combined
-
-
-def to_candidates(rewards: Rewards, matrix: RewardMatrix) -> Candidates:
+def to_candidates(columns: RewardColumns, matrix: RewardMatrix) -> Candidates:
     """The prompts with all measures of the strategies."""
     return Candidates(
-        prompt_ids=np.array([prompt.prompt_id for prompt in rewards.prompts], dtype=str),
+        prompt_ids=np.array(columns.prompt_ids, dtype=str),
         measures=measure_rewards(matrix),
-        num_tokens=_mean_tokens(rewards),
-    )
-
-
-def _mean_tokens(rewards: Rewards) -> NDArray[np.int64]:
-    """Number of tokens of a prompt's pair: twice the mean length of its responses."""
-    totals: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    for response in rewards.responses:
-        totals[response.prompt_id] += response.num_tokens
-        counts[response.prompt_id] += 1
-    return np.array(
-        [
-            round(2 * totals[prompt.prompt_id] / max(counts[prompt.prompt_id], 1))
-            for prompt in rewards.prompts
-        ],
-        dtype=np.int64,
+        num_tokens=columns.mean_pair_tokens,
     )

@@ -4,11 +4,11 @@ from collections.abc import Collection
 
 from pvar.pairs import Pairing, make_pairs
 from pvar.selection_config import PairConfig
-from tasks.stages.reward_matrix import Rewards
+from tasks.stages.reward_matrix import RewardedRows
 
 
 def pair_by_reward(
-    rewards: Rewards, selected: Collection[str], settings: PairConfig, *, keep_truncated: bool
+    rewards: RewardedRows, selected: Collection[str], settings: PairConfig, *, keep_truncated: bool
 ) -> Pairing:
     """Pairs of the selected prompts, given by their ids."""
     return make_pairs(

@@ -34,7 +34,8 @@ from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import MeasuredPrompt, PromptVariance, write_table
 from tasks.stages.gap_of_pairs import implicit_gaps
-from tasks.stages.reward_matrix import Rewards, read_rewards, to_candidates
+from tasks.stages.reward_columns import RewardColumns, read_reward_columns
+from tasks.stages.reward_matrix import read_rewards, to_candidates
 from tasks.stages.reward_pairs import pair_by_reward
 from tasks.stages.score import SCORES
 
@@ -82,7 +83,7 @@ def select_settings(settings: SelectConfig) -> SelectConfig:
 class Choice(NamedTuple):
     """The selected prompts and their measure."""
 
-    rewards: Rewards
+    rewards: RewardColumns
     matrix: RewardMatrix
     candidates: Candidates
     selection: Selection
@@ -94,8 +95,8 @@ def choose(job: Job[SelectSpec]) -> Choice:
     Raises InputError if the exams exclude every training prompt.
     """
     settings = job.spec.settings
-    rewards = read_rewards(job.inputs, job.spec.reward_models, settings, job.spec.split)
-    if rewards.num_excluded and not rewards.prompts:
+    rewards = read_reward_columns(job.inputs, job.spec.reward_models, settings, job.spec.split)
+    if rewards.num_excluded and not rewards.prompt_ids:
         raise InputError(
             f"{job.keys.root}: all {rewards.num_excluded} training prompts are prompts of an exam, "
             f"as {job.inputs['exclusions'].keys.root} says; give another source, or remove the "
@@ -104,7 +105,7 @@ def choose(job: Job[SelectSpec]) -> Choice:
     matrix = rewards.combined_by(settings.combination)
     candidates = to_candidates(rewards, matrix)
     if job.spec.implicit_gap is not None:
-        gaps = _implicit_gaps(job, rewards, job.spec.implicit_gap)
+        gaps = _implicit_gaps(job, job.spec.implicit_gap)
         measures = {**candidates.measures, **measure_gaps(gaps)}
         candidates = replace(candidates, measures=measures)
     selection = select(
@@ -117,12 +118,15 @@ def choose(job: Job[SelectSpec]) -> Choice:
     return Choice(rewards, matrix, candidates, selection)
 
 
-def _implicit_gaps(job: Job[SelectSpec], rewards: Rewards, spec: ImplicitGapSpec) -> FloatArray:
-    if spec.pair_models is not None:
+def _implicit_gaps(job: Job[SelectSpec], spec: ImplicitGapSpec) -> FloatArray:
+    if spec.pair_models is None:
+        models, split = job.spec.reward_models, job.spec.split
+        rewards = read_rewards(job.inputs, models, job.spec.settings, split)
+    else:
         rewards = read_rewards(job.inputs, spec.pair_models, job.spec.settings)
     everything = frozenset(prompt.prompt_id for prompt in rewards.prompts)
     pairing = pair_by_reward(
-        rewards, everything, spec.pairs, keep_truncated=job.spec.settings.keep_truncated
+        rewards.rows, everything, spec.pairs, keep_truncated=job.spec.settings.keep_truncated
     )
     scores = [
         job.inputs[f"scores-{name}"].rows(SCORES, Score)
@@ -152,13 +156,13 @@ def _variances(choice: Choice, settings: SelectConfig) -> Iterator[PromptVarianc
     )
     selected = frozenset(choice.selection.prompt_ids.tolist())
     pvar, num_responses = choice.candidates.measures[PVAR.name], choice.matrix.num_rewards
-    for row, prompt in enumerate(choice.rewards.prompts):
+    for row, prompt_id in enumerate(choice.rewards.prompt_ids):
         yield PromptVariance(
-            prompt.prompt_id,
+            prompt_id,
             int(num_responses[row]),
             _or_none(pvar[row]),
             _or_none(stderr[row]),
-            prompt.prompt_id in selected,
+            prompt_id in selected,
         )
 
 
@@ -175,18 +179,26 @@ def _or_none(value: np.floating[Any]) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+def _mean(values: FloatArray) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
 def _summarise(job: Job[SelectSpec], artifact: Artifact) -> Summary:
-    table = artifact.rows(VARIANCE, PromptVariance)
-    pvar = [row.pvar for row in table if row.pvar is not None]
-    of_selected = [row.pvar for row in table if row.selected and row.pvar is not None]
+    parts = [
+        (pvar.to_numpy(zero_copy_only=False), selected.to_numpy(zero_copy_only=False))
+        for pvar, selected in artifact.batches(VARIANCE, ["pvar", "selected"])
+    ]
+    pvar = np.concatenate([np.empty(0), *(part[0] for part in parts)])
+    is_selected = np.concatenate([np.empty(0, np.bool_), *(part[1] for part in parts)])
+    has_pvar = ~np.isnan(pvar)
     choice = choose(job)
     rewards, selection = choice.rewards, choice.selection
     scales = dict(zip(job.spec.reward_models, rewards.scales, strict=True))
     return {
-        "num_prompts": len(table),
-        "num_selected": sum(row.selected for row in table),
-        "pvar_mean": float(np.mean(pvar)) if pvar else None,
-        "pvar_mean_selected": float(np.mean(of_selected)) if of_selected else None,
+        "num_prompts": len(pvar),
+        "num_selected": int(np.count_nonzero(is_selected)),
+        "pvar_mean": _mean(pvar[has_pvar]),
+        "pvar_mean_selected": _mean(pvar[has_pvar & is_selected]),
         "measure": selection.measure,
         "cut_value": selection.cut_value,
         "num_tied_at_cut": selection.num_tied_selected + selection.num_tied_left_out,
