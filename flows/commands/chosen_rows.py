@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from flows.commands.parquet_columns import is_parquet, is_read_by_row, plain_type
+from flows.commands.parquet_columns import is_parquet, is_read_by_row
+from flows.commands.parquet_types import plain_type
 from flows.commands.row_columns import needed_columns, usable_id
 from infra.parquet_rows import table_rows
 from infra.row_files import (

@@ -1,7 +1,8 @@
 """Columns of Parquet files, read without a loop over rows.
 
 The rules are those of `flows/commands/row_columns.py`. Where they decide row by row (other types of
-columns, lists of rewards, texts that are not UTF-8), the rows are read one by one.
+columns, lists of answers with their scores, texts that are not UTF-8), the rows are read one by
+one.
 """
 
 from collections.abc import Collection
@@ -19,6 +20,8 @@ from flows.commands.columns import (
     describe_no_id,
     rank_ids,
 )
+from flows.commands.parquet_lists import read_list_columns
+from flows.commands.parquet_types import is_id, is_number, plain_type
 from flows.commands.row_columns import read_row_columns
 from infra.parquet_rows import has_no_null, invalid_parquet, parquet_schema
 from infra.row_files import PARQUET, refuse_unreadable
@@ -39,7 +42,15 @@ def read_columns(path: Path, number_columns: Collection[str]) -> Columns:
         columns = _read_parquet_columns(path, number_columns)
         if columns is not None:
             return columns
-    return read_row_columns(path, number_columns)
+    return read_lists_or_rows(path, number_columns)
+
+
+def read_lists_or_rows(path: Path, number_columns: Collection[str]) -> Columns:
+    """Read a file with lists of rewards, or any other file row by row.
+
+    Raises InputError as `read_row_columns`.
+    """
+    return read_list_columns(path, number_columns) or read_row_columns(path, number_columns)
 
 
 def is_parquet(path: Path) -> bool:
@@ -52,10 +63,10 @@ def is_read_by_row(path: Path, number_columns: Collection[str]) -> bool:
     if not is_parquet(path):
         return True
     schema = schema_of(path)
-    if "prompt_id" not in schema.names or not _is_id(schema.field("prompt_id").type):
+    if "prompt_id" not in schema.names or not is_id(schema.field("prompt_id").type):
         return True
     numbers = [name for name in number_columns if name in schema.names]
-    if not all(_is_number(schema.field(name).type) for name in numbers):
+    if not all(is_number(schema.field(name).type) for name in numbers):
         return True
     if not {*schema.names} & {*ALL_LISTS} or REWARD not in number_columns:
         return False
@@ -127,28 +138,3 @@ def row_counts_of(num_rows: int, num_without_id: int) -> RowCounts:
     """Counts of the rows of a Parquet file."""
     rejected = {"no_prompt_id": num_without_id} if num_without_id else {}
     return RowCounts(rows_in=num_rows, rows_out=num_rows - num_without_id, rejected=rejected)
-
-
-def plain_type(kind: "pa.DataType") -> "pa.DataType":
-    """The type of a column's values."""
-    import pyarrow as pa
-
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _is_id(kind: "pa.DataType") -> bool:
-    """Whether all values of the type are ids: of integers, those of 64 bits with a sign."""
-    import pyarrow as pa
-
-    kind = plain_type(kind)
-    if pa.types.is_uint64(kind):
-        return False
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
-    )
-
-
-def _is_number(kind: "pa.DataType") -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))

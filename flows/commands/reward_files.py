@@ -15,12 +15,12 @@ from flows.commands.columns import NO_PROMPT_ID, REWARD, STRINGS, Columns, descr
 from flows.commands.parquet_columns import (
     first_row_without_id,
     is_read_by_row,
-    plain_type,
     read_columns,
+    read_lists_or_rows,
     row_counts_of,
     schema_of,
 )
-from flows.commands.row_columns import read_row_columns
+from flows.commands.parquet_types import plain_type
 from infra.columnar import NotUtf8Error, iter_rewards, variance_from_file
 from pvar.errors import InputError
 from pvar.row_counts import RowCounts
@@ -66,7 +66,7 @@ def read_variances(path: Path, *, scale: float) -> Variances:
             return _from_long_parquet(path, scale)
         except NotUtf8Error:
             pass  # the rows are read one by one, which counts those
-    return _from_columns(read_row_columns(path, (REWARD,)), scale)
+    return _from_columns(read_lists_or_rows(path, (REWARD,)), scale)
 
 
 def is_long_parquet(path: Path, number_columns: Collection[str]) -> bool:
