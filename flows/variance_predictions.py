@@ -95,7 +95,7 @@ def predictions_of(
     candidates = to_candidates(rewards.columns, matrix)
     usable = is_usable(matrix)
     matrix = replace(matrix, rewards=matrix.rewards[:, usable], num_tokens=None)
-    prompts = [rewards.prompts[row] for row in np.flatnonzero(usable)]
+    prompts = [rewards.prompts[row] for row in np.flatnonzero(usable).tolist()]
     pvar = np.asarray(candidates.measures[PVAR.name][usable], np.float64)
     embeddings, cost = _embed(prompts, rewards.responses, pinned, wiring)
     began = time.monotonic()

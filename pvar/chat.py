@@ -9,7 +9,7 @@ Some templates refuse some conversations (a system message, two turns of one rol
 `ChatTemplateError` that names the prompt, for the caller to leave out its row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, Protocol
 
@@ -39,6 +39,9 @@ def _fixed_date() -> str:
 
 _FIXED_DATE = _fixed_date()
 
+MIN_CHARACTERS_PER_TOKEN = 8
+"""Of the longest token of any vocabulary: for shorter texts it is not looked up."""
+
 PROBE = "probe"
 """A test answer, whose position in the rendered conversation shows how the template ends it."""
 
@@ -62,6 +65,22 @@ class ChatTokenizer(Protocol):
     def encode(self, text: Any, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of a text."""
         ...
+
+    def get_vocab(self) -> dict[str, int]:
+        """Tokens and their ids."""
+        ...
+
+
+def is_surely_longer(tokenizer: ChatTokenizer, texts: Iterable[str], max_tokens: int) -> bool:
+    """Whether texts have more tokens than that, without making them.
+
+    No token stands for more characters than the longest of the vocabulary has. To tokenise a prompt
+    with an inlined picture takes a hundred times its memory, to be rejected then for its length.
+    """
+    num_characters = sum(map(len, texts))
+    if num_characters <= MIN_CHARACTERS_PER_TOKEN * max_tokens:  # of most prompts
+        return False
+    return num_characters > max_tokens * max(map(len, tokenizer.get_vocab()))
 
 
 def prompt_token_ids(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:

@@ -123,7 +123,7 @@ def _near_duplicates(
     keys += [bands.keys(np.stack(sketches))] if sketches else []
     all_keys = np.concatenate(keys)
     shared = shared_keys(all_keys)
-    is_shared = shared.any(axis=1)
+    is_shared: list[bool] = np.logical_or.reduce(shared, axis=1).tolist()
     place_of = {row: place for place, row in enumerate(long_rows) if is_shared[place]}
     num_same = Counter(words.values())
     words = {row: same for row, same in words.items() if num_same[same] > 1}
@@ -136,7 +136,12 @@ def _near_duplicates(
             others = by_words.setdefault(words[row], [])
         elif row in place_of:
             place = place_of[row]
-            own = np.where(shared[place], all_keys[place], None).tolist()
+            own = [
+                key if is_shared_key else None
+                for key, is_shared_key in zip(
+                    all_keys[place].tolist(), shared[place].tolist(), strict=True
+                )
+            ]
             others = by_keys.query(own)
         nearest = _nearest(prompts, row, others) if others else None
         if nearest is not None and nearest.similarity >= min_similarity:

@@ -7,7 +7,7 @@ no row can be rejected: every prompt has an id, and one column has lists of numb
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ def read_list_columns(path: Path, number_columns: Collection[str]) -> Columns | 
     name = _list_column(path, number_columns)
     if name is None:
         return None
-    ids: list[pa.Array] = []
+    ids: list[Any] = []
     parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -94,7 +94,7 @@ def _has_numbers(kind: "pa.DataType") -> bool:
     return bool(pa.types.is_integer(of) or pa.types.is_float32(of) or pa.types.is_float64(of))
 
 
-def _rewards(lists: "pa.Array") -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _rewards(lists: Any) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """How many rewards each row has, at least one, and all of them; NaN is missing."""
     import pyarrow as pa
     import pyarrow.compute as pc

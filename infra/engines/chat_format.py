@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pvar.chat import prompt_token_ids
+from pvar.chat import is_surely_longer, prompt_token_ids
 from pvar.digest import response_id
 from pvar.errors import ChatTemplateError
 from pvar.ports import Rejection, SampleRequest
@@ -43,6 +43,10 @@ class ChatFormat:
         """Ids of each prompt, and rejections of those that are too long or fail in the template."""
         encoded, rejections = [], []
         for request in requests:
+            texts = (message.content for message in request.messages)
+            if is_surely_longer(self.tokenizer, texts, self.max_prompt_tokens):
+                rejections.append(Rejection(request.prompt_id, "prompt_too_long"))
+                continue
             try:
                 ids = prompt_token_ids(self.tokenizer, request.messages)
             except (

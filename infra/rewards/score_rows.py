@@ -13,7 +13,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from pvar.chat import ChatTokenizer, conversation_token_ids, prompt_token_ids
+from pvar.chat import (
+    ChatTokenizer,
+    conversation_token_ids,
+    is_surely_longer,
+    prompt_token_ids,
+)
 from pvar.errors import ChatTemplateError, ScoringError
 from pvar.ports import ScoreRequest
 from pvar.records import Message, Score
@@ -56,6 +61,9 @@ def _encode(
 ) -> ScoreRow | Unscorable:
     if not request.response.strip():
         return Unscorable("empty_response")
+    texts = (*(message.content for message in request.messages), request.response)
+    if is_surely_longer(tokenizer, texts, max_tokens):
+        return Unscorable("too_long")
     try:
         ids = tuple(conversation_token_ids(tokenizer, request.messages, request.response))
         if request.messages not in prompts:

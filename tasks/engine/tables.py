@@ -211,6 +211,17 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
             yield batch.select(list(columns))
 
 
+def batch_rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """The rows of a part of a table, as plain values."""
+    columns: list[list[Any]] = [column.to_pylist() for column in batch.columns]
+    return zip(*columns, strict=True)
+
+
+def batch_values(batch: pa.RecordBatch, column: int = 0) -> list[Any]:
+    """The values of a column of a part of a table."""
+    return list(batch.column(column).to_pylist())
+
+
 def num_rows(path: Path) -> int:
     """Rows of a Parquet file, from its footer."""
     return int(pq.read_metadata(path).num_rows)

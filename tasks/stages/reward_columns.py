@@ -22,6 +22,7 @@ from pvar.scale import scale_from_spread
 from pvar.selection import RewardMatrix
 from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
+from tasks.engine.tables import batch_rows, batch_values
 from tasks.stages.exclude import excluded_prompts
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
@@ -139,7 +140,7 @@ def _prompts(
     rows: list[int] = []
     row = num_excluded = 0
     for batch in ingested.batches(PROMPTS, ["prompt_id", "split", "accepted_answers"]):
-        for prompt_id, side, accepted in zip(*(c.to_pylist() for c in batch), strict=True):
+        for prompt_id, side, accepted in batch_rows(batch):
             if side == split and not accepted:
                 if prompt_id in excluded:
                     num_excluded += 1
@@ -155,7 +156,8 @@ class _Responses(NamedTuple):
 
     rows: Ints
     prompt_index: Ints
-    ids: pa.Array
+    ids: Any
+    """Arrow's strings."""
     sample_index: Ints
     num_tokens: Ints
     texts: Ints
@@ -176,11 +178,11 @@ def _responses(
         rows = np.arange(start, start + batch.num_rows)
         start += batch.num_rows
         if excluded:
-            kept = [prompt_id not in excluded for prompt_id in batch.column(0).to_pylist()]
+            kept = [prompt_id not in excluded for prompt_id in batch_values(batch)]
             batch, rows = batch.filter(pa.array(kept, pa.bool_())), rows[kept]
-        prompts = batch.column(0).to_pylist()
-        texts = [text.strip() for text in batch.column(5).to_pylist()]
-        reasons = batch.column(4).to_pylist()
+        prompts = batch_values(batch)
+        texts = [text.strip() for text in batch_values(batch, 5)]
+        reasons = batch_values(batch, 4)
         parts.append(
             _Responses(
                 rows,
@@ -200,15 +202,15 @@ def _responses(
 
 
 def _joined(parts: Sequence[_Responses]) -> _Responses:
-    nothing = np.empty(0, np.int64)
-    no_ids, flags = pa.array([], pa.string()), [nothing > 0] * 3
-    empty = _Responses(nothing, nothing, no_ids, *[nothing] * 3, *flags)
-    rows, prompt_index, ids, *others = zip(*(parts or [empty]), strict=True)
-    return _Responses(
-        np.concatenate(rows),
-        np.concatenate(prompt_index),
-        pa.concat_arrays(ids),
-        *(np.concatenate(column) for column in others),
+    if not parts:
+        nothing, no_flags = np.empty(0, np.int64), np.empty(0, np.bool_)
+        no_ids = pa.array([], pa.string())
+        parts = [_Responses._make([*[nothing] * 2, no_ids, *[nothing] * 3, *[no_flags] * 3])]
+    columns: list[Sequence[Any]] = list(zip(*parts, strict=True))
+    ids = _Responses._fields.index("ids")
+    return _Responses._make(
+        pa.concat_arrays(column) if place == ids else np.concatenate(column)
+        for place, column in enumerate(columns)
     )
 
 
@@ -228,18 +230,20 @@ def _refuse_repeated(responses: _Responses, prompt_ids: Sequence[str]) -> None:
         seen.add(response_id)
 
 
-def _scores(scored: Artifact, response_ids: pa.Array) -> tuple[Floats, Bools]:
+def _scores(scored: Artifact, response_ids: Any) -> tuple[Floats, Bools]:
     """(R,) the rewards of these responses, and which of them have one."""
     batches = list(scored.batches(SCORES, ["response_id", "reward"]))
-    no_ids, no_rewards = pa.array([], pa.string()), pa.array([], pa.float64())
-    ids = pa.concat_arrays([no_ids, *(batch.column(0) for batch in batches)])
-    rewards = pa.concat_arrays([no_rewards, *(batch.column(1) for batch in batches)])
+    ids: Any = pa.concat_arrays([pa.array([], pa.string()), *(each.column(0) for each in batches)])
+    rewards: Any = pa.concat_arrays(
+        [pa.array([], pa.float64()), *(each.column(1) for each in batches)]
+    )
     if not ids.equals(response_ids):  # of other responses, or in another order
         present = np.flatnonzero(rewards.is_valid().to_numpy(zero_copy_only=False))
         backwards = pa.array(present[::-1])  # of two scores of a response, the last counts
         ids, rewards = ids.take(backwards), rewards.take(backwards)
         rewards = rewards.take(pc.index_in(response_ids, value_set=ids))
-    return rewards.to_numpy(zero_copy_only=False), rewards.is_valid().to_numpy(zero_copy_only=False)
+    has_reward: Bools = rewards.is_valid().to_numpy(zero_copy_only=False)
+    return rewards.to_numpy(zero_copy_only=False), has_reward
 
 
 def _why_unusable(responses: _Responses, is_scored: Bools, *, keep_truncated: bool) -> Ints:
@@ -284,9 +288,9 @@ def _matrix(usable: Ints, rewards: Floats, num_tokens: Ints) -> tuple[Floats, Fl
     return matrix, lengths
 
 
-def _sort_keys(ids: pa.Array) -> list[NDArray[Any]]:
+def _sort_keys(ids: Any) -> list[NDArray[Any]]:
     """Keys for `lexsort` that sort the ids, the last first. Hashes are compared as numbers."""
-    lengths = pc.min_max(pc.binary_length(ids)).as_py()
+    lengths: Any = pc.min_max(pc.binary_length(ids)).as_py()
     length = lengths["min"]
     if length is None or length != lengths["max"] or length % 8 or not length:
         return [np.array([each.encode() for each in ids.to_pylist()] or [b""][:0], "S")]
@@ -297,9 +301,11 @@ def _sort_keys(ids: pa.Array) -> list[NDArray[Any]]:
 
 
 def _combine(rewards: Floats, is_scored: Bools, scales: tuple[float, ...]) -> Floats:
+    combined: Floats
     if len(rewards) == 1:
         combined = rewards[0].copy()
     else:
-        combined = np.ascontiguousarray((rewards / np.array(scales)[:, None]).T).mean(axis=1)
+        scaled = np.ascontiguousarray((rewards / np.array(scales)[:, None]).T)
+        combined = np.asarray(scaled.mean(axis=1))
     combined[~is_scored] = np.nan
     return combined

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from pvar.chat import answer_token_ids, end_token_ids, prompt_token_ids
+from pvar.chat import answer_token_ids, end_token_ids, is_surely_longer, prompt_token_ids
 from pvar.digest import digest
 from pvar.errors import ChatTemplateError
 from pvar.records import Pair, Response
@@ -50,6 +50,12 @@ def encode_pairs(
     end = end_token_ids(tokenizer)
     encoded, rejected = [], []
     for pair in pairs:
+        longer = max(pair.chosen, pair.rejected, key=len)
+        texts = (*(message.content for message in pair.messages), longer)
+        if is_surely_longer(tokenizer, texts, max_length_tokens):
+            detail = f"{sum(map(len, texts))} characters"
+            rejected.append(RejectedRow(pair.prompt_id, "too_long", detail))
+            continue
         try:
             prompt = prompt_token_ids(tokenizer, pair.messages)
         except ChatTemplateError as error:

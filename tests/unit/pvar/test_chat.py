@@ -1,18 +1,24 @@
 """The chat template of the model itself, applied once."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from infra.engines.chat_format import ChatFormat
+from infra.rewards.score_rows import Unscorable, encode_requests
 from pvar.chat import (
     answer_token_ids,
     conversation_token_ids,
     end_token_ids,
+    is_surely_longer,
     prompt_token_ids,
 )
 from pvar.digest import prompt_id
 from pvar.errors import ChatTemplateError, ModelError
+from pvar.ports import Rejection, SampleRequest, ScoreRequest
 from pvar.records import Message
 from tests.unit.infra.tiny_models import BOS, END, TEMPLATE, save_tokenizer
 
@@ -51,6 +57,39 @@ def test_an_answer_ends_once(tmp_path: Path) -> None:
     whole = conversation_token_ids(tokenizer(tmp_path), ASKED, "Because.")
     assert whole[-1] == END
     assert whole[-2] != END
+
+
+def test_what_is_surely_longer_is_longer(tmp_path: Path) -> None:
+    model = tokenizer(tmp_path)
+    longest = max(map(len, model.get_vocab()))
+    for num_characters in (0, 10, 200, 2_000):
+        text = "x" * num_characters
+        least = -(-num_characters // longest)
+        assert is_surely_longer(model, [text], max(least - 1, 0)) == (least > 0)
+        assert not is_surely_longer(model, [text], least)
+        assert len(model.encode(text, add_special_tokens=False)) >= least
+
+
+@dataclass
+class NeverTokenises:
+    """A tokenizer that must not be asked."""
+
+    def get_vocab(self) -> dict[str, int]:
+        return {"longest": 0}
+
+    def apply_chat_template(self, conversation: object, **options: object) -> None:
+        raise AssertionError("asked for the tokens of a huge prompt")
+
+
+def test_a_huge_prompt_is_rejected_before_it_is_tokenised() -> None:
+    """Its tokens would take a hundred times its memory."""
+    huge = (Message("user", "data:image/png;base64," + "iVBORw0K" * 250_000),)
+    never = cast(Any, NeverTokenises())
+    chat = ChatFormat(never, frozenset(), 2048)
+    assert chat.encode([SampleRequest("p", huge)]) == ([], [Rejection("p", "prompt_too_long")])
+    request = ScoreRequest("p", "r", huge, "A picture.")
+    rows = encode_requests(never, [request], lambda ids, prompt: 0, 4096)
+    assert rows == [Unscorable("too_long")]
 
 
 def test_the_models_own_template_is_used(tmp_path: Path) -> None:
