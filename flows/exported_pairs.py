@@ -9,7 +9,7 @@ from pvar.errors import IncompleteError, InputError
 from pvar.pair_forms import PairOrigin
 from pvar.records import Pair, Prompt
 from tasks.engine.artifact import ArtifactKeys
-from tasks.engine.lineage import Lineage, read_lineage
+from tasks.engine.lineage import Lineage, list_artifacts, read_lineage
 from tasks.engine.tables import PromptVariance
 from tasks.retraining.withdrawals import withdrawn_ids
 from tasks.stages.ingest import INGEST, PROMPTS
@@ -36,7 +36,7 @@ def read_exported_pairs(reference: str, wiring: Wiring) -> ExportedPairs:
     Raises InputError for a reference that does not exist or has no pairs, and IncompleteError if
     the pairs are not made yet.
     """
-    graph = read_lineage(wiring.store, _STAGES)
+    graph = read_lineage(wiring.store, list_artifacts(wiring.store, _STAGES))
     is_artifact = reference.startswith(f"{PAIR.name}/")
     artifact = graph.find(reference) if is_artifact else _of_run(reference, wiring)
     with open_inputs(wiring, {"pairs": _keys(artifact)}) as opened:
