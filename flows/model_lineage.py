@@ -50,12 +50,11 @@ def whole_lineage(wiring: Wiring, versions: list[VersionFacts], listing: Listing
         for each in versions
         if each.version.artifact is None
     }
-    of_artifacts = {
-        ref: entry._replace(
-            made_from=tuple(Link(role, names.get(used, used)) for role, used in entry.made_from)
-        )
-        for ref, entry in artifacts.entries.items()
-    }
+    of_artifacts = dict(artifacts.entries)
+    for ref, entry in artifacts.entries.items():
+        if any(used in names for _, used in entry.made_from):
+            links = tuple(Link(role, names.get(used, used)) for role, used in entry.made_from)
+            of_artifacts[ref] = entry._replace(made_from=links)
     return with_named({**of_artifacts, **of_versions})
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -109,12 +108,13 @@ class Lineage:
 
 def list_artifacts(store: Store, stages: Iterable[str]) -> Listing:
     """The objects of all artifacts of these stages."""
-    return {
-        root: list(infos)
-        for stage in stages
-        for root, infos in groupby(store.list(f"{stage}/"), lambda info: _root(info.key))
-        if root
-    }
+    found: dict[str, list[ObjectInfo]] = {}
+    for stage in stages:
+        for info in store.list(f"{stage}/"):
+            end = info.key.find("/", len(stage) + 1)
+            if end != -1:  # else no object of an artifact
+                found.setdefault(info.key[:end], []).append(info)
+    return found
 
 
 def read_lineage(store: Store, listing: Listing) -> Lineage:
@@ -152,13 +152,6 @@ def with_named(entries: Mapping[str, Entry]) -> Lineage:
 def is_artifact(ref: str) -> bool:
     """Whether the reference is `stage/digest`; the stage is `?` if only the digest is known."""
     return ref.startswith("?/") or _ARTIFACT.fullmatch(ref) is not None
-
-
-def _root(key: str) -> str:
-    """`stage/digest` of an artifact's object; empty for other objects."""
-    stage, _, rest = key.partition("/")
-    digest, separator, _ = rest.partition("/")
-    return f"{stage}/{digest}" if separator else ""
 
 
 def _recipes(store: Store, roots: Iterable[str]) -> dict[str, Recipe]:
