@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pvar.artifacts import FileRecord, Manifest, ShardRecord
 from pvar.errors import DamagedError, IncompleteError, NotFoundError
 from pvar.ports import Store
-from tasks.engine.tables import Record, read_batches, read_table
+from tasks.engine.tables import Record, read_parts, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Artifact:
     def batches(self, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Columns of a table, over its shards, in parts."""
         for path in self.paths(name):
-            yield from read_batches(path, columns)
+            yield from read_parts(path, columns)
 
     def folder(self, name: str) -> Path:
         """Local copy of a folder of files of a one-shard artifact (a model)."""

@@ -204,20 +204,20 @@ def to_records(table: pa.Table, record: type[Record]) -> list[Record]:
     return [make(**_from_dict({**lacking, **row})) for row in table.to_pylist()]
 
 
-def read_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def read_parts(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Columns of a Parquet file in parts, in this order, with bounded memory."""
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=list(columns)):
             yield batch.select(list(columns))
 
 
-def batch_rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+def plain_rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
     """The rows of a part of a table, as plain values."""
     columns: list[list[Any]] = [column.to_pylist() for column in batch.columns]
     return zip(*columns, strict=True)
 
 
-def batch_values(batch: pa.RecordBatch, column: int = 0) -> list[Any]:
+def plain_values(batch: pa.RecordBatch, column: int = 0) -> list[Any]:
     """The values of a column of a part of a table."""
     return list(batch.column(column).to_pylist())
 

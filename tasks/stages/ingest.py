@@ -43,7 +43,7 @@ from pvar.unpaired_labels import UnpairedLabel, join_labels
 from pvar.withdrawal import ids_of_row
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
-from tasks.engine.tables import RejectedRow, batch_rows, write_table
+from tasks.engine.tables import RejectedRow, plain_rows, write_table
 
 PROMPTS = "prompts.parquet"
 ANSWERS = "answers.parquet"
@@ -339,7 +339,7 @@ def _summarise(_: Job[IngestSpec], artifact: Artifact) -> Summary:
     splits: Counter[str] = Counter()
     num_annotated = 0
     for batch in artifact.batches(PROMPTS, ["split", "accepted_answers", "chosen"]):
-        for split, accepted, chosen in batch_rows(batch):
+        for split, accepted, chosen in plain_rows(batch):
             splits["question" if accepted else split] += 1
             num_annotated += chosen is not None
     return {

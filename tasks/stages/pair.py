@@ -18,7 +18,7 @@ from pvar.selection_config import PairConfig, RewardSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.row_reader import RowReader
 from tasks.engine.stage import Job, Stage, Work
-from tasks.engine.tables import batch_rows, write_table
+from tasks.engine.tables import plain_rows, write_table
 from tasks.stages.annotate import LABELS
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.reward_columns import read_reward_columns
@@ -99,7 +99,7 @@ def _selected(selection: Artifact) -> set[str]:
     return {
         prompt_id
         for batch in selection.batches(VARIANCE, ["prompt_id", "selected"])
-        for prompt_id, is_selected in batch_rows(batch)
+        for prompt_id, is_selected in plain_rows(batch)
         if is_selected
     }
 
@@ -112,7 +112,7 @@ def _pair_in_parts(job: Job[PairSpec], selected: Collection[str]) -> Iterator[Pa
     spec = job.spec
     reader = RowReader(job.inputs["prompts"], PROMPTS, Prompt)
     places = chain.from_iterable(
-        map(batch_rows, job.inputs["prompts"].batches(PROMPTS, ["prompt_id", "split"]))
+        map(plain_rows, job.inputs["prompts"].batches(PROMPTS, ["prompt_id", "split"]))
     )
     rows = [
         row
@@ -190,7 +190,7 @@ def _summarise(_: Job[PairSpec], artifact: Artifact) -> Summary:
     prompt_ids, margins = set[str](), list[float]()
     num_pairs = num_labelled = 0
     for batch in artifact.batches(PAIRS, ["prompt_id", "chosen_reward", "rejected_reward"]):
-        for prompt_id, chosen, rejected in batch_rows(batch):
+        for prompt_id, chosen, rejected in plain_rows(batch):
             prompt_ids.add(prompt_id)
             num_pairs += 1
             num_labelled += chosen is None

@@ -22,7 +22,7 @@ from pvar.scale import scale_from_spread
 from pvar.selection import RewardMatrix
 from pvar.selection_config import RewardSettings
 from tasks.engine.artifact import Artifact
-from tasks.engine.tables import batch_rows, batch_values
+from tasks.engine.tables import plain_rows, plain_values
 from tasks.stages.exclude import excluded_prompts
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
@@ -140,7 +140,7 @@ def _prompts(
     rows: list[int] = []
     row = num_excluded = 0
     for batch in ingested.batches(PROMPTS, ["prompt_id", "split", "accepted_answers"]):
-        for prompt_id, side, accepted in batch_rows(batch):
+        for prompt_id, side, accepted in plain_rows(batch):
             if side == split and not accepted:
                 if prompt_id in excluded:
                     num_excluded += 1
@@ -178,11 +178,11 @@ def _responses(
         rows = np.arange(start, start + batch.num_rows)
         start += batch.num_rows
         if excluded:
-            kept = [prompt_id not in excluded for prompt_id in batch_values(batch)]
+            kept = [prompt_id not in excluded for prompt_id in plain_values(batch)]
             batch, rows = batch.filter(pa.array(kept, pa.bool_())), rows[kept]
-        prompts = batch_values(batch)
-        texts = [text.strip() for text in batch_values(batch, 5)]
-        reasons = batch_values(batch, 4)
+        prompts = plain_values(batch)
+        texts = [text.strip() for text in plain_values(batch, 5)]
+        reasons = plain_values(batch, 4)
         parts.append(
             _Responses(
                 rows,

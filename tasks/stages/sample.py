@@ -26,7 +26,7 @@ from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import Artifact
 from tasks.engine.row_reader import RowReader
 from tasks.engine.stage import Job, Stage, Work, discard_shards
-from tasks.engine.tables import RejectedRow, batch_rows, batch_values, write_table
+from tasks.engine.tables import RejectedRow, plain_rows, plain_values, write_table
 from tasks.stages.ingest import PROMPTS
 
 RESPONSES = "responses.parquet"
@@ -59,7 +59,7 @@ class WantedPrompts:
     def __init__(self, job: Job[AnySampleSpec]) -> None:
         prompts = job.inputs["prompts"]
         self._reader = RowReader(prompts, PROMPTS, Prompt)
-        splits = map(batch_values, prompts.batches(PROMPTS, ["split"]))
+        splits = map(plain_values, prompts.batches(PROMPTS, ["split"]))
         self._rows = np.flatnonzero(np.array(list(chain(*splits)), str) == job.spec.split)
 
     def __len__(self) -> int:
@@ -174,7 +174,7 @@ def response_figures(artifact: Artifact) -> Summary:
     num_responses = num_tokens = num_characters = num_ended = num_empty = num_texts = 0
     prompt, texts = None, set[str]()
     for batch in artifact.batches(RESPONSES, ["prompt_id", "text", "num_tokens", "finish_reason"]):
-        for prompt_id, text, tokens, reason in batch_rows(batch):
+        for prompt_id, text, tokens, reason in plain_rows(batch):
             if prompt_id != prompt:
                 num_texts += len(texts)
                 prompt, texts = prompt_id, set()

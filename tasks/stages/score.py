@@ -29,7 +29,7 @@ from pvar.row_counts import RowCounts
 from tasks.engine.artifact import Artifact
 from tasks.engine.row_reader import RowReader
 from tasks.engine.stage import Job, Stage, Work, discard_shards
-from tasks.engine.tables import batch_values, write_table
+from tasks.engine.tables import plain_values, write_table
 from tasks.stages.dataset_sample import DatasetScores
 from tasks.stages.ingest import PROMPTS
 from tasks.stages.sample import RESPONSES
@@ -119,7 +119,7 @@ class PromptsById:
 
     def __init__(self, ingested: Artifact) -> None:
         self._reader = RowReader(ingested, PROMPTS, Prompt)
-        ids = map(batch_values, ingested.batches(PROMPTS, ["prompt_id"]))
+        ids = map(plain_values, ingested.batches(PROMPTS, ["prompt_id"]))
         self._rows = {prompt_id: row for row, prompt_id in enumerate(chain.from_iterable(ids))}
 
     def messages(self, prompt_ids: Iterable[str]) -> dict[str, tuple[Message, ...]]:

@@ -32,7 +32,7 @@ from pvar.selection_config import PairConfig, SelectConfig
 from pvar.variance import saturation_share
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
-from tasks.engine.tables import MeasuredPrompt, PromptVariance, batch_values, write_table
+from tasks.engine.tables import MeasuredPrompt, PromptVariance, plain_values, write_table
 from tasks.stages.gap_of_pairs import implicit_gaps
 from tasks.stages.reward_columns import RewardColumns, read_reward_columns
 from tasks.stages.reward_matrix import read_rewards, to_candidates
@@ -187,7 +187,7 @@ def _summarise(job: Job[SelectSpec], artifact: Artifact) -> Summary:
     batches = list(artifact.batches(VARIANCE, ["pvar", "selected"]))
     parts = [batch.column(0).to_numpy(zero_copy_only=False) for batch in batches]
     pvar = np.concatenate([np.empty(0), *parts])
-    is_selected = np.array([each for batch in batches for each in batch_values(batch, 1)], np.bool_)
+    is_selected = np.array([each for batch in batches for each in plain_values(batch, 1)], np.bool_)
     has_pvar = ~np.isnan(pvar)
     choice = choose(job)
     rewards, selection = choice.rewards, choice.selection
