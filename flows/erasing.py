@@ -43,7 +43,7 @@ from tasks.engine.erasure import (
     rows_to_erase,
 )
 from tasks.engine.garbage import delete_artifact
-from tasks.engine.lease import hold, is_held
+from tasks.engine.lease import LeaseWatch, hold, is_held
 from tasks.engine.work_folders import work_folder
 from tasks.graph import CACHES, STAGES
 from tasks.retraining.batches import LEASE, RowFiles, read_batches
@@ -142,7 +142,7 @@ def carry_out_erasure(wiring: Wiring, now: datetime) -> Erasure | None:
 
 def _plan(store: Store, now: datetime, scratch: Path) -> ErasurePlan:
     folders = (*STAGES, *CACHES, ROUNDS)
-    if busy := [prefix for folder in folders for prefix in held_leases(store, folder)]:
+    if busy := held_leases(store, folders):
         raise LeaseError(
             f"{store.uri}: a process works on {busy[0].partition('/leases')[0]} (leases held: "
             f"{len(busy)}); wait for it or end it, and run this again"
@@ -214,7 +214,7 @@ def _note_texts(
 
 
 def _erase_artifacts(store: Store, plan: ErasurePlan, now: datetime, scratch: Path) -> None:
-    found = plan.artifacts
+    found, watch = plan.artifacts, LeaseWatch()
     for keys, tables in found.tables.items():
         artifact = open_artifact(store, keys.stage, keys.digest, scratch)
         erase_rows(artifact, tables, plan.erasure.prompt_ids, scratch / "put")
@@ -223,7 +223,7 @@ def _erase_artifacts(store: Store, plan: ErasurePlan, now: datetime, scratch: Pa
         clean_up(store, keys, open_artifact(store, keys.stage, keys.digest, scratch).manifest)
     for root in plan.erasure.deleted:  # those of an erasure that was killed, too
         is_complete = any(True for _ in store.list(f"{root}/manifest.json"))
-        if not is_complete and not delete_artifact(store, root, now):
+        if not is_complete and not delete_artifact(store, root, watch):
             raise LeaseError(f"{root} is being made; wait for it, and run this again")
 
 

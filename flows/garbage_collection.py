@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,6 +15,7 @@ from pvar.errors import DamagedError
 from pvar.ports import Store
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.garbage import Plan, delete_artifact, plan_gc
+from tasks.engine.lease import LeaseWatch
 from tasks.engine.lineage import list_artifacts
 from tasks.engine.local_copies import LocalFolder, sized, unused_copies
 from tasks.engine.stage_outcome import waiting_of
@@ -55,6 +55,8 @@ class Sweep:
     """Local copies of models, or none while any process uses one of them."""
     runs: frozenset[str]
     """Keys of all records of runs and comparisons."""
+    watch: LeaseWatch
+    """What was seen of leases when this was planned."""
 
 
 def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
@@ -77,13 +79,14 @@ def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     named |= _decisions_on_labels(wiring.store, runs)
     objects = list_artifacts(wiring.store, (*STAGES, *CACHES))
     lineage = whole_lineage(wiring, versions, objects)
-    plan = plan_gc(wiring.store, lineage, objects, named, datetime.now(UTC), caches=CACHES)
+    plan = plan_gc(wiring.store, lineage, objects, named, LeaseWatch(), caches=CACHES)
     with unused_copies(wiring.models, tuple(STAGES)) as copies:
         return Sweep(
             plan,
             tuple(sized(folder) for folder in abandoned_folders(wiring.settings.home)),
             tuple(copies),
             frozenset(runs),
+            watch,
         )
 
 
@@ -94,7 +97,7 @@ def carry_out(sweep: Sweep, wiring: Wiring) -> int:
     for garbage in sweep.plan.artifacts:
         since = [run for run in _runs(store) if run not in sweep.runs]
         is_named = garbage.root in _named_by_runs(store, since)
-        if is_named or not delete_artifact(store, garbage.root, datetime.now(UTC)):
+        if is_named or not delete_artifact(store, garbage.root, sweep.watch):
             logger.info("%s is now in use and is kept", garbage.root)
             continue
         num_deleted += 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import assert_never
 
@@ -24,9 +24,13 @@ from pvar.reward_config import ClassifierReward, ComputedReward
 from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from tasks.engine.artifact import open_artifact
-from tasks.engine.lease import utc_now
 from tasks.engine.local_copies import hold_copies
 from tasks.stages.train import MODEL
+
+
+def utc_now() -> datetime:
+    """The machine's clock."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class PromotionHistory:
     def append(
         self, after: NewestMove | None, kind: Kind, to: int | None, *, by: str, reason: str
     ) -> Move | None:
-        """Put the move after `newest`; None if another move has taken its number."""
+        """Put the move after `after`; None if another move has taken its number."""
         last = after.move if after else None
         move = Move(
             number=last.number + 1 if last else 1,
@@ -88,8 +88,10 @@ class PromotionHistory:
             at=datetime.now(UTC),
         )
         data = move.model_dump_json(indent=1).encode()
-        is_first = self.store.create(f"{self._prefix}{move.number:06d}.json", data)
-        return move if is_first else None
+        key = f"{self._prefix}{move.number:06d}.json"
+        # A put that is repeated, because its answer was lost, meets its own object.
+        is_ours = self.store.create(key, data) or self.store.read(key) == data
+        return move if is_ours else None
 
     def mark_done(self, move: Move) -> None:
         """Record that the aliases were updated."""

@@ -29,12 +29,12 @@ def batches(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] =
         Print a JSON list instead of a table.
     """
     from flows.wiring import connect
-    from tasks.engine.lease import is_held
+    from tasks.engine.lease import is_claimed
     from tasks.retraining.batch_states import read_records
     from tasks.retraining.batches import LEASE
 
     store = connect().store
-    is_retraining = is_held(store, LEASE)
+    is_retraining = is_claimed(store, LEASE)
     listed = [(record, record.state(is_retraining=is_retraining)) for record in read_records(store)]
     if as_json:
         rows = [_row(record, state) for record, state in listed]

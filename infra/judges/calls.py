@@ -279,7 +279,11 @@ def _refusal(
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from the header Retry-After, which has seconds or a date (RFC 9110)."""
+    """Seconds from the header Retry-After, which has seconds or a date (RFC 9110).
+
+    A date is compared with the answer's own (header Date), because the server's clock may differ
+    from this machine's.
+    """
     header = headers.get("retry-after")
     if header is None:
         return None
@@ -287,9 +291,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, float(header))
     except ValueError:
         pass
+    moment, now = _date(header), _date(headers.get("date", ""))
+    if moment is None:
+        return None
+    return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+
+
+def _date(header: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(header)
     except ValueError:
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

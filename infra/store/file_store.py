@@ -11,7 +11,7 @@ unlocked and at least an hour old, which are left by killed writers.
 import logging
 import os
 import shutil
-import time
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -195,10 +195,18 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _file_system_time(folder: Path) -> float:
+    """The time by which the file system dates files: a shared one may not follow this machine."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
 def _remove_stale(folder: Path) -> None:
     with suppress(OSError):  # a store that cannot be cleaned can still be read
-        for path in folder.iterdir():
-            if time.time() - path.stat().st_mtime > STALE_SECONDS and _is_unlocked(path):
+        paths = list(folder.iterdir())
+        now = _file_system_time(folder) if paths else 0.0
+        for path in paths:
+            if now - path.stat().st_mtime > STALE_SECONDS and _is_unlocked(path):
                 path.unlink()
                 _log.info("removed %s, left by a writer that was killed", path)
 

@@ -19,14 +19,14 @@ Only tables are erased: files that are exported for published benchmarks are not
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pvar.artifacts import Manifest, ShardRecord
 from pvar.ports import Store
 from tasks.engine.artifact import Artifact, ArtifactKeys, read_document
-from tasks.engine.lease import is_held
+from tasks.engine.lease import LeaseWatch
 from tasks.engine.shard_files import upload_shard
 
 if TYPE_CHECKING:
@@ -141,14 +141,15 @@ def holds_rows(store: Store, keys: ArtifactKeys, prompt_ids: Collection[str], pa
     return False
 
 
-def held_leases(store: Store, stage: str) -> list[str]:
-    """Prefixes of the leases of a stage's artifacts that a process holds now."""
+def held_leases(store: Store, folders: Iterable[str]) -> list[str]:
+    """Prefixes of the leases below `{folder}/{name}/leases/` that a process holds now."""
     prefixes = {
         info.key.rpartition("/")[0]
-        for info in store.list(f"{stage}/")
+        for folder in folders
+        for info in store.list(f"{folder}/")
         if info.key.split("/")[2:3] == ["leases"]
     }
-    return [prefix for prefix in sorted(prefixes) if is_held(store, prefix)]
+    return LeaseWatch().held(store, sorted(prefixes))
 
 
 def _put_again(

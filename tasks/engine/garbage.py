@@ -8,18 +8,17 @@ becomes incomplete (its reader raises an error, and the next run of the stage ma
 the next collection finds what a killed one left. Artifacts are deleted before their inputs.
 """
 
-from collections.abc import Mapping, Sequence, Set
+import time
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from graphlib import TopologicalSorter
 from itertools import groupby
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
-from pvar.errors import NotFoundError
+from pvar.errors import LeaseError
 from pvar.ports import ObjectInfo, Store
-from tasks.engine.lease import LeaseRecord
+from tasks.engine.lease import LeaseListing, LeaseWatch
 from tasks.engine.lineage import Lineage, Listing
 
 
@@ -50,16 +49,17 @@ def plan_gc(
     lineage: Lineage,
     objects: Listing,
     named: Set[str],
-    now: datetime,
+    watch: LeaseWatch,
     *,
     caches: Sequence[str] = (),
 ) -> Plan:
     """Find the garbage among the artifacts of `objects`; `named` are `stage/digest`.
 
     Artifacts of the stages `caches` are not referred to. A cache is in use as long as all of its
-    inputs are.
+    inputs are. Leases whose holders cannot be seen from here are watched for their time to live.
     """
-    leased = {root for root, infos in objects.items() if _is_leased(store, infos, now)}
+    newest = [leases[-1] for infos in objects.values() for leases in _leases(infos)]
+    leased = {prefix.partition("/leases/")[0] for prefix in _held(store, newest, watch)}
     needed = _with_inputs(named | leased, lineage) & objects.keys()
     needed |= {
         root
@@ -87,10 +87,10 @@ def plan_gc(
     )
 
 
-def delete_artifact(store: Store, root: str, now: datetime) -> bool:
+def delete_artifact(store: Store, root: str, watch: LeaseWatch) -> bool:
     """Delete all objects of an artifact. If it is leased now, do nothing and return False."""
     infos = list(store.list(f"{root}/"))
-    if _is_leased(store, infos, now):
+    if _held(store, [leases[-1] for leases in _leases(infos)], watch):
         return False
     rank = {f"{root}/manifest.json": 0, f"{root}/recipe.json": 2}
     for info in sorted(infos, key=lambda info: rank.get(info.key, 1)):
@@ -104,19 +104,20 @@ def _leases(infos: Sequence[ObjectInfo]) -> list[list[ObjectInfo]]:
     return [list(each) for _, each in groupby(leases, lambda info: info.key.rpartition("/")[0])]
 
 
-def _is_leased(store: Store, infos: Sequence[ObjectInfo], now: datetime) -> bool:
-    return any(_is_live(store, leases[-1].key, now) for leases in _leases(infos))
-
-
-def _is_live(store: Store, key: str, now: datetime) -> bool:
-    """Whether a holder may be working. A killed one counts until its lease expires."""
-    try:
-        record = LeaseRecord.model_validate_json(store.read(key))
-    except NotFoundError:
-        return False
-    except ValidationError:
-        return True  # not ours to judge
-    return not record.is_released and record.expires_at > now
+def _held(store: Store, infos: Iterable[ObjectInfo], watch: LeaseWatch) -> list[str]:
+    """Prefixes of the leases that a live process holds, or that cannot be read."""
+    newest = {info.key.rpartition("/")[0]: info for info in infos}
+    listing = LeaseListing(newest, time.monotonic())
+    held, unreleased = list[str](), list[str]()
+    for prefix in newest:
+        try:
+            seen = watch.look(store, prefix, listing)
+        except LeaseError:
+            held.append(prefix)  # not ours to judge
+        else:
+            if seen is not None and not seen.is_free:
+                unreleased.append(prefix)
+    return held + watch.held(store, unreleased)
 
 
 def _stale(infos: Sequence[ObjectInfo], *, is_complete: bool) -> list[ObjectInfo]:

@@ -37,9 +37,10 @@ from tasks.engine.artifact import (
     read_document,
 )
 from tasks.engine.gpu_memory import free_gpu_memory
-from tasks.engine.lease import hold, try_acquire
+from tasks.engine.lease import LeaseWatch, hold, try_acquire
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.shard_files import upload_shard
+from tasks.engine.shard_records import is_intact, is_recorded, missing_shards, sizes_of
 from tasks.engine.stage_outcome import StageOutcome, Waiting, record_waiting
 
 logger = logging.getLogger(__name__)
@@ -120,13 +121,14 @@ def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> StageOutcome:
             recipe = begin_artifact(stage, recipe, job)
             job = replace(job, number_format=recipe.number_format)
             _say_number_format(job)
-            made, signal = _make_missing_shards(stage, recipe, job)
+            records = dict[int, ShardRecord]()
+            made, signal = _make_missing_shards(stage, recipe, job, records)
             free_gpu_memory()
             if signal is not None:
                 waiting = record_waiting(store, keys, signal)
                 return StageOutcome(waiting, made, time.monotonic() - began)
             progress.begin("computing the summary")
-            manifest = _complete(stage, recipe, job)
+            manifest = _complete(stage, recipe, job, records)
     seconds = time.monotonic() - began
     rows = manifest.row_counts
     logger.info(
@@ -171,15 +173,8 @@ def verified_manifest(
     if manifest.inputs != manifest_digests(inputs):
         store.delete(keys.manifest)
         return None
-    sizes = {info.key: info.num_bytes for info in store.list(f"{keys.root}/shards/")}
-    damaged = [
-        shard.index
-        for shard in manifest.shards
-        if any(
-            sizes.get(f"{keys.root}/{shard.folder}/{file.name}") != file.num_bytes
-            for file in shard.files
-        )
-    ]
+    sizes = sizes_of(store, keys)
+    damaged = [shard.index for shard in manifest.shards if not is_intact(keys, shard, sizes)]
     for index in damaged:
         discard_shard(store, keys, index)
     return None if damaged else manifest
@@ -223,9 +218,12 @@ def _discard_stale(store: Store, recipe: Recipe, job: Job[Any]) -> None:
     keys, today = job.keys, manifest_digests(job.inputs)
     changed = sorted(name for name in today if recipe.made_from.get(name) != today[name])
     logger.warning("%s: made from an earlier %s; making it again", keys.root, ", ".join(changed))
+    watch = LeaseWatch()
+    prefixes = [keys.lease(shard.index) for shard in recipe.shards]
+    watch.held(store, prefixes)  # all at once: each may have to be watched for its time to live
     with ExitStack() as held:
-        for shard in recipe.shards:
-            lease = hold(store, keys.lease(shard.index), ttl_seconds=job.runtime.lease_seconds)
+        for prefix in prefixes:
+            lease = hold(store, prefix, ttl_seconds=job.runtime.lease_seconds, watch=watch)
             held.callback(lease.release)
         store.delete(keys.manifest)
         for key in [info.key for info in store.list(f"{keys.root}/")]:
@@ -235,53 +233,54 @@ def _discard_stale(store: Store, recipe: Recipe, job: Job[Any]) -> None:
 
 
 def _make_missing_shards(
-    stage: Stage[Any], recipe: Recipe, job: Job[Any]
+    stage: Stage[Any], recipe: Recipe, job: Job[Any], records: dict[int, ShardRecord]
 ) -> tuple[int, Waiting | None]:
     """Claim and make shards until all have a record; returns how many were made here.
 
     A shard that waits is left alone; what the first of them waits for is returned as well, when all
-    others have a record.
+    others have a record. Adds the records that are in the store to `records`.
     """
-    made, waiting = 0, dict[int, Waiting]()
-    missing = _missing(job, recipe.shards)
+    store, keys = job.ports.store, job.keys
+    made, waiting, watch = 0, dict[int, Waiting](), LeaseWatch()
+    missing = missing_shards(store, keys, recipe.shards, records)
     _begin_counting(stage, recipe, missing, job)
     with ExitStack() as stack:
         work: Work | None = None
         while missing:
-            claimed_any = False
+            claimed = set[int]()
+            listing = watch.survey(store, f"{keys.root}/leases/")
             for shard in missing:
                 lease = try_acquire(
-                    job.ports.store,
-                    job.keys.lease(shard.index),
+                    store,
+                    keys.lease(shard.index),
                     ttl_seconds=job.runtime.lease_seconds,
+                    watch=watch,
+                    listing=listing,
                 )
                 if lease is None:
                     continue
                 with lease:
-                    claimed_any = True
-                    if _is_recorded(job, shard):  # finished between the look and the claim
+                    claimed.add(shard.index)
+                    if is_recorded(store, keys, shard, records):  # finished between look and claim
                         continue
                     if work is None:
                         job.progress.begin("loading")
                         work = stack.enter_context(stage.open_worker(job))
                         _begin_counting(stage, recipe, missing, job)
                     try:
-                        _make_shard(job, recipe, shard, work)
+                        _make_shard(job, recipe, shard, work, records)
                     except Waiting as signal:
                         waiting[shard.index] = signal
                     else:
                         made += 1
-            if not claimed_any:
+            missing = [shard for shard in missing if shard.index not in claimed]
+            if missing and not claimed:
                 num = f"{len(missing)} of {len(recipe.shards)}"
                 job.progress.say(f"waiting for other workers' shards ({num})")
                 time.sleep(POLL_SECONDS)
-            missing = [shard for shard in _missing(job, missing) if shard.index not in waiting]
+            missing = missing_shards(store, keys, missing, records)
             job.progress.reach(_num_rows(recipe.shards) - _num_rows(missing))
     return made, next(iter(waiting.values()), None)
-
-
-def _missing(job: Job[Any], shards: Sequence[ShardSpec]) -> list[ShardSpec]:
-    return [shard for shard in shards if not _is_recorded(job, shard)]
 
 
 def _begin_counting(
@@ -299,20 +298,13 @@ def _num_rows(shards: Sequence[ShardSpec]) -> int:
     return sum(shard.stop - shard.start for shard in shards)
 
 
-def _is_recorded(job: Job[Any], shard: ShardSpec) -> bool:
-    store, keys = job.ports.store, job.keys
-    record = read_document(store, keys.record(shard.index), ShardRecord)
-    if record is None:
-        return False
-    folder = f"{keys.root}/{record.folder}/"
-    sizes = {info.key: info.num_bytes for info in store.list(folder)}
-    if all(sizes.get(f"{folder}{file.name}") == file.num_bytes for file in record.files):
-        return True
-    discard_shard(store, keys, shard.index)
-    return False
-
-
-def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> None:
+def _make_shard(
+    job: Job[Any],
+    recipe: Recipe,
+    shard: ShardSpec,
+    work: Work,
+    records: dict[int, ShardRecord],
+) -> None:
     began = time.monotonic()
     if shard.stop > shard.start:
         job.progress.say("")  # it may have waited for others before
@@ -328,7 +320,8 @@ def _make_shard(job: Job[Any], recipe: Recipe, shard: ShardSpec, work: Work) -> 
             f"{job.keys.root}: its inputs were made again while shard {shard.index} was made from "
             "the earlier ones; run the stage again"
         )
-    job.ports.store.create(job.keys.record(shard.index), record.to_json())
+    if job.ports.store.create(job.keys.record(shard.index), record.to_json()):
+        records[shard.index] = record
     job.progress.advance(shard.stop - shard.start)
     logger.info(
         "%s: shard %d of rows %d–%d: %d rows out in %.1f s",
@@ -355,12 +348,20 @@ def _refuse_replaced_models(job: Job[Any]) -> None:
                 job.ports.model_folder(reference.text)
 
 
-def _complete(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Manifest:
-    """Write the manifest from the records, unless another process has written the same one."""
+def _complete(
+    stage: Stage[Any], recipe: Recipe, job: Job[Any], known: Mapping[int, ShardRecord]
+) -> Manifest:
+    """Write the manifest from the records, unless another process has written the same one.
+
+    `known` are records that were in the store; others are read.
+    """
     store, keys = job.ports.store, job.keys
     records: dict[int, ShardRecord] = {}
+    listed = sizes_of(store, keys)
     for shard in recipe.shards:
-        record = read_document(store, keys.record(shard.index), ShardRecord)
+        key, record = keys.record(shard.index), known.get(shard.index)
+        if record is None or key not in listed or not is_intact(keys, record, listed):
+            record = read_document(store, key, ShardRecord)
         if record is None:
             raise StageError(f"{keys.root}: shard {shard.index} is missing; run the stage again")
         records[shard.index] = record

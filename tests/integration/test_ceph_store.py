@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import traceback
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,8 @@ from pydantic import SecretStr
 from infra.settings import S3Access
 from infra.store import open_store
 from pvar.errors import LeaseError, StoreError
-from tasks.engine.lease import hold, this_process, try_acquire
+from tasks.engine.lease import LeaseWatch, hold, try_acquire
+from tests.lease_time import ELSEWHERE, stepped_time
 from tests.services.s3 import S3Server
 
 pytestmark = pytest.mark.service
@@ -95,15 +95,18 @@ def test_an_upload_killed_half_way_is_not_seen(ceph_s3: S3Server, tmp_path: Path
     assert list(store.list("")) == []
 
 
-def test_a_lease_on_s3_has_one_holder_and_moves_on(ceph_s3: S3Server) -> None:
-    store = ceph_s3.new_store()
+def test_a_lease_on_s3_has_one_holder_and_moves_on(
+    ceph_s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, clock, watch = ceph_s3.new_store(), stepped_time(monkeypatch), LeaseWatch()
     with hold(store, "train/ab12/lease") as lease:
         assert try_acquire(store, "train/ab12/lease") is None
         lease.renew()
         lease.check()
-        later = datetime.now(UTC) + timedelta(hours=1)
-        elsewhere = this_process().model_copy(update={"host": "another-machine"})
-        taken = try_acquire(store, "train/ab12/lease", now=lambda: later, holder=elsewhere)
+        for _ in range(4):
+            watch.look(store, "train/ab12/lease")
+            clock.seconds += 15
+        taken = try_acquire(store, "train/ab12/lease", watch=watch, holder=ELSEWHERE)
         assert taken is not None
         assert taken.epoch == 2
         with pytest.raises(LeaseError, match="another process took over"):

@@ -14,6 +14,7 @@ from flows import retrain_batch, retraining
 from flows.retrain_batch import with_own_labels
 from flows.retrain_exam import WithExam
 from flows.run_record import NodeRecord, RunRecord, load_run, save_run
+from flows.wiring import utc_now
 from infra.row_files import read_rows
 from pvar.artifacts import WaitingRecord
 from pvar.benchmark_config import LabelAgreementBenchmark
@@ -25,7 +26,6 @@ from pvar.records import Message, Row
 from pvar.references import replace_references
 from pvar.replay import ReplayConfig
 from pvar.retrain_decision import Batch, RetrainConfig
-from tasks.engine.lease import utc_now
 from tasks.graph import plan_nodes
 from tasks.retraining.batch_states import RetrainingBatch, read_records, retry_batch
 from tasks.retraining.batches import begin_attempt, folder_of, record_waiting_run, to_json

@@ -148,3 +148,16 @@ def test_young_temporary_files_are_left_alone(tmp_path: Path) -> None:
 def _make_old(path: Path) -> None:
     past = time.time() - STALE_SECONDS - 60
     os.utime(path, (past, past))
+
+
+def test_a_clock_ahead_does_not_make_partial_files_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a writer on another machine, whose lock is not seen here: some file systems share none.
+    partial = tmp_path / ".tmp" / "abc"
+    partial.parent.mkdir()
+    partial.write_bytes(b"half")
+    ahead = time.time() + 3 * STALE_SECONDS
+    monkeypatch.setattr(time, "time", lambda: ahead)
+    open_store(str(tmp_path))
+    assert partial.exists()

@@ -17,6 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from infra.judges.access import JudgeAccess
+from infra.judges.calls import retry_after
 from infra.judges.openai_judge import OpenAIJudge, Prices
 from infra.judges.questions import AlpacaEval, ArenaHard, Questions
 from infra.judges.retry_policy import RetryPolicy
@@ -535,3 +536,13 @@ def test_access_comes_from_its_own_variables_and_not_from_openais(
         only(replace(judge_at(server), access=JudgeAccess()))
 
     assert [asked.authorization for asked in server.asked] == ["Bearer none", f"Bearer {KEY}"]
+
+
+def test_a_date_to_retry_after_is_one_of_the_servers_clock() -> None:
+    # The server's clock is three hours ahead of this machine's.
+    answered = datetime.now(UTC) + timedelta(hours=3)
+    headers = {
+        "date": format_datetime(answered, usegmt=True),
+        "retry-after": format_datetime(answered + timedelta(seconds=20), usegmt=True),
+    }
+    assert retry_after(headers) == 20

@@ -1,6 +1,7 @@
 """The history of the alias `champion`, without MLflow."""
 
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 
@@ -124,3 +125,20 @@ def test_a_noticed_move_needs_no_mark(file_store: Store) -> None:
 def test_models_have_histories_of_their_own(file_store: Store) -> None:
     PromotionHistory(file_store, "m").append(None, "promotion", 1, by="me", reason="")
     assert PromotionHistory(file_store, "m2").moves() == []
+
+
+def test_a_move_whose_answer_was_lost_is_the_callers_own(file_store: Store) -> None:
+    class Repeating:
+        """Its answers get lost, and the client puts again."""
+
+        def create(self, key: str, data: bytes) -> bool:
+            file_store.create(key, data)
+            return file_store.create(key, data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(file_store, name)
+
+    history = PromotionHistory(cast(Store, Repeating()), "m")
+    assert history.append(None, "promotion", 1, by="me", reason="better") is not None
+    assert history.append(None, "promotion", 2, by="me", reason="too late") is None
+    assert [move.to_version for move in history.moves()] == [1]

@@ -1,7 +1,5 @@
 """Retention: what is needed stays, whatever needs it; the rest goes, in an order that can die."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
 from pvar.artifacts import Recipe
@@ -10,18 +8,19 @@ from pvar.ports import ObjectInfo, Store
 from pvar.reward_config import ImplicitReward
 from tasks.engine.artifact import ArtifactKeys
 from tasks.engine.garbage import Plan, delete_artifact, plan_gc
-from tasks.engine.lease import try_acquire
+from tasks.engine.lease import LeaseWatch, try_acquire
 from tasks.engine.lineage import list_artifacts, read_lineage
 from tasks.stages.score import ScoreSpec
 from tests.artifacts import put_artifact
+from tests.lease_time import ELSEWHERE, stepped_time
 
 STAGES = ("ingest", "sample", "train", "evaluate")
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
-def plan(store: Store, *named: str, now: datetime = NOW) -> Plan:
+def plan(store: Store, *named: str, watch: LeaseWatch | None = None) -> Plan:
     listing = list_artifacts(store, STAGES)
-    return plan_gc(store, read_lineage(store, listing), listing, set(named), now)
+    lineage = read_lineage(store, listing)
+    return plan_gc(store, lineage, listing, set(named), watch or LeaseWatch())
 
 
 def roots(planned: Plan) -> list[str]:
@@ -73,7 +72,7 @@ def test_both_models_of_an_implicit_reward_stay(file_store: Store) -> None:
     listing = list_artifacts(file_store, ("train", "score"))
     graph = read_lineage(file_store, listing)
     assert [link.role for link in graph.entries[scores.root].made_from] == ["policy", "reference"]
-    planned = plan_gc(file_store, graph, listing, {scores.root}, NOW)
+    planned = plan_gc(file_store, graph, listing, {scores.root}, LeaseWatch())
     assert roots(planned) == []
 
 
@@ -87,7 +86,9 @@ def test_a_cache_stays_for_as_long_as_what_it_was_made_from(file_store: Store) -
     ]
     listing = list_artifacts(file_store, (*STAGES, "reference"))
     lineage = read_lineage(file_store, listing)
-    planned = plan_gc(file_store, lineage, listing, {kept[2].root}, NOW, caches=("reference",))
+    planned = plan_gc(
+        file_store, lineage, listing, {kept[2].root}, LeaseWatch(), caches=("reference",)
+    )
     assert sorted(roots(planned)) == sorted(keys.root for keys in (*gone, caches[1]))
 
 
@@ -99,16 +100,36 @@ def test_unfinished_and_broken_off_artifacts_are_garbage_too(file_store: Store) 
 
 def test_what_is_leased_stays_with_its_inputs(file_store: Store) -> None:
     ingest, sample, train = chain(file_store, "a")
-    lease = try_acquire(file_store, train.lease(0), ttl_seconds=60, now=lambda: NOW)
+    lease = try_acquire(file_store, train.lease(0), ttl_seconds=60)
     assert lease is not None
     assert roots(plan(file_store)) == []
-    assert not delete_artifact(file_store, train.root, NOW)
-    # 61 seconds after the last renewal it is nobody's.
-    assert len(roots(plan(file_store, now=NOW + timedelta(seconds=61)))) == 3
+    assert not delete_artifact(file_store, train.root, LeaseWatch())
     lease.release()
     assert roots(plan(file_store)) == [train.root, sample.root, ingest.root]
-    assert delete_artifact(file_store, train.root, NOW)
+    assert delete_artifact(file_store, train.root, LeaseWatch())
     assert list(file_store.list(f"{train.root}/")) == []
+
+
+def test_leases_of_other_machines_are_watched_together(
+    file_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = stepped_time(monkeypatch)
+    dead, alive = (put_artifact(file_store, "train", config={"seed": seed}) for seed in (1, 2))
+    assert try_acquire(file_store, dead.lease(0), ttl_seconds=60, holder=ELSEWHERE)
+    lease = try_acquire(file_store, alive.lease(0), ttl_seconds=60, holder=ELSEWHERE)
+    assert lease is not None
+    began, watch = clock.seconds, LeaseWatch()
+
+    def sleep(seconds: float) -> None:
+        clock.seconds += seconds
+        lease.renew()
+
+    monkeypatch.setattr(clock, "sleep", sleep)
+    assert roots(plan(file_store, watch=watch)) == [dead.root]
+    assert 60 <= clock.seconds - began < 62
+    assert delete_artifact(file_store, dead.root, watch)  # it has been watched
+    assert clock.seconds - began < 62
+    assert not delete_artifact(file_store, alive.root, watch)
 
 
 def test_a_lease_that_cannot_be_read_counts_as_live(file_store: Store) -> None:
@@ -123,10 +144,10 @@ def test_leases_of_the_past_are_stale(file_store: Store) -> None:
     at_work = put_artifact(file_store, "train", config={"seed": 3})
     for keys in (done, begun, at_work):
         for _ in range(2):  # the second takes over from the first
-            lease = try_acquire(file_store, keys.lease(0), now=lambda: NOW)
+            lease = try_acquire(file_store, keys.lease(0))
             assert lease is not None
             lease.release()
-    assert try_acquire(file_store, at_work.lease(0), now=lambda: NOW) is not None
+    assert try_acquire(file_store, at_work.lease(0)) is not None
     planned = plan(file_store, done.root, begun.root, at_work.root)
     assert sorted(info.key for info in planned.stale_leases) == sorted(
         [
@@ -182,7 +203,7 @@ def test_a_deletion_that_breaks_off_leaves_nothing_that_looks_complete(
     keys = put_artifact(file_store, "train")
     broken: Store = BreaksDown(file_store, num_deleted)  # type: ignore[assignment]
     with pytest.raises(StoreError):
-        delete_artifact(broken, keys.root, NOW)
+        delete_artifact(broken, keys.root, LeaseWatch())
     left = {info.key for info in file_store.list(f"{keys.root}/")}
     assert len(left) == 4 - num_deleted
     assert keys.manifest not in left
