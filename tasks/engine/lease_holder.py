@@ -41,8 +41,11 @@ def is_dead(holder: Holder) -> bool:
 
 def ran_here(holder: Holder) -> bool:
     """Whether the holder runs or ran on this machine, where its process can be seen."""
-    here = (socket.gethostname(), _boot_id(), _pid_namespace())
-    return holder.boot_id != "" and here == (holder.host, holder.boot_id, holder.pid_namespace)
+    return (
+        holder.boot_id != ""
+        and holder.host == socket.gethostname()
+        and (holder.boot_id, holder.pid_namespace) == (_boot_id(), _pid_namespace())
+    )
 
 
 def _started_ticks(pid: int) -> int | None:
