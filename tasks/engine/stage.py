@@ -37,11 +37,12 @@ from tasks.engine.artifact import (
     read_document,
 )
 from tasks.engine.gpu_memory import free_gpu_memory
-from tasks.engine.lease import LeaseWatch, hold, try_acquire
+from tasks.engine.lease import LeaseWatch, try_acquire
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.shard_files import upload_shard
 from tasks.engine.shard_records import is_intact, is_recorded, missing_shards, sizes_of
 from tasks.engine.stage_outcome import StageOutcome, Waiting, record_waiting
+from tasks.engine.stale_artifact import MADE_AGAIN, discard_stale, manifest_digests, put_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -168,22 +169,13 @@ def verified_manifest(
 ) -> Manifest | None:
     """The manifest, if all its files exist with their sizes and its inputs are current."""
     manifest = read_document(store, keys.manifest, Manifest)
-    if manifest is None:
-        return None
-    if manifest.inputs != manifest_digests(inputs):
-        store.delete(keys.manifest)
-        return None
+    if manifest is None or manifest.inputs != manifest_digests(inputs):
+        return None  # `begin_artifact` discards what was made from other inputs
     sizes = sizes_of(store, keys)
     damaged = [shard.index for shard in manifest.shards if not is_intact(keys, shard, sizes)]
     for index in damaged:
         discard_shard(store, keys, index)
     return None if damaged else manifest
-
-
-def manifest_digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:
-    """SHA-256 of each input's manifest, which changes with the content of any of its files, but not
-    if rows are erased (`tasks/engine/erasure.py`)."""
-    return {name: artifact.manifest.first_sha256 for name, artifact in inputs.items()}
 
 
 def begin_artifact(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Recipe:
@@ -192,8 +184,8 @@ def begin_artifact(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Recipe:
     made_from = manifest_digests(job.inputs)
     existing = read_document(store, job.keys.recipe, Recipe)
     if existing is not None and existing.made_from != made_from:
-        _discard_stale(store, existing, job)
-        existing = None
+        discard_stale(store, job.keys, existing, job.inputs, ttl_seconds=job.runtime.lease_seconds)
+        existing = read_document(store, job.keys.recipe, Recipe)
     if existing is None:
         plan = tuple(stage.plan(job))
         record = {"shards": plan, "made_from": made_from, "number_format": stage.number_format(job)}
@@ -201,35 +193,14 @@ def begin_artifact(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> Recipe:
         if store.create(job.keys.recipe, planned.to_json()):
             return planned
         existing = read_document(store, job.keys.recipe, Recipe)
+    if existing is not None and existing.made_from != made_from:
+        raise StageError(f"{job.keys.root}: {MADE_AGAIN}; run the stage again")
     if existing is None or existing.digest != job.keys.digest:
         raise DamagedError(
             f"{store.uri}/{job.keys.recipe} is not the recipe of {job.keys.root}; delete that "
             "folder and run the stage again"
         )
     return existing
-
-
-def _discard_stale(store: Store, recipe: Recipe, job: Job[Any]) -> None:
-    """Remove an artifact, complete or not, whose inputs were made again with other content.
-
-    Its shards, its plan and its checkpoints belong to the earlier inputs. If another process still
-    works on it and holds a lease, LeaseError is raised.
-    """
-    keys, today = job.keys, manifest_digests(job.inputs)
-    changed = sorted(name for name in today if recipe.made_from.get(name) != today[name])
-    logger.warning("%s: made from an earlier %s; making it again", keys.root, ", ".join(changed))
-    watch = LeaseWatch()
-    prefixes = [keys.lease(shard.index) for shard in recipe.shards]
-    watch.held(store, prefixes)  # all at once: each may have to be watched for its time to live
-    with ExitStack() as held:
-        for prefix in prefixes:
-            lease = hold(store, prefix, ttl_seconds=job.runtime.lease_seconds, watch=watch)
-            held.callback(lease.release)
-        store.delete(keys.manifest)
-        for key in [info.key for info in store.list(f"{keys.root}/")]:
-            if key != keys.recipe and not key.startswith(f"{keys.root}/leases/"):
-                store.delete(key)
-        store.delete(keys.recipe)  # last: until then the next run comes here again
 
 
 def _make_missing_shards(
@@ -351,10 +322,28 @@ def _refuse_replaced_models(job: Job[Any]) -> None:
 def _complete(
     stage: Stage[Any], recipe: Recipe, job: Job[Any], known: Mapping[int, ShardRecord]
 ) -> Manifest:
-    """Write the manifest from the records, unless another process has written the same one.
+    """Write the manifest from the records, unless another process writes the same one.
 
-    `known` are records that were in the store; others are read.
+    `known` are records that were in the store; others are read. The first shard's lease is held:
+    only one process computes the summary, and none discards the shards meanwhile.
     """
+    store, keys, watch = job.ports.store, job.keys, LeaseWatch()
+    while True:
+        manifest = read_document(store, keys.manifest, Manifest)
+        if manifest is not None and manifest.inputs == recipe.made_from:
+            return manifest
+        ttl_seconds = job.runtime.lease_seconds
+        lease = try_acquire(store, keys.lease(0), ttl_seconds=ttl_seconds, watch=watch)
+        if lease is not None:
+            with lease:
+                return _write_manifest(stage, recipe, job, known)
+        job.progress.say("waiting for another worker's summary")
+        time.sleep(POLL_SECONDS)
+
+
+def _write_manifest(
+    stage: Stage[Any], recipe: Recipe, job: Job[Any], known: Mapping[int, ShardRecord]
+) -> Manifest:
     store, keys = job.ports.store, job.keys
     records: dict[int, ShardRecord] = {}
     listed = sizes_of(store, keys)
@@ -378,7 +367,7 @@ def _complete(
     if recipe.number_format is not None:
         summary["number_format"] = recipe.number_format
     manifest = manifest.model_copy(update={"summary": summary})
-    store.create(keys.manifest, manifest.to_json())
+    put_manifest(store, keys, recipe, manifest)
     store.delete(keys.waiting)
     return manifest
 

@@ -98,7 +98,7 @@ class Simulation:
     seed: int
     fates: Mapping[int, Fate] = field(default_factory=dict)
     skews: Sequence[float] = (3 * 3600.0, -3 * 3600.0, 0.0)
-    """Seconds of each worker's time of day. A process that begins again has another one."""
+    """Seconds by which times of day differ. Each process has one, also if it begins again."""
     restart_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -108,6 +108,7 @@ class Simulation:
         self.errors: tuple[type[Exception], ...] = ()
         """By which a process may end; it then begins again."""
         self._random = random.Random(self.seed)
+        self._clocks = random.Random(self.seed)
         self._threads: list[_Thread] = []
         self._pids = 0
         self._main = getcurrent()
@@ -117,8 +118,7 @@ class Simulation:
     def start(self, worker: int, body: Callable[[Process], None], *, after: float = 0.0) -> None:
         """Run `body` in a process of this worker, and again until it returns."""
         self._pids += 1
-        sign = 1 if self._pids <= len(self.skews) else -1
-        skew = timedelta(seconds=sign * self.skews[worker % len(self.skews)])
+        skew = timedelta(seconds=self._clocks.choice(self.skews))
         process = Process(worker, self._pids, skew)
 
         def run() -> None:

@@ -23,14 +23,14 @@ import pytest
 from pydantic import BaseModel
 
 from pvar.artifacts import Manifest, Recipe, ShardRecord, ShardSpec, plan_shards
-from pvar.errors import StoreError
+from pvar.errors import IncompleteError, LeaseError, StageError, StoreError
 from pvar.ports import Ports
 from pvar.row_counts import RowCounts
 from pvar.runtime_config import RuntimeConfig
-from tasks.engine.artifact import ArtifactKeys
+from tasks.engine.artifact import Artifact, ArtifactKeys
 from tasks.engine.lease import LeaseRecord
 from tasks.engine.stage import Job, Stage, run_stage
-from tests.simulation.memory_store import Effect, MemoryStore
+from tests.simulation.memory_store import Effect, MemoryStore, StoredObject
 from tests.simulation.scheduler import BEGAN_SECONDS, Process, Simulation, Violation
 
 TTL_SECONDS = 60.0
@@ -61,22 +61,33 @@ class StageWorld:
     num_workers: int = 2
     works: Counter[int] = field(default_factory=Counter)
     takeovers: Counter[int] = field(default_factory=Counter)
+    remade_after: float | None = None
+    """Seconds after which the input was made again with other content: a further worker begins
+    then, and what the others still make from the earlier input must not be mixed with its work."""
     broken_off: Counter[int] = field(default_factory=Counter)
     """Works that ended without a record although their lease was released."""
 
     def __post_init__(self) -> None:
         self.simulation.errors = (StoreError,)
+        if self.remade_after is not None:
+            self.simulation.errors = (StoreError, LeaseError, StageError, IncompleteError)
         self.store = MemoryStore(self.simulation, self._check)
         self._listed_at: dict[Process, float] = defaultdict(lambda: -1.0)
         self._processes: dict[int, Process] = {}
         self._came_late: set[tuple[Process, int]] = set()
-        recipe = Recipe.of("simulated", 1, _Spec(), {})
+        self._is_remade = False
+        self._made_from: dict[Process, bytes] = {}
+        self._makers: dict[str, bytes] = {}
+        recipe = Recipe.of("simulated", 1, _Spec(), {"source": "0123"})
         self.keys, self._recipe = ArtifactKeys("simulated", recipe.digest), recipe
 
     def run(self) -> Counts:
         """Run the workers until all have the artifact; Violation if anything does not hold."""
         for worker in range(self.num_workers):
             self.simulation.start(worker, self._work, after=worker * 0.5)
+        self._put_source()
+        if self.remade_after is not None:
+            self.simulation.start(self.num_workers, self._remake, after=self.remade_after)
         self.simulation.run()
         seconds = self.simulation.now - BEGAN_SECONDS
         self._check_end(seconds)
@@ -85,10 +96,12 @@ class StageWorld:
 
     def _work(self, process: Process) -> None:
         self._processes[process.pid] = process
+        source = self._source()
+        self._made_from[process] = source.manifest.first_sha256.encode()
         job = Job(
             spec=_Spec(),
             runtime=RuntimeConfig(lease_seconds=TTL_SECONDS),
-            inputs={},
+            inputs={"source": source},
             ports=cast(Ports, types.SimpleNamespace(store=self.store)),
             keys=self.keys,
             scratch=self.folder / str(process.pid),
@@ -97,6 +110,29 @@ class StageWorld:
         outcome = run_stage(self._stage(), self._recipe, job)
         if len(outcome.artifact.manifest.shards) != self.num_shards:
             raise Violation("the stage returned an artifact of a part")
+
+    def _remake(self, process: Process) -> None:
+        self._is_remade = True
+        self._put_source()
+        self._work(process)
+
+    def _put_source(self) -> None:
+        source = self._source()
+        put = StoredObject(source.manifest.to_json(), 0, self.simulation.now)
+        self.store.objects[source.keys.manifest] = put
+
+    def _source(self) -> Artifact:
+        """The input as it is now."""
+        manifest = Manifest(
+            stage="source",
+            version=1,
+            digest="0123",
+            inputs={},
+            shards=(),
+            row_counts=RowCounts(rows_in=1 + self._is_remade, rows_out=1 + self._is_remade),
+            summary={},
+        )
+        return Artifact(self.store, ArtifactKeys("source", "0123"), manifest, self.folder)
 
     def _stage(self) -> Stage[Any]:
         def plan(_: Job[Any]) -> Sequence[ShardSpec]:
@@ -118,7 +154,7 @@ class StageWorld:
     def _make(self, shard: ShardSpec, folder: Path) -> RowCounts:
         process = self.simulation.process
         self.works[shard.index] += 1
-        if (process, shard.index) in self._came_late:
+        if self.remade_after is None and (process, shard.index) in self._came_late:
             raise Violation(f"shard {shard.index} was made again though it had a record")
         self.simulation.sleep(WORK_SECONDS)
         # Sampling is not reproducible: every process makes other rows.
@@ -132,20 +168,27 @@ class StageWorld:
         elif "/leases/" in effect.key:
             self._check_lease(effect, shard=int(name.split("/")[1]))
         elif effect.verb == "delete" and name != "waiting.json":
-            raise Violation(f"{name} was deleted: work is lost")
+            if self._makers[effect.key] == self._source().manifest.first_sha256.encode():
+                raise Violation(f"{name} was deleted: work is lost")
         elif name == "manifest.json":
             self._check_manifest(effect)
         elif effect.before is not None and effect.before != effect.data:
             raise Violation(f"{name} was replaced")
+        if effect.data is not None:
+            self._makers[effect.key] = self._made_from[self.simulation.process]
 
     def _check_manifest(self, effect: Effect) -> None:
-        if effect.before is not None:
+        maker = self._makers.get(effect.key)
+        if effect.before is not None and maker == self._made_from[self.simulation.process]:
             raise Violation("the manifest was replaced")
         manifest = Manifest.model_validate_json(effect.data or b"")
         if [shard.index for shard in manifest.shards] != list(range(self.num_shards)):
             raise Violation("the manifest is that of a part")
         for shard in manifest.shards:
             record = self.store.objects.get(self.keys.record(shard.index))
+            maker = self._makers.get(self.keys.record(shard.index))
+            if record is not None and maker != self._made_from[self.simulation.process]:
+                raise Violation(f"shard {shard.index} of the manifest is of another input")
             if record is None or ShardRecord.model_validate_json(record.data) != shard:
                 raise Violation(f"the manifest came before the record of shard {shard.index}")
             for file in shard.files:
@@ -188,6 +231,11 @@ class StageWorld:
     def _check_end(self, seconds: float) -> None:
         if self.keys.manifest not in self.store.objects:
             raise Violation("there is no manifest")
+        if self.remade_after is not None:
+            manifest = Manifest.model_validate_json(self.store.objects[self.keys.manifest].data)
+            if manifest.inputs != {"source": self._source().manifest.first_sha256}:
+                raise Violation("the artifact is that of the earlier input")
+            return
         for shard in range(self.num_shards):
             doubles = self.works[shard] - 1 - self.broken_off[shard]
             if doubles > self.takeovers[shard]:

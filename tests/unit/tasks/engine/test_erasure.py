@@ -18,7 +18,7 @@ from tasks.engine.erasure import (
     passages_to_erase,
     rows_to_erase,
 )
-from tasks.engine.stage import manifest_digests
+from tasks.engine.stale_artifact import manifest_digests
 from tasks.engine.tables import RejectedRow, write_table
 from tests.artifacts import put_artifact
 

@@ -45,6 +45,7 @@ def run(
     *,
     num_shards: int = 2,
     num_workers: int = 2,
+    remade_after: float | None = None,
     plant: Plant | None = None,
 ) -> Counts:
     with pytest.MonkeyPatch.context() as patch, _folder() as folder:
@@ -52,7 +53,8 @@ def run(
         simulated(simulation, patch)
         if plant is not None:
             plant(patch, simulation)
-        return StageWorld(simulation, folder, num_shards, num_workers).run()
+        world = StageWorld(simulation, folder, num_shards, num_workers, remade_after=remade_after)
+        return world.run()
 
 
 @contextmanager
@@ -101,6 +103,47 @@ def test_combined_faults_harm_nothing(
     seed: int, fates: dict[int, Fate], num_shards: int, num_workers: int
 ) -> None:
     run(seed, fates, num_shards=num_shards, num_workers=num_workers)
+
+
+# A process that is stopped for longer than its lease lives, exactly between its last look at the
+# recipe and its put, can still record what it made from the earlier input: pauses are short here.
+SHORT = st.builds(Fate, st.sampled_from(FATES), st.sampled_from([5.0, 20.0]))
+
+
+@settings(
+    max_examples=EXAMPLES // 2,
+    deadline=None,
+    derandomize=EXAMPLES == 200,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(
+    seed=st.integers(0, 2**32),
+    fates=st.dictionaries(st.integers(0, 120), SHORT, max_size=4),
+    num_shards=st.integers(1, 2),
+    num_workers=st.integers(1, 2),
+    remade_after=st.floats(0, 300),
+)
+def test_an_input_that_is_made_again_meanwhile_mixes_nothing(
+    seed: int, fates: dict[int, Fate], num_shards: int, num_workers: int, remade_after: float
+) -> None:
+    run(seed, fates, num_shards=num_shards, num_workers=num_workers, remade_after=remade_after)
+
+
+def _remake_while_the_manifest_is_written(plant: Plant | None) -> None:
+    for seed in range(60):
+        run(seed, {}, num_shards=1, remade_after=68 + seed / 10, plant=plant)
+
+
+def test_an_input_that_is_made_again_at_the_end_mixes_nothing() -> None:
+    _remake_while_the_manifest_is_written(None)
+
+
+def test_a_manifest_that_is_written_without_a_lease_is_found() -> None:
+    def plant(patch: pytest.MonkeyPatch, _: Simulation) -> None:
+        patch.setattr(stage, "_complete", stage._write_manifest)
+
+    with pytest.raises(Violation, match="the manifest came before the"):
+        _remake_while_the_manifest_is_written(plant)
 
 
 def _compare_clocks(patch: pytest.MonkeyPatch, simulation: Simulation) -> None:

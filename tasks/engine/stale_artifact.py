@@ -1,0 +1,78 @@
+"""Artifacts whose inputs were made again with other content: they are discarded and made again."""
+
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from pvar.artifacts import Manifest, Recipe
+from pvar.errors import StageError
+from pvar.ports import Store
+from tasks.engine.artifact import Artifact, ArtifactKeys, read_document
+from tasks.engine.lease import LeaseWatch, hold
+
+logger = logging.getLogger(__name__)
+
+MADE_AGAIN = "its inputs were made again while it was made from the earlier ones"
+
+
+def manifest_digests(inputs: Mapping[str, Artifact]) -> dict[str, str]:
+    """SHA-256 of each input's manifest, which changes with the content of any of its files, but not
+    if rows are erased (`tasks/engine/erasure.py`)."""
+    return {name: artifact.manifest.first_sha256 for name, artifact in inputs.items()}
+
+
+def discard_stale(
+    store: Store,
+    keys: ArtifactKeys,
+    recipe: Recipe,
+    inputs: Mapping[str, Artifact],
+    *,
+    ttl_seconds: float,
+) -> None:
+    """Remove an artifact, complete or not, whose inputs were made again with other content.
+
+    Its shards, its plan and its checkpoints belong to the earlier inputs. If another process still
+    works on it and holds a lease, LeaseError is raised. If another process discarded it meanwhile,
+    nothing is done. StageError if `inputs` are the earlier ones.
+    """
+    today = manifest_digests(inputs)
+    _refuse_earlier(store, keys, inputs)
+    changed = sorted(name for name in today if recipe.made_from.get(name) != today[name])
+    logger.warning("%s: made from an earlier %s; making it again", keys.root, ", ".join(changed))
+    watch = LeaseWatch()
+    prefixes = [keys.lease(shard.index) for shard in recipe.shards]
+    watch.held(store, prefixes)  # all at once: each may have to be watched for its time to live
+    with ExitStack() as held:
+        for prefix in prefixes:
+            lease = hold(store, prefix, ttl_seconds=ttl_seconds, watch=watch)
+            held.callback(lease.release)
+        if read_document(store, keys.recipe, Recipe) != recipe:
+            return
+        store.delete(keys.manifest)
+        for key in [info.key for info in store.list(f"{keys.root}/")]:
+            if key != keys.recipe and not key.startswith(f"{keys.root}/leases/"):
+                store.delete(key)
+        store.delete(keys.recipe)  # last: until then the next run comes here again
+
+
+def _refuse_earlier(store: Store, keys: ArtifactKeys, inputs: Mapping[str, Artifact]) -> None:
+    """Raise StageError if an input was made again since this process opened it."""
+    for name, artifact in inputs.items():
+        current = read_document(store, artifact.keys.manifest, Manifest)
+        if current is None or current.first_sha256 != artifact.manifest.first_sha256:
+            raise StageError(
+                f"{keys.root}: its input {name} ({artifact.keys.root}) was made again since it was "
+                "opened; run the stage again"
+            )
+
+
+def put_manifest(store: Store, keys: ArtifactKeys, recipe: Recipe, manifest: Manifest) -> None:
+    """Put the manifest, unless another process has put one of the same inputs. StageError if the
+    artifact was discarded meanwhile."""
+    if read_document(store, keys.recipe, Recipe) != recipe:
+        raise StageError(f"{keys.root}: {MADE_AGAIN}; run the stage again")
+    if not store.create(keys.manifest, manifest.to_json()):
+        existing = read_document(store, keys.manifest, Manifest)
+        if existing is None or existing.inputs != manifest.inputs:
+            # Of a process that was stopped since before the inputs were made again.
+            store.write(keys.manifest, manifest.to_json())
