@@ -274,8 +274,8 @@ def _row(record: "RetrainingBatch", state: "BatchState") -> dict[str, object]:
         "files": [file.key for file in batch.files],
         "reasons": list(batch.reasons),
         "counted_attempts": len(record.counted),
-        "attempts": [attempt.model_dump(mode="json") for attempt in record.attempts],
-        "outage": outage.model_dump(mode="json") if outage else None,
+        "attempts": [each.model_dump(mode="json", exclude={"token"}) for each in record.attempts],
+        "outage": outage.model_dump(mode="json", exclude={"attempt"}) if outage else None,
         "set_aside_at": record.set_aside.since.isoformat() if record.set_aside else None,
         "disagreements": (
             [each.sentence for each in record.audit.disagreements] if record.audit else None

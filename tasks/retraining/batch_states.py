@@ -68,6 +68,8 @@ class Outage(BaseModel):
     not_before: AwareDatetime
     """The batch is not run again before."""
     error: str
+    attempt: str = ""
+    """Token of the attempt that met the last one. Empty in earlier records."""
 
     def is_pause(self, now: datetime) -> bool:
         """Whether the batch pauses now. A time ahead is of a wrong clock, and is no pause."""
@@ -181,10 +183,13 @@ def record_vanished(store: Store, record: RetrainingBatch, now: datetime) -> Ret
         return record
     for attempt in [attempt for attempt in record.attempts if attempt.error is None]:
         others = tuple(each for each in record.attempts if each != attempt)
-        met_outage = record.outage is not None and attempt.started_at <= record.outage.at <= now
-        waits = record.waiting is not None and attempt.started_at <= record.waiting.since <= now
-        held = record.is_held and record.audit is not None and attempt.started_at <= record.audit.at
-        if met_outage or waits or held:
+        met_outage = record.outage is not None and _is_of(
+            attempt, record.outage.attempt, record.outage.at, now
+        )
+        waits = record.waiting is not None and _is_of(
+            attempt, record.waiting.attempt, record.waiting.since, now
+        )
+        if met_outage or waits or record.is_held:  # a batch that is held is not run
             take_back(store, record.batch, attempt)
             record = record._replace(attempts=others)
         else:
@@ -195,6 +200,12 @@ def record_vanished(store: Store, record: RetrainingBatch, now: datetime) -> Ret
             forget_outage(store, record.batch)
             record = record._replace(outage=None)
     return record
+
+
+def _is_of(attempt: Attempt, token: str, at: datetime, now: datetime) -> bool:
+    """Whether what was recorded is the end of this attempt. No clocks are compared, but for records
+    of earlier versions."""
+    return attempt.token == token if attempt.token else attempt.started_at <= at <= now
 
 
 def _by_number(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
@@ -208,7 +219,9 @@ def record_outage(
     earlier = [info.key for info in store.list(_key(batch, "outage.json"))]
     num_in_row = 1 + (read_record(store, earlier[0], Outage).num_in_row if earlier else 0)
     pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(num_in_row - 1, 30))
-    outage = Outage(num_in_row=num_in_row, at=now, not_before=now + pause, error=error)
+    outage = Outage(
+        num_in_row=num_in_row, at=now, not_before=now + pause, error=error, attempt=attempt.token
+    )
     store.write(_key(batch, "outage.json"), to_json(outage))
     take_back(store, batch, attempt)
     return outage

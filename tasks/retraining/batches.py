@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from uuid import uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
@@ -72,6 +73,9 @@ class Attempt(BaseModel):
     started_at: AwareDatetime
     error: str | None = None
     """Why it failed. None while it runs, or if it was killed."""
+    token: str = ""
+    """A random name: numbers recur after an attempt that did not count. Empty in earlier records.
+    """
 
 
 class Success(BaseModel):
@@ -92,6 +96,8 @@ class WaitingRun(BaseModel):
     run: str
     proposed: Exam | None = None
     """The exam to freeze when the run is measured on it. None if there is none, or it is frozen."""
+    attempt: str = ""
+    """Token of the attempt whose run waits."""
 
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -231,20 +237,34 @@ def split_duplicates(
 def begin_attempt(store: Store, batch: Batch, now: datetime) -> Attempt:
     """Record that a run of the batch starts. It counts unless it succeeds or is deleted."""
     earlier = attempts_of(store, batch)
-    attempt = Attempt(number=earlier[-1].number + 1 if earlier else 1, started_at=now)
+    number = earlier[-1].number + 1 if earlier else 1
+    attempt = Attempt(number=number, started_at=now, token=uuid4().hex)
     store.write(_attempt_key(batch, attempt), to_json(attempt))
     return attempt
 
 
 def record_failure(store: Store, batch: Batch, attempt: Attempt, error: str) -> None:
     """Record why a run failed."""
-    failed = attempt.model_copy(update={"error": error})
-    store.write(_attempt_key(batch, attempt), to_json(failed))
+    if _is_own(store, batch, attempt):
+        failed = attempt.model_copy(update={"error": error})
+        store.write(_attempt_key(batch, attempt), to_json(failed))
 
 
 def take_back(store: Store, batch: Batch, attempt: Attempt) -> None:
     """Delete the record of an attempt, so that it does not count."""
-    store.delete(_attempt_key(batch, attempt))
+    if _is_own(store, batch, attempt):
+        store.delete(_attempt_key(batch, attempt))
+
+
+def _is_own(store: Store, batch: Batch, attempt: Attempt) -> bool:
+    """Whether the record with the number of an attempt is still this attempt's.
+
+    A retraining that was stopped for longer than its lease lives may have been followed by another.
+    """
+    try:
+        return read_record(store, _attempt_key(batch, attempt), Attempt).token == attempt.token
+    except NotFoundError:
+        return False
 
 
 def record_waiting_run(
@@ -257,7 +277,7 @@ def record_waiting_run(
     proposed: Exam | None = None,
 ) -> None:
     """Record that a run waits. It does not count as an attempt, because it has not failed."""
-    waiting = WaitingRun(since=now, run=run, proposed=proposed)
+    waiting = WaitingRun(since=now, run=run, proposed=proposed, attempt=attempt.token)
     store.write(_waiting_key(batch), to_json(waiting))
     take_back(store, batch, attempt)
 
