@@ -79,7 +79,8 @@ def plan_sweep(wiring: Wiring, keep_runs: int | None) -> Sweep:
     named |= _decisions_on_labels(wiring.store, runs)
     objects = list_artifacts(wiring.store, (*STAGES, *CACHES))
     lineage = whole_lineage(wiring, versions, objects)
-    plan = plan_gc(wiring.store, lineage, objects, named, LeaseWatch(), caches=CACHES)
+    watch = LeaseWatch()
+    plan = plan_gc(wiring.store, lineage, objects, named, watch, caches=CACHES)
     with unused_copies(wiring.models, tuple(STAGES)) as copies:
         return Sweep(
             plan,
