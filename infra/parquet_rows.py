@@ -34,7 +34,7 @@ def read_parquet_rows(path: Path, columns: Collection[str] | None) -> Iterator[R
             for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=names):
                 yield from table_rows(batch.select(names), number)
                 number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise invalid_parquet(path, error) from error
 
 
@@ -96,7 +96,7 @@ def parquet_schema(path: Path) -> "pa.Schema":
 
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last is of a name
         raise invalid_parquet(path, error) from error
     for names in [schema.names, *map(_names_in, _types_in(schema.types))]:
         if twice := [name for name, count in Counter(names).items() if count > 1]:

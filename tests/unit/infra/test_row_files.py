@@ -153,6 +153,15 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
         list(read_rows(path))
 
 
+@pytest.mark.parametrize("table", [{"abcd": [1]}, {"x": [{"abcd": 1}]}])
+def test_a_parquet_file_with_a_name_that_is_not_utf_8_is_refused(tmp_path, table):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table(table), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"abcd", b"a\xa1cd"))
+    with pytest.raises(InputError, match=r"not a valid Parquet file .*; copy it again"):
+        list(read_rows(path))
+
+
 def test_a_parquet_column_may_be_null_for_longer_than_a_batch(tmp_path):
     rows = [{"reward": None}] * 10_000 + [{"reward": 0.5}]
     write_rows(tmp_path / "rows.parquet", rows)
