@@ -29,6 +29,7 @@ from pvar.records import BadRow, Prompt, Response, Verdict
 from pvar.row_forms import Fields
 from pvar.selection import Budget, Candidates, select
 from pvar.selection.strategy import PVAR
+from pvar.source_columns import rows_in_form
 from pvar.train_config import TrainConfig
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.tables import by_prompt
@@ -164,7 +165,10 @@ def _groups(config: PipelineConfig, wiring: Wiring, field: str) -> dict[str, str
     parse: Any = parse_pool_prompt if config.sample.engine == "dataset" else parse_prompt
     found: dict[str, str] = {}
     fields: set[str] = set()
-    for row in wiring.source_rows(config.ingest.source):
+    ingest = config.ingest
+    for row in rows_in_form(
+        wiring.source_rows(ingest.source), ingest.format, ingest.columns, ingest.source
+    ):
         if isinstance(row, BadRow):
             continue
         fields |= row.fields.keys()

@@ -7,9 +7,10 @@ from pathlib import Path
 from flows.wiring import Wiring
 from infra.row_files import ROW_FILES, read_rows
 from pvar.benchmark_config import LabelAgreementBenchmark
-from pvar.config import PipelineConfig
+from pvar.config import IngestConfig, PipelineConfig
 from pvar.errors import IncompleteError, InputError
 from pvar.records import Prompt, Row
+from pvar.source_columns import rows_in_form
 from pvar.withdrawal import ids_of_lines, ids_of_row, ids_of_rows
 from tasks.engine.artifact import open_artifact
 from tasks.retraining.batches import prompts_of_batches, read_batches
@@ -67,7 +68,7 @@ def with_withdrawals(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     sources = [config.ingest.source]
     if config.reward_training is not None and config.reward_training.earlier is not None:
         sources.append(config.reward_training.earlier)  # read with the settings of ingest
-    in_source = withdrawn & _ids(sources, wiring)
+    in_source = withdrawn & _ids(sources, wiring, config.ingest)
     exams = (*config.evaluate.prompts, *config.evaluate.reserve_prompts)
     in_exams = withdrawn & _ids([*exams, *pairs], wiring)
     ingest, evaluate = config.ingest, config.evaluate
@@ -81,11 +82,13 @@ def with_withdrawals(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     )
 
 
-def _ids(references: Iterable[str], wiring: Wiring) -> set[str]:
+def _ids(references: Iterable[str], wiring: Wiring, ingest: IngestConfig | None = None) -> set[str]:
+    """Ids of the prompts of these data; with the settings of ingest, as it reads its source."""
+    read = ingest or IngestConfig()
     return {
         name
         for reference in references
-        for row in wiring.source_rows(reference)
+        for row in rows_in_form(wiring.source_rows(reference), read.format, read.columns, reference)
         if isinstance(row, Row)
         for name in ids_of_row(row.fields)
     }

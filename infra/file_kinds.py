@@ -54,5 +54,6 @@ def _kind_of_text(text: bytes) -> str | None:
     for delimiter, name in ((",", "CSV"), ("\t", "tab-separated values")):
         names = next(csv.reader([line], delimiter=delimiter))
         if len(names) > 1 and all(each.strip().replace(" ", "_").isidentifier() for each in names):
-            return f"{name}; write one JSON object per line, or Parquet"
+            also = " (ingest.source also reads .csv)" if name == "CSV" else ""
+            return f"{name}; write one JSON object per line, or Parquet{also}"
     return None

@@ -3,26 +3,31 @@
 bundled:sentiment          this project's own prompts (pvar/data/README.md)
 bundled:mixed              half of them beside prompts on which a lexicon sees little difference
 bundled:annotated          those of bundled:mixed, each with two answers and a label
-/file.jsonl, ./f.parquet   JSON lines (also .gz) or Parquet
+/file.jsonl, ./f.parquet   JSON lines (also .gz), a JSON array, Parquet or CSV
 s3://bucket/key.jsonl      such a file in S3
 hub:org/name[:split]       a Hugging Face dataset (its split `train` unless named)
+hub:org/name:config:split  of a dataset with configurations; each also with @revision
 """
 
 import hashlib
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from infra.csv_rows import CSV, read_csv_rows
 from infra.row_files import ROW_FILES, read_rows, refuse_unreadable
 from infra.store import open_store
 from pvar.errors import InputError, NotFoundError
 from pvar.records import BadRow, Row
 from pvar.references import Pinned, is_pinned
 
-FILES = (".csv",)
+FILES = (CSV,)
 """Types of files that are read as a whole."""
+SOURCES = (*ROW_FILES, CSV)
+"""Types of files of rows."""
 
 BUNDLED = {
     "sentiment": "data/sentiment_prompts.jsonl",
@@ -38,7 +43,7 @@ def is_local(reference: str) -> bool:
 
 def refuse_unreadable_rows(reference: str) -> None:
     """Raise InputError unless a local reference is a readable file of rows."""
-    refuse_unreadable(_local_file(reference, Path()))
+    refuse_unreadable(_local_file(reference, Path()), SOURCES)
 
 
 def refuse_unreadable_file(reference: str) -> None:
@@ -53,10 +58,9 @@ def pin_source(reference: str, cache: Path) -> str:
     if is_pinned(reference):
         return reference
     if is_hub:
-        commit = _hub_commit(reference)
-        return f"{reference}@{commit}#{reference}@{commit}"
+        return _pinned_on_hub(reference, _hub_commit(reference))
     path = _local_file(reference, cache)
-    refuse_unreadable(path)
+    refuse_unreadable(path, SOURCES)
     return _with_digest(reference, path)
 
 
@@ -101,9 +105,9 @@ def _refuse_data_set(reference: str) -> None:
 
 def _unchanged_rows(location: str, pinned: str, path: Path) -> Iterator[Row | BadRow]:
     """The rows; the content is verified before the first and after the last one."""
-    _refuse_changed(location, pinned, path, ROW_FILES)
-    yield from read_rows(path)
-    _refuse_changed(location, pinned, path, ROW_FILES)
+    _refuse_changed(location, pinned, path, SOURCES)
+    yield from read_csv_rows(path) if path.name.endswith(CSV) else read_rows(path)
+    _refuse_changed(location, pinned, path, SOURCES)
 
 
 def _refuse_changed(location: str, pinned: str, path: Path, kinds: tuple[str, ...]) -> None:
@@ -146,38 +150,65 @@ def _download(location: str, cache: Path) -> Path:
     return target
 
 
-def _hub_name(reference: str) -> tuple[str, str, str | None]:
-    """Repository, split and revision of `hub:org/name[:split][@commit]`."""
+class _HubName(NamedTuple):
+    repository: str
+    config: str | None
+    split: str
+    revision: str | None
+
+
+def _hub_name(reference: str) -> _HubName:
+    """The parts of `hub:org/name[:split][@revision]` and `hub:org/name:config:split[@revision]`."""
     name, _, revision = reference.removeprefix("hub:").partition("@")
-    repository, _, split = name.partition(":")
-    return repository, split or "train", revision or None
+    match name.split(":"):
+        case [repository]:
+            config, split = None, "train"
+        case [repository, split]:
+            config = None
+        case [repository, config, split] if config:
+            pass
+        case _:
+            raise InputError(
+                f"{reference}: write hub:org/name, hub:org/name:split or "
+                "hub:org/name:configuration:split, each also with @revision"
+            )
+    return _HubName(repository, config, split or "train", revision or None)
+
+
+def _pinned_on_hub(reference: str, commit: str) -> str:
+    """The reference with the commit that its revision, or else the main branch, is at."""
+    location = f"{reference.partition('@')[0]}@{commit}"
+    return f"{location}#{location}"
 
 
 def _hub_commit(reference: str) -> str:
     from huggingface_hub import HfApi
 
-    repository, _, _ = _hub_name(reference)
+    name = _hub_name(reference)
     try:
-        return str(HfApi().dataset_info(repository, timeout=10).sha)
+        info = HfApi().dataset_info(name.repository, revision=name.revision, timeout=10)
     except Exception as error:  # the Hub client's errors have no common base
         raise InputError(
             f"{reference}: cannot load this dataset from the Hub ({type(error).__name__}); check "
             "the name and the network, or download it and use the local file"
         ) from error
+    return str(info.sha)
 
 
 def _hub_rows(location: str) -> Iterator[Row | BadRow]:
     from datasets import load_dataset
 
-    repository, split, revision = _hub_name(location)
+    name = _hub_name(location)
     try:
-        rows = load_dataset(repository, split=split, revision=revision, streaming=True)
+        rows = load_dataset(
+            name.repository, name.config, split=name.split, revision=name.revision, streaming=True
+        )
         for number, fields in enumerate(rows, start=1):
             yield Row(number, fields)
     except Exception as error:  # datasets raises whatever its readers and the Hub's client raise
         said = str(error).strip().partition("\n")[0][:300]
         raise InputError(
-            f"{location}: its split {split!r} cannot be read ({type(error).__name__}: {said}); "
-            "name a split (hub:org/name:split) of a data set without configurations, or download "
-            "the rows and use the local file"
+            f"{location}: its split {name.split!r} cannot be read ({type(error).__name__}: {said});"
+            " name a split (hub:org/name:split), and the configuration, if it has several "
+            "(hub:org/name:configuration:split), or download the rows and use the local file"
         ) from error

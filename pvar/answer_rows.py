@@ -16,7 +16,6 @@ aspects, is above 4, for the reason given in `pvar/pairs/original.py`.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from pvar.pairs.original import MIN_ASPECT_MEAN, SUSPECT_OVERALL_SCORE
 from pvar.prompt_rows import parse_prompt
 from pvar.records import Prompt
 from pvar.row_forms import Fields
+from pvar.source_forms import transcript_turns
 
 NO_SCORE = "no_score"
 OVERALL_SCORE_BUG = "overall_score_bug"
@@ -159,16 +159,7 @@ def as_number(value: object) -> float | None:
         return None
 
 
-_TURNS = re.compile(r"\n\n(Human|Assistant): ?")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
-
-
 def _transcript(text: str) -> list[dict[str, str]] | None:
     """The messages of a transcript that ends where the assistant answers; None if it is none."""
-    before, *turns = _TURNS.split(text)
-    speakers, contents = turns[::2], turns[1::2]
-    is_alternating = speakers == ["Human", "Assistant"] * (len(speakers) // 2)
-    if before or not speakers or not is_alternating or contents[-1].strip():
-        return None
-    messages = zip(speakers[:-1], contents[:-1], strict=True)
-    return [{"role": _ROLES[speaker], "content": content} for speaker, content in messages]
+    turns = transcript_turns(text)
+    return None if turns is None or turns[-1]["content"].strip() else turns[:-1]

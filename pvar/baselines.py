@@ -17,6 +17,8 @@ from pydantic import JsonValue
 
 BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
     "IngestSpec": {
+        "format": "auto",
+        "columns": {},
         "source_field": None,
         "join_labels": False,
         "with_answers": False,
@@ -24,6 +26,24 @@ BASELINES: Mapping[str, Mapping[str, JsonValue]] = {
         "strict_below_words": 0,
     },
     "QuestionsSpec": {"withdrawn": []},
+    "LabelQuestions": {"format": "auto", "columns": {}},
+    "SourceColumns": {
+        "prompt": None,
+        "messages": None,
+        "conversations": None,
+        "system": None,
+        "instruction": None,
+        "input": None,
+        "chosen": None,
+        "rejected": None,
+        "completion": None,
+        "label": None,
+        "answer": None,
+        "responses": None,
+        "rewards": None,
+        "score_chosen": None,
+        "score_rejected": None,
+    },
     "ExamQuestions": {"source_field": None},
     "SamplerSettings": {
         "engine": "transformers",

@@ -28,6 +28,8 @@ from pvar.runtime_config import RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from pvar.selection import MEASURES, STRATEGIES
 from pvar.selection_config import AnnotateConfig, PairConfig, SelectConfig
+from pvar.source_columns import SourceColumns
+from pvar.source_forms import SourceFormat
 from pvar.train_config import TrainConfig
 
 
@@ -35,11 +37,18 @@ class IngestConfig(ConfigModel):
     """Where prompts come from, and how they are filtered and split."""
 
     source: DataReference = "bundled:sentiment"
-    """A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, `bundled:sentiment`,
-    `bundled:mixed` or `bundled:annotated` (pvar/data/README.md). Rows are prompts or preferences in
-    TRL's standard or conversational format. A row with `answer` (a string, or a list of accepted
+    """A JSONL, Parquet or CSV file (path or s3://), `hub:org/name[:split]` or
+    `hub:org/name:configuration:split`, `bundled:sentiment`, `bundled:mixed` or `bundled:annotated`
+    (pvar/data/README.md). Rows are prompts or preferences in TRL's standard or conversational
+    format, or in another one (docs/data.md). A row with `answer` (a string, or a list of accepted
     strings) is an ability question. It is always held out, and its answers are compared with
     `answer` instead of judged."""
+    format: SourceFormat = "auto"
+    """The form of the rows of `source` (docs/data.md). `auto` recognises it row by row, and rejects
+    a row that could be read in two forms. `pvar ingest-check` shows what is recognised."""
+    columns: SourceColumns = SourceColumns()
+    """Names of the columns of `source`, where they are not those that are read: with `{prompt:
+    question}` the column question is the prompt. A row without the column is read as it is."""
     source_field: str | None = None
     """Field of a row that names where its prompt is from, such as `source` in UltraFeedback, here
     and in `evaluate.prompts`. The report shows selection and win rate by it. `null`, or a row

@@ -50,7 +50,7 @@ def parse_row(
     """The prompt or label of a row of this file, or the reason why it is rejected. `source_field`
     of the row names the source, as in `ingest.source_field`."""
     if isinstance(row, BadRow):
-        return "unreadable_line"
+        return row.rule
     return parse_prompt_or_label(row.fields, source_of(row.fields, source_field, file_name))
 
 

@@ -37,7 +37,7 @@ def read_held_out_pairs(
     labelled: list[tuple[Prompt, str | None]] = []
     for row in rows:
         if isinstance(row, BadRow):
-            rejected["unreadable_line"] += 1
+            rejected[row.rule] += 1
             continue
         parsed = parse_prompt(row.fields, source_of(row.fields, source_field, source))
         if isinstance(parsed, str):

@@ -9,8 +9,9 @@ Also supported: preferences without a prompt, whose conversations share their fi
 implicit prompt), answers that repeat the prompt's messages (UltraFeedback), or go on from them with
 further turns that they share, `messages` instead of `prompt`, a system message in a column of its
 own, and the scores `score_chosen` and `score_rejected`. Standard prompts become one user message.
-A column that is null counts as one that is not there. Any other row is rejected with a reason, also
-if a field changes its meaning that cannot be used (`pvar/row_forms.py`).
+A column that is null counts as one that is not there. A row in another project's form that is
+recognised (`pvar/source_forms.py`) is read as one of these. Any other row is rejected with a
+reason, also if a field changes its meaning that cannot be used (`pvar/row_forms.py`).
 
 A row with `answer` (a string, or a list of accepted strings) is an ability question. It is rejected
 if no model could give such an answer, such as a worked solution (`pvar/evaluation/ability.py`). A
@@ -32,6 +33,7 @@ from pvar.row_forms import (
     unused_field,
     with_system,
 )
+from pvar.source_forms import to_trl
 from pvar.unpaired_labels import UnpairedLabel
 
 ROLES = ("system", "user", "assistant")
@@ -39,6 +41,10 @@ ROLES = ("system", "user", "assistant")
 
 def parse_prompt(fields: Fields, source: str) -> Prompt | str:
     """The row's prompt (with the split `train`, to be reassigned), or the reason for rejection."""
+    row = to_trl(fields)
+    if isinstance(row, str):
+        return row
+    fields = row
     if unused := unused_field(fields):
         return unused
     chosen, rejected = fields.get("chosen"), fields.get("rejected")
@@ -75,6 +81,10 @@ def parse_prompt(fields: Fields, source: str) -> Prompt | str:
 
 def parse_prompt_or_label(fields: Fields, source: str) -> Prompt | UnpairedLabel | str:
     """The row's prompt, with its one labelled answer if it has one, or the reason for rejection."""
+    row = to_trl(fields)
+    if isinstance(row, str):
+        return row
+    fields = row
     prompt = parse_prompt(fields, source)
     if isinstance(prompt, str) or not has_unpaired_label(fields, prompt):
         return prompt

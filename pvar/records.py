@@ -27,6 +27,8 @@ class BadRow(NamedTuple):
     number: int
     """Line number, from 1."""
     reason: str
+    rule: str = "unreadable_line"
+    """The reason for rejection, as rows are counted by it."""
 
 
 class Message(NamedTuple):

@@ -31,7 +31,8 @@ ModelReference = Annotated[str, Field(min_length=1, max_length=1000), ReferenceM
 """A reference to a model; the forms are listed in `pvar/config.py`."""
 
 DataReference = Annotated[str, Field(min_length=1), ReferenceMark("data")]
-"""A JSONL or Parquet file (path or s3://), `hub:org/name[:split]`, or `bundled:name`."""
+"""A JSONL, Parquet or CSV file (path or s3://), `hub:org/name[:split]`,
+`hub:org/name:config:split` (each also with @revision), or `bundled:name`."""
 
 FileReference = Annotated[str, Field(min_length=1, max_length=1000), ReferenceMark("file")]
 """A file that is read as a whole: a path or s3:// address."""

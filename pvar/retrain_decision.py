@@ -75,6 +75,17 @@ class RetrainConfig(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _files_have_a_form_that_is_recognised(self) -> Self:
+        ingest = self.pipeline.ingest
+        if ingest.format != "auto" or ingest.columns.given():
+            raise ValueError(
+                "pipeline.ingest.format and pipeline.ingest.columns are for ingest.source, but the "
+                "rows of incoming files must have a form that is recognised (docs/data.md); write "
+                "the files with its columns, and leave out both keys"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _name_of_fresh_exam_is_free(self) -> Self:
         taken = any(benchmark.name == FRESH for benchmark in self.pipeline.benchmarks)
         if self.fresh_share is not None and taken:

@@ -19,7 +19,10 @@ from pvar.row_forms import SYSTEM_FIELDS, Fields
 
 _ID = re.compile(r"[0-9a-f]{16}")
 
-_OF_PROMPTS = ("prompt", "messages", "instruction", "answers", *SYSTEM_FIELDS)
+_OF_PROMPTS = (
+    "prompt", "messages", "conversations", "instruction", "input", "history", "answers",
+    *SYSTEM_FIELDS,
+)  # fmt: skip
 """Fields of which a prompt is made, where the row has no answers of which it is the beginning."""
 
 

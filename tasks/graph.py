@@ -186,6 +186,8 @@ def _ingest(config: PipelineConfig) -> Node:
     spec = IngestSpec(
         source=config.ingest.source,
         source_name=file_name_of(config.ingest.source),
+        format=config.ingest.format,
+        columns=config.ingest.columns,
         source_field=config.ingest.source_field,
         join_labels=config.ingest.join_labels,
         eval_fraction=0.0 if config.evaluate.prompts else config.ingest.eval_fraction,

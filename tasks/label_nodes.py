@@ -60,6 +60,8 @@ def _labels(config: PipelineConfig, audit: LabelAuditConfig) -> Node:
     labels = LabelQuestions(
         kind="labels",
         source=config.ingest.source,
+        format=config.ingest.format,
+        columns=config.ingest.columns,
         source_field=config.ingest.source_field,
         annotator_field=audit.annotator_field,
         num_rows=audit.num_rows,

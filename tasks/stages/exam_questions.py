@@ -21,8 +21,10 @@ from pvar.exam import exam_digest, num_judged, read_exam
 from pvar.labelled_pairs import HeldOutPairs, read_held_out_pairs
 from pvar.ports import Ports
 from pvar.records import Prompt
-from pvar.references import DataReference
+from pvar.references import DataReference, Pinned
 from pvar.row_counts import RowCounts
+from pvar.source_columns import SourceColumns, rows_in_form
+from pvar.source_forms import SourceFormat
 from tasks.engine.artifact import Artifact
 from tasks.engine.stage import Job, Stage, Work
 from tasks.engine.tables import write_table
@@ -65,6 +67,8 @@ class LabelQuestions(BaseModel):
     annotator_field: str | None
     num_rows: int | None
     """Only the first rows; None for all."""
+    format: SourceFormat = "auto"
+    columns: SourceColumns = SourceColumns()
 
 
 class QuestionsSpec(BaseModel):
@@ -103,8 +107,14 @@ def _open_worker(job: Job[QuestionsSpec]) -> Iterator[Work]:
 
 
 def _read_labels(labels: LabelQuestions, withdrawn: Collection[str], ports: Ports) -> HeldOutPairs:
+    rows = rows_in_form(
+        ports.source_rows(labels.source),
+        labels.format,
+        labels.columns,
+        Pinned.parse(labels.source).location,
+    )
     return read_held_out_pairs(
-        islice(ports.source_rows(labels.source), labels.num_rows),
+        islice(rows, labels.num_rows),
         ALL_LABELS,
         labels.source_field,
         labels.annotator_field,

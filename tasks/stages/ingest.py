@@ -39,6 +39,8 @@ from pvar.records import BadRow, Prompt, Split
 from pvar.references import DataReference, Pinned
 from pvar.row_counts import RowCounts
 from pvar.row_forms import Fields
+from pvar.source_columns import SourceColumns, rows_in_form
+from pvar.source_forms import SourceFormat
 from pvar.unpaired_labels import UnpairedLabel, join_labels
 from pvar.withdrawal import ids_of_row
 from tasks.engine.artifact import Artifact
@@ -65,6 +67,8 @@ class IngestSpec(BaseModel):
 
     source: DataReference
     source_name: str
+    format: SourceFormat = "auto"
+    columns: SourceColumns = SourceColumns()
     source_field: str | None = None
     """Field of a row with the name of its source; without a text there, it is `source_name`."""
     eval_fraction: float
@@ -140,7 +144,8 @@ def _ingest(job: Job[IngestSpec]) -> _Ingested:
     if not prompts:
         raise InputError(
             f"{source}: none of its {num_rows} rows is a prompt{unusable}; give rows such as "
-            f"{EXAMPLE_WITH_ANSWERS if job.spec.with_answers else EXAMPLES}"
+            f"{EXAMPLE_WITH_ANSWERS if job.spec.with_answers else EXAMPLES}, or name your columns: "
+            "ingest.columns={prompt: …} (docs/data.md)"
         )
     job.progress.begin(f"looking for duplicates among {len(prompts)} prompts")
     deduplicated = deduplicate(
@@ -196,10 +201,15 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
     num_unused_labels = 0
     withdrawn = frozenset(job.spec.withdrawn)
     job.progress.begin("reading the source", unit="rows")
-    for row in job.ports.source_rows(job.spec.source):
+    for row in rows_in_form(
+        job.ports.source_rows(job.spec.source),
+        job.spec.format,
+        job.spec.columns,
+        Pinned.parse(job.spec.source).location,
+    ):
         job.progress.advance()
         if isinstance(row, BadRow):
-            rejected.append(RejectedRow(f"line {row.number}", "unreadable_line", row.reason))
+            rejected.append(RejectedRow(f"line {row.number}", row.rule, row.reason))
             continue
         if withdrawn and not withdrawn.isdisjoint(ids_of_row(row.fields)):
             rejected.append(RejectedRow(f"line {row.number}", "withdrawn", ""))

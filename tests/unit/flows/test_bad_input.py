@@ -145,7 +145,7 @@ def test_a_reward_model_that_judges_what_it_selected_is_refused() -> None:
     [
         ("nothing.jsonl", None, "no such file; check the path"),
         ("empty.jsonl", b"", "the file is empty"),
-        ("rows.csv", b"prompt\nx\n", "unknown file type"),
+        ("rows.tsv", b"prompt\nx\n", "unknown file type"),
     ],
 )
 def test_a_file_of_prompts_that_is_none(

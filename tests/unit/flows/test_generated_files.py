@@ -25,6 +25,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from flows.commands import judge_agreement, judge_parse, queue, winrate
+from flows.commands.ingest_check import ingest_check
 from flows.commands.queue import write_queue
 from flows.commands.reliability import reliability
 from flows.commands.select import select
@@ -105,6 +106,38 @@ PROMPTS = {
     "prompt_id": few(["0123456789abcdef", "a"]),
     "source": text,
 }
+spoken = st.lists(
+    st.fixed_dictionaries({"from": few(["human", "gpt", "system"]), "value": text | anything}),
+    min_size=1,
+    max_size=3,
+)
+vote = few(["answer_1", "answer-2", "1", "tie"]) | anything
+FORMS = {
+    "conversations": spoken | messages,
+    "messages": spoken | messages,
+    "chosen": text | few(["\n\nHuman: a\n\nAssistant: b"]) | spoken,
+    "rejected": text | few(["\n\nHuman: a\n\nAssistant: c"]) | spoken,
+    "kto_tag": st.booleans(),
+    "instruction": text,
+    "input": text | anything | st.fixed_dictionaries({"messages": messages}),
+    "output": text,
+    "history": st.lists(st.lists(text, min_size=2, max_size=2), max_size=2) | anything,
+    "completions": st.lists(st.fixed_dictionaries({"response": text}), max_size=2),
+    "preferred_output": messages,
+    "non_preferred_output": messages,
+    "fields": few([{"prompt": "a", "answer_1": "b", "answer_2": "c"}]) | anything,
+    "responses": st.dictionaries(
+        few(["q"]), st.lists(st.fixed_dictionaries({"value": vote}), max_size=2)
+    ),
+    "data": few([{"prompt": "a", "answer_1": "b", "answer_2": "c"}]) | anything,
+    "annotations": st.lists(
+        st.fixed_dictionaries(
+            {"result": st.lists(st.fixed_dictionaries({"value": vote}), max_size=1)}
+        ),
+        max_size=2,
+    ),
+    "prompt": prompt,
+}
 ANNOTATIONS = {
     "instruction": few(["q1", "q2", "q3", "q4", "q5"]),
     "generator_1": few(["base"]),
@@ -144,6 +177,14 @@ PAIRS = {"chosen_reward": reward, "rejected_reward": reward}
 VERDICTS = {"judgment": few(["[[A>B]]", "[[A]]", ""]) | text}
 
 CORES: dict[str, list[tuple[str, ...]]] = {
+    "kto_tag": [
+        ("conversations",),
+        ("instruction", "input", "output"),
+        ("chosen", "rejected"),
+        ("fields", "responses"),
+        ("data", "annotations"),
+        ("input", "preferred_output", "non_preferred_output"),
+    ],
     "completions": [("prompt", "responses", "rewards"), ("instruction", "completions")],
     "chosen": [("prompt",), ("prompt", "chosen", "rejected"), ("prompt", "completion", "label")],
     "preference": [tuple(ANNOTATIONS)],
@@ -358,6 +399,13 @@ def _ingest(path: Path, _: Path, draw: Callable[[Any], Any]) -> None:
     read_held_out_pairs(read_rows(path), path.name, "source", "source")
 
 
+def _check(path: Path, _: Path, draw: Callable[[Any], Any]) -> None:
+    form = draw(few(["auto"] * 8 + ["trl", "sharegpt", "llama_factory", "openai", "hh", "argilla"]))
+    column = draw(few(["null", "null", "a", "input"]))
+    changes = (f"ingest.format={form}", f"ingest.columns.prompt={column}")
+    ingest_check(str(path), set_=changes, as_json=draw(st.booleans()))
+
+
 def _arena_hard(path: Path, _: Path, draw: Callable[[Any], Any]) -> None:
     controlled = draw(few([{}, {"style": "length,markdown", "metadata": (path,)}]))
     winrate.arena_hard(games=path, version=draw(few(["v0.1", "v2.0"])), **controlled)
@@ -372,6 +420,7 @@ ONE_FILE = {
     "queue import": (ANSWERS, _import),
     "queue --asked": (ANSWERS | PROMPTS, _queue),
     "ingest": (PROMPTS, _ingest),
+    "ingest-check": (FORMS, _check),
     "forget --ids": (PROMPTS, lambda path, *_: read_ids(path)),
     "judge-agreement": (PROMPTS, lambda path, *_: judge_agreement._read(path)),
     "judge-parse": (VERDICTS, lambda path, *_: judge_parse.arena_hard(path, version="v2.0")),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.models import fetch_model, pin_model
-from infra.sources import _hub_rows, pin_source, source_rows
+from infra.sources import _hub_name, _hub_rows, _pinned_on_hub, pin_source, source_rows
 from pvar.errors import InputError, ModelError, UnavailableError
 from pvar.ports import RegisteredVersion
 from pvar.records import Row
@@ -192,10 +192,39 @@ def test_a_split_that_a_data_set_does_not_have_is_named(tmp_path: Path) -> None:
     (tmp_path / "set" / "train_prefs.jsonl").write_text('{"prompt": "Why?"}\n')
     (tmp_path / "set" / "README.md").write_text(
         "---\nconfigs:\n- config_name: default\n  data_files:\n"
-        "  - split: train_prefs\n    path: train_prefs.jsonl\n---\n"
+        "  - split: train_prefs\n    path: train_prefs.jsonl\n"
+        "- config_name: hard\n  data_files:\n  - split: train_prefs\n    path: hard.jsonl\n---\n"
     )
+    (tmp_path / "set" / "hard.jsonl").write_text('{"prompt": "Whence?"}\n')
     place = f"hub:{tmp_path}/set"
     assert list(_hub_rows(f"{place}:train_prefs")) == [Row(1, {"prompt": "Why?"})]
+    assert list(_hub_rows(f"{place}:hard:train_prefs")) == [Row(1, {"prompt": "Whence?"})]
     with pytest.raises(InputError, match=r"split 'train' cannot be read .*train_prefs") as raised:
         list(_hub_rows(place))
     assert "name a split" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("reference", "parts"),
+    [
+        ("hub:o/n", ("o/n", None, "train", None)),
+        ("hub:o/n:test", ("o/n", None, "test", None)),
+        ("hub:o/n@v1", ("o/n", None, "train", "v1")),
+        ("hub:o/n:hard:test", ("o/n", "hard", "test", None)),
+        ("hub:o/n:hard:@v1", ("o/n", "hard", "train", "v1")),
+    ],
+)
+def test_the_parts_of_a_reference_to_the_hub(
+    reference: str, parts: tuple[str, str | None, str, str | None]
+) -> None:
+    assert _hub_name(reference) == parts
+    commit = "0" * 40
+    location, _, digest = _pinned_on_hub(reference, commit).rpartition("#")
+    assert location == digest
+    assert _hub_name(location) == (*parts[:3], commit)
+
+
+@pytest.mark.parametrize("reference", ["hub:o/n::test", "hub:o/n:a:b:c"])
+def test_another_reference_to_the_hub_is_refused(reference: str) -> None:
+    with pytest.raises(InputError, match="write hub:org/name, hub:org/name:split or"):
+        _hub_name(reference)

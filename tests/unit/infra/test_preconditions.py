@@ -79,11 +79,13 @@ def test_every_missing_file_is_named_with_its_key_at_once(tmp_path: Path) -> Non
     ]
 
 
-def test_a_table_is_no_file_of_rows_and_a_data_set_no_table(tmp_path: Path) -> None:
+def test_a_page_is_no_file_of_rows_and_a_data_set_no_table(tmp_path: Path) -> None:
     table = tmp_path / "prompts.csv"
     table.write_text("prompt\nx\n")
     tables = {"instruction_difficulty": "hub:org/name", "df_gamed": str(table)}
-    config = config_of(alpaca_eval(tmp_path, questions=str(table), calibration=tables))
+    page = tmp_path / "prompts.xml"
+    page.write_text("<p/>")
+    config = config_of(alpaca_eval(tmp_path, questions=str(page), calibration=tables))
     problems = {each.key: each.problem() for each in preconditions(config, ALL)}
     assert "unknown file type" in (problems["benchmarks.0.questions"] or "")
     difficulty = problems["benchmarks.0.calibration.instruction_difficulty"]

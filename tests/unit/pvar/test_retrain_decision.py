@@ -83,3 +83,10 @@ def test_rows_with_prompts_of_earlier_batches_do_not_count() -> None:
     decision = decide_retraining(CONFIG, [all_seen], NOW - timedelta(days=365), NOW)
     assert not decision.start
     assert decision.reasons[0] == "no new data"
+
+
+@pytest.mark.parametrize("ingest", [{"format": "hh"}, {"columns": {"prompt": "question"}}])
+def test_the_form_of_incoming_files_is_not_named(ingest: dict[str, object]) -> None:
+    """They stay in the store, where `pvar forget --erase` must find their prompts."""
+    with pytest.raises(ValidationError, match="leave out both keys"):
+        RetrainConfig.model_validate({"pipeline": {"ingest": ingest}})

@@ -289,3 +289,31 @@ def test_a_null_instruction_of_a_benchmark_does_not_hide_its_prompt(tmp_path: Pa
     benchmark.write_text(json.dumps({"instruction": None, "prompt": known}) + "\n")
     artifact = ingest(tmp_path, source, decontaminate_against=[str(benchmark)])
     assert known not in splits(artifact)
+
+
+def test_a_csv_file_with_columns_of_its_own_is_read(tmp_path: Path) -> None:
+    source = tmp_path / "pairs.csv"
+    lines = [f"Describe {text}.,Good.,Bad." for text in TOPICS[:10]]
+    source.write_text("\n".join(["question,better,worse", *lines]))
+    columns = {"prompt": "question", "chosen": "better", "rejected": "worse"}
+    artifact = ingest(tmp_path, source, columns=columns)
+    prompts = artifact.rows(PROMPTS, Prompt)
+    assert {each.messages[0].content for each in prompts} == {
+        f"Describe {text}." for text in TOPICS[:10]
+    }
+    assert {(each.chosen, each.rejected) for each in prompts} == {("Good.", "Bad.")}
+    with pytest.raises(InputError, match=r"no row has the column 'quest'"):
+        ingest(tmp_path, source, columns={"prompt": "quest"})
+
+
+def test_rows_of_other_forms_are_kept_and_two_forms_are_named(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"conversations": [{"from": "human", "value": f"Describe {text}."}]} for text in TOPICS[:10]
+    ]
+    rows.append({"conversations": [], "instruction": "Why?"})
+    artifact = ingest(tmp_path, write_rows(tmp_path / "rows.jsonl", rows))
+    assert artifact.manifest.row_counts.rejected == {"ambiguous_form": 1}
+    assert len(splits(artifact)) == 10
+    (rejected,) = artifact.rows(REJECTED, RejectedRow)
+    assert rejected.row_id == "line 11"
+    assert rejected.detail.startswith("alpaca or sharegpt? Set ingest.format")
