@@ -28,20 +28,11 @@ def pin(config: PipelineConfig, wiring: Wiring, *, goes_on: bool = True) -> Pipe
     If the champion is the model that a run of this configuration has made, that run goes on: from
     the same start. Without `goes_on`, a policy `champion` is the champion in any case.
     """
-    sources = wiring.settings.home / "sources"
 
     def pin_one(reference: Reference) -> str:
         if reference.path == "evaluate.opponent" or reference.text == CHAMPION:
             return reference.text  # pinned below
-        match reference.kind:
-            case "data":
-                return pin_source(reference.text, sources)
-            case "file":
-                return pin_file(reference.text, sources)
-            case "folder":
-                return pin_folder(reference.text)
-            case "model":
-                return pin_reference(reference.text, wiring)
+        return _pin_content(reference, wiring)
 
     pinned = with_withdrawals(replace_references(config, pin_one), wiring)
     pinned = _with_reward_model(pinned, wiring)
@@ -78,7 +69,20 @@ def _in_epoch(benchmark: BenchmarkConfig, wiring: Wiring) -> BenchmarkConfig:
 
 def pin_judge(judge: JudgeConfig, wiring: Wiring) -> JudgeConfig:
     """A judge with its own references pinned, without the rest of a configuration."""
-    return replace_references(judge, lambda reference: pin_reference(reference.text, wiring))
+    return replace_references(judge, lambda reference: _pin_content(reference, wiring))
+
+
+def _pin_content(reference: Reference, wiring: Wiring) -> str:
+    sources = wiring.settings.home / "sources"
+    match reference.kind:
+        case "data":
+            return pin_source(reference.text, sources)
+        case "file":
+            return pin_file(reference.text, sources)
+        case "folder":
+            return pin_folder(reference.text)
+        case "model":
+            return pin_reference(reference.text, wiring)
 
 
 def _refuse_equal_models(reward: ImplicitReward) -> None:

@@ -125,6 +125,10 @@ class Wiring:
                     runtime.score_tokens_per_batch,
                     settings.max_length_tokens,
                 )
+            case "python":
+                from infra.rewards.function_scorer import open_function
+
+                return open_function(settings)
             case "classifier":
                 return _classifier(folders["model"], settings, runtime)
             case unknown:

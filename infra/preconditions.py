@@ -1,8 +1,9 @@
 """What a configuration needs of this machine, checked before anything slow starts.
 
-Local files and folders that the configuration names, the address and key of a judge's server, and
-lm-evaluation-harness. Data in S3 and on the Hub, and models, are checked when a run pins them. What
-only a stage needs is not checked if that stage runs elsewhere (`runtime.placement`).
+Local files and folders that the configuration names, reward functions in them, the address and key
+of a judge's server, and lm-evaluation-harness. Data in S3 and on the Hub, and models, are checked
+when a run pins them. What only a stage needs is not checked if that stage runs elsewhere
+(`runtime.placement`).
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from infra.judges.access import JudgeAccess, refuse_unusable_access
 from infra.lm_eval_harness import refuse_missing_harness
 from infra.pinned_folder import refuse_unusable_folder
+from infra.rewards.function_scorer import refuse_missing_module, refuse_unusable_function
 from infra.sources import is_local, refuse_unreadable_file, refuse_unreadable_rows
 from pvar.benchmark_config import BenchmarkConfig, JudgedBenchmark, LmEvalBenchmark
 from pvar.config import PipelineConfig
@@ -19,6 +21,7 @@ from pvar.errors import InputError, PvarError
 from pvar.judge_config import AlpacaEvalJudge, ArenaHardJudge, JudgeConfig
 from pvar.placement import INLINE, PlacementConfig
 from pvar.references import Reference, find_references, is_pinned
+from pvar.reward_config import PythonReward, RewardModelConfig
 
 
 class Precondition(NamedTuple):
@@ -51,8 +54,9 @@ def preconditions(config: PipelineConfig, stages: Collection[str]) -> Iterator[P
     for reference in find_references(config):
         if not is_pinned(reference.text) and (check := _check_of(reference)) is not None:
             yield Precondition(reference.path, reference.text, check)
-    if "evaluate" in stages:
-        yield from _access("evaluate.judge", config.evaluate.judge)
+    for row, model in enumerate(config.score.reward_models):
+        yield from _of_reward_model(f"score.reward_models.{row}", model, "score" in stages)
+    yield from _of_judge("evaluate.judge", config.evaluate.judge, "evaluate" in stages)
     for row, benchmark in enumerate(config.benchmarks):
         yield from _of_benchmark(f"benchmarks.{row}", benchmark, stages)
 
@@ -85,14 +89,27 @@ def _check_of(reference: Reference) -> Callable[[], object] | None:
 def _of_benchmark(
     key: str, benchmark: BenchmarkConfig, stages: Collection[str]
 ) -> Iterator[Precondition]:
-    if isinstance(benchmark, JudgedBenchmark) and "judge" in stages:
-        yield from _access(f"{key}.judge", benchmark.judge)
+    if isinstance(benchmark, JudgedBenchmark):
+        yield from _of_judge(f"{key}.judge", benchmark.judge, "judge" in stages)
     is_run = isinstance(benchmark, LmEvalBenchmark) and benchmark.backend != "fake"
     if is_run and "harness" in stages:
         yield Precondition(key, "lm-evaluation-harness", refuse_missing_harness)
 
 
-def _access(key: str, judge: JudgeConfig) -> Iterator[Precondition]:
-    if isinstance(judge, AlpacaEvalJudge | ArenaHardJudge):
+def _of_judge(key: str, judge: JudgeConfig, is_here: bool) -> Iterator[Precondition]:
+    if isinstance(judge, AlpacaEvalJudge | ArenaHardJudge) and is_here:
         what = f"server of the judge {judge.model}"
         yield Precondition(key, what, lambda: refuse_unusable_access(JudgeAccess()))
+    if judge.kind == "reward_model":
+        yield from _of_reward_model(f"{key}.reward_model", judge.reward_model, is_here, judges=True)
+
+
+def _of_reward_model(
+    key: str, model: RewardModelConfig, is_here: bool, *, judges: bool = False
+) -> Iterator[Precondition]:
+    """A function is imported if it is called here; elsewhere may be packages that it needs."""
+    if isinstance(model, PythonReward) and not is_pinned(model.folder):
+        check = (
+            partial(refuse_unusable_function, is_judge=judges) if is_here else refuse_missing_module
+        )
+        yield Precondition(f"{key}.function", model.function, partial(check, model))

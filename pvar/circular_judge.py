@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pvar.errors import ConfigError
 from pvar.judge_config import JudgeConfig
 from pvar.references import Pinned, find_references, is_pinned
-from pvar.reward_config import RewardModelConfig
+from pvar.reward_config import PythonReward, RewardModelConfig
 
 
 def refuse_circular_judge(
@@ -41,10 +41,14 @@ def refuse_circular_judge(
 
 
 def _names(settings: BaseModel) -> frozenset[str]:
-    """Locations and digests of all models that the settings refer to."""
+    """Locations and digests of all models, or of the function, that the settings refer to."""
     references = [
         reference.text for reference in find_references(settings) if reference.kind == "model"
     ]
+    if isinstance(settings, PythonReward):
+        folder = settings.folder
+        where = Pinned.parse(folder) if is_pinned(folder) else [folder]
+        return frozenset(f"{settings.function} of {each}" for each in where)
     if references and all(map(is_pinned, references)):
         pinned = [Pinned.parse(reference) for reference in references]
         locations, digests = zip(*pinned, strict=True)

@@ -110,6 +110,9 @@ class ScoreRequest(NamedTuple):
     response_id: str
     messages: tuple[Message, ...]
     response: str
+    answers: tuple[str, ...] | None = None
+    """What the data holds as answers to the prompt: the accepted ones of an ability question, else
+    the preferred one that is annotated. None where the data is not asked (judges)."""
 
 
 class Scorer(Protocol):

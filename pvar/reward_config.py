@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from pvar.config_model import ConfigModel, Name
 from pvar.number_format import NumberFormat, NumberFormatChoice
-from pvar.references import ModelReference
+from pvar.references import FolderReference, ModelReference
 
 
 class VaderReward(ConfigModel):
@@ -74,6 +74,23 @@ class ImplicitReward(ConfigModel):
         return self
 
 
+class PythonReward(ConfigModel):
+    """A Python function of your own (docs/own-rewards.md). Its code is executed."""
+
+    kind: Literal["python"] = "python"
+    name: Name
+    """Name of the reward column and of the artifact."""
+    folder: FolderReference
+    """Local folder with the function's Python files and the files that they read. The content of
+    all its files decides the digest. It is executed with your rights, without a sandbox."""
+    function: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$",
+        max_length=200,
+    )
+    """`module:function` in that folder: prompts and responses in, a list of numbers out. None is a
+    missing reward."""
+
+
 class DatasetReward(ConfigModel):
     """The scores that the data holds for its own answers. Requires `sample.engine: dataset`."""
 
@@ -83,12 +100,12 @@ class DatasetReward(ConfigModel):
 
 
 JudgingRewardModel = Annotated[
-    VaderReward | ClassifierReward | FakeReward, Field(discriminator="kind")
+    VaderReward | ClassifierReward | PythonReward | FakeReward, Field(discriminator="kind")
 ]
 """A reward model that can be a judge: it depends on no tuned policy."""
 
 
-ComputedReward = VaderReward | ClassifierReward | ImplicitReward | FakeReward
+ComputedReward = VaderReward | ClassifierReward | ImplicitReward | PythonReward | FakeReward
 """A reward model that scores any response."""
 
 RewardModelConfig = Annotated[ComputedReward | DatasetReward, Field(discriminator="kind")]
@@ -103,7 +120,7 @@ def reward_format(settings: RewardModelConfig) -> NumberFormatChoice | None:
             return settings.dtype
         case ImplicitReward():  # a small difference of two large sums, in which rounding shows
             return "float32"
-        case VaderReward() | FakeReward() | DatasetReward():
+        case VaderReward() | PythonReward() | FakeReward() | DatasetReward():
             return None
 
 

@@ -22,7 +22,7 @@ from pvar.artifacts import ShardSpec, Summary, plan_shards
 from pvar.errors import ScoringError
 from pvar.number_format import NumberFormat
 from pvar.ports import Ports, Scorer, ScoreRequest
-from pvar.records import Message, Prompt, Response, Score
+from pvar.records import Prompt, Response, Score
 from pvar.references import find_references
 from pvar.reward_config import DatasetReward, RewardModelConfig, in_format, reward_format
 from pvar.row_counts import RowCounts
@@ -42,6 +42,7 @@ ADVICE = {
     "not_finite": "it overflows, or its weights are damaged: load it with dtype float32",
     "template_refused": "its chat template does not accept these messages: use another model",
     NO_SCORE: "the data has no scores for its answers: add them, or use another reward model",
+    "no_reward": "its function returned None for all of them: correct it, or use another one",
     "engine_failed": "see the engine's log above, and run again",
 }
 """What to do if no response has a reward, by the most frequent reason."""
@@ -84,13 +85,14 @@ def _open_worker(job: Job[ScoreSpec]) -> Iterator[Work]:
 
     def score(shard: ShardSpec, folder: Path) -> RowCounts:
         here = responses.between(shard.start, shard.stop)
-        messages = prompts.messages({response.prompt_id for response in here})
+        asked = prompts.take({response.prompt_id for response in here})
         requests = [
             ScoreRequest(
                 response.prompt_id,
                 response.response_id,
-                messages[response.prompt_id],
+                asked[response.prompt_id].messages,
                 response.text,
+                _answers(asked[response.prompt_id]),
             )
             for response in here
         ]
@@ -122,10 +124,14 @@ class PromptsById:
         ids = map(plain_values, ingested.batches(PROMPTS, ["prompt_id"]))
         self._rows = {prompt_id: row for row, prompt_id in enumerate(chain.from_iterable(ids))}
 
-    def messages(self, prompt_ids: Iterable[str]) -> dict[str, tuple[Message, ...]]:
-        """The messages of these prompts."""
+    def take(self, prompt_ids: Iterable[str]) -> dict[str, Prompt]:
+        """These prompts."""
         rows = sorted(self._rows[prompt_id] for prompt_id in prompt_ids)
-        return {prompt.prompt_id: prompt.messages for prompt in self._reader.take(rows)}
+        return {prompt.prompt_id: prompt for prompt in self._reader.take(rows)}
+
+
+def _answers(prompt: Prompt) -> tuple[str, ...]:
+    return prompt.accepted_answers or (() if prompt.chosen is None else (prompt.chosen,))
 
 
 def _scorer(job: Job[ScoreSpec]) -> Scorer:

@@ -10,7 +10,13 @@ from pvar.errors import ConfigError
 from pvar.judge_config import JudgeConfig
 from pvar.judging import prompt_text
 from pvar.records import Message
-from pvar.reward_config import ClassifierReward, FakeReward, ImplicitReward, VaderReward
+from pvar.reward_config import (
+    ClassifierReward,
+    FakeReward,
+    ImplicitReward,
+    PythonReward,
+    VaderReward,
+)
 
 DIGEST = f"sha256-{'ab' * 12}"
 CLASSIFIER = ClassifierReward(name="rm", model=f"org/rm@v1#{DIGEST}")
@@ -62,6 +68,22 @@ def test_a_judge_that_selected_the_data_is_refused_unless_allowed(circular: Judg
 def test_another_judge_passes_without_a_word(other: JudgeConfig, allowed: bool) -> None:
     models = [CLASSIFIER, VaderReward(), OTHER, IMPLICIT]
     assert refuse_circular_judge(other, models, allowed=allowed) is None
+
+
+def test_a_function_is_known_by_its_name_and_its_folder_or_the_content_of_that() -> None:
+    def own(folder: str, function: str = "a:b") -> dict[str, Any]:
+        return {"kind": "python", "name": "x", "folder": folder, "function": function}
+
+    selecting = PythonReward(**own(f"/here#{DIGEST}"))
+    for same in (own(f"/copy#{DIGEST}"), own(f"/here#sha256-{'9' * 24}")):
+        with pytest.raises(ConfigError, match="a:b of "):
+            refuse_circular_judge(by_reward(**same), [selecting], allowed=False)
+    other = by_reward(**own(f"/here#{DIGEST}", "a:c"))
+    assert refuse_circular_judge(other, [selecting], allowed=False) is None
+    written = PythonReward(**own("./here"))
+    assert refuse_circular_judge(by_reward(**own("./there")), [written], allowed=False) is None
+    with pytest.raises(ConfigError, match=r"a:b of \./here"):
+        refuse_circular_judge(by_reward(**own("./here")), [written], allowed=False)
 
 
 def test_a_judge_that_shares_one_of_two_models_is_another_one() -> None:

@@ -60,7 +60,9 @@ def test_every_response_is_scored_once_under_its_own_prompt(tmp_path: Path) -> N
     scorer = RuleScorer(lambda each: float(each.response_id[1:]))
     rows = score(tmp_path, scorer).rows(SCORES, Score)
     assert sorted(scorer.asked) == [
-        ScoreRequest(f"p{n}", f"r{n}{i}", (Message("user", f"Question {n}?"),), f"answer {n}.{i}")
+        ScoreRequest(
+            f"p{n}", f"r{n}{i}", (Message("user", f"Question {n}?"),), f"answer {n}.{i}", ()
+        )
         for n in range(3)
         for i in range(3)
     ]
