@@ -7,7 +7,7 @@ from flows.report_sources import rows_by_source
 from flows.run_record import RunRecord
 from flows.wiring import Wiring
 from pvar.artifacts import Summary
-from pvar.gate import ABILITY_NOT_MEASURED
+from pvar.gate import ABILITY_NOT_MEASURED, without_ability
 from pvar.references import Pinned
 from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import open_artifact
@@ -66,8 +66,8 @@ def _lines(
             f"gate {'passed' if decision['gate_passed'] else 'failed'}: "
             f"{record.config.promote.model_name} version {decision['version']} {_fate(decision)}"
         )
-        if decision.get("gate_note") not in (None, ABILITY_NOT_MEASURED):  # that is said above
-            yield str(decision["gate_note"])
+        if note := without_ability(str(decision.get("gate_note") or "")):  # that is said above
+            yield note
     yield f"report: {store_uri}/runs/{record.run}.html"
     node = record.waiting_node
     if node is not None and node.waiting is not None:

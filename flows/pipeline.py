@@ -34,6 +34,7 @@ from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.evaluation.ability import fits
 from pvar.placement import INLINE
+from pvar.stand_ins import stand_ins
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.node import Node
 from tasks.engine.progress_log import ProgressLog
@@ -134,6 +135,8 @@ def _begin(config: PipelineConfig, preset: str | None, wiring: Wiring) -> RunRec
         nodes=tuple(NodeRecord(name=node.name, artifact=node.keys.root) for node in nodes.values()),
     )
     save_run(wiring.store, record)
+    for clause in stand_ins(config):
+        logger.warning("%s", clause)
     logger.info("run %s: %d nodes, store %s", run, len(nodes), wiring.store.uri)
     return record
 

@@ -19,10 +19,11 @@ from infra.row_files import refuse_target
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
 from pvar.errors import InputError
-from pvar.gate import ABILITY_NOT_MEASURED, BENCHMARK_CHECK
+from pvar.gate import BENCHMARK_CHECK, with_stand_ins, without_ability
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from pvar.references import Pinned
 from pvar.selection.strategy import PVAR
+from pvar.stand_ins import stand_ins
 from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import PromptVariance, TrainStep, by_prompt
@@ -111,6 +112,7 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         title=f"pvar run{f' of preset {record.preset}' if record.preset else ''}",
         date=f"{record.started_at:%Y-%m-%d %H:%M} UTC",
         settings=_settings(record.config),
+        stand_ins=stand_ins(record.config),
         stages=tuple(_stage_row(node, artifacts.get(node.name)) for node in record.nodes),
         distribution=_distribution(record, select, artifacts.get("exclude")) if select else None,
         sources=rows_by_source(artifacts, record.config.evaluate.confidence),
@@ -313,7 +315,7 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
         record.config.promote, artifacts["evaluate"], artifacts[exam_node(artifacts)],
     )  # fmt: skip
     look = look_of(results, asked, gate, results.store)
-    so_far = apply_gate(
+    figures_so_far = apply_gate(
         results.manifest.summary,
         benchmarks,
         gate,
@@ -323,6 +325,7 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
         if DIVERGENCE_FIRST_NODE in artifacts
         else None,
     )
+    so_far = with_stand_ins(figures_so_far, stand_ins(record.config))
     note = _gate_note(record, so_far.note, None, look)
     return Gate(False, _gate_checks(so_far.checks), note, waits=True)
 
@@ -348,7 +351,7 @@ def _gate_note(
     """What is no evidence, the person's decision and the look at the exam, as sentences."""
     if record.config.promote.mode == "never":
         return "Promotion is switched off (promote.mode = never)."
-    said = [] if note == ABILITY_NOT_MEASURED else [note]  # that is among the remarks
+    said = [without_ability(note)]  # that is among the remarks
     said += [part.sentence for part in (decision, look) if part is not None]
     return " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in said if text)
 

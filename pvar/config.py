@@ -10,9 +10,10 @@ path (`/…`, `./…`, `file://…`), `s3://bucket/prefix`, or MLflow's `models:
 version, and `#digest` is appended. Only that digest enters artifact digests.
 """
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from pvar.annotation_queue import MIN_FOR_BOUND
 from pvar.benchmark_config import BenchmarkConfig, BenchmarkedModel
@@ -24,7 +25,7 @@ from pvar.model_roles import ModelRoles, model_roles, refuse_unfit_models
 from pvar.references import CHAMPION, DataReference, ModelReference, is_pinned
 from pvar.reward_config import RewardModelConfig, VaderReward
 from pvar.reward_training import RewardTrainingConfig, refuse_unfit_reward_training
-from pvar.runtime_config import RuntimeConfig
+from pvar.runtime_config import JUDGE_KEY, REWARD_KEY, RuntimeConfig
 from pvar.sampler_config import SamplerSettings
 from pvar.selection import MEASURES, STRATEGIES
 from pvar.selection_config import AnnotateConfig, PairConfig, SelectConfig
@@ -151,6 +152,14 @@ RESERVE_NAME = "evaluate.reserve_prompts"
 """Name of the exam of that key among them."""
 
 
+def _is_named(tree: Mapping[str, object], key: str) -> bool:
+    stage, name = key.split(".")
+    settings = tree.get(stage, {})
+    if isinstance(settings, BaseModel):
+        return name in settings.model_fields_set
+    return isinstance(settings, Mapping) and name in settings
+
+
 class PipelineConfig(ConfigModel):
     """The configuration of one pipeline run."""
 
@@ -191,6 +200,22 @@ class PipelineConfig(ConfigModel):
     them (docs/retraining.md). `null` asks nobody. It changes no other stage's result."""
     runtime: RuntimeConfig = RuntimeConfig()
     """How and where the stages run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_unnamed(cls, tree: object) -> object:
+        """Note which stand-ins nobody chose, as long as it can be seen."""
+        if not isinstance(tree, Mapping):
+            return tree
+        runtime = tree.get("runtime", {})
+        given = runtime.model_dump() if isinstance(runtime, RuntimeConfig) else runtime
+        if not isinstance(given, Mapping):
+            return tree
+        noted = given.get("unnamed", ())
+        unnamed = [key for key in (REWARD_KEY, JUDGE_KEY) if not _is_named(tree, key)]
+        if not (unnamed and isinstance(noted, list | tuple)):
+            return tree
+        return {**tree, "runtime": {**given, "unnamed": (*noted, *set(unnamed).difference(noted))}}
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:

@@ -27,7 +27,7 @@ the KL divergence must be at most this value.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pvar.benchmark_config import BenchmarkGate
@@ -125,6 +125,16 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
         if on_benchmark.no_evidence:
             notes.append(on_benchmark.no_evidence)
     return GateDecision(all(check.passed for check in checks), tuple(checks), "; ".join(notes))
+
+
+def without_ability(note: str) -> str:
+    """The note without its part on ability that was not measured."""
+    return "; ".join(part for part in note.split("; ") if part != ABILITY_NOT_MEASURED)
+
+
+def with_stand_ins(decision: GateDecision, stand_ins: Sequence[str]) -> GateDecision:
+    """The decision whose note says what the figures rest on that is no real model."""
+    return decision._replace(note="; ".join(filter(None, (decision.note, *stand_ins))))
 
 
 class _LossCheck(NamedTuple):

@@ -9,6 +9,9 @@ from pvar.judge_config import JudgePrice
 from pvar.placement import PlacementConfig
 from pvar.vllm_config import VllmConfig
 
+REWARD_KEY = "score.reward_models"
+JUDGE_KEY = "evaluate.judge"
+
 
 class RuntimeConfig(ConfigModel):
     """How and where stages run. None of these settings changes an artifact's identity."""
@@ -71,6 +74,9 @@ class RuntimeConfig(ConfigModel):
     lease_seconds: float = Field(default=60, ge=5)
     """A worker is presumed dead after this long without a heartbeat. Another worker then takes over
     its shard."""
+    unnamed: tuple[Literal["score.reward_models", "evaluate.judge"], ...] = ()
+    """Which of these keys the preset does not name, so that a lexicon stands in. Set when the
+    preset is read; log, report and the gate's decision then say so."""
     placement: PlacementConfig = PlacementConfig()
     """Which stages run as separate flow runs, and on which work pool."""
 

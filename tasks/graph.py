@@ -42,6 +42,7 @@ from typing import Any
 
 from pvar.config import PipelineConfig
 from pvar.references import file_name_of
+from pvar.stand_ins import stand_ins
 from tasks.annotate_nodes import annotate_nodes
 from tasks.benchmark_nodes import (
     benchmark_nodes,
@@ -346,6 +347,7 @@ def _promote(
         budget=_budget(config),
         opponent=config.evaluate.opponent,
         first=config.first_model if against_first else None,
+        stand_ins=stand_ins(config),
     )
     names = {score_name(each.name): each.name for each in config.benchmarks}
     scores = {

@@ -343,6 +343,8 @@ class ReportData:
     date: str
     """The displayed date. Rendering reads no clock."""
     settings: tuple[Setting, ...] = ()
+    stand_ins: tuple[str, ...] = ()
+    """What of the run is no real model, as clauses."""
     stages: tuple[StageRow, ...] = ()
     """In the order of the run, including stages that it did not reach."""
     distribution: PvarDistribution | None = None

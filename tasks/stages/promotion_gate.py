@@ -4,14 +4,14 @@ import logging
 import math
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pvar.artifacts import Summary
 from pvar.evaluate_config import PromoteConfig
 from pvar.evaluation.alpha_spending import mean_lower_bound
 from pvar.evaluation.paired import prompt_means
 from pvar.exam import exam_digest
-from pvar.gate import GateDecision, GateFigures, decide_promotion
+from pvar.gate import GateDecision, GateFigures, decide_promotion, with_stand_ins
 from pvar.ports import Store
 from pvar.references import ModelReference
 from tasks.engine.artifact import Artifact
@@ -44,6 +44,8 @@ class PromoteSpec(BaseModel):
     """The model that the new model was compared with."""
     first: ModelReference | None = None
     """The first model, if the new model was compared with it, too."""
+    stand_ins: tuple[str, ...] = Field(default=(), exclude=True)
+    """What the results rest on that is no real model (`pvar/stand_ins.py`), for the note."""
 
 
 def apply_gate(
@@ -180,4 +182,4 @@ def gate_decision(job: Job[PromoteSpec]) -> tuple[GateDecision, ExamLook | None]
         at_look,
         None if divergence is None else first_divergence(divergence, gate.min_coverage),
     )
-    return decision, look
+    return with_stand_ins(decision, job.spec.stand_ins), look
