@@ -129,6 +129,10 @@ class Wiring:
                 from infra.rewards.function_scorer import open_function
 
                 return open_function(settings)
+            case "http":
+                from infra.rewards.http_scorer import RewardAccess, open_http_scorer
+
+                return open_http_scorer(settings, runtime.reward_max_in_flight, RewardAccess())
             case "classifier":
                 return _classifier(folders["model"], settings, runtime)
             case unknown:

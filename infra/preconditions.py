@@ -14,6 +14,7 @@ from infra.judges.access import JudgeAccess, refuse_unusable_access
 from infra.lm_eval_harness import refuse_missing_harness
 from infra.pinned_folder import refuse_unusable_folder
 from infra.rewards.function_scorer import refuse_missing_module, refuse_unusable_function
+from infra.rewards.http_scorer import RewardAccess, refuse_unusable_server
 from infra.sources import is_local, refuse_unreadable_file, refuse_unreadable_rows
 from pvar.benchmark_config import BenchmarkConfig, JudgedBenchmark, LmEvalBenchmark
 from pvar.config import PipelineConfig
@@ -21,7 +22,7 @@ from pvar.errors import InputError, PvarError
 from pvar.judge_config import AlpacaEvalJudge, ArenaHardJudge, JudgeConfig
 from pvar.placement import INLINE, PlacementConfig
 from pvar.references import Reference, find_references, is_pinned
-from pvar.reward_config import PythonReward, RewardModelConfig
+from pvar.reward_config import HttpReward, PythonReward, RewardModelConfig
 
 
 class Precondition(NamedTuple):
@@ -107,7 +108,11 @@ def _of_judge(key: str, judge: JudgeConfig, is_here: bool) -> Iterator[Precondit
 def _of_reward_model(
     key: str, model: RewardModelConfig, is_here: bool, *, judges: bool = False
 ) -> Iterator[Precondition]:
-    """A function is imported if it is called here; elsewhere may be packages that it needs."""
+    """A server is asked, and a function imported, if that is needed here: only the machine where
+    it is needed may have the address, or the packages."""
+    if isinstance(model, HttpReward) and is_here:
+        what = f"server of the reward model {model.model}"
+        yield Precondition(key, what, lambda: refuse_unusable_server(model, RewardAccess()))
     if isinstance(model, PythonReward) and not is_pinned(model.folder):
         check = (
             partial(refuse_unusable_function, is_judge=judges) if is_here else refuse_missing_module

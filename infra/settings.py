@@ -10,6 +10,8 @@
     PVAR_SAMPLER_BASE_URL     of the policy's server (infra/engines/openai_sampler.py),
                               with PVAR_SAMPLER_API_KEY and PVAR_SAMPLER_SEEDS
     PVAR_JUDGE_BASE_URL       of a judge's server (infra/judges/access.py), PVAR_JUDGE_API_KEY
+    PVAR_REWARD_BASE_URL      of a reward model's server (infra/rewards/http_scorer.py),
+                              with PVAR_REWARD_API_KEY
 
 Without AWS keys boto3 uses its usual sources (profile, container role, instance role). An empty
 variable counts as absent.

@@ -91,6 +91,20 @@ class PythonReward(ConfigModel):
     missing reward."""
 
 
+class HttpReward(ConfigModel):
+    """A reward model on a server (docs/own-rewards.md)."""
+
+    kind: Literal["http"] = "http"
+    name: Name
+    """Name of the reward column and of the artifact."""
+    model: str = Field(min_length=1, max_length=200)
+    """Model name on the server at PVAR_REWARD_BASE_URL. It stands for the model in the digest:
+    give another name to another model."""
+    api: Literal["pvar", "vllm_classify", "vllm_score", "tei_predict", "tei_rerank"]
+    """What is sent and read: `pvar` (docs/own-rewards.md), an endpoint of `vllm serve`, or one of
+    text-embeddings-inference."""
+
+
 class DatasetReward(ConfigModel):
     """The scores that the data holds for its own answers. Requires `sample.engine: dataset`."""
 
@@ -99,13 +113,17 @@ class DatasetReward(ConfigModel):
     """Name of the reward column and of the artifact."""
 
 
+OwnReward = PythonReward | HttpReward
+"""Reward models of which pvar knows no weights: a function, or a server."""
+
+
 JudgingRewardModel = Annotated[
-    VaderReward | ClassifierReward | PythonReward | FakeReward, Field(discriminator="kind")
+    VaderReward | ClassifierReward | OwnReward | FakeReward, Field(discriminator="kind")
 ]
 """A reward model that can be a judge: it depends on no tuned policy."""
 
 
-ComputedReward = VaderReward | ClassifierReward | ImplicitReward | PythonReward | FakeReward
+ComputedReward = VaderReward | ClassifierReward | ImplicitReward | OwnReward | FakeReward
 """A reward model that scores any response."""
 
 RewardModelConfig = Annotated[ComputedReward | DatasetReward, Field(discriminator="kind")]
@@ -120,7 +138,7 @@ def reward_format(settings: RewardModelConfig) -> NumberFormatChoice | None:
             return settings.dtype
         case ImplicitReward():  # a small difference of two large sums, in which rounding shows
             return "float32"
-        case VaderReward() | PythonReward() | FakeReward() | DatasetReward():
+        case VaderReward() | PythonReward() | HttpReward() | FakeReward() | DatasetReward():
             return None
 
 

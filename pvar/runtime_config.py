@@ -34,6 +34,8 @@ class RuntimeConfig(ConfigModel):
     score_tokens_per_batch: int | None = Field(default=None, ge=64)
     """Padded tokens per scoring batch, halved when memory runs out. `null` chooses a value by
     device."""
+    reward_max_in_flight: int = Field(default=32, ge=1, le=1024)
+    """Maximum concurrent requests to the server of a reward model of kind `http`."""
     pairs_per_device: int = Field(default=4, ge=1)
     """Pairs per device and forward pass. Gradients are accumulated up to train.pairs_per_step."""
     num_processes: int = Field(default=1, ge=1, le=64)

@@ -42,7 +42,7 @@ ADVICE = {
     "not_finite": "it overflows, or its weights are damaged: load it with dtype float32",
     "template_refused": "its chat template does not accept these messages: use another model",
     NO_SCORE: "the data has no scores for its answers: add them, or use another reward model",
-    "no_reward": "its function returned None for all of them: correct it, or use another one",
+    "no_reward": "its function or server gave none for all of them: correct it, or use another one",
     "engine_failed": "see the engine's log above, and run again",
 }
 """What to do if no response has a reward, by the most frequent reason."""

@@ -13,6 +13,7 @@ from pvar.records import Message
 from pvar.reward_config import (
     ClassifierReward,
     FakeReward,
+    HttpReward,
     ImplicitReward,
     PythonReward,
     VaderReward,
@@ -84,6 +85,18 @@ def test_a_function_is_known_by_its_name_and_its_folder_or_the_content_of_that()
     assert refuse_circular_judge(by_reward(**own("./there")), [written], allowed=False) is None
     with pytest.raises(ConfigError, match=r"a:b of \./here"):
         refuse_circular_judge(by_reward(**own("./here")), [written], allowed=False)
+
+
+def test_a_reward_model_on_a_server_is_known_by_the_models_name() -> None:
+    served = HttpReward(name="x", model="org/served", api="pvar")
+    for same in (
+        by_reward(kind="http", name="y", model="org/served", api="vllm_score"),
+        judge({"kind": "arena_hard", "model": "org/served"}),
+    ):
+        with pytest.raises(ConfigError, match="org/served"):
+            refuse_circular_judge(same, [served], allowed=False)
+    other = by_reward(kind="http", name="x", model="org/other", api="pvar")
+    assert refuse_circular_judge(other, [served], allowed=False) is None
 
 
 def test_a_judge_that_shares_one_of_two_models_is_another_one() -> None:
