@@ -221,15 +221,18 @@ def exported_files(row: BenchmarkRow, wiring: Wiring, folder: Path) -> list[Path
 
 
 def _figures(row: BenchmarkRow) -> Summary:
-    """The metrics of one row in MLflow."""
+    """The metrics of one row in MLflow, named as those of a run."""
     score = row.score
     figures = {
         "score": score.score,
         "length_controlled_win_rate": score.length_controlled_win_rate,
         "style_controlled_score": score.style_controlled_score,
+        "lower": score.clustered_ci_lower,
+        "upper": score.clustered_ci_upper,
+        "mean_length_characters": score.mean_length_characters,
         "coverage": score.coverage,
     }
-    return {f"{row.benchmark}.{row.score.role}.{name}": each for name, each in figures.items()}
+    return {f"{row.benchmark}.{row.score.role}_{name}": each for name, each in figures.items()}
 
 
 def benchmark_markdown(rows: Sequence[BenchmarkRow]) -> str:

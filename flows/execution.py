@@ -2,11 +2,13 @@
 
 import errno
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from flows.wiring import Wiring
 from infra.step_log import StepLog
 from infra.store.disk import cause
+from infra.system_metrics import system_metrics
 from pvar.artifacts import Summary
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, StoreError
@@ -47,7 +49,8 @@ def execute(
         tracking.log_parameters(run, flatten(node.recipe.config))
         inputs = {input_name: keys.root for input_name, keys in node.inputs.items()}
         tracking.log_inputs(run, inputs, wiring.store.uri)
-        outcome = _run(node, config, wiring, run)
+        with system_metrics(tracking, run) if node.stage.wants_gpu else nullcontext():
+            outcome = _run(node, config, wiring, run)
         tracking.log_summary(run, _figures(outcome))
     except BaseException:  # stopped from outside, too
         tracking.end_failed_run(run)

@@ -27,7 +27,7 @@ from flows.services import Services
 from infra.mlflow_database import ready_database
 from infra.settings import Settings, make_folder
 from infra.store import open_store
-from infra.tracking import mlflow_errors_explained
+from infra.tracking import Tracking, experiment_page, mlflow_errors_explained
 from pvar.errors import ConfigError
 from pvar.retrain_decision import RetrainConfig
 from tasks.engine.child_processes import child_environment
@@ -55,9 +55,11 @@ def serve(
     preset: str | None,
     prefect_port: int,
     mlflow_port: int,
-    on_ready: Callable[[Addresses], None],
+    on_ready: Callable[[Addresses, str], None],
 ) -> None:
     """Start the services, register the deployments, call `on_ready`, and run until interrupted.
+
+    `on_ready` gets the addresses, and that of the experiment in MLflow's UI.
 
     Port 0 means any free port. KeyboardInterrupt stops the services. No process is left when this
     function returns or raises. Raises ConfigError if a port is in use or if another `pvar serve`
@@ -90,8 +92,9 @@ def serve(
             with temporary_settings({PREFECT_API_URL: addresses.prefect_api}):
                 deploy(packaged_folder(), ("process",), config=config, preset=preset)
                 _start_worker(services, environment)
+            experiment = Tracking(addresses.mlflow, settings.store_uri).experiment
             note(f"{addresses.prefect} and {addresses.mlflow}")
-            on_ready(addresses)
+            on_ready(addresses, experiment_page(addresses.mlflow, experiment))
             services.wait()
 
 

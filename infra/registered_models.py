@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from infra.registry_tables import RegistryTables, VersionRow, read_registry
 from infra.tracking import Tracking, mlflow_explained
+from infra.transformers_flavor import task_of, write_flavor
+from infra.version_description import describe_version
 from pvar.errors import ModelError
 from pvar.ports import RegisteredVersion, Store
 
@@ -168,12 +171,18 @@ class RegisteredModels:
         return f"{source.removeprefix(root).rstrip('/')}/" if source.startswith(root) else None
 
     def store_files(self, model_name: str, folder: Path, tags: Mapping[str, str]) -> "LoggedModel":
-        """Upload a folder to the artifact store directly, not through MLflow's server."""
+        """Upload a folder to the artifact store directly, not through MLflow's server.
+
+        Beside it are the files with which `mlflow.transformers` loads a model.
+        """
         client = self._tracking.client
         model = client.create_logged_model(
             self._tracking.experiment, name=model_name, tags=dict(tags)
         )
         client.log_model_artifacts(model.model_id, str(folder))
+        with tempfile.TemporaryDirectory() as beside:
+            if write_flavor(folder, Path(beside)):
+                client.log_model_artifacts(model.model_id, beside)
         client.finalize_logged_model(model.model_id, "READY")
         return model
 
@@ -188,6 +197,12 @@ class RegisteredModels:
             model_id=files.model_id,
         )
         return int(version.version)
+
+    def describe(self, version: RegisteredVersion, tags: Mapping[str, str], folder: Path) -> None:
+        """Give a version the description that its tags make, in place of the one before."""
+        name, number = version.model_name, version.version
+        text = describe_version(name, number, version.artifact or "", tags, task_of(folder))
+        self._tracking.client.update_model_version(name, str(number), text)
 
     def delete_version(self, model_name: str, number: int) -> None:
         """Delete a version. MLflow does not give its number again."""

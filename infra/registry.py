@@ -78,10 +78,14 @@ class MlflowRegistry(RegisteredModels):
             if facts.version.artifact == artifact:
                 for tag, value in tags.items():
                     client.set_model_version_tag(model_name, str(facts.version.version), tag, value)
-                return facts.version._replace(opponent=tags.get(OPPONENT_TAG))
+                found = facts.version._replace(opponent=tags.get(OPPONENT_TAG))
+                self.describe(found, tags, folder)
+                return found
         files = self.store_files(model_name, folder, tags)
         number = self.add_version(model_name, files, artifact, tags)
-        return RegisteredVersion(model_name, number, artifact, tags.get(OPPONENT_TAG))
+        version = RegisteredVersion(model_name, number, artifact, tags.get(OPPONENT_TAG))
+        self.describe(version, tags, folder)
+        return version
 
     @mlflow_explained
     def restore(self, version: RegisteredVersion, folder: Path, tags: Mapping[str, str]) -> bool:
@@ -91,6 +95,7 @@ class MlflowRegistry(RegisteredModels):
         `infra.registry_restore`.
         """
         is_new = restore_version(self, self._store, version, folder, tags)
+        self.describe(version, tags, folder)
         newest = self._history(version.model_name).newest()
         is_last = newest is not None and newest.move.to_version == version.version
         if is_last and self.version_of_alias(version.model_name, CHAMPION) is None:

@@ -1,9 +1,11 @@
 """Register versions again, with numbers and files, after MLflow's database was lost."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.registered_models import RegisteredModels
+from infra.transformers_flavor import MLMODEL, write_flavor
 from pvar.errors import ModelError
 from pvar.ports import RegisteredVersion, Store
 
@@ -72,17 +74,28 @@ def _make(
 def _restore_files(
     models: RegisteredModels, store: Store, version: RegisteredVersion, folder: Path
 ) -> bool:
-    """Upload the files that are not in the store with their size; False if all are."""
+    """Upload the files that are not in the store with their size; False if all are.
+
+    With them, MLflow's own description of the folder, if there is none.
+    """
     prefix = models.files_of(version)
     if prefix is None:
         return False
     there = {info.key: info.num_bytes for info in store.list(prefix)}
-    files = {
+    files = _files_below(folder, prefix)
+    missing = {key: path for key, path in files.items() if there.get(key) != path.stat().st_size}
+    with tempfile.TemporaryDirectory() as beside:
+        if f"{prefix}{MLMODEL}" not in there and write_flavor(folder, Path(beside)):
+            missing |= _files_below(Path(beside), prefix)
+        for key, path in missing.items():
+            store.upload(path, key)
+    return bool(missing)
+
+
+def _files_below(folder: Path, prefix: str) -> dict[str, Path]:
+    """Key in the store → file of the folder."""
+    return {
         f"{prefix}{path.relative_to(folder).as_posix()}": path
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    missing = [key for key, path in files.items() if there.get(key) != path.stat().st_size]
-    for key in missing:
-        store.upload(files[key], key)
-    return bool(missing)

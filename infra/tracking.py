@@ -27,9 +27,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "pvar"
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
+"""Tag of the experiment: MLflow's UI opens it on its runs. Without, it opens the view of agents and
+traces, of which there are none. What a person chose there is kept."""
+VIEW = "?workflowType=machine_learning"
+"""The same in an address. A UI that has the switch between GenAI and model training in its corner,
+as that of MLflow 3.17, reads the switch in place of the tag."""
 WAITING_TAG = "pvar.waiting"
 MAX_PARAMETER_CHARACTERS = 6000
 MAX_CAUSE_CHARACTERS = 600
+MAX_DIGEST_CHARACTERS = 36
+"""Of a dataset, in MLflow."""
 MAX_PARAMETERS_PER_CALL = 100
 MAX_METRICS_PER_CALL = 1000
 
@@ -49,6 +57,16 @@ class StepFigures(NamedTuple):
     made_at: float
     """Seconds since 1970."""
     figures: Mapping[str, float]
+
+
+class DataInput(NamedTuple):
+    """Data that a run reads."""
+
+    name: str
+    digest: str
+    uri: str
+    role: str
+    """What they are to the run: `ingest.source`, or the name of a stage's input."""
 
 
 def open_mlflow_client(tracking_uri: str) -> "MlflowClient":
@@ -80,6 +98,17 @@ def open_mlflow_client(tracking_uri: str) -> "MlflowClient":
             "http(s)://host:port of a server, or a database such as sqlite:////folder/mlflow.db or "
             "postgresql://user:password@host/name"
         ) from None
+
+
+def experiment_page(server: str, experiment: str) -> str:
+    """Address of the experiment's runs in the UI of a server."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment}{VIEW}"
+
+
+def run_page(server: str, experiment: str, run: str, tab: str = "") -> str:
+    """Address of a run in the UI of a server. A tab is `artifacts`, for example."""
+    where = f"{run}/{tab}" if tab else run
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{where}{VIEW}"
 
 
 def _has_no_traceback(record: logging.LogRecord) -> bool:
@@ -255,6 +284,16 @@ class Tracking:
     @mlflow_explained
     def log_inputs(self, run: str, inputs: Mapping[str, str], store_uri: str) -> None:
         """Log the input artifacts (name → stage/digest) as datasets: lineage in MLflow's UI."""
+        datasets = [
+            DataInput(stage, digest, f"{store_uri}/{artifact}", name)
+            for name, artifact in inputs.items()
+            for stage, _, digest in [artifact.partition("/")]
+        ]
+        self.log_datasets(run, datasets)
+
+    @mlflow_explained
+    def log_datasets(self, run: str, inputs: Sequence[DataInput]) -> None:
+        """Log what a run reads as datasets."""
         import json
 
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -263,14 +302,14 @@ class Tracking:
         datasets = [
             DatasetInput(
                 Dataset(
-                    name=artifact.partition("/")[0],
-                    digest=artifact.partition("/")[2],
+                    name=each.name,
+                    digest=each.digest[:MAX_DIGEST_CHARACTERS],
                     source_type="pvar",
-                    source=json.dumps({"uri": f"{store_uri}/{artifact}"}),
+                    source=json.dumps({"uri": each.uri}),
                 ),
-                [InputTag("mlflow.data.context", name)],
+                [InputTag("mlflow.data.context", each.role)],
             )
-            for name, artifact in inputs.items()
+            for each in inputs
         ]
         if not datasets:
             return
@@ -323,9 +362,15 @@ def _experiment(client: "MlflowClient", artifact_location: str, tracking_uri: st
         with _probing():
             found = client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
+            chosen = found.tags.get(KIND_TAG, "")
+            if not chosen or chosen.endswith(
+                "_inferred"
+            ):  # by the UI, at the sight of an empty one
+                client.set_experiment_tag(found.experiment_id, KIND_TAG, KIND)
             return str(found.experiment_id)
         try:
-            return client.create_experiment(EXPERIMENT, artifact_location=artifact_location)
+            kind = {KIND_TAG: KIND}
+            return client.create_experiment(EXPERIMENT, artifact_location, tags=kind)
         except MlflowException:
             found = client.get_experiment_by_name(EXPERIMENT)  # made by another run just now
             if found is None:

@@ -73,11 +73,12 @@ def serve(
             console().print("stopped", highlight=False)
 
 
-def _tell(addresses: "Addresses") -> None:
+def _tell(addresses: "Addresses", experiment: str) -> None:
     from flows.console import console
 
     console().print(
         f"Prefect  {addresses.prefect}\nMLflow   {addresses.mlflow}\n"
+        f"runs in MLflow: {experiment}\n"
         "for commands in another terminal:\n"
         f"export PREFECT_API_URL={addresses.prefect_api} "
         f"PVAR_MLFLOW_TRACKING_URI={addresses.mlflow}\nCtrl-C stops everything",

@@ -41,6 +41,7 @@ from tasks.stages.promotion_gate import (
     summary_of,
 )
 from tasks.stages.train import MODEL
+from tasks.stages.version_origin import origin_tags
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class PromotionRecord(BaseModel):
 def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) -> dict[str, str]:
     """Tags of the version: artifacts, strategy, budget and results."""
     results = job.inputs["results"]
-    tags = {
+    tags = origin_tags(job.inputs["model"], results, decision.checks) | {
         RESULTS_TAG: results.keys.root,
         "pvar.opponent": job.spec.opponent,
         "pvar.strategy": job.spec.strategy,

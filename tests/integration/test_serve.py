@@ -81,6 +81,11 @@ def served(tmp_path: Path) -> Iterator[Served]:
             assert line, (tmp_path / "serve.log").read_text()
             said += line
         addresses = re.findall(r"^\w+ +(http://127\.0\.0\.1:\d+)$", said, re.MULTILINE)
+        assert re.search(
+            rf"^runs in MLflow: {addresses[1]}/#/experiments/\d+\?workflowType=machine_learning$",
+            said,
+            re.MULTILINE,
+        )
         yield Served(process, home, *addresses)
     finally:
         kill_tree(process)

@@ -70,7 +70,7 @@ def serve_nothing(home: Path, port: int) -> None:
         preset=None,
         prefect_port=port,
         mlflow_port=0,
-        on_ready=lambda _: None,
+        on_ready=lambda *_: None,
     )
 
 
@@ -99,7 +99,7 @@ def test_two_servers_have_no_port_in_common(tmp_path: Path) -> None:
             preset=None,
             prefect_port=5000,
             mlflow_port=5000,
-            on_ready=lambda _: None,
+            on_ready=lambda *_: None,
         )
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import sqlalchemy
 
+from infra.system_metrics import system_metrics
 from infra.tracking import StepFigures, Tracking, first_line
 from pvar.errors import TrackingError
 from pvar.ports import Store
+from tests.services.processes import wait_until
 from tests.services.registry import RegistryNeighbours
 
 
@@ -112,3 +114,41 @@ def test_an_mlflow_that_nobody_answers_is_named_at_once(
     with pytest.raises(TrackingError, match=r"MLflow at http://127\S+ cannot be used: .*refused"):
         tracking.start_run("train", {})
     assert "s3cr3t" not in tracking.public_uri
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_experiment_opens_on_its_runs_unless_a_person_chose_another_view(
+    tmp_path: Path, file_store: Store
+) -> None:
+    neighbours = RegistryNeighbours(tmp_path, file_store)
+    client, key = neighbours.tracking().client, "mlflow.experimentKind"
+
+    def kind_after(before: str) -> str:
+        experiment = neighbours.tracking().experiment
+        client.set_experiment_tag(experiment, key, before)
+        return str(client.get_experiment(neighbours.tracking().experiment).tags[key])
+
+    # The second is what MLflow's UI guesses of an experiment without runs.
+    assert kind_after("custom_model_development") == "custom_model_development"
+    assert kind_after("genai_development_inferred") == "custom_model_development"
+    assert kind_after("genai_development") == "genai_development"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_machine_is_measured_while_a_long_run_works(
+    tmp_path: Path, file_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    tracking = RegistryNeighbours(tmp_path, file_store).tracking()
+    short, long = tracking.start_run("short", {}), tracking.start_run("long", {})
+    with system_metrics(tracking, short):
+        pass
+
+    def measured(run: str) -> set[str]:
+        return set(tracking.client.get_run(run).data.metrics)
+
+    with system_metrics(tracking, long, after_seconds=0):
+        wait_until(lambda: "system/cpu_utilization_percentage" in measured(long), "a measurement")
+    assert measured(short) == set()
