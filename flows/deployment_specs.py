@@ -20,6 +20,11 @@ STAGE_ENTRYPOINTS = "flows.stages."
 """Prefix of the entry points of stages."""
 
 
+def stage_deployment(stage: str, pool: str) -> str:
+    """Name of a stage's deployment on a pool."""
+    return f"{stage}-{pool}"
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,6 +68,7 @@ class DeploymentSpec(_Spec):
     """One entry of `deployments` in prefect.yaml."""
 
     name: str
+    """Name of the deployment; for a stage, of its pool (`deployed_name`)."""
     entrypoint: str
     """Module path of the flow. The package is installed wherever the flow runs."""
     work_pool: WorkPoolSpec | None = None
@@ -77,6 +83,11 @@ class DeploymentSpec(_Spec):
         return self.entrypoint.rpartition(".")[2].replace("_", "-")
 
     @property
+    def deployed_name(self) -> str:
+        """Name of the deployment at the server: that of a stage names both, stage and pool."""
+        return stage_deployment(self.flow, self.name) if self.is_stage else self.name
+
+    @property
     def is_stage(self) -> bool:
         """Whether it runs one stage, for pipelines that place the stage on its pool."""
         return self.entrypoint.startswith(STAGE_ENTRYPOINTS)
@@ -86,7 +97,7 @@ class StagePoolSpec(_Spec):
     """A pool on which every stage has a deployment."""
 
     name: str
-    """Name of the deployments, and of the pool in `runtime.placement`."""
+    """Name of the pool in `runtime.placement`."""
     work_pool: WorkPoolSpec
     """`{image}` in its job variables is replaced by the image of the stage."""
     with_gpu: dict[str, JsonValue] = {}

@@ -2,16 +2,19 @@
 
 All definitions are read from one folder (`prefect.yaml`, `work_pools/`, `automations/`), by default
 the one that ships with the project. Pools, deployments and automations are identified by their
-names, so registering them again updates them and creates no duplicates.
+names, so registering them again updates them and creates no duplicates. Where an earlier release of
+pvar named a stage's deployment after its pool alone, it is replaced.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import JsonValue, ValidationError
 
+from flows.deployment_form import arrange_form
 from flows.deployment_specs import (
     DeploymentSpec,
     PoolType,
@@ -29,6 +32,11 @@ from pvar.study_config import StudyConfig
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
+
+logger = logging.getLogger(__name__)
+
+NOT_TRAINED: set[str] = set()
+"""Groups that open with their main settings where nothing is trained."""
 
 INSTALLED = [{"prefect.deployments.steps.set_working_directory": {"directory": "."}}]
 """Pull steps that fetch no code. Without any pull step, a process worker copies the folder from
@@ -64,9 +72,13 @@ def deploy(
         block = _block_id(client, notify) if notify is not None else None
         registered_pools = [_register_pool(client, folder, pool) for pool in pools]
         deployments = [
-            register_deployment(client, spec, _parameters(spec, config, preset))
+            register_deployment(
+                client, _tagged(spec, config, preset), default_parameters(spec, config, preset)
+            )
             for spec in _on(project, pools)
         ]
+        for spec in _on(project, pools):
+            _remove_old_name(client, spec)
         automations = _register_automations(client, folder, block)
     return Deployed(tuple(registered_pools), tuple(deployments), tuple(automations))
 
@@ -134,20 +146,22 @@ def register_deployment(
     from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.flows import load_flow_from_entrypoint
-    from prefect.utilities.callables import parameter_schema
 
     flow: Flow[..., Any] = load_flow_from_entrypoint(spec.entrypoint)
-    full_name = f"{flow.name}/{spec.name}"
+    full_name = f"{flow.name}/{spec.deployed_name}"
     paused, limit = _paused(client, full_name), spec.concurrency_limit
+    if spec.is_stage:
+        paused = paused or _paused(client, f"{flow.name}/{spec.name}")
+    paused = paused or _Paused(False, frozenset())
     client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
-        name=spec.name,
+        name=spec.deployed_name,
         entrypoint=spec.entrypoint,
         pull_steps=INSTALLED,
         description=flow.description,
         tags=spec.tags,
         parameters=dict(parameters),
-        parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
+        parameter_openapi_schema=form_schema(flow, spec, parameters),
         enforce_parameter_schema=True,
         paused=paused.deployment,
         schedules=[
@@ -169,6 +183,17 @@ def register_deployment(
     return full_name
 
 
+def form_schema(
+    flow: "Flow[..., Any]", spec: DeploymentSpec, parameters: Mapping[str, JsonValue]
+) -> dict[str, Any]:
+    """The schema of the deployment's form. A stage opens with its own settings."""
+    from prefect.utilities.callables import parameter_schema
+
+    schema = parameter_schema(flow).model_dump_for_openapi()
+    opened = {spec.flow} if spec.is_stage else NOT_TRAINED if spec.flow == "benchmark" else None
+    return arrange_form(schema, parameters, opened)
+
+
 class _Paused(NamedTuple):
     """What a person paused in the UI."""
 
@@ -176,15 +201,16 @@ class _Paused(NamedTuple):
     crons: frozenset[str]
 
 
-def _paused(client: "SyncPrefectClient", full_name: str) -> _Paused:
-    """What is paused now: registering the deployment again would otherwise resume it."""
+def _paused(client: "SyncPrefectClient", full_name: str) -> _Paused | None:
+    """What is paused now: registering the deployment again would otherwise resume it. None if there
+    is no deployment of the name."""
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.exceptions import ObjectNotFound
 
     try:
         found = client.read_deployment_by_name(full_name)
     except ObjectNotFound:
-        return _Paused(False, frozenset())
+        return None
     crons = {
         each.schedule.cron
         for each in found.schedules
@@ -193,9 +219,65 @@ def _paused(client: "SyncPrefectClient", full_name: str) -> _Paused:
     return _Paused(found.paused, frozenset(crons))
 
 
-def _parameters(
+def _remove_old_name(client: "SyncPrefectClient", spec: DeploymentSpec) -> None:
+    """Delete a stage's deployment of an earlier release, which had the name of its pool alone.
+
+    It stays while it has runs that are not over: without it, no worker would start them.
+    """
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import TERMINAL_STATES
+    from prefect.exceptions import ObjectNotFound
+
+    if not spec.is_stage:
+        return
+    old = f"{spec.flow}/{spec.name}"
+    try:
+        found = client.read_deployment_by_name(old)
+    except ObjectNotFound:
+        return
+    if found.entrypoint != spec.entrypoint:  # somebody else's
+        return
+    unfinished = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[found.id])),
+        flow_run_filter=FlowRunFilter(
+            state=FlowRunFilterState(
+                type=FlowRunFilterStateType(not_any_=sorted(TERMINAL_STATES, key=str))
+            )
+        ),
+        limit=1,
+    )
+    if unfinished:
+        logger.warning(
+            "deployment %s is named %s now; the old one stays, because its run %s is not over; run "
+            "pvar deploy again later",
+            old,
+            spec.deployed_name,
+            unfinished[0].name,
+        )
+        return
+    client.delete_deployment(found.id)
+    logger.info("deployment %s is named %s now", old, spec.deployed_name)
+
+
+def _tagged(spec: DeploymentSpec, config: RetrainConfig, preset: str | None) -> DeploymentSpec:
+    """The deployment with tags of its preset and model. Stages are run with any of them."""
+    from flows.run_names import tags_of
+
+    if spec.is_stage:
+        return spec
+    return spec.model_copy(update={"tags": [*spec.tags, *tags_of(config.pipeline, preset)]})
+
+
+def default_parameters(
     spec: DeploymentSpec, config: RetrainConfig, preset: str | None
 ) -> dict[str, JsonValue]:
+    """The values with which the deployment's form opens."""
     match spec.flow:
         case "retrain":
             return {"config": config.model_dump(mode="json")}

@@ -243,7 +243,8 @@ def _report_again(run: str, wiring: Wiring) -> None:
     try:
         record = load_run(wiring.store, run)
         with tempfile.TemporaryDirectory() as folder:
-            report = write_report(record, wiring, Path(folder) / "report.html")
+            report = Path(folder) / "report.html"
+            write_report(record, wiring, report)
             wiring.store.upload(report, f"runs/{run}.html")
             try:
                 wiring.tracking.log_file(record.mlflow_run, report)

@@ -17,29 +17,34 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.exceptions import Pause
 
 from flows.approval import ask_for_approval, suspendable_run
 from flows.execution import flatten
 from flows.pinning import pin
 from flows.placed_stages import is_complete, run_placed
+from flows.run_names import describe_run, run_label, tags_of
+from flows.run_page import publish_run
+from flows.run_progress import ProgressBar
 from flows.run_record import NodeRecord, RunRecord, save_run, suspended_run
 from flows.run_report import write_report
 from flows.stages import STAGE_FLOWS
 from flows.waiting_state import shown_as_waiting
 from flows.wiring import Wiring, connect
+from infra.tracking import DataInput
 from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.evaluation.ability import fits
 from pvar.placement import INLINE
+from pvar.references import Pinned, file_name_of, find_references
 from pvar.stand_ins import stand_ins
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.node import Node
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.stage_outcome import StageState
-from tasks.exam_nodes import FIRST_NODE, exam_node
+from tasks.exam_nodes import DIVERGENCE_FIRST_NODE, FIRST_NODE, exam_node
 from tasks.graph import plan_nodes
 from tasks.stages.adopt import ADOPT
 from tasks.stages.audit import AUDIT
@@ -54,6 +59,9 @@ _HEADLINES = (
     AUDIT.name, DIVERGENCE.name, EVALUATE.name, BENCHMARK.name, ADOPT.name, PROMOTE.name,
 )  # fmt: skip
 """Stages whose figures are also metrics of the parent run."""
+
+FIRST, OF_FIRST = "first", (FIRST_NODE, DIVERGENCE_FIRST_NODE)
+"""Prefix of the figures of the comparison with the first model, as of the tags of the version."""
 
 
 @flow(
@@ -73,10 +81,17 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
         record = _suspended(wiring)
         if record is None:
             record = _begin(pin(config, wiring), preset, wiring)
-        pinned = record.config
+    with tags(*tags_of(record.config, record.preset)):
+        return _run_nodes(record, wiring)
+
+
+def _run_nodes(record: RunRecord, wiring: Wiring) -> str:
+    """Run every node and close the run; its id."""
+    pinned, bar = record.config, ProgressBar()
     nodes = plan_nodes(pinned)
     for number, node in enumerate(nodes.values(), start=1):
         logger.info("stage %d of %d: %s", number, len(nodes), node.name)
+        bar.show(number - 1, len(nodes), f"stage {number} of {len(nodes)}: {node.name}")
         try:
             entry = _make(node, record, wiring)
             if node.name == exam_node(nodes):
@@ -91,6 +106,7 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
             _end(record, wiring, failed=False)
             return shown_as_waiting(record.run, entry.waiting)
         save_run(wiring.store, record)
+    bar.show(len(nodes), len(nodes), f"{len(nodes)} stages are complete")
     _end(record, wiring, failed=False)
     return record.run
 
@@ -124,6 +140,7 @@ def _begin(config: PipelineConfig, preset: str | None, wiring: Wiring) -> RunRec
     tracking = wiring.tracking
     mlflow_run = tracking.start_run(run, {"pvar.run": run, "pvar.preset": preset or ""})
     tracking.log_parameters(mlflow_run, flatten(config.model_dump(mode="json")))
+    tracking.log_datasets(mlflow_run, _data_of(config))
     record = RunRecord(
         run=run,
         started_at=started_at,
@@ -137,8 +154,23 @@ def _begin(config: PipelineConfig, preset: str | None, wiring: Wiring) -> RunRec
     save_run(wiring.store, record)
     for clause in stand_ins(config):
         logger.warning("%s", clause)
+    describe_run(f"{run_label(config, preset)} {run}", tags_of(config, preset))
     logger.info("run %s: %d nodes, store %s", run, len(nodes), wiring.store.uri)
     return record
+
+
+def _data_of(config: PipelineConfig) -> list[DataInput]:
+    """The data that a pinned configuration names."""
+    found = [each for each in find_references(config) if each.kind == "data"]
+    return [
+        DataInput(
+            file_name_of(each.text),
+            Pinned.parse(each.text).digest.rpartition("@")[2],  # of a Hub's data set: the commit
+            Pinned.parse(each.text).location,
+            each.path,
+        )
+        for each in found
+    ]
 
 
 def _refuse_gate_without_questions(exam: Node, config: PipelineConfig, wiring: Wiring) -> None:
@@ -233,7 +265,8 @@ def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:
     record = record.model_copy(update={"finished_at": finished_at})
     save_run(wiring.store, record)
     with tempfile.TemporaryDirectory() as folder:
-        report = write_report(record, wiring, Path(folder) / "report.html")
+        report = Path(folder) / "report.html"
+        shown = write_report(record, wiring, report)
         wiring.store.upload(report, f"runs/{record.run}.html")
         wiring.tracking.log_file(record.mlflow_run, report)
     for node in record.nodes:
@@ -244,6 +277,7 @@ def _end(record: RunRecord, wiring: Wiring, *, failed: bool) -> None:
     wiring.tracking.end_run(
         record.mlflow_run, failed=failed, waiting=waiting.sentence if waiting else None
     )
+    publish_run(record, shown, wiring)
 
 
 def _log_headline(run: str, node: str, stage: str, digest: str, wiring: Wiring) -> None:
@@ -252,6 +286,6 @@ def _log_headline(run: str, node: str, stage: str, digest: str, wiring: Wiring) 
     summary = artifact.manifest.summary
     apart = (ADOPT.name, AUDIT.name, BENCHMARK.name, DIVERGENCE.name)  # from evaluate's figures
     if stage in apart or node == FIRST_NODE:
-        name = node.removeprefix(f"{BENCHMARK.name}-")
+        name = FIRST if node in OF_FIRST else node.removeprefix(f"{BENCHMARK.name}-")
         summary = {f"{name}.{figure}": value for figure, value in summary.items()}
     wiring.tracking.log_summary(run, summary)

@@ -1,8 +1,8 @@
 """Stages that run as runs of their own deployments, on the pools of `runtime.placement`.
 
-The pipeline starts `workers` runs of the deployment `stage/pool` and passes the configuration and
-the node's name. The runs claim shards by lease and write to the store. The result is read from the
-store, independently of the states of the runs in Prefect.
+The pipeline starts `workers` runs of the deployment `stage/stage-pool` and passes the configuration
+and the node's name. The runs claim shards by lease and write to the store. The result is read from
+the store, independently of the states of the runs in Prefect.
 
     completed   one run completed and the artifact is complete; the other runs are not awaited
     waiting     a run completed, and the store has a record of what the artifact waits for
@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
+from flows.deployment_specs import stage_deployment
 from flows.server import api_url, connected_client
 from flows.wiring import Wiring
 from pvar.artifacts import WaitingRecord
@@ -55,6 +56,16 @@ POLL_SECONDS = 1.0
 GRACE_SECONDS = 60.0
 """If no worker picks up a run within this time, a warning is logged. Once the artifact is complete,
 the other runs have the same time to finish."""
+
+
+class _Deployment(NamedTuple):
+    """The deployment of a stage on a pool."""
+
+    stage: str
+    pool: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{stage_deployment(self.stage, self.pool)}"
 
 
 class _Child(NamedTuple):
@@ -99,7 +110,7 @@ def run_placed(
     raises, its runs are over or being cancelled.
     """
     placement = config.runtime.placement.of(node.stage.name)
-    deployment = f"{node.stage.name}/{placement.pool}"
+    deployment = _Deployment(node.stage.name, placement.pool)
     with _children(deployment, placement, node, config, parent_run) as started:
         children = _wait(started, placement, deployment)
     unfinished = "; ".join(
@@ -126,7 +137,7 @@ def run_placed(
 
 @contextmanager
 def _children(
-    deployment: str,
+    deployment: _Deployment,
     placement: Placement,
     node: Node,
     config: PipelineConfig,
@@ -150,20 +161,23 @@ def _children(
         _cancel(started)
 
 
-def _start(deployment: str, name: str, key: str, parameters: dict[str, Any]) -> UUID:
+def _start(deployment: _Deployment, name: str, key: str, parameters: dict[str, Any]) -> UUID:
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound
 
+    from flows.run_names import current_tags
+
     try:
         run = run_deployment(
-            deployment,
+            str(deployment),
             parameters=parameters,
             flow_run_name=name,
+            tags=current_tags(),
             idempotency_key=key,  # a repeated request must not start a second run
             timeout=0,
         )
     except ObjectNotFound as error:
-        stage, _, pool = deployment.partition("/")
+        stage, pool = deployment.stage, deployment.pool
         raise ConfigError(
             f"runtime.placement.{stage}.pool is {pool}, but the Prefect server at {api_url()} has "
             f"no deployment {deployment}; create it: pvar deploy --pool {pool}"
@@ -172,12 +186,12 @@ def _start(deployment: str, name: str, key: str, parameters: dict[str, Any]) -> 
     return started
 
 
-def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_Child]:
+def _wait(started: list[UUID], placement: Placement, deployment: _Deployment) -> list[_Child]:
     """Wait until all runs are over, or one completed and the others had time to finish."""
     began = time.monotonic()
     completed_at: float | None = None
     is_warned = False
-    with connected_client() as client, ProgressLog(deployment) as progress:
+    with connected_client() as client, ProgressLog(str(deployment)) as progress:
         while True:
             children = _look(client, started)
             progress.say(_states(children))
@@ -199,11 +213,11 @@ def _wait(started: list[UUID], placement: Placement, deployment: str) -> list[_C
             time.sleep(POLL_SECONDS)
 
 
-def _too_long(deployment: str, seconds: float, children: list[_Child]) -> str:
+def _too_long(deployment: _Deployment, seconds: float, children: list[_Child]) -> str:
     return (
         f"{deployment} took longer than {seconds:g} s ({_states(children)}); its runs are "
         "cancelled; increase "
-        f"runtime.placement.{deployment.partition('/')[0]}.timeout_seconds, or add workers"
+        f"runtime.placement.{deployment.stage}.timeout_seconds, or add workers"
     )
 
 
@@ -211,11 +225,10 @@ def _states(children: list[_Child]) -> str:
     return ", ".join(f"{child.name} is {child.state}" for child in children)
 
 
-def _not_picked_up(deployment: str) -> str:
+def _not_picked_up(deployment: _Deployment) -> str:
     return (
         f"no worker has picked up {deployment} for {GRACE_SECONDS:.0f} s; check that a worker "
-        "polls its pool, or start one: prefect worker start --pool pvar-"
-        + deployment.partition("/")[2]
+        "polls its pool, or start one: prefect worker start --pool pvar-" + deployment.pool
     )
 
 

@@ -16,6 +16,7 @@ from flows.report_sources import rows_by_source
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
 from infra.row_files import refuse_target
+from infra.tracking import run_page
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
 from pvar.errors import InputError
@@ -80,21 +81,22 @@ NUM_EXAMPLES = 4
 NUM_SAMPLES = 12
 
 
-def write_report(record: RunRecord, wiring: Wiring, path: Path) -> Path:
-    """Write the report of a run, from the artifacts that are complete.
+def write_report(record: RunRecord, wiring: Wiring, path: Path) -> ReportData:
+    """Write the report of a run, from the artifacts that are complete; what it shows.
 
     Raises InputError if the path is not writable.
     """
     refuse_target(path)
     with work_folder(wiring.settings.home, "report") as scratch:
-        page = render_report(_collect(record, wiring, scratch))
+        data = _collect(record, wiring, scratch)
+        page = render_report(data)
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"{path} is not writable ({error.strerror}); give another path with --out"
         ) from error
-    return path
+    return data
 
 
 def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
@@ -360,8 +362,8 @@ def _links(record: RunRecord, wiring: Wiring) -> tuple[NamedLink, ...]:
     links = []
     uri = wiring.settings.mlflow_tracking_uri
     if uri.startswith(("http://", "https://")) and "@" not in uri:
-        target = f"{uri.rstrip('/')}/#/experiments/{record.mlflow_experiment}/runs/"
-        links.append(NamedLink("MLflow run", target + record.mlflow_run))
+        target = run_page(uri, record.mlflow_experiment, record.mlflow_run)
+        links.append(NamedLink("MLflow run", target))
     else:
         links.append(NamedLink("MLflow run", record.mlflow_run))
     links.append(NamedLink("Artifact store", wiring.store.uri))

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from flows.execution import execute
 from flows.pinning import pin
+from flows.run_names import describe_alone, stage_run_name, tags_of
+from flows.run_progress import progress_shown
 from flows.waiting_state import shown_as_waiting
 from flows.wiring import connect
 from pvar.artifacts import Summary, WaitingRecord
@@ -45,7 +47,12 @@ def nodes_of(config: PipelineConfig, stage: str) -> list[str]:
 
 
 def _stage_flow(stage: str) -> Flow[..., list[StageResult]]:
-    @flow(name=stage, description=STAGES[stage].description, persist_result=False)
+    @flow(
+        name=stage,
+        description=STAGES[stage].description,
+        flow_run_name=stage_run_name,
+        persist_result=False,
+    )
     def run(
         config: PipelineConfig, node: str | None = None, parent_run: str | None = None
     ) -> list[StageResult]:
@@ -58,12 +65,14 @@ def _stage_flow(stage: str) -> Flow[..., list[StageResult]]:
         """
         wiring = connect()
         pinned = pin(config, wiring)
+        describe_alone(tags_of(pinned, None))
         nodes = nodes_of(pinned, stage)
         if node is not None and node not in nodes:
             raise ConfigError(f"stage {stage} has no node {node!r}; it has {', '.join(nodes)}")
         results = []
         for name in [node] if node is not None else nodes:
-            outcome = execute(pinned, name, wiring, parent_run=parent_run)
+            with progress_shown():
+                outcome = execute(pinned, name, wiring, parent_run=parent_run)
             results.append(_result(plan_nodes(pinned)[name], outcome))
         waiting = next((result.waiting for result in results if result.waiting), None)
         return results if waiting is None else shown_as_waiting(results, waiting)

@@ -20,5 +20,6 @@ def report(run: str = "latest", /, *, out: Path | None = None) -> None:
 
     wiring = connect()
     record = load_run(wiring.store, run)
-    path = write_report(record, wiring, out or Path(f"report-{record.run}.html"))
+    path = out or Path(f"report-{record.run}.html")
+    write_report(record, wiring, path)
     console().print(str(path.absolute()), highlight=False, soft_wrap=True)

@@ -149,7 +149,7 @@ def test_a_stage_runs_in_the_stack(stack: Stack, tmp_path: Path) -> None:
     client = stack.s3().client()
     client.upload_file(str(write_prompts(tmp_path / "prompts.jsonl")), "pvar", "prompts.jsonl")
     config = fake_settings(Path("unused"), **{"ingest.source": "s3://pvar/prompts.jsonl"})
-    deployment = stack.prefect("GET", "deployments/name/ingest/docker")["id"]
+    deployment = stack.prefect("GET", "deployments/name/ingest/ingest-docker")["id"]
     run = stack.prefect(
         "POST", f"deployments/{deployment}/create_flow_run", parameters={"config": config}
     )["id"]

@@ -94,14 +94,16 @@ def test_each_stage_is_on_each_pool_and_the_rest_on_the_first(deployed: Deployed
     assert set(deployed.deployments) == {
         *("pipeline/pipeline", "retrain/retrain", "rounds/rounds", "compare/compare"),
         "benchmark/benchmark",
-        *(f"{stage}/{pool}" for stage in STAGES for pool in ("process", "docker")),
+        *(f"{stage}/{stage}-{pool}" for stage in STAGES for pool in ("process", "docker")),
     }
     assert read("pipeline/pipeline").work_pool_name == "pvar-process"
     benchmark = read("benchmark/benchmark")
     assert benchmark.work_pool_name == "pvar-process"
+    assert set(benchmark.tags) == {"pvar", "preset:demo", "model:pvar-demo"}
+    assert read("sample/sample-docker").tags == ["pvar"]
     assert benchmark.parameters == {"config": load_config("demo").model_dump(mode="json")}
-    assert read("sample/docker").work_pool_name == "pvar-docker"
-    assert read("sample/docker").job_variables == {"image": "pvar:sample"}
+    assert read("sample/sample-docker").work_pool_name == "pvar-docker"
+    assert read("sample/sample-docker").job_variables == {"image": "pvar:sample"}
 
 
 def test_registering_again_changes_nothing_not_even_what_a_person_paused(
@@ -131,6 +133,28 @@ def test_registering_again_changes_nothing_not_even_what_a_person_paused(
         )
         client.resume_deployment(read("pipeline/pipeline").id)
         client.update_deployment_schedule(read("retrain/retrain").id, schedule.id, active=True)
+
+
+def test_a_stages_deployment_of_an_earlier_release_is_replaced(deployed: Deployed) -> None:
+    """It had the name of its pool alone."""
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow_from_name("ingest")
+        stage = "flows.stages.ingest"
+        old = client.create_deployment(flow, "process", entrypoint=stage, paused=True)
+        busy = client.create_deployment(flow, "docker", entrypoint=stage)
+        mine = client.create_deployment(flow, "kubernetes", entrypoint="mine.ingest")
+        run = client.create_flow_run_from_deployment(busy)
+        client.delete_deployment(read("ingest/ingest-process").id)
+        deploy_demo()
+        left = {each.id: each.name for each in client.read_deployments() if each.flow_id == flow}
+        assert old not in left
+        assert {left[busy], left[mine]} == {"docker", "kubernetes"}  # a run waits, and not ours
+        assert read("ingest/ingest-process").paused
+        client.resume_deployment(read("ingest/ingest-process").id)
+        client.delete_flow_run(run.id)
+        client.delete_deployment(mine)
+        deploy_demo()
+        assert "docker" not in {each.name for each in client.read_deployments()}
 
 
 def test_the_schedule_makes_runs(deployed: Deployed) -> None:
@@ -173,7 +197,7 @@ def referred(details: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
 
 def test_every_stage_has_a_form_of_its_own(deployed: Deployed) -> None:
     for stage in STAGES:
-        properties = read(f"{stage}/process").parameter_openapi_schema["properties"]
+        properties = read(f"{stage}/{stage}-process").parameter_openapi_schema["properties"]
         assert set(properties) == {"config", "node", "parent_run"}
         assert all(details.get("description") for details in properties.values())
 
@@ -197,7 +221,7 @@ def test_the_command_says_what_was_registered(server: PrefectServer) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "pools: pvar-process\n" in done.stdout
-    assert "promote/process" in done.stdout
+    assert "promote/promote-process" in done.stdout
     assert "give --notify" in done.stdout
     assert read("retrain/retrain").parameters["config"]["min_new_pairs"] == 9
 

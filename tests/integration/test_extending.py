@@ -113,6 +113,6 @@ def test_the_recipe_of_a_stage_works_and_its_deployment_runs(
         copy.process.run(f"pvar deploy --pool process --preset tiny.yaml {other_pairs}")
         here = {"PYTHONPATH": str(tree), "PVAR_HOME": str(home), "PYTHONSAFEPATH": "1"}
         with server.worker("pvar-process", **here):
-            copy.process.run("prefect deployment run trim/process --watch")
+            copy.process.run("prefect deployment run trim/trim-process --watch")
     made = list((home / "store" / "trim").glob("*/manifest.json"))
     assert len(made) == 2, made  # of the commands before, and of the deployment

@@ -72,11 +72,11 @@ def workflow(tmp_path: Path, server: PrefectServer) -> Iterator[Workflow]:
 
 
 def runs() -> list[FlowRun]:
-    """The runs of `sample/process`."""
+    """The runs of `sample/sample-process`."""
     with get_client(sync_client=True) as client:
         return client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=["sample"])),
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["process"])),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["sample-process"])),
         )
 
 

@@ -7,12 +7,24 @@ answers, training is TRL's, and challenger and opponent answer with their own we
 
 import json
 import math
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterName,
+    FlowRunFilterParentFlowRunId,
+)
 
 from flows.pipeline import pipeline
 from flows.run_record import RunRecord, load_run
@@ -22,7 +34,7 @@ from pvar.errors import ConfigError, PvarError
 from pvar.records import Pair, Prompt, Response, Score
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.tables import PromptVariance, by_prompt
-from tests.services.prefect_server import PrefectServer
+from tests.services.prefect_server import ROOT, PrefectServer
 from tests.services.s3 import S3Server
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import fake_settings, write_prompts
@@ -222,6 +234,11 @@ def test_mlflow_has_the_run_its_stages_their_figures_and_lineage(first: Finished
     assert parent.data.tags["pvar.preset"] == "tiny.yaml"
     summary = first.artifact("evaluate").manifest.summary
     assert parent.data.metrics["win_rate"] == pytest.approx(summary["win_rate"])
+    (read,) = parent.inputs.dataset_inputs
+    assert read.dataset.name == "prompts.jsonl"
+    assert first.record.config.ingest.source.endswith(f"#{read.dataset.digest}")
+    experiment = client.get_experiment(first.record.mlflow_experiment)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
     children = {
         each.info.run_name: each
@@ -255,6 +272,34 @@ def test_the_report_is_kept_in_mlflow_and_in_the_store(first: Finished, tmp_path
     assert Path(path).read_bytes() == page
 
 
+def test_prefect_has_named_and_tagged_runs_and_the_results_on_a_page(first: Finished) -> None:
+    run = f"tiny {first.record.run}"
+    with get_client(sync_client=True) as client:
+        (parent,) = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[run]))
+        )
+        tasks = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent.id]))
+        stages = client.read_flow_runs(flow_run_filter=tasks)
+        artifacts = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[parent.id]))
+        )
+    assert sorted(stage.name for stage in stages) == sorted(NODES)
+    tags = {"model:tiny", "preset:tiny"}
+    assert all(set(each.tags) == tags for each in (parent, *stages))
+    progress, page = sorted(artifacts, key=lambda each: str(each.type), reverse=True)
+    assert (progress.type, progress.data) == ("progress", 100)
+    assert (page.type, page.key) == ("markdown", "run-tiny")
+    summary = first.artifact("evaluate").manifest.summary
+    rate, lower, upper = (
+        f"{summary[name]:.1%}" for name in ("win_rate", "win_rate_lower", "win_rate_upper")
+    )
+    assert f"**Win rate {rate} ({lower} to {upper})** on 11 of 11" in page.data
+    assert "## Gate: promoted" in page.data
+    assert "| lower end of the win rate, above | 0.0% |" in page.data
+    assert first.record.mlflow_run in page.data
+    assert f"runs/{first.record.run}.html" in page.data
+
+
 def test_the_version_says_where_it_came_from_and_is_champion(first: Finished) -> None:
     client = first.wiring.tracking.client
     version = client.get_model_version_by_alias("tiny", "champion")
@@ -265,6 +310,14 @@ def test_the_version_says_where_it_came_from_and_is_champion(first: Finished) ->
     assert version.tags["pvar.strategy"] == "top"
     assert version.tags["pvar.budget"] == "fraction=0.5"
     assert version.tags["pvar.gate"] == "passed"
+    pairs = first.artifact("train").manifest.summary["num_pairs"]
+    lines = version.description.splitlines()
+    assert lines[0] == "**tiny, version 1**: the gate passed."
+    assert (
+        f"{pairs} pairs of `prompts.jsonl`, of prompts selected by `top` (fraction=0.5), with dpo, "
+        f"starting from `{first.config.policy}`. Its artifact is `{version.tags['pvar.artifact']}`"
+    ) in version.description
+    assert "Measured on 11 held-out prompts, judged by `fake`, against" in version.description
     (move,) = first.wiring.registry.history("tiny")
     assert (move.from_version, move.to_version) == (None, 1)
 
@@ -272,15 +325,26 @@ def test_the_version_says_where_it_came_from_and_is_champion(first: Finished) ->
 def test_the_champion_loads_back_from_the_registry_and_answers(
     first: Finished, tmp_path: Path
 ) -> None:
-    import mlflow
+    """By the code of README, in a process of its own and an empty folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = mlflow.artifacts.download_artifacts(
-        "models:/tiny@champion",
-        dst_path=str(tmp_path),
-        tracking_uri=first.wiring.tracking.tracking_uri,
+    text = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(import mlflow\n.*?)```", text, re.DOTALL)
+    code = code.replace("pvar-demo", "tiny")
+    code = code.replace("sqlite:///.pvar/mlflow.db", first.wiring.tracking.tracking_uri)
+    ours = ("MLFLOW_", "PVAR_", "PYTHONPATH")
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint(folder)"],
+        env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
+    *said, folder = done.stdout.splitlines()
+    assert "'role': 'assistant'" in said[-1]
+    assert list(tmp_path.iterdir()) == []  # and no database
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     start = AutoModelForCausalLM.from_pretrained(first.config.policy)

@@ -60,9 +60,9 @@ def home(tmp_path: Path, pools: None, server: PrefectServer) -> Path:
     return tmp_path / "home"
 
 
-def children_of(deployment: str) -> list[FlowRun]:
-    """Runs of `sample/deployment`, oldest first."""
-    by_name = DeploymentFilter(name=DeploymentFilterName(any_=[deployment]))
+def children_of(pool: str) -> list[FlowRun]:
+    """Runs of sample on the pool, oldest first."""
+    by_name = DeploymentFilter(name=DeploymentFilterName(any_=[f"sample-{pool}"]))
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(deployment_filter=by_name)
     return sorted(runs, key=lambda run: str(run.created))
@@ -102,7 +102,9 @@ def test_what_a_failing_child_said_is_the_parents_error_and_a_retry_is_a_new_chi
     def retrying() -> None:
         stage_flows.hand_over(home, "failing")
 
-    with pytest.raises(StageError, match=r"sample on sample/failing: .*sample: out of memory"):
+    with pytest.raises(
+        StageError, match=r"sample on sample/sample-failing: .*sample: out of memory"
+    ):
         retrying()
     children = children_of("failing")
     assert [state_of(child) for child in children] == ["Failed", "Failed"]
@@ -129,7 +131,7 @@ def test_a_cancelled_parent_cancels_its_child(home: Path) -> None:
 
 def test_a_child_that_takes_too_long_is_cancelled(home: Path) -> None:
     with pytest.raises(
-        UnavailableError, match=r"sample/unmanned took longer than 2 s \(sample is "
+        UnavailableError, match=r"sample/sample-unmanned took longer than 2 s \(sample is "
     ):
         stage_flows.hand_over(home, "unmanned", timeout_seconds=2)
     assert state_of(children_of("unmanned")[-1]) == "Cancelled"
@@ -148,7 +150,9 @@ def test_a_child_that_somebody_ended_is_an_error(
     home: Path, server: PrefectServer, act: Callable[[SyncPrefectClient, FlowRun], Any], state: str
 ) -> None:
     meanwhile(act, server)
-    with pytest.raises(StageCancelledError, match=rf"sample on sample/unmanned: run .* is {state}"):
+    with pytest.raises(
+        StageCancelledError, match=rf"sample on sample/sample-unmanned: run .* is {state}"
+    ):
         stage_flows.hand_over(home, "unmanned")
 
 

@@ -226,7 +226,7 @@ def test_a_killed_container_is_an_error_of_the_pipeline(platform: Platform) -> N
     run = platform.ended(started)
     assert run.state is not None
     assert run.state.name == "Failed"
-    assert "ingest on ingest/docker: run ingest is Crashed" in (run.state.message or "")
+    assert "ingest on ingest/ingest-docker: run ingest is Crashed" in (run.state.message or "")
 
 
 def _newest_record(platform: Platform) -> Any:

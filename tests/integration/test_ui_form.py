@@ -131,7 +131,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, migrated_home: Path) -> Itera
 
 
 def test_a_stage_is_started_from_its_form(site: Site, tmp_path: Path) -> None:
-    config = site.run("ingest/process", "Eval Fraction", "0.25", tmp_path)
+    config = site.run("ingest/ingest-process", "Eval Fraction", "0.25", tmp_path)
     assert config["ingest"]["eval_fraction"] == 0.25
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.deployment_specs import DeploymentSpec, WorkPoolSpec
+from flows.deployment_specs import DeploymentSpec, WorkPoolSpec, stage_deployment
 from flows.deployments import register_deployment
 from flows.placed_stages import run_placed
 from flows.server import connected_client
@@ -36,15 +36,15 @@ def parent(home: str, pool: str) -> None:
 
 
 def hand_over(home: Path, pool: str, **placement: float) -> WaitingRecord | None:
-    """Run node `sample` of the small workflow on the deployment `sample/pool`."""
+    """Run node `sample` of the small workflow on the deployment `sample/sample-pool`."""
     started = start_workflow(home, **{"runtime.placement": {"sample": {"pool": pool, **placement}}})
     return run_placed(started.nodes["sample"], started.config, started.wiring, parent_run=None)
 
 
-def deploy(function: str, name: str, work_pool: str) -> None:
-    """Register a flow of this file as `name`, on a work pool."""
+def deploy(function: str, pool: str, work_pool: str) -> None:
+    """Register a flow of this file, on a work pool. One named `parent` is no stage."""
     spec = DeploymentSpec(
-        name=name,
+        name=pool if function == "parent" else stage_deployment("sample", pool),
         entrypoint=f"tests.services.stage_flows.{function}",
         work_pool=WorkPoolSpec(name=work_pool),
         tags=["pvar"],

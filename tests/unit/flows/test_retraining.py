@@ -266,7 +266,9 @@ def test_a_placed_stage_that_a_person_cancelled_leaves_the_batch_as_it_was(
     file_store: Store, policies: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = make_batch(file_store)
-    stopped = StageCancelledError("sample on sample/process: run sample is Cancelled: no message")
+    stopped = StageCancelledError(
+        "sample on sample/sample-process: run sample is Cancelled: no message"
+    )
     monkeypatch.setattr(retrain_batch, "pipeline", raising(stopped))
     with pytest.raises(StageCancelledError):
         retraining.retrain.fn(CONFIG)

@@ -130,7 +130,8 @@ def report(workflow: Workflow) -> RunRecord:
         nodes=nodes,
     )  # fmt: skip
     save_run(store, record)
-    path = write_report(record, workflow.wiring, workflow.wiring.settings.home / "report.html")
+    path = workflow.wiring.settings.home / "report.html"
+    write_report(record, workflow.wiring, path)
     store.upload(path, f"runs/{record.run}.html")
     return record
 

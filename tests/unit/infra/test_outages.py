@@ -66,7 +66,8 @@ class OutOfMemoryError(RuntimeError):
 def placed(said: str) -> StageError:
     """The error of a placed stage whose run failed with this exception, in Prefect's words."""
     return StageError(
-        "sample on sample/process: run sample is Failed: Flow run encountered an exception: " + said
+        "sample on sample/sample-process: run sample is Failed: Flow run encountered an exception: "
+        + said
     )
 
 
