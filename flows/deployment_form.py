@@ -40,9 +40,11 @@ ORDER: dict[str, tuple[str, ...]] = {
         "policy_if_none", "pair", "annotate", "benchmarks", "benchmark_models", "label_audit",
         "reward_training", "runtime",
     ),
-    "RetrainConfig": ("min_new_pairs", "max_days_between_runs", "incoming"),
-    "RoundsConfig": ("rounds", "batches", "name"),
-    "StudyConfig": ("question", "arms", "control", "seeds", "sweep", "held_equal", "endpoints"),
+    "RetrainConfig": ("min_new_pairs", "max_days_between_runs", "incoming", "pipeline"),
+    "RoundsConfig": ("rounds", "batches", "name", "pipeline"),
+    "StudyConfig": (
+        "question", "arms", "control", "seeds", "pipeline", "sweep", "held_equal", "endpoints",
+    ),
     "EvaluateConfig": (), "RuntimeConfig": (),
 }  # fmt: skip
 """Model whose groups have tabs → its first properties, in this order; others follow."""
@@ -64,6 +66,9 @@ def arrange_form(
     pipeline's configuration that open with their main settings (None: all that have some)."""
     form: Tree = deepcopy(dict(schema))
     _sort(form["properties"], PARAMETERS)
+    for definition in form.get("definitions", {}).values():
+        for name, details in definition.get("properties", {}).items():
+            _entitle(name, details)
     config = parameters.get("config")
     if isinstance(config, dict):
         name = _referred(form["properties"].get("config", {}))
@@ -79,7 +84,6 @@ def _arrange(model: str, value: Tree, definitions: Tree, opened: set[str] | None
     properties = definitions[model]["properties"]
     _sort(properties, ORDER[model])
     for name, details in properties.items():
-        _entitle(name, details)
         referred = _referred(details)
         if referred is None or not isinstance(value.get(name), dict):
             continue
@@ -93,7 +97,7 @@ def _arrange(model: str, value: Tree, definitions: Tree, opened: set[str] | None
 
 def _entitle(name: str, details: Tree) -> None:
     """Name what the form would name `Field`: a group that may be missing."""
-    if any("$ref" in each or "properties" in each for each in details.get("anyOf", ())):
+    if any("$ref" in each for each in details.get("anyOf", ())):
         details.setdefault("title", _title(name))
         for each in details["anyOf"]:
             each.setdefault("title", "None" if each.get("type") == "null" else "Set")
@@ -104,18 +108,20 @@ def _tabs(name: str, details: Tree, value: Tree, definitions: Tree, first: tuple
     reference = {"$ref": details["$ref"]}
     definition = definitions[reference["$ref"].rpartition("/")[2]]
     said = details.get("description") or definition.get("description") or ""
+    # A tab that is opened takes the defaults of its settings. With a default of its own, the form
+    # would go back to the first tab.
+    for setting, each in definition["properties"].items():
+        each["default"] = value.get(setting, each.get("default"))
     # Without `properties` of its own, a tab is not taken for the one that the values are of.
-    whole = {"type": "object", "default": value, "allOf": [reference]}
+    whole = {"type": "object", "allOf": [reference]}
     if first:
         main = {each: _loose(definition["properties"][each], definitions) for each in first}
-        for each, setting in main.items():
-            _entitle(each, setting)
         _sort(main, first)
-        few = {"type": "object", "default": value, "properties": main}
+        few = {"type": "object", "properties": main}
         tabs = [{"title": "Main settings", **few}, {"title": "All settings", **whole}]
     else:
         tabs = [
-            {"title": "As deployed", "type": "object", "default": value},
+            {"title": "As deployed", "type": "object"},
             {"title": "Change", **whole},
         ]
     return {

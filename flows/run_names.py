@@ -1,7 +1,7 @@
 """Names and tags of Prefect's runs, which say what runs: `answers-challenger`, `preset:demo`.
 
 A name that a person or the pipeline gave a run is kept. Prefect's own names (`dangerous-wyvern`)
-are replaced. A person's name of two or three lower-case words joined by hyphens looks like those.
+are replaced. A person's name of two or three words joined by hyphens looks like those.
 """
 
 import re
@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 
 from pvar.config import PipelineConfig
 
-GENERATED = re.compile(r"[a-z0-9]+(-[a-z0-9]+){1,2}")
+GENERATED = re.compile(r"[A-Za-z0-9]+(-[A-Za-z0-9]+){1,2}")
 """Names that Prefect and the forms of its UI draw."""
 
 KINDS = ("model:", "preset:")

@@ -19,6 +19,7 @@ from tasks.engine.progress_log import ProgressLog
     [
         ("dangerous-wyvern", "sample"),
         ("theta3-celebdil-fringe", "sample"),  # by the form of the older UI
+        ("Sleek-Deer", "sample"),  # by that of the newer one
         ("answers-challenger 2", "answers-challenger 2"),
         ("with the new judge", "with the new judge"),
         ("Monday", "Monday"),
