@@ -109,7 +109,7 @@ def _compare_clocks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch_states, "_is_of", is_of)
 
 
-def _take_back_before_the_outage(patch: pytest.MonkeyPatch) -> None:
+def _failure_before_the_outage(patch: pytest.MonkeyPatch) -> None:
     def faulty(
         store: Store, batch: Batch, attempt: batches.Attempt, error: str, now: datetime
     ) -> batch_states.Outage:
@@ -121,7 +121,7 @@ def _take_back_before_the_outage(patch: pytest.MonkeyPatch) -> None:
 
 PLANTED = {
     "clocks are compared": _compare_clocks,
-    "an outage counts until it is recorded": _take_back_before_the_outage,
+    "an outage counts until it is recorded": _failure_before_the_outage,
 }
 
 
