@@ -22,9 +22,10 @@ def stand_ins(config: PipelineConfig) -> tuple[str, ...]:
 
 
 def _found(config: PipelineConfig) -> Iterator[str]:
-    for key, settings in (("sample", config.sample), ("evaluate.answers", config.evaluate.answers)):
-        if settings.engine == "fake":
-            yield f"the responses are random words ({key}.engine is fake)"
+    if config.sample.engine == "fake":
+        yield "the responses are random words (sample.engine is fake)"
+    if config.evaluate.answers.engine == "fake":
+        yield "the judged answers are random words (evaluate.answers.engine is fake)"
     models, unnamed = config.score.reward_models, config.runtime.unnamed
     if REWARD_KEY in unnamed and models == (VaderReward(),):
         yield (

@@ -78,6 +78,8 @@ IGNORED: Mapping[str, str] = {
     "promotion/versions/*/pvar.exam*": "new: on which exam it was measured, and how",
     "promotion/versions/*/pvar.look": "new: how often this exam was looked at",
     "**/report/gate/note": "new in it: how often this exam was looked at",
+    f"{_PROMOTE}/summary/gate_note": "new in it: what stands in for a real model",
+    f"{_PROMOTE}/documents/decision.json/note": "new in it: what stands in for a real model",
     "**/report/evaluation/circularity": "another wording",
     "**/nodes/evaluate/summary/judge_served": "new: what the judge's server called itself",
     "**/nodes/evaluate/summary/judge_form": "new: tokens, text or mixed",
