@@ -77,6 +77,10 @@ IGNORED: Mapping[str, str] = {
     f"{_PROMOTE}/documents/decision.json/look/**": "new: as above",
     "promotion/versions/*/pvar.exam*": "new: on which exam it was measured, and how",
     "promotion/versions/*/pvar.look": "new: how often this exam was looked at",
+    **{
+        f"promotion/versions/*/pvar.{name}": "new: what a version's description says of it"
+        for name in ("judge", "method", "num_judged", "policy", "source")
+    },
     "**/report/gate/note": "new in it: how often this exam was looked at",
     f"{_PROMOTE}/summary/gate_note": "new in it: what stands in for a real model",
     f"{_PROMOTE}/documents/decision.json/note": "new in it: what stands in for a real model",

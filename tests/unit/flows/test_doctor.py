@@ -109,6 +109,10 @@ def test_what_a_configuration_lacks_is_found_by_the_key_that_asks_for_it(
     assert "PVAR_JUDGE_API_KEY" in findings["benchmarks.0.judge"].remedy
 
 
+def without_prefect() -> str:
+    raise ModuleNotFoundError("No module named 'prefect'", name="prefect")
+
+
 def test_a_remedy_is_shown_whole(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -117,7 +121,7 @@ def test_a_remedy_is_shown_whole(
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr("flows.extras.ROOT", tmp_path)
     monkeypatch.setattr("flows.commands.doctor._version", lambda name: None)
-    monkeypatch.setitem(sys.modules, "prefect", None)
+    monkeypatch.setattr("flows.commands.doctor._prefect", without_prefect)
     with pytest.raises(SystemExit):
         doctor()
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
