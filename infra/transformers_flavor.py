@@ -7,9 +7,8 @@ tokenizer once more, where MLflow looks for it: the weights stay as they are.
 import json
 import shutil
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MLMODEL = "MLmodel"
 COMPONENTS = "components"
@@ -47,6 +46,8 @@ def write_flavor(folder: Path, target: Path) -> bool:
     task = _task(architecture)
     if task is None:
         return False
+    # What promotes a model needs no transformers: the model says which version saved it.
+    saved_by = _configuration(folder).get("transformers_version")
     from mlflow.models import Model
 
     described = Model()
@@ -59,8 +60,8 @@ def write_flavor(folder: Path, target: Path) -> bool:
         model_binary=".",
         components=[TOKENIZER],
         tokenizer_type="AutoTokenizer",
-        transformers_version=version("transformers"),
         code=None,
+        **({} if saved_by is None else {"transformers_version": str(saved_by)}),
     )
     described.save(str(target / MLMODEL))
     copy = target / COMPONENTS / TOKENIZER
@@ -78,11 +79,19 @@ def _architecture(folder: Path) -> str | None:
     """The model's class; None if the folder is not a model with a tokenizer."""
     if not _existing(folder, ("tokenizer_config.json", "tokenizer.json")):
         return None
+    match _configuration(folder):
+        case {"architectures": [str(architecture), *_]}:
+            return architecture
+    return None
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    """The model's config.json; empty if it cannot be read."""
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return None
-    return str(found)
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _task(architecture: str | None) -> _Task | None:

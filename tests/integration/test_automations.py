@@ -67,7 +67,7 @@ def start_endless() -> FlowRun:
     stage_flows.deploy("endless", "lost", "pvar-process")
     parameters = {"config": {}, "node": "sample", "parent_run": None}
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name("sample/lost")
+        deployment = client.read_deployment_by_name("sample/sample-lost")
         return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
 
 

@@ -1,6 +1,8 @@
 """What MLflow shows of a registered version, and how it loads a folder."""
 
 import json
+import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,25 @@ def test_mlflow_is_told_what_a_folder_is(
         flavor = yaml.safe_load((beside / "MLmodel").read_text())["flavors"]["transformers"]
         assert (flavor["task"], flavor["pipeline_model_type"]) == (task, architecture)
         assert (beside / "components" / "tokenizer" / "tokenizer.json").exists()
+
+
+def test_the_version_of_transformers_is_the_models_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that promotes has none installed: the image pvar:cpu."""
+
+    def not_installed(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", not_installed)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    config = {"architectures": ["LlamaForCausalLM"], "transformers_version": "5.16.1"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "beside").mkdir()
+    assert write_flavor(tmp_path, tmp_path / "beside")
+    flavor = yaml.safe_load((tmp_path / "beside" / "MLmodel").read_text())["flavors"]
+    assert flavor["transformers"]["transformers_version"] == "5.16.1"
 
 
 def test_a_folder_that_is_no_model_is_not_described(tmp_path: Path) -> None:
