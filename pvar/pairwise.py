@@ -11,7 +11,7 @@ transposed, (N, B), so that every operation runs along memory.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,10 +44,11 @@ class Block(NamedTuple):
 def as_rewards(rewards: npt.ArrayLike, *, ndim: int = 2) -> Floats:
     """Return the rewards as a float32 or float64 array of `ndim` axes, without copying either.
 
-    Half precision becomes float32, whole numbers and lists become float64. Raises InputError for
-    other types (None among numbers makes an object array) and other shapes.
+    Half precision becomes float32, whole numbers and lists become float64. Of two axes, rows may
+    have different lengths: the missing ends are NaN. Raises InputError for other types (None among
+    numbers makes an object array) and other shapes.
     """
-    array = np.asarray(rewards)
+    array = _padded(rewards) if ndim == 2 and _is_ragged(rewards) else np.asarray(rewards)
     if array.ndim != ndim:
         wanted = ", ".join(("num_models", "num_prompts", "num_responses")[-ndim:])
         raise InputError(f"rewards have the shape {array.shape}; expected ({wanted})")
@@ -60,6 +61,21 @@ def as_rewards(rewards: npt.ArrayLike, *, ndim: int = 2) -> Floats:
     raise InputError(
         f"rewards have the type {array.dtype}; expected floats, with NaN where one is missing"
     )
+
+
+def _is_ragged(rewards: npt.ArrayLike) -> bool:
+    if not isinstance(rewards, list | tuple):
+        return False
+    return len({len(row) for row in rewards if isinstance(row, Sized)}) > 1
+
+
+def _padded(rewards: Any) -> Floats:
+    """(P, N) rewards of P rows with at most N."""
+    rows = [as_rewards(row, ndim=1) if len(row) else np.empty(0) for row in rewards]
+    result = np.full((len(rows), max(map(len, rows))), np.nan)
+    for target, row in zip(result, rows, strict=True):
+        target[: len(row)] = row
+    return result
 
 
 def as_mask(mask: npt.ArrayLike | None, shape: tuple[int, ...]) -> Bools | None:

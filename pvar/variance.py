@@ -23,7 +23,7 @@ Missing rewards (masked, NaN, infinite) are left out, never zero. Axes: P prompt
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,8 +52,9 @@ def preference_variance(
 ) -> Floats:
     """PVar of each prompt.
 
-    rewards: (P, N) floats; float32 is computed and returned in float32, anything else in float64
-        (float16 in float32). NaN and infinite entries count as missing.
+    rewards: (P, N) floats, or P lists of different lengths; float32 is computed and returned in
+        float32, anything else in float64 (float16 in float32). NaN and infinite entries count as
+        missing.
     scale: the reward scale τ, in units of the rewards (see `pvar.scale`).
     mask: (P, N) booleans, True where the reward counts.
 
@@ -179,6 +180,39 @@ def variance_by_prompt(
         num_pairs += count.num_pairs
         num_saturated += count.num_saturated
     return PromptVariances(num_responses, pvar, stderr, PairCount(num_pairs, num_saturated))
+
+
+class VarianceTable(NamedTuple):
+    """One row per prompt, as columns: `pandas.DataFrame(table._asdict())` makes a table of it."""
+
+    prompt_id: npt.NDArray[Any]
+    """(P,) sorted."""
+    num_responses: npt.NDArray[np.int32]
+    """(P,) responses with a reward."""
+    pvar: npt.NDArray[np.float64]
+    stderr: npt.NDArray[np.float64]
+
+
+def variance_table(
+    prompt_ids: npt.ArrayLike, rewards: npt.ArrayLike, *, scale: float = 1.0
+) -> VarianceTable:
+    """PVar from two columns of a table with one row per response, in any order.
+
+    prompt_ids: (R,) texts or numbers. rewards: (R,) floats, NaN where missing. Columns of pandas,
+    polars and pyarrow can be given as they are. Raises InputError for columns of different lengths
+    or ids that cannot be sorted, and as `preference_variance`.
+    """
+    ids = np.asarray(prompt_ids)
+    if ids.ndim != 1:
+        raise InputError(f"prompt ids have the shape {ids.shape}; expected (num_responses,)")
+    try:
+        names, index = np.unique(ids, return_inverse=True)
+    except TypeError as error:
+        raise InputError(
+            f"the prompt ids cannot be sorted ({error}); give texts, or numbers, and none missing"
+        ) from error
+    found = variance_by_prompt(index, rewards, scale=scale)
+    return VarianceTable(names, found.num_responses, found.pvar, found.stderr)
 
 
 def matrices_by_size(

@@ -371,3 +371,48 @@ def test_importing_the_package_loads_no_heavy_library():
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert loaded.stdout.strip() == "set()", loaded.stderr
+
+
+def test_lists_of_different_lengths_are_prompts_with_missing_rewards():
+    ragged = [[2.0, -0.3, 0.4], [], [1, 1.1], (0.5,)]
+    padded = [[2.0, -0.3, 0.4], [math.nan] * 3, [1.0, 1.1, math.nan], [0.5, math.nan, math.nan]]
+    for function in (pvar.preference_variance, pvar.preference_variance_stderr):
+        np.testing.assert_array_equal(function(ragged), function(padded))
+    for wrong in ([[1.0], [1.0, None]], [[1.0], ["a", "b"]], [[1.0], [[1.0], [2.0]]]):
+        with pytest.raises(InputError, match="rewards have the"):
+            pvar.preference_variance(wrong)
+
+
+def test_a_table_with_a_row_per_response_has_a_row_per_prompt():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {"prompt_id": ["b", "a", "b", "a", "c", "a"], "reward": [1.0, 2.0, 3.0, 0.5, 1.0, np.nan]}
+    )
+    table = pvar.variance_table(frame["prompt_id"], frame["reward"])
+    assert table.prompt_id.tolist() == ["a", "b", "c"]
+    assert table.num_responses.tolist() == [2, 2, 1]
+    expected = pvar.preference_variance([[2.0, 0.5], [1.0, 3.0], [1.0, np.nan]])
+    np.testing.assert_array_equal(table.pvar, expected)
+    assert pandas.DataFrame(table._asdict()).columns.tolist() == [
+        "prompt_id", "num_responses", "pvar", "stderr",
+    ]  # fmt: skip
+    assert pvar.variance_table([], []).pvar.tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "rewards", "message"),
+    [
+        (["a", "b"], [1.0], "2 prompt numbers for 1 rewards"),
+        (["a", None], [1.0, 2.0], "the prompt ids cannot be sorted"),
+        ([["a"]], [1.0], r"prompt ids have the shape \(1, 1\)"),
+    ],
+)
+def test_columns_that_make_no_table_are_refused(ids, rewards, message):
+    with pytest.raises(InputError, match=message):
+        pvar.variance_table(ids, rewards)
+
+
+def test_the_version_is_that_of_the_package():
+    assert pvar.__version__.count(".") == 2
+    with pytest.raises(AttributeError, match="module 'pvar' has no attribute 'nothing'"):
+        pvar.nothing  # noqa: B018
