@@ -182,7 +182,7 @@ def variance_by_prompt(
     return PromptVariances(num_responses, pvar, stderr, PairCount(num_pairs, num_saturated))
 
 
-class VarianceTable(NamedTuple):
+class TableVariances(NamedTuple):
     """One row per prompt, as columns: `pandas.DataFrame(table._asdict())` makes a table of it."""
 
     prompt_id: npt.NDArray[Any]
@@ -195,7 +195,7 @@ class VarianceTable(NamedTuple):
 
 def variance_table(
     prompt_ids: npt.ArrayLike, rewards: npt.ArrayLike, *, scale: float = 1.0
-) -> VarianceTable:
+) -> TableVariances:
     """PVar from two columns of a table with one row per response, in any order.
 
     prompt_ids: (R,) texts or numbers. rewards: (R,) floats, NaN where missing. Columns of pandas,
@@ -212,7 +212,7 @@ def variance_table(
             f"the prompt ids cannot be sorted ({error}); give texts, or numbers, and none missing"
         ) from error
     found = variance_by_prompt(index, rewards, scale=scale)
-    return VarianceTable(names, found.num_responses, found.pvar, found.stderr)
+    return TableVariances(names, found.num_responses, found.pvar, found.stderr)
 
 
 def matrices_by_size(
