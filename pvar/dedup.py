@@ -106,22 +106,26 @@ def _near_duplicates(
     words: dict[int, bytes] = {}
     """Of short prompts, as hashes."""
     long_rows: list[int] = []
+    systems: list[bytes] = []
     sketches: list[NDArray[np.uint32]] = []
     keys: list[Hashes] = [np.empty((0, bands.num_bands), np.uint64)]
     for row in order:
         if sum(len(each.content) for each in prompts[row].messages) > MAX_COMPARED_CHARACTERS:
             continue
         text = _text(prompts[row])
+        system = _system(prompts[row])
         if not has_words(text, strict_below_words):
-            words[row] = _significant(text)
+            words[row] = _significant(text, system)
             continue
         long_rows.append(row)
+        systems.append(_hash(system)[:8])
         sketches.append(bands.sketch(ngram_hashes(text, NGRAM_CHARACTERS)))
         if len(sketches) == SKETCHES_AT_ONCE:
             keys.append(bands.keys(np.stack(sketches)))
             sketches = []
     keys += [bands.keys(np.stack(sketches))] if sketches else []
-    all_keys = np.concatenate(keys)
+    # Prompts with different system messages share no key, so that none is proposed for another.
+    all_keys = np.concatenate(keys) ^ np.frombuffer(b"".join(systems), np.uint64)[:, None]
     shared = shared_keys(all_keys)
     is_shared: list[bool] = np.logical_or.reduce(shared, axis=1).tolist()
     place_of = {row: place for place, row in enumerate(long_rows) if is_shared[place]}
@@ -153,24 +157,27 @@ def _near_duplicates(
     return found
 
 
-def _significant(text: str) -> bytes:
+def _significant(text: str, system: str) -> bytes:
     """A hash of what two short prompts must have in common."""
     words = " ".join(word for word in plain(text).split() if word not in FILLERS)
-    return blake2b(words.encode(errors="surrogatepass"), digest_size=16).digest()
+    return _hash(f"{words}\n{system}")
 
 
-def _nearest(prompts: Sequence[Prompt], row: int, others: Iterable[int]) -> Duplicate | None:
-    """The most similar of the other prompts that have the same system message."""
-    prompt = prompts[row]
-    comparable = [prompts[other] for other in others if _system(prompts[other]) == _system(prompt)]
-    if not comparable:
-        return None
-    grams = _ngrams(prompt)
+def _hash(text: str) -> bytes:
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _nearest(prompts: Sequence[Prompt], row: int, others: Sequence[int]) -> Duplicate:
+    """The most similar of the other prompts."""
+    prompt, grams = prompts[row], _ngrams(prompts[row])
     found = [
         Duplicate(
-            prompt.prompt_id, other.prompt_id, "near_duplicate", jaccard(grams, _ngrams(other))
+            prompt.prompt_id,
+            prompts[other].prompt_id,
+            "near_duplicate",
+            jaccard(grams, _ngrams(prompts[other])),
         )
-        for other in comparable
+        for other in others
     ]
     return max(found, key=lambda each: (each.similarity, each.kept_prompt_id))
 
@@ -188,9 +195,10 @@ def _ngrams(prompt: Prompt) -> frozenset[str]:
     return frozenset(text[start : start + NGRAM_CHARACTERS] for start in range(last + 1))
 
 
-def _system(prompt: Prompt) -> tuple[str, ...]:
-    return tuple(
-        normalise(message.content) for message in prompt.messages if message.role == "system"
+def _system(prompt: Prompt) -> str:
+    """The system messages, of which each ends its line."""
+    return "".join(
+        f"{normalise(message.content)}\n" for message in prompt.messages if message.role == "system"
     )
 
 

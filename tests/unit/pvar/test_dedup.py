@@ -186,3 +186,15 @@ def test_prompts_of_one_template_take_time_in_proportion_to_their_number() -> No
     texts = [f"{template} {sentence(seed, num_words=40)}" for seed in range(150)]
     result = deduplicate([prompt(text) for text in [*texts, f"{texts[0]} now"]])
     assert len(result.removed) == 1
+
+
+@pytest.mark.parametrize("strict_below_words", [0, 200])
+def test_a_near_duplicate_is_found_among_many_with_other_system_messages(strict_below_words):
+    systems = [f"You are assistant number {number}." for number in range(40)]
+    text = sentence(5, num_words=60)
+    first = [prompt(text, system=system) for system in systems]
+    again = [prompt(f"{text}!", system=system) for system in systems]
+    result = deduplicate([*first, *again], strict_below_words=strict_below_words)
+    assert len(result.removed) == len(systems)
+    systems_of = {each.prompt_id: each.messages[0] for each in [*first, *again]}
+    assert all(systems_of[r.prompt_id] == systems_of[r.kept_prompt_id] for r in result.removed)
