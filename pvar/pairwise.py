@@ -48,7 +48,8 @@ def as_rewards(rewards: npt.ArrayLike, *, ndim: int = 2) -> Floats:
     have different lengths: the missing ends are NaN. Raises InputError for other types (None among
     numbers makes an object array) and other shapes.
     """
-    array = _padded(rewards) if ndim == 2 and _is_ragged(rewards) else np.asarray(rewards)
+    is_ragged = ndim == 2 and _is_ragged(rewards)
+    array = _padded(rewards) if is_ragged else as_array(rewards, "the rewards")
     if array.ndim != ndim:
         wanted = ", ".join(("num_models", "num_prompts", "num_responses")[-ndim:])
         raise InputError(f"rewards have the shape {array.shape}; expected ({wanted})")
@@ -61,6 +62,16 @@ def as_rewards(rewards: npt.ArrayLike, *, ndim: int = 2) -> Floats:
     raise InputError(
         f"rewards have the type {array.dtype}; expected floats, with NaN where one is missing"
     )
+
+
+def as_array(values: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
+    """The values as an array. Raises InputError for lists of which NumPy can make none."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(
+            f"{what} are lists of different lengths or depths; give an array of one shape"
+        ) from error
 
 
 def _is_ragged(rewards: npt.ArrayLike) -> bool:
@@ -82,7 +93,7 @@ def as_mask(mask: npt.ArrayLike | None, shape: tuple[int, ...]) -> Bools | None:
     """Return the mask (True: use the reward) as booleans; InputError if it does not fit."""
     if mask is None:
         return None
-    array = np.asarray(mask)
+    array = as_array(mask, "the rows of the mask")
     if array.shape != shape or array.dtype != np.bool_:
         raise InputError(
             f"the mask is {array.dtype} of shape {array.shape}; "

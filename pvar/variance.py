@@ -32,6 +32,7 @@ from pvar.errors import ConfigError, InputError
 from pvar.pairwise import (
     Block,
     Floats,
+    as_array,
     as_mask,
     as_rewards,
     blocks,
@@ -200,11 +201,15 @@ def variance_table(
 
     prompt_ids: (R,) texts or numbers. rewards: (R,) floats, NaN where missing. Columns of pandas,
     polars and pyarrow can be given as they are. Raises InputError for columns of different lengths
-    or ids that cannot be sorted, and as `preference_variance`.
+    or ids that are missing or cannot be sorted, and as `preference_variance`.
     """
-    ids = np.asarray(prompt_ids)
+    ids = as_array(prompt_ids, "the prompt ids")
     if ids.ndim != 1:
         raise InputError(f"prompt ids have the shape {ids.shape}; expected (num_responses,)")
+    if ids.dtype.kind == "f" and np.isnan(ids).any():  # as pandas has numbers of which one is null
+        raise InputError(
+            f"{np.isnan(ids).sum()} prompt ids are missing (NaN); leave out their rows"
+        )
     try:
         names, index = np.unique(ids, return_inverse=True)
     except TypeError as error:

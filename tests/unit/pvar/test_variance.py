@@ -399,12 +399,22 @@ def test_a_table_with_a_row_per_response_has_a_row_per_prompt():
     assert pvar.variance_table([], []).pvar.tolist() == []
 
 
+def test_lists_of_which_no_array_can_be_made_are_named():
+    for rewards in ([1.0, [1.0, 2.0]], [[1.0, [2.0]], [1.0, 2.0]]):
+        with pytest.raises(InputError, match="the rewards are lists of different lengths or depth"):
+            pvar.preference_variance(rewards)
+    with pytest.raises(InputError, match="the rows of the mask are lists of different lengths"):
+        pvar.preference_variance([[1.0], [1.0, 2.0]], mask=[[True], [True, True]])
+
+
 @pytest.mark.parametrize(
     ("ids", "rewards", "message"),
     [
         (["a", "b"], [1.0], "2 prompt numbers for 1 rewards"),
         (["a", None], [1.0, 2.0], "the prompt ids cannot be sorted"),
         ([["a"]], [1.0], r"prompt ids have the shape \(1, 1\)"),
+        ([["a"], ["b", "c"]], [1.0, 2.0], "the prompt ids are lists of different lengths"),
+        ([7.0, float("nan"), 7.0], [1.0, 2.0, 3.0], "1 prompt ids are missing"),
     ],
 )
 def test_columns_that_make_no_table_are_refused(ids, rewards, message):
