@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from pvar.reward_config import PythonReward
 HOST = Path(__file__).with_name("function_host.py")
 
 EXIT_SECONDS = 10.0
-"""How long an idle process may take to end, for what it does at its exit."""
+"""How long an idle process may take to end, for what it does at its exit. Then it is killed."""
 
 
 @dataclass
@@ -40,7 +41,8 @@ class _FunctionProcess:
 
     process: "subprocess.Popen[str]"
     wants_answers: bool = False
-    is_busy: bool = False
+    is_busy: bool = True
+    """Whether the user's code runs: at first that of the import."""
 
     @classmethod
     def start(cls, folder: Path, function: str) -> "_FunctionProcess":
@@ -72,9 +74,7 @@ class _FunctionProcess:
             self.process.stdin.flush()
         except BrokenPipeError:
             raise self._ended() from None
-        reply = self.read()
-        self.is_busy = False
-        values: list[float | None] = reply["values"]
+        values: list[float | None] = self.read()["values"]
         return values
 
     def read(self) -> dict[str, Any]:
@@ -83,9 +83,9 @@ class _FunctionProcess:
         line = self.process.stdout.readline()
         if not line:
             raise self._ended()
+        self.is_busy = False
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
-            self.is_busy = False
             raise ValueError(reply["error"])
         return reply
 
@@ -99,14 +99,20 @@ class _FunctionProcess:
 
     def close(self) -> None:
         """End the process: an idle one by itself, one that still computes at once."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         if self.is_busy:
             self.process.kill()
         try:
-            with self.process:  # closes its input, and waits for it
-                pass
-        except BrokenPipeError:
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
+            self.process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass  # a thread of the function's, for example
+        finally:
             self.process.kill()
             self.process.wait()
+            self.process.stdout.close()
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """A reward function of the user's: what it is given, what it may return, and what is isolated."""
 
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -9,6 +10,7 @@ import pytest
 
 from infra.pinned_folder import pin_folder
 from infra.preconditions import refuse_missing
+from infra.rewards import function_scorer
 from infra.rewards.function_scorer import FunctionScorer, open_function
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, InputError, ScoringError
@@ -130,6 +132,40 @@ def test_a_function_that_cannot_be_used_is_said_before_anything_runs(
     write(tmp_path, {"own.py": text})
     with pytest.raises(InputError, match=f"score.reward_models.0.function: .*{says}"):
         refuse_missing(configured(folder=str(tmp_path)), ["score"])
+
+
+def test_an_interrupt_does_not_wait_for_the_import(tmp_path: Path) -> None:
+    """The import interrupts this process, as a user who finds that it takes too long."""
+    text = """
+import os, signal, time
+from pathlib import Path
+
+os.kill(os.getppid(), signal.SIGINT)
+time.sleep(3)
+Path(os.environ["PVAR_TEST_MARK"]).touch()
+def reward(prompts, responses): return []
+"""
+    mark = tmp_path / "imported"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PVAR_TEST_MARK", str(mark))
+        with pytest.raises(KeyboardInterrupt), function(tmp_path / "own", text):
+            pass
+    assert not mark.exists()
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function_scorer, "EXIT_SECONDS", 0.1)
+    text = """
+import threading
+
+threading.Thread(target=threading.Event().wait).start()
+def reward(prompts, responses): return [0.5] * len(responses)
+"""
+    with function(tmp_path, text) as scorer:
+        assert [each.reward for each in scorer.score(REQUESTS)] == [0.5] * 3
+    assert scorer.process.process.returncode == -signal.SIGKILL
 
 
 def configured(**settings: str) -> PipelineConfig:
