@@ -107,8 +107,10 @@ def _conversation(fields: Fields) -> tuple[Message, ...] | str:
     chosen, rejected = fields.get("chosen"), fields.get("rejected")
     if given is None or _goes_on(given, chosen) or _goes_on(given, rejected):
         shared = _common_beginning(chosen, rejected)
+        if shared is None and given is None:
+            return "no_common_beginning" if _goes_beyond(chosen, rejected) else "no_prompt"
         if shared is None:
-            return "no_prompt" if given is None else "answer_of_several_turns"
+            return "answer_of_several_turns"
     messages = _messages(given if shared is None else shared)
     if isinstance(messages, str):
         return messages
@@ -130,6 +132,11 @@ def _goes_on(prompt: object, answer: object) -> bool:
     if messages[0].role == "system" and first[0].role != "system":
         messages = messages[1:]
     return messages[: len(first)] == first and len(messages) > len(first) + 1
+
+
+def _goes_beyond(*answers: object) -> bool:
+    """Whether these are conversations of more than an answer."""
+    return all(isinstance(answer, list) and len(answer) > 1 for answer in answers)
 
 
 def _answer_rule(*answers: object) -> str:

@@ -202,7 +202,7 @@ def _of_instruction(fields: Fields) -> Fields | str:
         return "instruction_not_text"
     if about is not None and not isinstance(about, str):
         return "input_not_text"
-    text = instruction if about in (None, "", instruction) else f"{instruction}\n{about}"
+    text = "\n".join(filter(None, dict.fromkeys((instruction, about))))  # of equal ones, one
     earlier = _history(fields.get("history"))
     if earlier is None:
         return "history_not_pairs"

@@ -49,6 +49,8 @@ FORMS: list[tuple[SourceFormat, dict[str, Any], dict[str, Any]]] = [
     ),
     ("alpaca", {"instruction": "Why?", "input": "", "output": "Yes."}, PROMPT),
     ("alpaca", {"instruction": "Add.", "input": "1, 2"}, {"prompt": "Add.\n1, 2"}),
+    ("alpaca", {"instruction": "", "input": "Why?"}, PROMPT),
+    ("alpaca", {"instruction": "Why?", "input": "Why?"}, PROMPT),
     ("alpaca", {"instruction": "Why?", "answer": "7"}, PROMPT | {"answer": "7"}),
     ("llama_factory", {"conversations": [HUMAN], "chosen": GPT, "rejected": OTHER}, PAIR),
     ("llama_factory", {"messages": [HUMAN], "chosen": [GPT], "rejected": [OTHER]}, PAIR),
@@ -186,7 +188,7 @@ def test_a_form_that_is_named_reads_no_other() -> None:
             "not_a_transcript",
         ),
         ({"chosen": f"{BEGINNING}Yes.", "rejected": "\n\nHuman: So?\n\nAssistant: No."},
-         "no_prompt"),
+         "no_common_beginning"),
         (
             {
                 "input": {"messages": [USER], "tools": [{"type": "function"}]},
