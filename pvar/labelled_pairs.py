@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pvar.prompt_rows import annotator_of, parse_prompt, source_of
 from pvar.records import BadRow, Pair, Prompt, Row
@@ -77,6 +77,21 @@ def contradicted_pairs(prompts: Sequence[Prompt]) -> list[bool]:
     return [
         0 < votes[prompt_id, better, worse] <= votes[prompt_id, worse, better]
         for prompt_id, better, worse in preferences
+    ]
+
+
+LabelState = Literal["kept", "undecided", "outvoted"]
+"""undecided: as many rows prefer the other answer, and none of the prompt's labels is kept."""
+
+
+def label_states(prompts: Sequence[Prompt]) -> list[LabelState]:
+    """What becomes of the label of each prompt, if it has one."""
+    contradicted = contradicted_pairs(prompts)
+    rows = list(zip(prompts, contradicted, strict=True))
+    decided = {prompt.prompt_id for prompt, is_out in rows if not is_out and is_labelled(prompt)}
+    return [
+        "kept" if not is_out else "outvoted" if prompt.prompt_id in decided else "undecided"
+        for prompt, is_out in rows
     ]
 
 

@@ -40,6 +40,8 @@ class _Check(NamedTuple):
     kept: list[_Understood]
     rejected: dict[str, _Rejected]
     num_unused_labels: int
+    num_undecided_labels: int
+    """Pairs of which as many rows prefer the other answer: their prompts are kept without them."""
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -56,6 +58,7 @@ class _Check(NamedTuple):
             "num_ability_questions": sum(each.is_question for each in self.prompts),
             "num_labels": len(self.kept) - len(self.prompts),
             "num_unused_labels": self.num_unused_labels,
+            "num_undecided_labels": self.num_undecided_labels,
             "num_rejected": num_rejected,
         }
 
@@ -73,7 +76,8 @@ def ingest_check(
 
     Shown are the form that is recognised (docs/data.md), how many rows are kept, how many are
     rejected by which reason and the first line of each, and the first rows as they are read. A run
-    also drops near-duplicates and what is in benchmarks. If no row can be used, the exit code is 1.
+    also joins labelled answers to pairs (ingest.join_labels), and drops near-duplicates and what is
+    in benchmarks. If no row can be used, the exit code is 1.
 
     Parameters
     ----------
@@ -109,7 +113,6 @@ def ingest_check(
 
 
 def _check(rows: Iterable[Row | BadRow], source: str, config: "PipelineConfig") -> _Check:
-    from pvar.dedup import deduplicate
     from pvar.prompt_rows import has_unpaired_label
     from pvar.source_columns import renamed, rows_in_form
     from pvar.source_forms import forms_of
@@ -127,7 +130,7 @@ def _check(rows: Iterable[Row | BadRow], source: str, config: "PipelineConfig") 
                 forms[form] += 1
             yield row
 
-    check = _Check(source, forms, [], {}, 0)
+    check = _Check(source, forms, [], {}, 0, 0)
     num_unused = 0
     for row in rows_in_form(noted(), ingest.format, ingest.columns, source):
         if isinstance(row, BadRow):
@@ -139,15 +142,51 @@ def _check(rows: Iterable[Row | BadRow], source: str, config: "PipelineConfig") 
             continue
         check.kept.append(_Understood(row.number, form, parsed))
         num_unused += isinstance(parsed, Prompt) and has_unpaired_label(row.fields, parsed)
-    lines = {id(each.row): each.line for each in check.kept}
-    kept = {id(prompt) for prompt in deduplicate(check.prompts, min_similarity=None).prompts}
-    for prompt in check.prompts:
-        if id(prompt) not in kept:
-            _reject(check, "duplicate", lines[id(prompt)], prompt.messages[-1].content)
-    check.kept[:] = [
-        each for each in check.kept if not isinstance(each.row, Prompt) or id(each.row) in kept
-    ]
-    return check._replace(num_unused_labels=num_unused)
+    num_undecided = _settle_labels(check)
+    _remove_duplicates(check, ingest.eval_fraction)
+    return check._replace(num_unused_labels=num_unused, num_undecided_labels=num_undecided)
+
+
+def _settle_labels(check: _Check) -> int:
+    """Let the majority of contradictory labels win, as stage ingest does; return how many are not
+    used because there is none."""
+    from pvar.labelled_pairs import label_states, without_label
+
+    states = iter(label_states(check.prompts))
+    kept, num_undecided = [], 0
+    for each in check.kept:
+        state = next(states) if isinstance(each.row, Prompt) else "kept"
+        if state == "outvoted":
+            _reject(check, "contradictory_label", each.line, "more rows prefer the other answer")
+        elif state == "undecided" and isinstance(each.row, Prompt):
+            num_undecided += 1
+            kept.append(each._replace(row=without_label(each.row)))
+        else:
+            kept.append(each)
+    check.kept[:] = kept
+    return num_undecided
+
+
+def _remove_duplicates(check: _Check, eval_fraction: float) -> None:
+    """Of equal prompts keep the one that stage ingest keeps."""
+    from pvar.dedup import deduplicate
+    from tasks.stages.ingest import row_rank, side_of
+
+    prompts = {
+        each.line: each.row._replace(split=side_of(each.row, eval_fraction))
+        for each in check.kept
+        if isinstance(each.row, Prompt)
+    }
+    ranked = sorted(prompts.values(), key=row_rank)
+    stay = {id(prompt) for prompt in deduplicate(ranked, min_similarity=None).prompts}
+    kept = []
+    for each in check.kept:
+        prompt = prompts.get(each.line)
+        if prompt is None or id(prompt) in stay:
+            kept.append(each)
+        else:
+            _reject(check, "duplicate", each.line, prompt.messages[-1].content)
+    check.kept[:] = kept
 
 
 def _parsed(row: Row, source: str, config: "PipelineConfig") -> "Prompt | UnpairedLabel | str":
@@ -169,7 +208,8 @@ def _parsed(row: Row, source: str, config: "PipelineConfig") -> "Prompt | Unpair
 def _about(rule: str, row: Row) -> str:
     """What to know of a row that is rejected by this rule."""
     if rule == "no_prompt":
-        return f"its columns are {', '.join(row.fields) or 'none'}; name them in ingest.columns"
+        named = [name for name, value in row.fields.items() if value is not None]
+        return f"its columns are {', '.join(named) or 'all empty'}; name them in ingest.columns"
     return json.dumps(row.fields, ensure_ascii=False, default=str)
 
 
@@ -215,6 +255,11 @@ def _as_text(check: _Check, shown: list[_Understood]) -> str:
         lines.append(
             f"labels that are not used: {check.num_unused_labels}; to use them: "
             "ingest.join_labels=true and pair.own_labels=true"
+        )
+    if check.num_undecided_labels:
+        lines.append(
+            f"labels that are not used, because as many rows prefer the other answer: "
+            f"{check.num_undecided_labels}"
         )
     lines.append(f"rejected: {figures['num_rejected']}")
     for rule, rejected in check.rejected.items():

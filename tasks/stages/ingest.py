@@ -28,7 +28,7 @@ from pvar.decontaminate import EvaluationPrompt, decontaminate
 from pvar.dedup import deduplicate
 from pvar.digest import digest
 from pvar.errors import InputError
-from pvar.labelled_pairs import contradicted_pairs, is_labelled, without_label
+from pvar.labelled_pairs import label_states, without_label
 from pvar.prompt_rows import (
     has_unpaired_label,
     parse_prompt,
@@ -126,9 +126,9 @@ def held_out_prompts(
     strict_below_words: int,
 ) -> list[Prompt]:
     """The prompts that this stage holds out of these, ability questions included."""
-    placed = [each._replace(split=_side(each, eval_fraction)) for each in prompts]
+    placed = [each._replace(split=side_of(each, eval_fraction)) for each in prompts]
     kept = deduplicate(
-        sorted(placed, key=_rank),
+        sorted(placed, key=row_rank),
         min_similarity=min_similarity,
         strict_below_words=strict_below_words,
     ).prompts
@@ -231,23 +231,19 @@ def _read(job: Job[IngestSpec]) -> _Ingested:
         RejectedRow(f"line {numbers[each.place]}", each.rule, each.detail)
         for each in joined.rejected
     ]
-    rows = list(zip(prompts, contradicted_pairs(prompts), strict=True))
-    prompts = [prompt for prompt, is_contradicted in rows if not is_contradicted]
-    labelled = {prompt.prompt_id for prompt in prompts if is_labelled(prompt)}
-    outvoted = [prompt for prompt, is_contradicted in rows if is_contradicted]
-    # Without a majority the prompt is kept, and no label of it.
-    undecided = [without_label(each) for each in outvoted if each.prompt_id not in labelled]
-    prompts += undecided
+    rows = list(zip(prompts, label_states(prompts), strict=True))
     rejected += [
-        RejectedRow(each.prompt_id, "contradictory_label", "more rows prefer the other answer")
-        for each in outvoted
-        if each.prompt_id in labelled
+        RejectedRow(prompt.prompt_id, "contradictory_label", "more rows prefer the other answer")
+        for prompt, state in rows
+        if state == "outvoted"
     ]
-    prompts.sort(key=_rank)
+    undecided = [without_label(prompt) for prompt, state in rows if state == "undecided"]
+    prompts = [*(prompt for prompt, state in rows if state == "kept"), *undecided]
+    prompts.sort(key=row_rank)
     return _Ingested(prompts, rejected, answers, num_unused_labels, len(undecided))
 
 
-def _rank(prompt: Prompt) -> tuple[bool, tuple[str, ...]]:
+def row_rank(prompt: Prompt) -> tuple[bool, tuple[str, ...]]:
     """Of equal rows the first stays: a question before a prompt, whatever their order in a file."""
     return not prompt.is_question, prompt.accepted_answers
 
@@ -279,10 +275,11 @@ def _parser(spec: IngestSpec) -> Callable[[Fields, str], Prompt | UnpairedLabel 
 
 
 def _with_split(prompt: Prompt, spec: IngestSpec) -> Prompt:
-    return prompt._replace(split=_side(prompt, spec.eval_fraction))
+    return prompt._replace(split=side_of(prompt, spec.eval_fraction))
 
 
-def _side(prompt: Prompt, eval_fraction: float) -> Split:
+def side_of(prompt: Prompt, eval_fraction: float) -> Split:
+    """The side of a prompt: ability questions are held out."""
     return "eval" if prompt.is_question else split_of(prompt.prompt_id, eval_fraction)
 
 

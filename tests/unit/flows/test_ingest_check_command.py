@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from flows.commands.ingest_check import ingest_check
+from flows.pinning import pin
+from pvar.config import PipelineConfig
 from pvar.errors import InputError
+from pvar.records import Prompt
+from tasks.stages.ingest import PROMPTS
+from tests.workflow import Workflow, fake_settings, open_wiring, write_prompts
 
 ROWS = [
     {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Yes."}]},
@@ -63,6 +68,47 @@ def test_the_settings_of_ingest_are_those_of_the_run(
     assert "answers with a label, to be joined to pairs: 1" in said
     assert "  other_form: 3, the first in line 1\n" in said
     assert "line 4 (trl)\n  user: When?\n  good answer: Now.\n" in said
+
+
+def test_labels_and_duplicates_are_decided_as_in_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A majority, a tie, a question beside a prompt, and prompts that differ in their case."""
+    path = write_prompts(tmp_path / "rows.jsonl")
+
+    def pair(prompt: str, *answers: str) -> dict[str, str]:
+        return dict(zip(("prompt", "chosen", "rejected"), (prompt, *answers), strict=True))
+
+    rows = [
+        pair("Who?", "a", "b"), pair("Who?", "b", "a"), pair("Who?", "b", "a"),
+        pair("When?", "a", "b"), pair("When?", "b", "a"),
+        {"prompt": "How many?"}, {"prompt": "How many?", "answer": "7"},
+        *({"prompt": f"{first} is {number}?"} for number in range(9) for first in ("what", "What")),
+    ]  # fmt: skip
+    with path.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    settings = fake_settings(path, **{"ingest.near_duplicate_similarity": None})
+    wiring = open_wiring(tmp_path)
+    made = Workflow(pin(PipelineConfig.model_validate(settings), wiring), wiring)
+    prompts = made.make("ingest").artifact.rows(PROMPTS, Prompt)
+    counts = made.artifact("ingest").manifest.row_counts
+
+    preset = tmp_path / "my.yaml"
+    preset.write_text(json.dumps(settings))
+    ingest_check(preset=str(preset), rows=100, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert {rule: each["num_rows"] for rule, each in found["rejected"].items()} == counts.rejected
+    assert counts.rejected == {"contradictory_label": 1, "duplicate": 1 + 1 + 1 + 9}
+    assert (found["num_undecided_labels"], found["num_ability_questions"]) == (2, 1)
+    texts = {row["texts"][0][1]: [text for _, text in row["texts"][1:]] for row in found["rows"]}
+    assert texts == {
+        prompt.messages[0].content: [
+            text
+            for text in (prompt.chosen, prompt.rejected, *prompt.accepted_answers)
+            if text is not None
+        ]
+        for prompt in prompts
+    }
 
 
 def test_a_file_of_which_no_row_can_be_used_is_an_error(
