@@ -1,7 +1,8 @@
 """Progress artifacts of Prefect's runs: how far a stage is, and which stage of a pipeline runs.
 
 A stage reports its progress every 30 seconds (`tasks/engine/progress_log.py`); a shorter one has no
-artifact. The artifact's description has the counts, the speed and the time left.
+artifact. The artifact's description has the counts, the speed and the time left. If Prefect cannot
+be told, that is a warning, and the work goes on.
 """
 
 import logging
@@ -15,6 +16,8 @@ from tasks.engine import progress_log
 from tasks.engine.progress_log import ProgressLog
 from tasks.engine.progress_text import to_text
 
+logger = logging.getLogger(__name__)
+
 
 class ProgressBar:
     """A progress artifact of the current run, which is created when it is first shown."""
@@ -24,7 +27,12 @@ class ProgressBar:
 
     def show(self, done: int, total: int, text: str) -> None:
         """Show `done` of `total`, and the text."""
-        percent = 100 * done / total
+        try:
+            self._show(100 * done / total, text)
+        except Exception as error:  # noqa: BLE001  whatever client and server raise: it is no work
+            logger.warning("Prefect does not show %r: %s", text, error)
+
+    def _show(self, percent: float, text: str) -> None:
         if self._artifact is None:
             created = create_progress_artifact(progress=percent, description=text)
             assert isinstance(created, UUID)  # a coroutine in asynchronous code only
@@ -47,10 +55,7 @@ class _ToArtifact(logging.Handler):
         now = progress.snapshot()
         if not now.total or now.per_second is None:
             return
-        try:
-            self._bar.show(now.done, now.total, f"{progress.name}: {to_text(now)}")
-        except Exception:  # noqa: BLE001  the work goes on without a bar
-            self.handleError(record)
+        self._bar.show(now.done, now.total, f"{progress.name}: {to_text(now)}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 from flows import run_progress
 from flows.run_names import kept_or, run_label, tags_of
 from flows.run_page import artifact_key
-from flows.run_progress import progress_shown
+from flows.run_progress import ProgressBar, progress_shown
 from pvar.config import PipelineConfig
 from tasks.engine.progress_log import ProgressLog
 
@@ -77,3 +77,17 @@ def test_a_stage_that_counts_has_one_progress_artifact(monkeypatch: pytest.Monke
             "sample/ab12: 50 of 100 prompts (50 %), 50 prompts/min, about 1 min 0 s left",
         ),
     ]
+
+
+def test_a_server_that_is_away_does_not_end_the_work_that_it_would_show(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pipeline's bar, too, which is shown before each stage."""
+
+    def create(**_: Any) -> UUID:
+        raise ConnectionError("all attempts failed")
+
+    monkeypatch.setattr(run_progress, "create_progress_artifact", create)
+    ProgressBar().show(1, 4, "stage 2 of 4: score")
+    (said,) = caplog.messages
+    assert said == "Prefect does not show 'stage 2 of 4: score': all attempts failed"
