@@ -25,9 +25,10 @@ from flows.deployments import deploy
 from flows.server import connected_client
 from flows.services import Services
 from infra.mlflow_database import ready_database
+from infra.mlflow_errors import mlflow_errors_explained
 from infra.settings import Settings, make_folder
 from infra.store import open_store
-from infra.tracking import Tracking, experiment_page, mlflow_errors_explained
+from infra.tracking import Tracking, experiment_page
 from pvar.errors import ConfigError
 from pvar.retrain_decision import RetrainConfig
 from tasks.engine.child_processes import child_environment

@@ -10,8 +10,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from infra.mlflow_errors import mlflow_explained
 from infra.registry_tables import RegistryTables, VersionRow, read_registry
-from infra.tracking import Tracking, mlflow_explained
+from infra.tracking import Tracking
 from infra.transformers_flavor import task_of, write_flavor
 from infra.version_description import describe_version
 from pvar.errors import ModelError

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infra.actor import whoami
+from infra.mlflow_errors import mlflow_explained
 from infra.promotion_history import Kind, Move, NewestMove, PromotionHistory, previous_champion
 from infra.registered_models import (
     OPPONENT_TAG,
@@ -23,7 +24,6 @@ from infra.registered_models import (
     newest_of,
 )
 from infra.registry_restore import REBUILD_TAG, restore_version
-from infra.tracking import mlflow_explained
 from pvar.errors import LostRaceError, ModelError, PromotionError
 from pvar.ports import Promotion, RegisteredVersion
 

@@ -9,7 +9,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from infra.tracking import StepFigures, Tracking, first_line
+from infra.mlflow_errors import first_line
+from infra.tracking import StepFigures, Tracking
 from pvar.errors import TrackingError
 
 logger = logging.getLogger(__name__)

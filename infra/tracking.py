@@ -6,20 +6,23 @@ tracking server's proxy, which fails on large files.
 
 import logging
 import os
-import re
 import socket
-import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from infra.addresses import has_credentials, without_credentials, without_secrets
+from infra.addresses import without_credentials
 from infra.mlflow_database import ready_database
+from infra.mlflow_errors import (
+    first_line,
+    mlflow_errors_explained,
+    mlflow_explained,
+    unusable_mlflow,
+)
 from pvar.artifacts import Summary
-from pvar.errors import StoreError, TrackingError
+from pvar.errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,7 +38,6 @@ VIEW = "?workflowType=machine_learning"
 as that of MLflow 3.17, reads the switch in place of the tag."""
 WAITING_TAG = "pvar.waiting"
 MAX_PARAMETER_CHARACTERS = 6000
-MAX_CAUSE_CHARACTERS = 600
 MAX_DIGEST_CHARACTERS = 36
 """Of a dataset, in MLflow."""
 MAX_PARAMETERS_PER_CALL = 100
@@ -127,65 +129,6 @@ def _credentials_apart(tracking_uri: str) -> str:
     os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(address.username or "")
     os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(address.password or "")
     return urlunsplit(address._replace(netloc=address.netloc.rpartition("@")[2]))
-
-
-class _HasAddress(Protocol):
-    @property
-    def tracking_uri(self) -> str: ...
-
-
-_S = TypeVar("_S", bound=_HasAddress)
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def mlflow_explained(
-    method: Callable[Concatenate[_S, _P], _R],
-) -> Callable[Concatenate[_S, _P], _R]:
-    """Turn the exceptions of MLflow and of the libraries below it into those of `pvar.errors`."""
-
-    @wraps(method)
-    def call(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with mlflow_errors_explained(self.tracking_uri):
-            return method(self, *args, **kwargs)
-
-    return call
-
-
-@contextmanager
-def mlflow_errors_explained(tracking_uri: str) -> Iterator[None]:
-    """Turn the body's exceptions of MLflow, of its database or of requests into TrackingError.
-
-    StoreError if the store's server refuses a file that MLflow's client reads or writes.
-    """
-    try:
-        yield
-    except Exception as error:  # of several libraries, which are not loaded without one
-        explained = _explained(error, tracking_uri)
-        if explained is None:
-            raise
-        # Tracebacks quote credentials.
-        raise explained from (None if has_credentials(tracking_uri) else error)
-
-
-def _explained(error: Exception, tracking_uri: str) -> TrackingError | StoreError | None:
-    """What to say of it; None if it is not MLflow's, nor of the libraries below it."""
-    from alembic.util.exc import CommandError
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    match error:
-        case Boto3Error() | BotoCoreError() | ClientError():
-            return StoreError(
-                f"MLflow's files in the store cannot be read or written: {first_line(error)}; "
-                "check AWS_ENDPOINT_URL_S3 and AWS_*, and that the server runs"
-            )
-        case MlflowException() | SQLAlchemyError() | CommandError() | RequestException():
-            return _unusable(tracking_uri, error)
-    return None
 
 
 class Tracking:
@@ -363,9 +306,8 @@ def _experiment(client: "MlflowClient", artifact_location: str, tracking_uri: st
             found = client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
             chosen = found.tags.get(KIND_TAG, "")
-            if not chosen or chosen.endswith(
-                "_inferred"
-            ):  # by the UI, at the sight of an empty one
+            # The UI infers a kind when it shows an experiment without runs.
+            if not chosen or chosen.endswith("_inferred"):
                 client.set_experiment_tag(found.experiment_id, KIND_TAG, KIND)
             return str(found.experiment_id)
         try:
@@ -391,7 +333,7 @@ def _refuse_silent_host(tracking_uri: str) -> None:
         port = address.port or (443 if address.scheme == "https" else 80)
         socket.create_connection((address.hostname, port), CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:  # no such host, or a port that is no number
-        raise _unusable(tracking_uri, error) from error
+        raise unusable_mlflow(tracking_uri, error) from error
 
 
 @contextmanager
@@ -404,19 +346,3 @@ def _probing() -> Iterator[None]:
     finally:
         for name in _OUR_LIMITS:
             os.environ[name] = LIMITS[name]
-
-
-def first_line(error: Exception) -> str:
-    """The message of an error, without the SQL statement or HTML page that MLflow adds."""
-    said = re.sub(r"\(raised as a result of Query-invoked autoflush;.*\n", "", str(error))
-    return textwrap.shorten(said.partition("\n")[0], MAX_CAUSE_CHARACTERS, placeholder=" …")
-
-
-def _unusable(tracking_uri: str, error: Exception) -> TrackingError:
-    """The error with MLflow's address, without credentials."""
-    cause = without_secrets(first_line(error), tracking_uri)
-    return TrackingError(
-        f"MLflow at {without_credentials(tracking_uri)} cannot be used: {cause}; check "
-        "PVAR_MLFLOW_TRACKING_URI (unset it for a local database) and that it runs, and run the "
-        "same command again: what is complete is kept"
-    )

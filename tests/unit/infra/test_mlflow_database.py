@@ -16,7 +16,8 @@ from alembic import command
 from alembic.config import Config
 
 from infra.mlflow_database import ready_database, sqlite_path
-from infra.tracking import Tracking, mlflow_errors_explained
+from infra.mlflow_errors import mlflow_errors_explained
+from infra.tracking import Tracking
 from pvar.errors import TrackingError
 from tests.services.killed import alone, completes, killed_at_commit
 from tests.services.registry import empty_database

@@ -17,8 +17,8 @@ from mlflow.store.db.utils import _get_managed_session_maker
 from openai import APIConnectionError
 
 from infra.judges.calls import TransientError
+from infra.mlflow_errors import mlflow_errors_explained
 from infra.outages import is_outage
-from infra.tracking import mlflow_errors_explained
 from pvar.errors import (
     BudgetError,
     ConfigError,

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import sqlalchemy
 
+from infra.mlflow_errors import first_line
 from infra.system_metrics import system_metrics
-from infra.tracking import StepFigures, Tracking, first_line
+from infra.tracking import StepFigures, Tracking
 from pvar.errors import TrackingError
 from pvar.ports import Store
 from tests.services.processes import wait_until
