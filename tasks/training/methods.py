@@ -55,7 +55,9 @@ def make_trainer(
         for row in range(rows_per_pair)
     ]
     trainer: Trainer = on_tokens(trainer_class)(
-        args=config, train_dataset=datasets.Dataset.from_list(examples).select(order), **parts
+        args=on_one_gpu(config),
+        train_dataset=datasets.Dataset.from_list(examples).select(order),
+        **parts,
     )
     return trainer
 
@@ -159,6 +161,17 @@ def _concatenated(pair: TokenPair) -> Example:
         example[f"{name}_attention_mask"] = [1] * (len(pair.prompt_ids) + len(answer))
         example[f"{name}_labels"] = [-100] * len(pair.prompt_ids) + answer
     return example
+
+
+def on_one_gpu(config: Any) -> Any:
+    """The trainer's arguments, for a process that uses one GPU: several need several processes.
+
+    Where one process sees several, transformers would spread each batch over them, so that a step
+    has more pairs; most of TRL's trainers refuse to.
+    """
+    if config.n_gpu > 1:
+        config._n_gpu = 1
+    return config
 
 
 def on_tokens(trainer_class: type[Any]) -> type[Any]:

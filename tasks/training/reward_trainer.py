@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pvar.errors import ModelError
 from pvar.train_config import TrainConfig
-from tasks.training.methods import TrainingData, on_tokens
+from tasks.training.methods import TrainingData, on_one_gpu, on_tokens
 from tasks.training.order import training_order
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def make_reward_trainer(
     ]
     order = training_order(settings, len(data.pairs))
     dataset = datasets.Dataset.from_list(examples).select(order)
-    trainer: Trainer = on_tokens(RewardTrainer)(args=config, train_dataset=dataset, **parts)
+    trainer: Trainer = on_tokens(RewardTrainer)(
+        args=on_one_gpu(config), train_dataset=dataset, **parts
+    )
     return trainer
 
 

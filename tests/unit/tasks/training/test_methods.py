@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainingArguments
 
 from tests.unit.infra.tiny_models import save_language_model
 from tests.unit.tasks.training.trainings import mean_margin, token_pairs, train, trained
@@ -71,6 +71,21 @@ def test_the_first_loss_is_that_of_a_policy_that_is_its_reference(
     steps = train(tmp_path / "run", policy, token_pairs(policy), method=method, num_epochs=1)
     assert steps[0].loss == pytest.approx(first_loss, abs=1e-4)
     assert steps[0].margin == pytest.approx(0, abs=1e-4)
+
+
+def test_one_process_trains_on_one_gpu_where_there_are_several(
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As transformers counts them: it would train on all of them, with another step."""
+    prepare = TrainingArguments.__post_init__
+
+    def see_two(arguments: TrainingArguments) -> None:
+        prepare(arguments)
+        arguments._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", see_two)
+    (step, *_) = train(tmp_path / "run", policy, token_pairs(policy), num_epochs=1)
+    assert step.loss == pytest.approx(math.log(2), abs=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
