@@ -8,13 +8,12 @@ Prefect server is configured, every run is a flow run, and nothing here is asked
 
 from contextlib import suppress
 
-from pydantic import ValidationError
-
 from flows.pinning import pin
 from flows.placed_stages import is_complete
 from flows.run_record import RunRecord, load_run, newest_runs
 from flows.wiring import Wiring
 from pvar.config import PipelineConfig
+from pvar.errors import UnreadableRunError
 from tasks.engine.node import Node
 from tasks.graph import plan_nodes
 
@@ -33,7 +32,7 @@ def complete_run(config: PipelineConfig, wiring: Wiring) -> RunRecord | None:
     if not all(is_complete(node, wiring) for node in nodes.values()):
         return None
     for name in newest_runs(wiring.store, MOST_RECORDS):
-        with suppress(ValidationError):  # of another version
+        with suppress(UnreadableRunError):  # of another version
             record = load_run(wiring.store, name)
             if _is_of(record, pinned, nodes):
                 return _reused(record)

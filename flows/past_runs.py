@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from pydantic import ValidationError
-
 from flows.execution import flatten
 from flows.run_record import RunRecord, load_run, newest_runs
 from pvar.artifacts import Manifest, Summary
+from pvar.errors import UnreadableRunError
 from pvar.ports import Store
 from tasks.engine.artifact import ArtifactKeys, read_document
 
@@ -50,7 +49,7 @@ def past_runs(store: Store, last: int) -> Iterator[PastRun]:
     for name in newest_runs(store, last):
         try:
             record = load_run(store, name)
-        except ValidationError:
+        except UnreadableRunError:
             yield PastRun(name, "unreadable")
             continue
         summaries = {

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
-from pvar.errors import InputError, NotFoundError
+from pvar.errors import InputError, NotFoundError, UnreadableRunError
 from pvar.ports import Store
 
 CLOCKS_DIFFER = timedelta(days=1)
@@ -65,7 +65,10 @@ def save_run(store: Store, record: RunRecord) -> None:
 
 
 def load_run(store: Store, run: str) -> RunRecord:
-    """The record of a run. `latest` is the newest run."""
+    """The record of a run. `latest` is the newest run.
+
+    Raises InputError if there is none, UnreadableRunError if this version cannot read it.
+    """
     if run == "latest":
         run = max(_names(store), default=run)
     try:
@@ -75,6 +78,12 @@ def load_run(store: Store, run: str) -> RunRecord:
             none = f"{store.uri} has no runs yet; start one: pvar run --preset demo"
             raise InputError(none) from error
         raise InputError(f"no run {run!r} in {store.uri}; the newest are {runs[::-1]}") from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise UnreadableRunError(
+            f"{store.uri}/runs/{run}.json: this version of pvar cannot read the record of that run "
+            f"({'.'.join(map(str, fault['loc']))}: {fault['msg']}); use the version that wrote it"
+        ) from error
 
 
 def newest_runs(store: Store, number: int) -> list[str]:
@@ -89,7 +98,7 @@ def opponents_of_runs(store: Store) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in sorted(_names(store)):
-        with suppress(ValidationError):
+        with suppress(UnreadableRunError):
             record = load_run(store, name)
             for node in record.nodes:
                 if node.artifact.startswith("promote/"):
@@ -100,7 +109,10 @@ def opponents_of_runs(store: Store) -> dict[str, str]:
 def suspended_run(store: Store, flow_run: str, since: datetime) -> RunRecord | None:
     """The record of the waiting run with this Prefect flow run, which was created at `since`."""
     for name in sorted(_names(store), reverse=True):
-        record = load_run(store, name)
+        try:
+            record = load_run(store, name)
+        except UnreadableRunError:  # nothing that runs now wrote it
+            continue
         if record.flow_run == flow_run:
             return record if record.waiting_node else None
         if record.started_at < since - CLOCKS_DIFFER:

@@ -44,6 +44,10 @@ class ColumnError(InputError):
     """A file lacks a column."""
 
 
+class UnreadableRunError(InputError):
+    """The record of a run was written by another version, or is damaged."""
+
+
 class ModelError(PvarError):
     """A model cannot be found, loaded or trusted."""
 

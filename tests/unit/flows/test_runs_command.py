@@ -12,7 +12,7 @@ from flows.commands.runs import runs
 from flows.run_record import NodeRecord, RunRecord, save_run
 from pvar.artifacts import Summary
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError, InputError
+from pvar.errors import ConfigError, InputError, UnreadableRunError
 from pvar.ports import Store
 from tests.artifacts import put_artifact
 from tests.workflow import fake_settings
@@ -135,3 +135,12 @@ def test_two_runs_differ_in_settings_and_figures(
     assert "setting: no difference" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"no run 'three' in .*; the newest are \['one', 'two'\]"):
         diff("one", "three")
+
+
+def test_a_record_of_another_version_is_one_line_that_names_it(store: Store) -> None:
+    put_run(store, "20260101-a")
+    store.write("runs/20260105-e.json", b'{"run": "of a later version"}')
+    with pytest.raises(
+        UnreadableRunError, match=r"runs/20260105-e.json: this version .*started_at"
+    ):
+        diff("20260101-a", "20260105-e")
