@@ -19,6 +19,7 @@ Only tables are erased: files that are exported for published benchmarks are not
 """
 
 import logging
+import math
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pvar.artifacts import Manifest, ShardRecord
 from pvar.ports import Store
 from tasks.engine.artifact import Artifact, ArtifactKeys, read_document
-from tasks.engine.lease import LeaseWatch
+from tasks.engine.lease import LeaseListing, LeaseWatch
 from tasks.engine.shard_files import upload_shard
 
 if TYPE_CHECKING:
@@ -143,13 +144,14 @@ def holds_rows(store: Store, keys: ArtifactKeys, prompt_ids: Collection[str], pa
 
 def held_leases(store: Store, folders: Iterable[str]) -> list[str]:
     """Prefixes of the leases below `{folder}/{name}/leases/` that a process holds now."""
-    prefixes = {
-        info.key.rpartition("/")[0]
+    watch = LeaseWatch()
+    leases = {
+        prefix: info
         for folder in folders
-        for info in store.list(f"{folder}/")
-        if info.key.split("/")[2:3] == ["leases"]
+        for prefix, info in watch.survey(store, f"{folder}/").newest.items()
+        if prefix.split("/")[2:3] == ["leases"]
     }
-    return LeaseWatch().held(store, sorted(prefixes))
+    return watch.held(store, sorted(leases), LeaseListing(leases, -math.inf))
 
 
 def _put_again(

@@ -8,7 +8,7 @@ becomes incomplete (its reader raises an error, and the next run of the stage ma
 the next collection finds what a killed one left. Artifacts are deleted before their inputs.
 """
 
-import time
+import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
@@ -107,7 +107,7 @@ def _leases(infos: Sequence[ObjectInfo]) -> list[list[ObjectInfo]]:
 def _held(store: Store, infos: Iterable[ObjectInfo], watch: LeaseWatch) -> list[str]:
     """Prefixes of the leases that a live process holds, or that cannot be read."""
     newest = {info.key.rpartition("/")[0]: info for info in infos}
-    listing = LeaseListing(newest, time.monotonic())
+    listing = LeaseListing(newest, -math.inf)  # of before: it shows nobody to be silent
     held, unreleased = list[str](), list[str]()
     for prefix in newest:
         try:

@@ -73,7 +73,7 @@ class LeaseListing(NamedTuple):
 
     newest: Mapping[str, ObjectInfo]
     began_at: float
-    """On the clock of the watch."""
+    """On the clock of the watch; −∞ if unknown. Until then an unchanged holder was silent."""
 
 
 @dataclass(frozen=True)
@@ -150,16 +150,18 @@ class LeaseWatch:
         self._seen[prefix] = found
         return found
 
-    def held(self, store: Store, prefixes: Collection[str]) -> list[str]:
+    def held(
+        self, store: Store, prefixes: Collection[str], listing: LeaseListing | None = None
+    ) -> list[str]:
         """Those of the leases that a live process holds.
 
         Watches those whose holder cannot be seen from here until they change, or have not for their
-        time to live. With all others, this is one look.
+        time to live. With all others, this is one look, at the listing if there is one.
         """
         alive, unknown = set[str](), dict.fromkeys(prefixes, TTL_SECONDS)
         is_first = True
         while unknown:
-            seen = {prefix: self.look(store, prefix) for prefix in unknown}
+            seen = {prefix: self.look(store, prefix, listing) for prefix in unknown}
             taken = {prefix: each for prefix, each in seen.items() if each and not each.is_free}
             alive |= {prefix for prefix, each in taken.items() if each.is_alive}
             unknown = {p: s.record.ttl_seconds for p, s in taken.items() if not s.is_alive}
@@ -167,7 +169,7 @@ class LeaseWatch:
                 _say_watched(store, [taken[prefix] for prefix in unknown])
             if unknown:
                 time.sleep(min(_LOOK_SECONDS, *(ttl / 8 for ttl in unknown.values())))
-            is_first = False
+            is_first, listing = False, None
         return [prefix for prefix in prefixes if prefix in alive]
 
 

@@ -44,8 +44,7 @@ def discard_stale(
     watch.held(store, prefixes)  # all at once: each may have to be watched for its time to live
     with ExitStack() as held:
         for prefix in prefixes:
-            lease = hold(store, prefix, ttl_seconds=ttl_seconds, watch=watch)
-            held.callback(lease.release)
+            held.enter_context(hold(store, prefix, ttl_seconds=ttl_seconds, watch=watch))
         if read_document(store, keys.recipe, Recipe) != recipe:
             return
         store.delete(keys.manifest)

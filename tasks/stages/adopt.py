@@ -41,6 +41,7 @@ from tasks.stages.reward import has_reward_model
 from tasks.stages.reward_labels import Label, read_labels
 from tasks.stages.score import finite_or_missing
 from tasks.stages.train import MODEL
+from tasks.stages.version_origin import tags_of_facts
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +166,7 @@ def _register(
         "pvar.opponent": spec.opponent,
         RESULTS_TAG: job.keys.root,
         GATE_TAG: "passed" if passed else "failed",
+        **tags_of_facts({"reasons": "; ".join((*reasons, *stale)), "note": decision.note}),
         **{f"pvar.{name}": _shown(value) for name, value in flat.items() if value is not None},
     }
     version = registry.register(spec.model_name, model.folder(MODEL), model.keys.root, tags)

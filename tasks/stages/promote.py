@@ -99,7 +99,7 @@ class PromotionRecord(BaseModel):
 def _tags(job: Job[PromoteSpec], decision: GateDecision, look: ExamLook | None) -> dict[str, str]:
     """Tags of the version: artifacts, strategy, budget and results."""
     results = job.inputs["results"]
-    tags = origin_tags(job.inputs["model"], results, decision.checks) | {
+    tags = origin_tags(job.inputs["model"], results, decision) | {
         RESULTS_TAG: results.keys.root,
         "pvar.opponent": job.spec.opponent,
         "pvar.strategy": job.spec.strategy,

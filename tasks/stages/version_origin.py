@@ -3,10 +3,10 @@
 They are read from the recipes in the store. What is not there is left out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from pvar.artifacts import Recipe
-from pvar.gate import Check
+from pvar.gate import Check, GateDecision
 from tasks.engine.artifact import Artifact, ArtifactKeys, read_document
 from tasks.stages.ingest import INGEST
 from tasks.stages.pair import PAIR
@@ -19,6 +19,7 @@ ORIGIN_TAGS = {
     "judge": "pvar.judge",
     "num_judged": "pvar.num_judged",
     "reasons": "pvar.gate_reasons",
+    "note": "pvar.gate_note",
 }
 """Fact → tag of a registered version."""
 
@@ -26,7 +27,7 @@ MAX_CHARACTERS = 4000
 """Of a tag's value: MLflow refuses more than 5,000."""
 
 
-def origin_tags(model: Artifact, results: Artifact, checks: Iterable[Check]) -> dict[str, str]:
+def origin_tags(model: Artifact, results: Artifact, decision: GateDecision) -> dict[str, str]:
     """The tags of a version of stage train's artifact, with these results."""
     recipe, judged = _recipe(model, model.keys), _recipe(results, results.keys)
     config = recipe.config if recipe else {}
@@ -37,12 +38,18 @@ def origin_tags(model: Artifact, results: Artifact, checks: Iterable[Check]) -> 
         "policy": config.get("policy"),
         "judge": _part(judged.config.get("judge") if judged else None, "kind"),
         "num_judged": results.manifest.summary.get("num_judged"),
-        "reasons": "; ".join(_reason(check) for check in checks if not check.passed) or None,
+        "reasons": "; ".join(_reason(check) for check in decision.checks if not check.passed),
+        "note": decision.note,
     }
+    return tags_of_facts(facts)
+
+
+def tags_of_facts(facts: Mapping[str, object]) -> dict[str, str]:
+    """The tags of facts by their names in `ORIGIN_TAGS`; what is missing or empty has none."""
     return {
         ORIGIN_TAGS[name]: str(value)[:MAX_CHARACTERS]
         for name, value in facts.items()
-        if value is not None
+        if value not in (None, "")
     }
 
 

@@ -10,6 +10,7 @@ run again.
     time of day                that time plus the skew of each process's machine, which may jump
 """
 
+import logging
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -132,7 +133,12 @@ class Simulation:
         self._spawn(process, run, after)
 
     def run(self) -> None:
-        """Until all workers have returned. Raises what they raise."""
+        """Until all workers have returned. Raises what they raise.
+
+        Lost leases and failed calls are logged, thousands of times here: that is switched off.
+        """
+        before = logging.root.manager.disable
+        logging.disable(logging.ERROR)
         try:
             while self._threads:
                 thread = self._next()
@@ -149,6 +155,7 @@ class Simulation:
             for thread in self._threads:
                 thread.process.is_dead = True
             self._reap()
+            logging.disable(before)
 
     @property
     def process(self) -> Process:

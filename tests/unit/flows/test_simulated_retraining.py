@@ -4,35 +4,26 @@ Every kill and every lost answer at every call is tried for each end that a run 
 generated combinations of all faults (`PVAR_FUZZ_EXAMPLES`).
 """
 
-import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows import retrain_batch
 from pvar.ports import Store
 from pvar.retrain_decision import Batch
 from tasks.retraining import batch_states, batches
+from tests.simulation.generated import fates_of_calls, generated_runs
 from tests.simulation.retraining_world import RetrainingWorld, RunEnd
-from tests.simulation.scheduler import FATES, Fate, FateKind, Simulation, Violation
+from tests.simulation.scheduler import Fate, FateKind, Simulation, Violation
 from tests.simulation.stage_world import simulated
 
-EXAMPLES = int(os.environ.get("PVAR_FUZZ_EXAMPLES", "150"))
 ENDS: tuple[RunEnd, ...] = ("succeeds", "fails", "outage", "waits")
 
 Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def run(
@@ -74,19 +65,10 @@ def test_a_kill_or_a_lost_answer_at_any_call_leaves_each_batch_in_its_state(tmp_
     run_all(tmp_path)
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=EXAMPLES == 150,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+@generated_runs(150)
 @given(
     seed=st.integers(0, 2**32),
-    fates=st.dictionaries(
-        st.integers(0, 150),
-        st.builds(Fate, st.sampled_from(FATES), st.sampled_from([20.0, 200.0, 1000.0])),
-        max_size=4,
-    ),
+    fates=fates_of_calls(150, [20.0, 200.0, 1000.0], most=4),
     ends=st.lists(st.sampled_from(ENDS), max_size=4),
     num_batches=st.integers(1, 2),
     num_workers=st.integers(1, 3),

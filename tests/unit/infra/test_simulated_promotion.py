@@ -1,30 +1,20 @@
 """Promotions in a simulation: every fault at every call, and combinations (tests/simulation)."""
 
-import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.promotion_history import Move, PromotionHistory
 from infra.registry import MlflowRegistry
 from pvar.ports import RegisteredVersion
+from tests.simulation.generated import fates_of_calls, generated_runs
 from tests.simulation.memory_store import MemoryStore
 from tests.simulation.promotion_world import PromotionWorld
 from tests.simulation.scheduler import FATES, Fate, Simulation, Violation
 
-EXAMPLES = int(os.environ.get("PVAR_FUZZ_EXAMPLES", "200"))
-
 Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def run(seed: int, fates: dict[int, Fate], num_workers: int) -> int:
@@ -46,14 +36,10 @@ def test_any_single_fault_leaves_a_chain_of_decided_promotions() -> None:
     run_all()
 
 
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES == 200)
+@generated_runs(200)
 @given(
     seed=st.integers(0, 2**32),
-    fates=st.dictionaries(
-        st.integers(0, 60),
-        st.builds(Fate, st.sampled_from(FATES), st.sampled_from([0.3, 1.0, 20.0])),
-        max_size=5,
-    ),
+    fates=fates_of_calls(60, [0.3, 1.0, 20.0], most=5),
     num_workers=st.integers(2, 3),
 )
 def test_combined_faults_leave_a_chain_of_decided_promotions(

@@ -5,8 +5,6 @@ fault at every call is tried, and generated combinations of them. `PVAR_FUZZ_EXA
 of combinations (tests/README.md, "Simulations").
 """
 
-import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,28 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pvar.artifacts import Manifest
 from pvar.row_counts import RowCounts
 from tasks.engine import shard_files, stage
 from tasks.engine.lease import Lease, LeaseRecord, Sighting
+from tests.simulation.generated import fates_of_calls, generated_runs
 from tests.simulation.memory_store import MemoryStore
 from tests.simulation.scheduler import FATES, Fate, Simulation, Violation
 from tests.simulation.stage_world import Counts, StageWorld, simulated
 
-EXAMPLES = int(os.environ.get("PVAR_FUZZ_EXAMPLES", "200"))
-
 Plant = Callable[[pytest.MonkeyPatch, Simulation], None]
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Lost leases are logged, thousands of times here."""
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def run(
@@ -84,18 +73,10 @@ def test_any_single_fault_at_any_call_harms_nothing() -> None:
         run(0, fates)
 
 
-FATE = st.builds(Fate, st.sampled_from(FATES), st.sampled_from([20.0, 70.0, 200.0, 1000.0]))
-
-
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=EXAMPLES == 200,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@generated_runs(200)
 @given(
     seed=st.integers(0, 2**32),
-    fates=st.dictionaries(st.integers(0, 150), FATE, max_size=6),
+    fates=fates_of_calls(150, [20.0, 70.0, 200.0, 1000.0], most=6),
     num_shards=st.integers(1, 3),
     num_workers=st.integers(2, 3),
 )
@@ -107,18 +88,10 @@ def test_combined_faults_harm_nothing(
 
 # A process that is stopped for longer than its lease lives, exactly between its last look at the
 # recipe and its put, can still record what it made from the earlier input: pauses are short here.
-SHORT = st.builds(Fate, st.sampled_from(FATES), st.sampled_from([5.0, 20.0]))
-
-
-@settings(
-    max_examples=EXAMPLES // 2,
-    deadline=None,
-    derandomize=EXAMPLES == 200,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@generated_runs(100)
 @given(
     seed=st.integers(0, 2**32),
-    fates=st.dictionaries(st.integers(0, 120), SHORT, max_size=4),
+    fates=fates_of_calls(120, [5.0, 20.0], most=4),
     num_shards=st.integers(1, 2),
     num_workers=st.integers(1, 2),
     remade_after=st.floats(0, 300),

@@ -12,12 +12,13 @@ import pytest
 from infra.engines.fake_sampler import FakeSampler
 from pvar.artifacts import Recipe
 from pvar.errors import DamagedError, IncompleteError, LeaseError, ModelError, StageError
-from pvar.ports import Ports, Sampler, SampleRequest
+from pvar.ports import Ports, Sampler, SampleRequest, Store
 from pvar.records import Response, Score
 from pvar.sampler_config import SamplerSettings
-from tasks.engine.lease import hold
+from tasks.engine.lease import LeaseRecord, LeaseWatch, hold
 from tasks.engine.stage import run_stage
-from tests.services.processes import NEVER_SECONDS
+from tasks.engine.stale_artifact import discard_stale
+from tests.services.processes import NEVER_SECONDS, wait_until
 from tests.services.s3 import S3Server
 from tests.workflow import Workflow, start_workflow
 
@@ -184,6 +185,40 @@ def test_who_still_works_on_stale_inputs_is_not_pushed_aside(flow: Workflow) -> 
     keys = flow.nodes["score-vader"].keys
     with hold(flow.store, keys.lease(3)), pytest.raises(LeaseError, match="is held by process"):
         flow.make("score-vader")
+    flow.make("score-vader")
+
+
+class SlowDeletions:
+    """A store whose first deletion takes until all leases below a folder have been renewed."""
+
+    def __init__(self, store: Store, leases: str) -> None:
+        self._store, self._leases = store, leases
+        self._is_first = True
+
+    def delete(self, key: str) -> None:
+        if self._is_first:
+            wait_until(self._are_renewed, "a renewal of all leases", pause_seconds=0.05)
+        self._is_first = False
+        self._store.delete(key)
+
+    def _are_renewed(self) -> bool:
+        newest = LeaseWatch().survey(self._store, self._leases).newest.values()
+        records = [LeaseRecord.model_validate_json(self._store.read(each.key)) for each in newest]
+        return all(record.counter and not record.is_released for record in records)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+def test_leases_are_renewed_while_what_is_stale_is_discarded(flow: Workflow) -> None:
+    """Many objects take longer than the leases live; nobody else may begin meanwhile."""
+    flow.make("sample", "score-vader")
+    make_again_otherwise(flow, "sample")
+    keys, inputs = flow.nodes["score-vader"].keys, flow.job("score-vader").inputs
+    recipe = Recipe.model_validate_json(flow.store.read(keys.recipe))
+    slow = cast(Store, SlowDeletions(flow.store, f"{keys.root}/leases/"))
+    discard_stale(slow, keys, recipe, inputs, ttl_seconds=0.4)
+    assert set(flow.objects("score-vader")) == set()
     flow.make("score-vader")
 
 
