@@ -32,6 +32,8 @@ class Decision(NamedTuple):
     inputs: dict[str, str]
     """Input name → digest of that artifact."""
     version: int
+    note: str = ""
+    """What was recorded beside the gate's checks; empty if the stage did not complete."""
 
     @property
     def model_name(self) -> str:
@@ -107,7 +109,7 @@ def _decision(
         raise DamagedError(f"its record is not valid ({error.error_count()} faults)") from error
     if record.opponent is not None:
         spec = spec.model_copy(update={"opponent": record.opponent})
-    return Decision(keys, spec, recipe.inputs, record.version)
+    return Decision(keys, spec, recipe.inputs, record.version, record.note)
 
 
 def _spec(store: Store, keys: ArtifactKeys, recipe: Recipe) -> PromoteSpec:

@@ -29,6 +29,7 @@ from tasks.stages.adopt import AdoptionRecord
 from tasks.stages.promote import version_tags
 from tasks.stages.promotion_gate import PromoteSpec
 from tasks.stages.train import MODEL
+from tasks.stages.version_origin import tags_of_facts
 
 
 def lease_prefix(model_name: str) -> str:
@@ -139,7 +140,9 @@ def _restore(
         job = _job(decision, stages, wiring, scratch)
         model = job.inputs["model"]
         version = RegisteredVersion(decision.model_name, decision.version, model.keys.root)
-        return wiring.registry.restore(version, model.folder(MODEL), version_tags(job))
+        # What stands in for a real model is in the note alone: it is no part of a recipe.
+        tags = version_tags(job) | tags_of_facts({"note": decision.note})
+        return wiring.registry.restore(version, model.folder(MODEL), tags)
 
 
 def _restore_reward_model(record: AdoptionRecord, wiring: Wiring, scratch: Path) -> bool:

@@ -18,6 +18,7 @@ from infra.actor import whoami
 from infra.mlflow_errors import mlflow_explained
 from infra.promotion_history import Kind, Move, NewestMove, PromotionHistory, previous_champion
 from infra.registered_models import (
+    ARTIFACT_TAG,
     OPPONENT_TAG,
     RegisteredModels,
     label,
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
+OUR_TAGS = "pvar."
+"""Prefix of the tags that are set here."""
 
 
 class _Settled(NamedTuple):
@@ -76,8 +79,11 @@ class MlflowRegistry(RegisteredModels):
         client = self._tracking.client
         for facts in self.versions(model_name):
             if facts.version.artifact == artifact:
+                name = str(facts.version.version)
+                for tag in _earlier(facts.tags).difference(tags):
+                    client.delete_model_version_tag(model_name, name, tag)
                 for tag, value in tags.items():
-                    client.set_model_version_tag(model_name, str(facts.version.version), tag, value)
+                    client.set_model_version_tag(model_name, name, tag, value)
                 found = facts.version._replace(opponent=tags.get(OPPONENT_TAG))
                 self.describe(found, tags, folder)
                 return found
@@ -266,6 +272,11 @@ class MlflowRegistry(RegisteredModels):
                 f"MLflow has only a part of model {model_name!r}, because its rebuild was stopped "
                 f"or is still running; {again}"
             )
+
+
+def _earlier(tags: Mapping[str, str]) -> set[str]:
+    """Names of the tags of an earlier comparison; a person may have added others."""
+    return {tag for tag in tags if tag.startswith(OUR_TAGS) and tag != ARTIFACT_TAG}
 
 
 def _number(version: RegisteredVersion | None) -> int | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.registered_models import RegisteredModels
-from infra.transformers_flavor import MLMODEL, write_flavor
+from infra.transformers_flavor import write_flavor
 from pvar.errors import ModelError
 from pvar.ports import RegisteredVersion, Store
 
@@ -76,7 +76,7 @@ def _restore_files(
 ) -> bool:
     """Upload the files that are not in the store with their size; False if all are.
 
-    With them, MLflow's own description of the folder, if there is none.
+    With them, the files of MLflow's own description of the folder that are not there.
     """
     prefix = models.files_of(version)
     if prefix is None:
@@ -85,8 +85,9 @@ def _restore_files(
     files = _files_below(folder, prefix)
     missing = {key: path for key, path in files.items() if there.get(key) != path.stat().st_size}
     with tempfile.TemporaryDirectory() as beside:
-        if f"{prefix}{MLMODEL}" not in there and write_flavor(folder, Path(beside)):
-            missing |= _files_below(Path(beside), prefix)
+        if write_flavor(folder, Path(beside)):
+            described = _files_below(Path(beside), prefix)
+            missing |= {key: path for key, path in described.items() if key not in there}
         for key, path in missing.items():
             store.upload(path, key)
     return bool(missing)

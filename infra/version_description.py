@@ -95,13 +95,13 @@ def _judged(tags: Mapping[str, str]) -> str:
 
 
 def _limits(tags: Mapping[str, str]) -> Iterator[str]:
-    yield "- The results are of the held-out prompts of its source. Other uses were not measured."
-    if "pvar.ability" not in tags:
-        yield "- Ability was not measured: the source has no questions with an answer."
-    if tags.get("pvar.judge") in ("fake", "afinn"):
+    yield "- The results are of what was held out of its source. Other uses were not measured."
+    if note := tags.get("pvar.gate_note"):
+        yield f"- {note[0].upper()}{note[1:]}."
+    if tags.get("pvar.judge") == "afinn":
         yield (
-            f"- The judge `{tags['pvar.judge']}` is a stand-in that knows words only, not what is "
-            "true or helpful."
+            "- The judge `afinn` is a sentiment lexicon: it knows words, not what is true or "
+            "helpful."
         )
     yield "- License and limits of the model that it started from apply."
 

@@ -79,7 +79,7 @@ IGNORED: Mapping[str, str] = {
     "promotion/versions/*/pvar.look": "new: how often this exam was looked at",
     **{
         f"promotion/versions/*/pvar.{name}": "new: what a version's description says of it"
-        for name in ("judge", "method", "num_judged", "policy", "source")
+        for name in ("gate_note", "judge", "method", "num_judged", "policy", "source")
     },
     "**/report/gate/note": "new in it: how often this exam was looked at",
     f"{_PROMOTE}/summary/gate_note": "new in it: what stands in for a real model",

@@ -444,6 +444,17 @@ def test_a_number_that_a_killed_rebuild_did_not_delete_is_deleted(
     assert [facts.version.version for facts in neighbours.registry().versions(MODEL)] == [3]
 
 
+def test_a_version_that_is_compared_again_keeps_no_tag_of_the_comparison_before(
+    neighbours: RegistryNeighbours,
+) -> None:
+    first = neighbours.register("train/aa", gate="failed", gate_reasons="win_rate_lower is 0.4")
+    client = neighbours.tracking().client
+    client.set_model_version_tag(MODEL, str(first.version), "colour", "blue")
+    neighbours.register("train/aa", gate="passed")
+    (facts,) = neighbours.registry().versions(MODEL)
+    assert facts.tags == {"pvar.artifact": "train/aa", "pvar.gate": "passed", "colour": "blue"}
+
+
 def test_files_that_a_killed_upload_left_out_are_uploaded(neighbours: RegistryNeighbours) -> None:
     artifact = "train/0000000000000001"
     weights = neighbours.folder / "model" / "weights" / "a.bin"
@@ -458,6 +469,23 @@ def test_files_that_a_killed_upload_left_out_are_uploaded(neighbours: RegistryNe
     assert restore(neighbours, 1, artifact)
     assert neighbours.store.read(stored.key) == b"weights"
     assert not restore(neighbours, 1, artifact)
+
+
+def test_a_description_of_which_a_killed_upload_left_out_files_is_completed(
+    neighbours: RegistryNeighbours,
+) -> None:
+    artifact, model = "train/0000000000000001", neighbours.folder / "model"
+    neighbours.versions(1)
+    version = RegisteredVersion(MODEL, 1, artifact)
+    (model / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (model / "tokenizer.json").write_text("{}")
+    assert neighbours.registry().restore(version, model, {})  # of a version registered before
+    there = {info.key for info in neighbours.store.list("mlflow/")}
+    (tokenizer,) = (key for key in there if key.endswith("components/tokenizer/tokenizer.json"))
+    neighbours.store.delete(tokenizer)
+    assert neighbours.registry().restore(version, model, {})
+    assert {info.key for info in neighbours.store.list("mlflow/")} == there
+    assert not neighbours.registry().restore(version, model, {})
 
 
 def test_what_is_another_registrys_is_not_overwritten(neighbours: RegistryNeighbours) -> None:

@@ -23,6 +23,7 @@ TAGS = {
     "pvar.num_judged": "120",
     "pvar.gate": "failed",
     "pvar.gate_reasons": "win_rate_lower is 0.4821, its bound is 0.5",
+    "pvar.gate_note": "ability not measured: no ability questions; the judged answers are random",
     "pvar.look": "look 3 at this exam, level 0.0034 of 0.05",
     "pvar.win_rate": "0.5620",
     "pvar.win_rate_lower": "0.4821",
@@ -50,7 +51,8 @@ def test_a_description_says_training_results_gate_limits_and_loading() -> None:
     assert "coverage" not in text  # missing, and without an interval
     assert "Failed. win_rate_lower is 0.4821, its bound is 0.5." in text
     assert "This was look 3 at this exam, level 0.0034 of 0.05." in text
-    assert "Ability was not measured" in text
+    assert "- Ability not measured: no ability questions; the judged answers are random.\n" in text
+    assert "- The judge `afinn` is a sentiment lexicon" in text
     assert 'mlflow.transformers.load_model("models:/mine/4")' in text
 
 

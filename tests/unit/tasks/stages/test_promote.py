@@ -166,6 +166,7 @@ def test_the_version_says_where_it_came_from_and_what_came_out(bench: Bench) -> 
         "pvar.strategy": "top",
         "pvar.budget": "fraction=0.1",
         "pvar.gate": "passed",
+        "pvar.gate_note": "ability not measured: no ability questions",
         "pvar.promotion": "automatic",
         "pvar.win_rate": "0.6100",
         "pvar.win_rate_lower": "0.5300",
