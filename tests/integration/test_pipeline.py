@@ -325,11 +325,11 @@ def test_the_version_says_where_it_came_from_and_is_champion(first: Finished) ->
 def test_the_champion_loads_back_from_the_registry_and_answers(
     first: Finished, tmp_path: Path
 ) -> None:
-    """By the code of README, in a process of its own and an empty folder."""
+    """By the code of docs/demo.md, in a process of its own and an empty folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "demo.md").read_text()
     (code,) = re.findall(r"```python\n(import mlflow\n.*?)```", text, re.DOTALL)
     code = code.replace("pvar-demo", "tiny")
     code = code.replace("sqlite:///.pvar/mlflow.db", first.wiring.tracking.tracking_uri)
