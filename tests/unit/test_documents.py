@@ -2,23 +2,25 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import pytest
-import yaml
 
-from infra.presets import load_config
-from pvar.config import PipelineConfig
+from tasks.graph import STAGES
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("pvar", "tasks", "flows", "infra", "docker", "tests", "docs", ".ci")
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))
-    if path.exists()
+    for path in (
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "tests").rglob("*.md"),
+    )
 )
 
-_FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-_YAML = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 _PATH = re.compile(rf"`((?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]*)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -59,7 +61,7 @@ def test_every_link_within_the_tree_leads_somewhere(document: str) -> None:
     broken = []
     for link in _LINK.findall(_FENCED.sub("", text)):
         path, _, anchor = link.partition("#")
-        if path.startswith(("http://", "https://")):
+        if urlsplit(link).scheme:
             continue
         target = (ROOT / document).parent / path if path else ROOT / document
         is_there = target.exists()
@@ -68,30 +70,27 @@ def test_every_link_within_the_tree_leads_somewhere(document: str) -> None:
     assert broken == []
 
 
-def presets_in(text: str) -> list[str]:
-    """The blocks of YAML that are a configuration; others begin with a comment, their file."""
-    return [block for block in _YAML.findall(text) if not block.startswith("# ")]
-
-
-def test_a_block_of_another_file_is_no_preset() -> None:
-    text = "```yaml\npolicy: a\n```\n```yaml\n# tasks/b.yaml\ntask: b\n```\n```\npolicy: c\n```\n"
-    assert presets_in(text) == ["policy: a\n"]
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_preset_that_a_document_shows_can_be_loaded(document: str, tmp_path: Path) -> None:
-    for block in presets_in((ROOT / document).read_text(encoding="utf-8")):
-        path = tmp_path / "preset.yaml"
-        path.write_text(block, encoding="utf-8")
-        load_config(str(path))
+def test_every_link_to_elsewhere_is_an_address(document: str) -> None:
+    """It is not asked whether somebody answers there."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    links = [urlsplit(link) for link in _LINK.findall(_FENCED.sub("", text))]
+    assert [
+        link.geturl()
+        for link in links
+        if link.scheme and (link.scheme != "https" or "." not in (link.hostname or ""))
+    ] == []
 
 
-def test_the_benchmarks_page_shows_each_kind() -> None:
-    blocks = presets_in((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"))
-    shown = {
-        benchmark["kind"]
-        for block in blocks
-        for benchmark in yaml.safe_load(block).get("benchmarks", ())
-    }
-    kinds = PipelineConfig.model_json_schema()["properties"]["benchmarks"]["items"]["discriminator"]
-    assert shown == set(kinds["mapping"])
+def test_every_page_is_in_the_list_of_pages() -> None:
+    listed = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages - set(_LINK.findall(listed)) == set()
+
+
+def test_the_picture_names_the_stages_of_every_run() -> None:
+    picture = ElementTree.parse(ROOT / "docs" / "stages.svg").getroot()
+    names = ("ingest", "sample", "score", "select", "pair", "train", "evaluate", "promote")
+    shown = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert set(names) <= set(shown)
+    assert set(names) <= set(STAGES)
