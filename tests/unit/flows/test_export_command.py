@@ -16,6 +16,7 @@ from tasks.engine.tables import PromptVariance
 from tasks.retraining.withdrawals import withdraw
 from tasks.stages.pair import PAIRS
 from tasks.stages.select import VARIANCE
+from tests.code_blocks import code_blocks
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import Workflow, start_workflow
 
@@ -73,36 +74,24 @@ def test_rows_have_the_pair_and_what_is_known_of_its_prompt(
         assert row["pvar"] is not None
 
 
-def test_trls_own_trainer_trains_on_the_file(artifact: str, tmp_path: Path) -> None:
-    from datasets import load_dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
-
-    export(artifact, to="trl", out=tmp_path / "pairs.parquet")
-    model = save_language_model(tmp_path / "model")
-    trainer = DPOTrainer(
-        AutoModelForCausalLM.from_pretrained(model),
-        args=DPOConfig(
-            output_dir=str(tmp_path / "trained"),
-            max_steps=2,
-            per_device_train_batch_size=2,
-            report_to=[],
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            dataloader_pin_memory=False,
-            save_strategy="no",
-        ),
-        train_dataset=load_dataset(
-            "parquet",
-            data_files=str(tmp_path / "pairs.parquet"),
-            split="train",
-            cache_dir=str(tmp_path / "cache"),
-        ),
-        processing_class=AutoTokenizer.from_pretrained(model),
+def test_trls_own_trainer_trains_on_the_file(
+    artifact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the code of docs/own-trainer.md, with a tiny model and for two steps."""
+    (block,) = (each for each in code_blocks("docs/own-trainer.md") if each.kind == "python")
+    small = (
+        "max_steps=2, report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False, "
+        'dataloader_pin_memory=False, save_strategy="no", '
     )
-    trainer.train()
-    assert trainer.state.global_step == 2
+    code = block.text.replace("Qwen/Qwen2.5-1.5B-Instruct", str(tmp_path / "model"))
+    code = code.replace("DPOConfig(", f"DPOConfig({small}")
+    export(artifact, to="trl", out=tmp_path / "pairs.parquet")
+    save_language_model(tmp_path / "model")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["trainer"].state.global_step == 2
 
 
 def test_llama_factorys_list_of_data_sets_keeps_its_other_entries(
