@@ -2,11 +2,13 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -14,6 +16,8 @@ from pydantic import BaseModel
 from docs import generate_reference
 from flows.cli import COMMANDS
 from pvar.config import PipelineConfig
+from pvar.retrain_decision import RetrainConfig
+from pvar.study_config import StudyConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +83,34 @@ def paths_of(settings: BaseModel, prefix: str = "") -> Iterator[str]:
         if isinstance(value, BaseModel):
             below = f"{prefix}*." if prefix == "runtime.placement." else f"{prefix}{name}."
             yield from paths_of(value, below)
+
+
+@pytest.mark.parametrize("model", [PipelineConfig, RetrainConfig, StudyConfig])
+def test_every_key_of_every_kind_stands_on_the_page(
+    model: type[BaseModel], pages: dict[str, str]
+) -> None:
+    """Those of kinds, lists and settings that are null by default, too. A pipeline that is part of
+    something else is on the page once."""
+    schema = model.model_json_schema()
+    listed = set(re.findall(r"^\| `([^`]+)` \|", pages["configuration.md"], re.MULTILINE))
+    keys = set(keys_of(schema, schema["$defs"]))
+    below = {key for key in keys if key.startswith("pipeline.")}
+    assert len(keys) > 250
+    assert keys - below - listed == set()
+
+
+def keys_of(node: dict[str, Any], models: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Dotted paths in a JSON Schema; `[]` is an entry of a list, `*` any stage of a placement."""
+    if "$ref" in node:
+        node = models[node["$ref"].rpartition("/")[2]]
+    for choice in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+        yield from keys_of(choice, models, path)
+    if isinstance(node.get("items"), dict):
+        yield from keys_of(node["items"], models, f"{path}[]")
+    for name, value in node.get("properties", {}).items():
+        key = re.sub(r"(runtime\.placement)\.\w+\.", r"\1.*.", f"{path}.{name}".lstrip("."))
+        yield key
+        yield from keys_of(value, models, key)
 
 
 def test_a_default_is_the_one_at_its_path(pages: dict[str, str]) -> None:
