@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from flows.wiring import Wiring
+from infra.machine_facts import this_machine
 from infra.step_log import StepLog
 from infra.store.disk import cause
 from infra.system_metrics import system_metrics
@@ -51,6 +52,10 @@ def execute(
         tracking.log_inputs(run, inputs, wiring.store.uri)
         with system_metrics(tracking, run) if node.stage.wants_gpu else nullcontext():
             outcome = _run(node, config, wiring, run)
+        if outcome.shards_made:
+            machine = this_machine()
+            key = f"{node.keys.root}/{machine.key}"
+            wiring.store.write(key, machine.model_dump_json(indent=1).encode())
         tracking.log_summary(run, _figures(outcome))
     except BaseException:  # stopped from outside, too
         tracking.end_failed_run(run)

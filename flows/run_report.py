@@ -12,6 +12,7 @@ from flows.report_benchmarks import benchmark_reports
 from flows.report_correlations import correlations
 from flows.report_exam import exam_curve
 from flows.report_labels import agreement_rows
+from flows.report_origin import machines, stored_files
 from flows.report_sources import rows_by_source
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
@@ -20,7 +21,7 @@ from infra.tracking import run_page
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
 from pvar.errors import InputError
-from pvar.gate import BENCHMARK_CHECK, with_stand_ins, without_ability
+from pvar.gate import BENCHMARK_CHECK, without_ability
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from pvar.references import Pinned
 from pvar.selection.strategy import PVAR
@@ -128,6 +129,7 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         samples=_samples(artifacts) if "evaluate" in artifacts else (),
         gate=_gate(record, artifacts),
         exam_curve=exam_curve(artifacts, wiring),
+        machines=machines(artifacts),
         links=_links(record, wiring),
         failure=Failure(failed.name, failed.error or "no message") if failed else None,
         waiting=_waiting(record),
@@ -166,6 +168,7 @@ def _stage_row(node: NodeRecord, artifact: Artifact | None) -> StageRow:
         seconds=node.seconds,
         reused=node.state == "reused",
         figures=artifact.manifest.summary,
+        files=stored_files(artifact),
     )
 
 
@@ -317,7 +320,7 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
         record.config.promote, artifacts["evaluate"], artifacts[exam_node(artifacts)],
     )  # fmt: skip
     look = look_of(results, asked, gate, results.store)
-    figures_so_far = apply_gate(
+    so_far = apply_gate(
         results.manifest.summary,
         benchmarks,
         gate,
@@ -327,7 +330,6 @@ def _gate(record: RunRecord, artifacts: Mapping[str, Artifact]) -> Gate | None:
         if DIVERGENCE_FIRST_NODE in artifacts
         else None,
     )
-    so_far = with_stand_ins(figures_so_far, stand_ins(record.config))
     note = _gate_note(record, so_far.note, None, look)
     return Gate(False, _gate_checks(so_far.checks), note, waits=True)
 
@@ -353,21 +355,17 @@ def _gate_note(
     """What is no evidence, the person's decision and the look at the exam, as sentences."""
     if record.config.promote.mode == "never":
         return "Promotion is switched off (promote.mode = never)."
-    said = [without_ability(note)]  # that is among the remarks
+    said = [without_ability(note, *stand_ins(record.config))]  # these are said elsewhere
     said += [part.sentence for part in (decision, look) if part is not None]
     return " ".join(f"{text[0].upper()}{text[1:].rstrip('.')}." for text in said if text)
 
 
 def _links(record: RunRecord, wiring: Wiring) -> tuple[NamedLink, ...]:
-    links = []
-    uri = wiring.settings.mlflow_tracking_uri
-    if uri.startswith(("http://", "https://")) and "@" not in uri:
-        target = run_page(uri, record.mlflow_experiment, record.mlflow_run)
-        links.append(NamedLink("MLflow run", target))
-    else:
-        links.append(NamedLink("MLflow run", record.mlflow_run))
-    links.append(NamedLink("Artifact store", wiring.store.uri))
-    return tuple(links)
+    server, run = wiring.tracking.public_uri, record.mlflow_run
+    store = NamedLink("Artifact store", wiring.store.uri)
+    if server.startswith(("http://", "https://")):
+        return NamedLink("MLflow run", run_page(server, record.mlflow_experiment, run)), store
+    return NamedLink("MLflow run", run), NamedLink("MLflow (pvar serve shows it)", server), store
 
 
 def _number(value: object) -> float | None:

@@ -5,6 +5,7 @@
     {stage}/{digest}/shards/00003.json       the shard's record, put once: the first writer wins
     {stage}/{digest}/manifest.json           written last: it marks the artifact as complete
     {stage}/{digest}/waiting.json            until then, if the stage waits: for what, since when
+    {stage}/{digest}/machines/{digest}.json  after it: hardware and versions that made a part of it
 
 Folders are named by content and records are put only if absent. So a worker that was presumed dead
 and returns cannot replace or mix what others completed. Leases only avoid duplicate work.

@@ -127,9 +127,10 @@ def decide_promotion(figures: GateFigures, gate: PromoteConfig) -> GateDecision:
     return GateDecision(all(check.passed for check in checks), tuple(checks), "; ".join(notes))
 
 
-def without_ability(note: str) -> str:
-    """The note without its part on ability that was not measured."""
-    return "; ".join(part for part in note.split("; ") if part != ABILITY_NOT_MEASURED)
+def without_ability(note: str, *others: str) -> str:
+    """The note without its part on ability that was not measured, and without these parts."""
+    said = {ABILITY_NOT_MEASURED, *others}
+    return "; ".join(part for part in note.split("; ") if part not in said)
 
 
 def with_stand_ins(decision: GateDecision, stand_ins: Sequence[str]) -> GateDecision:

@@ -181,6 +181,28 @@ class NamedLink(NamedTuple):
     target: str
 
 
+class StoredFile(NamedTuple):
+    """A file of an artifact."""
+
+    target: str
+    """Its address, as of a `NamedLink`."""
+    name: str
+    """Its path below the artifact."""
+    rows: int | None
+    """None if it is not a table."""
+    num_bytes: int
+
+
+class MachineRow(NamedTuple):
+    """What some nodes' artifacts, or parts of them, were made with."""
+
+    nodes: tuple[str, ...]
+    hardware: str | None
+    """None if it is not on record."""
+    versions: Mapping[str, str]
+    """By package."""
+
+
 class Failure(NamedTuple):
     """Why the run ended before its last stage."""
 
@@ -215,6 +237,7 @@ class StageRow:
     """Whether the artifact existed before this run."""
     figures: Mapping[str, float | int | str | bool | None] = field(default_factory=dict)
     """The manifest's summary."""
+    files: tuple[StoredFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -366,6 +389,7 @@ class ReportData:
     gate: Gate | None = None
     exam_curve: ExamCurve | None = None
     """None if no other version was measured on the exam of this run."""
+    machines: tuple[MachineRow, ...] = ()
     links: tuple[NamedLink, ...] = ()
     failure: Failure | None = None
     waiting: WaitingStage | None = None

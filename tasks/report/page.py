@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 NUM_OPEN_SAMPLES = 6
 """Number of sample answers that are shown without unfolding."""
 
+MOST_FILES = 20
+"""Files of one artifact that are named. A model can have more."""
+
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _CLICKABLE = re.compile(r"(https?|file)://", re.IGNORECASE)
 _Value = TypeVar("_Value")
@@ -79,6 +82,7 @@ def render_report(data: ReportData) -> str:
             total_seconds=_total_seconds(data),
             longest_seconds=max((row.seconds or 0 for row in data.stages), default=0),
             num_open_samples=NUM_OPEN_SAMPLES,
+            most_files=MOST_FILES,
         )
     )
 

@@ -155,9 +155,7 @@ def _ends(result: Evaluation) -> Interval | None:
 
 def remarks(data: ReportData) -> list[Remark]:
     """Facts for and against the reliability of the result."""
-    found: list[Remark | None] = [
-        Remark("bad", f"{clause[0].upper()}{clause[1:]}.") for clause in data.stand_ins
-    ]
+    found: list[Remark | None] = []
     if data.evaluation is not None:
         found += [_on_interval(data.evaluation), _on_coverage(data.evaluation)]
         found += [_on_length(data.evaluation), _on_endings(data.evaluation)]

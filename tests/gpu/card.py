@@ -5,9 +5,9 @@ import re
 import shutil
 import subprocess
 import time
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from infra.machine_facts import installed, processor
 
 if TYPE_CHECKING:
     import torch
@@ -45,23 +45,17 @@ def describe() -> str:
 
 def versions() -> list[str]:
     """The installed packages that the checks use."""
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return [f"{name} {version}" for name, version in installed(PACKAGES).items()]
 
 
 def _hardware() -> list[str]:
     try:
         import torch
     except ImportError:
-        return [f"{_processor()}, torch is not installed"]
+        return [f"{processor()}, torch is not installed"]
     if not torch.cuda.is_available():
         capability = torch.backends.cpu.get_cpu_capability()
-        return [f"no GPU: {torch.get_num_threads()} threads of {_processor()} ({capability})"]
+        return [f"no GPU: {torch.get_num_threads()} threads of {processor()} ({capability})"]
     memory = torch.cuda.get_device_properties(0).total_memory / 1e9
     count, card = torch.cuda.device_count(), torch.cuda.get_device_name()
     return [f"{count} × {card} of {memory:.0f} GB", f"driver {_driver()}", f"CUDA {_cuda()}"]
@@ -84,15 +78,6 @@ def _driver() -> str:
         check=False,
     )
     return asked.stdout.split("\n")[0].strip() or "unknown"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def measured_peak(dtype: "torch.dtype", width: int, device: str) -> float:

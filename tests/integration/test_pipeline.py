@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
@@ -268,6 +269,8 @@ def test_the_report_is_kept_in_mlflow_and_in_the_store(first: Finished, tmp_path
     assert [each.path for each in client.list_artifacts(first.record.mlflow_run)] == ["report.html"]
     page = first.wiring.store.read(f"runs/{first.record.run}.html")
     assert first.record.run.encode() in page
+    for version in (f"torch {metadata.version('torch')}", f"pvar {metadata.version('pvar')}"):
+        assert version.encode() in page
     path = client.download_artifacts(first.record.mlflow_run, "report.html", str(tmp_path))
     assert Path(path).read_bytes() == page
 

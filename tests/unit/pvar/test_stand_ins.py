@@ -13,7 +13,7 @@ from pvar.runtime_config import RuntimeConfig
 from pvar.stand_ins import stand_ins
 from tasks.graph import plan_nodes
 from tasks.report.data import ReportData
-from tasks.report.text import Remark, remarks
+from tasks.report.page import render_report
 from tests.workflow import start_workflow
 
 VADER = {"score": {"reward_models": [{"kind": "vader"}]}}
@@ -78,12 +78,16 @@ def test_the_gates_note_says_it_and_no_digest_depends_on_it() -> None:
     assert noted.note == "ability not measured: no ability questions; verdicts are hashes"
     assert without_ability(noted.note) == "verdicts are hashes"
     assert without_ability(unmeasured.note) == ""
+    assert without_ability(noted.note, "verdicts are hashes") == ""
     assert with_stand_ins(GateDecision(True, ()), ()).note == ""
 
 
 def test_the_report_warns_of_it_first() -> None:
-    data = ReportData("run", "title", "date", stand_ins=("verdicts are hashes",))
-    assert remarks(data)[0] == Remark("bad", "Verdicts are hashes.")
+    data = ReportData("run", "title", "date", stand_ins=("verdicts are <hashes>",))
+    top = render_report(data).partition("<main>")[0]
+    assert "This run has stand-ins." in top
+    assert "<li>verdicts are &lt;hashes&gt;</li>" in top
+    assert "stand-ins" not in render_report(ReportData("run", "title", "date"))
 
 
 def test_the_promotion_is_told_and_has_the_digest_that_it_had(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tasks.report.data import (
     Gate,
     GateCheck,
     LabelRow,
+    MachineRow,
     NamedLink,
     PromptExample,
     PvarDistribution,
@@ -30,6 +31,7 @@ from tasks.report.data import (
     SourceRow,
     SourceWinRate,
     StageRow,
+    StoredFile,
 )
 from tasks.report.page import render_report
 
@@ -271,6 +273,38 @@ def test_a_stage_shows_its_rows_its_reasons_its_time_and_its_figures(full: Page)
     assert full.after("promote")[0] == "not reached"
 
 
+def test_the_files_of_a_stage_are_linked_and_many_are_counted(full: Page):
+    files = tuple(
+        StoredFile(f"file:///store/{number}.parquet", "shards/rows.parquet", 16, 2048)
+        for number in range(23)
+    )
+    model = (StoredFile("s3://bucket/model.safetensors", "model.safetensors", None, 5),)
+    stages = (
+        StageRow("sample", "sample", "sample/ab", files=files),
+        StageRow("train", "train", "train/cd", files=model),
+    )
+    shown = page(dataclasses.replace(EMPTY, stages=stages))
+    linked = [attrs["href"] for tag, attrs in shown.tags if tag == "a"]
+    assert linked == [file.target for file in files[:20]]
+    text = plain(shown.text)
+    assert "shards/rows.parquet 16 rows, 2 048 bytes" in text
+    assert "and 3 more" in text
+    assert "s3://bucket/model.safetensors 5 bytes" in text
+
+
+def test_hardware_and_versions_are_shown_by_stage(full: Page):
+    machines = (
+        MachineRow(("ingest", "sample"), "2 CPUs", {"Python": "3.11.9", "torch": "2.9"}),
+        MachineRow(("train",), "1 × <card>", {}),
+        MachineRow(("promote",), None, {}),
+    )
+    shown = page(dataclasses.replace(EMPTY, machines=machines))
+    assert shown.after("ingest, sample")[:2] == ["2 CPUs", "Python 3.11.9, torch 2.9"]
+    assert shown.after("train")[0] == "1 × <card>"
+    assert shown.after("promote")[:2] == ["missing", "missing"]
+    assert "Hardware" not in full.text
+
+
 def test_every_exam_says_how_many_prompts_it_left_out(full: Page):
     assert full.after("Prompts left out because they are in alpaca_eval")[0] == "12"
     assert full.after("Prompts left out because they are in arena_hard")[0] == "0"
@@ -424,7 +458,16 @@ def test_untrusted_text_stays_text_wherever_it_appears():
         settings=(Setting(ATTACK, ATTACK),),
         stages=(
             StageRow(
-                ATTACK, ATTACK, ATTACK, 1, 0, {ATTACK: 1}, 1.0, False, {ATTACK: ATTACK, "n": 1}
+                ATTACK,
+                ATTACK,
+                ATTACK,
+                1,
+                0,
+                {ATTACK: 1},
+                1.0,
+                False,
+                {ATTACK: ATTACK, "n": 1},
+                files=(StoredFile(ATTACK, ATTACK, None, 1),),
             ),
         ),
         distribution=PvarDistribution(
@@ -436,12 +479,14 @@ def test_untrusted_text_stays_text_wherever_it_appears():
         gate=Gate(False, (GateCheck(ATTACK, 0.1, 0.2, False),), ATTACK),
         links=(NamedLink(ATTACK, f"https://{ATTACK}"), NamedLink(ATTACK, ATTACK)),
         failure=Failure(ATTACK, ATTACK),
+        stand_ins=(ATTACK,),
+        machines=(MachineRow((ATTACK,), ATTACK, {ATTACK: ATTACK}),),
     )
     parsed = page(attacked)
     assert not {"script", "img"} & {tag for tag, _ in parsed.tags}
     assert not [name for _, attrs in parsed.tags for name in attrs if name.startswith("on")]
     # Each of the places above, some of them more than once; rule names lose their underscores.
-    assert parsed.text.count(ATTACK) >= 30
+    assert parsed.text.count(ATTACK) >= 36
 
 
 def test_text_that_no_file_can_hold_is_replaced():
