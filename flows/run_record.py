@@ -91,6 +91,16 @@ def newest_runs(store: Store, number: int) -> list[str]:
     return sorted(_names(store), reverse=True)[:number]
 
 
+def run_reports(store: Store) -> dict[str, str]:
+    """Address of the report in the store, by run."""
+    keys = [info.key for info in store.list("runs/")]
+    return {
+        key[len("runs/") : -len(".html")]: f"{store.uri}/{key}"
+        for key in keys
+        if key.endswith(".html")
+    }
+
+
 def opponents_of_runs(store: Store) -> dict[str, str]:
     """Promote artifact (`promote/digest`) → pinned opponent, of every run in the store.
 

@@ -136,7 +136,7 @@ def page_environment() -> "Environment":
         finalize=_shown,
     )
     environment.filters.update(
-        percent=_unless_missing(percent),
+        percent=lambda share, decimals=0: None if is_missing(share) else percent(share, decimals),
         exact_percent=_unless_missing(exact_percent),
         number=_unless_missing(number),
         thousands=_unless_missing(count),

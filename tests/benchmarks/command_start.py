@@ -173,11 +173,13 @@ def measure(home: Path, preset: Path) -> Iterator[tuple[str, Cost]]:
         ("history", MODEL, "--versions"),
         ("lineage", f"models:/{MODEL}@champion"),
         ("gc",),
+        ("report", "--all", "--out", str(home / "all.html")),
         ("stage", "sample", *configured),
         ("run", *configured),
     )
     for command in commands:
-        name = " ".join("PRESET" if each == str(preset) else each for each in command)
+        names = {str(preset): "PRESET", str(home / "all.html"): "FILE"}
+        name = " ".join(names.get(each, each) for each in command)
         yield name, min((call(home, *command) for _ in range(2)), key=lambda cost: cost.cpu_seconds)
 
 
