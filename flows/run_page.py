@@ -1,14 +1,14 @@
 """The page of a run in Prefect: a Markdown artifact with its results, its gate and its links."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prefect.artifacts import create_markdown_artifact
 
 from flows.run_record import RunRecord
 from flows.wiring import Wiring
 from infra.tracking import run_page
-from tasks.report.data import Evaluation, Gate, GateCheck, ReportData
+from tasks.report.data import BenchmarkReport, Evaluation, Gate, GateCheck, ReportData
 
 MAX_CELL_CHARACTERS = 300
 
@@ -53,6 +53,8 @@ def _lines(record: RunRecord, data: ReportData, wiring: Wiring) -> Iterator[str]
         yield from ("", f"**{data.failure.stage} failed:** {_cell(data.failure.message)}")
     if data.waiting is not None:
         yield from ("", f"**Waits for {data.waiting.what}.** {data.waiting.how_to_go_on}")
+    if data.stand_ins:
+        yield from ("", f"**This run has stand-ins:** {'; '.join(data.stand_ins)}.")
     if (evaluation := data.evaluation) is not None:
         yield from (
             "",
@@ -64,6 +66,8 @@ def _lines(record: RunRecord, data: ReportData, wiring: Wiring) -> Iterator[str]
             yield from ("", f"**Caution:** {evaluation.circularity}")
     if data.gate is not None:
         yield from _gate(data.gate)
+    if data.benchmarks:
+        yield from _benchmarks(data.benchmarks)
     yield from ("", "## Stages", "", "| stage | state | rows in | rows out | seconds |")
     yield "|---|---|--:|--:|--:|"
     rows = {row.node: row for row in data.stages}
@@ -96,6 +100,43 @@ def _gate(gate: Gate) -> Iterator[str]:
         verdict = "passed" if check.passed else "**failed**"
         bound, value = (_value(each, check) for each in (check.bound, check.value))
         yield f"| {_cell(check.check)} | {bound} | {value} | {verdict} |"
+
+
+def _benchmarks(benchmarks: Sequence[BenchmarkReport]) -> Iterator[str]:
+    """Each benchmark over all of its questions; the report has the categories."""
+    yield from ("", "## Benchmarks", "", "In percent, with 95 % intervals over questions.", "")
+    columns = ("benchmark", "model", "score", "length-controlled", "style-controlled", "coverage")
+    yield f"| {' | '.join(columns)} | difference |"
+    yield "|---|---|--:|--:|--:|--:|--:|"
+    for benchmark in benchmarks:
+        name = f"{_cell(benchmark.name)} ({benchmark.kind})"
+        if benchmark.not_measured:
+            yield f"| {name} | not measured: {_cell(benchmark.not_measured)} | | | | | |"
+        for side in (each for each in benchmark.sides if each.category is None):
+            score = _points(side.score, side.ci_lower, side.ci_upper)
+            change = side.difference
+            difference = (
+                _points(change.difference, change.ci_lower, change.ci_upper) if change else ""
+            )
+            controlled = " | ".join(
+                "" if each is None else f"{each:.1f}"
+                for each in (side.length_controlled, side.style_controlled)
+            )
+            yield (
+                f"| {name} | {side.role} `{_cell(side.model)}` | {score} | {controlled} | "
+                f"{side.coverage:.0%} | {difference} |"
+            )
+    for benchmark in benchmarks:
+        if benchmark.judge_check:
+            yield from ("", f"{benchmark.name}: {benchmark.judge_check}")
+
+
+def _points(value: float | None, lower: float | None, upper: float | None) -> str:
+    if value is None:
+        return "unknown"
+    if lower is None or upper is None:
+        return f"{value:.1f}"
+    return f"{value:.1f} ({lower:.1f} to {upper:.1f})"
 
 
 def _win_rate(evaluation: Evaluation) -> str:
