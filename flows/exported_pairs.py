@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from flows.open_inputs import open_inputs
-from flows.run_record import load_run
+from flows.run_record import RunRecord, load_run
 from flows.wiring import Wiring
 from pvar.errors import IncompleteError, InputError
 from pvar.pair_forms import PairOrigin
@@ -23,6 +23,8 @@ class ExportedPairs(NamedTuple):
     """The pairs of one artifact."""
 
     artifact: str
+    run: str | None
+    """The run that was named, if one was."""
     pairs: list[Pair]
     origins: dict[str, PairOrigin]
     """By prompt id. Empty if the artifacts that tell are gone."""
@@ -38,7 +40,8 @@ def read_exported_pairs(reference: str, wiring: Wiring) -> ExportedPairs:
     """
     graph = read_lineage(wiring.store, list_artifacts(wiring.store, _STAGES))
     is_artifact = reference.startswith(f"{PAIR.name}/")
-    artifact = graph.find(reference) if is_artifact else _of_run(reference, wiring)
+    run = None if is_artifact else load_run(wiring.store, reference)
+    artifact = graph.find(reference) if run is None else _of_run(run)
     with open_inputs(wiring, {"pairs": _keys(artifact)}) as opened:
         pairs = opened["pairs"].rows(PAIRS, Pair)
     withdrawn = withdrawn_ids(wiring.store)
@@ -50,12 +53,17 @@ def read_exported_pairs(reference: str, wiring: Wiring) -> ExportedPairs:
             if pairs
             else f"{artifact} has no pairs to export: its stage made none, and said why"
         )
-    return ExportedPairs(artifact, kept, _origins(artifact, graph, wiring), len(pairs) - len(kept))
+    return ExportedPairs(
+        artifact=artifact,
+        run=None if run is None else run.run,
+        pairs=kept,
+        origins=_origins(artifact, graph, wiring),
+        num_withdrawn=len(pairs) - len(kept),
+    )
 
 
-def _of_run(run: str, wiring: Wiring) -> str:
+def _of_run(record: RunRecord) -> str:
     """The pairs that a run trains on."""
-    record = load_run(wiring.store, run)
     found = [node.artifact for node in record.nodes if node.name == PAIR.name]
     if not found:
         raise InputError(f"run {record.run} has no node {PAIR.name}: it trains on no pairs")

@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from pvar.pair_forms import Trainer
 
@@ -10,7 +12,15 @@ if TYPE_CHECKING:
     from flows.exported_pairs import ExportedPairs
 
 
-def export(reference: str = "latest", /, *, to: Trainer, out: Path) -> None:
+def export(
+    reference: str = "latest",
+    /,
+    *,
+    to: Trainer,
+    out: Path,
+    push: str | None = None,
+    public: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
     """Write the pairs that a run trains on in the form of another trainer.
 
     Every row also has the rewards, the PVar of its prompt, its source and its id. Pairs of
@@ -27,13 +37,26 @@ def export(reference: str = "latest", /, *, to: Trainer, out: Path) -> None:
     out
         Output file: .jsonl, .jsonl.gz or .parquet. For llama_factory its folder also gets
         dataset_info.json, with an entry `pvar_pairs`.
+    push
+        Also upload the file, with a card, to the Hugging Face Hub: `hub:org/name`, a new data set,
+        or `hub:org/name@branch`, a new branch. Nothing is replaced. The token is that of HF_TOKEN.
+    public
+        Let everybody read the new data set; otherwise it is private.
     """
     from flows.console import console
     from flows.exported_pairs import read_exported_pairs
     from flows.wiring import connect
+    from infra.hub_push import hub_target, push_dataset, require_token
+    from infra.machine_facts import installed
     from infra.row_files import refuse_target, write_rows
+    from pvar.dataset_card import ExportFacts, dataset_card
+    from pvar.errors import ConfigError
     from pvar.pair_forms import UNKNOWN, pair_row, unreadable_pairs
 
+    if public and push is None:
+        raise ConfigError("--public is of a data set on the Hub: give --push hub:org/name, too")
+    target = None if push is None else hub_target(push)
+    token = "" if target is None else require_token()
     refuse_target(out)
     entries = _entries(out.parent) if to == "llama_factory" else {}
     found = read_exported_pairs(reference, connect())
@@ -46,6 +69,12 @@ def export(reference: str = "latest", /, *, to: Trainer, out: Path) -> None:
     for line in _remarks(found, unreadable_pairs(found.pairs, to)):
         console().print(line, highlight=False, soft_wrap=True)
     console().print(_use(to, out), highlight=False, markup=False, soft_wrap=True)
+    if target is not None:
+        version = installed(["pvar"]).get("pvar", "(version unknown)")
+        facts = ExportFacts(found.artifact, found.run, to, out.name, count, version)
+        files: dict[str, Path | bytes] = {out.name: out, "README.md": dataset_card(facts).encode()}
+        address = push_dataset(target, files, token, public=public)
+        console().print(f"pushed: {address}", highlight=False, soft_wrap=True)
 
 
 def _remarks(found: "ExportedPairs", num_unreadable: int) -> list[str]:

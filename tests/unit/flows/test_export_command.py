@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from flows.commands.export import export
-from pvar.errors import InputError
+from pvar.errors import ConfigError, InputError
 from pvar.pair_forms import Trainer, unreadable_pairs
 from pvar.records import Message, Pair
 from tasks.engine.tables import PromptVariance
@@ -17,6 +18,7 @@ from tasks.retraining.withdrawals import withdraw
 from tasks.stages.pair import PAIRS
 from tasks.stages.select import VARIANCE
 from tests.code_blocks import code_blocks
+from tests.services.fake_hub import TOKEN, fake_hub
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import Workflow, start_workflow
 
@@ -152,6 +154,45 @@ def test_what_is_unknown_is_empty(
     table = pq.read_table(tmp_path / "pairs.parquet")
     assert table["pvar"].null_count == table["source"].null_count == table.num_rows > 0
     assert "source and pvar are empty" in capsys.readouterr().out
+
+
+def test_the_file_is_pushed_with_a_card_that_says_what_it_is(
+    artifact: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    out = tmp_path / "pairs.parquet"
+    with fake_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        export(artifact, to="trl", out=out, push="hub:mine/pairs")
+        address = f"{hub.address}/datasets/mine/pairs"
+    assert f"pushed: {address}" in capsys.readouterr().out
+    files = hub.files["mine/pairs"]["main"]
+    assert files["pairs.parquet"] == out.read_bytes()
+    assert hub.private["mine/pairs"]
+    _, fields, text = files["README.md"].decode().split("---\n", 2)
+    card = yaml.safe_load(fields)
+    assert card["license"] == "unknown"
+    assert card["configs"][0]["data_files"] == [{"split": "train", "path": "pairs.parquet"}]
+    assert f"# {pq.read_table(out).num_rows} preference pairs" in text
+    assert f"Artifact `{artifact}`, exported by pvar" in text
+
+
+def test_what_cannot_be_pushed_is_named_before_anything_is_written(
+    artifact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    out = tmp_path / "pairs.jsonl"
+    with pytest.raises(ConfigError, match="needs a token"):
+        export(artifact, to="trl", out=out, push="hub:mine/pairs")
+    with pytest.raises(ConfigError, match="write hub:org/name"):
+        export(artifact, to="trl", out=out, push="mine/pairs")
+    with pytest.raises(ConfigError, match="give --push hub:org/name, too"):
+        export(artifact, to="trl", out=out, public=True)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
