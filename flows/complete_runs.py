@@ -1,4 +1,4 @@
-"""A run or a stage that is complete already, seen from the store before anything slow is started.
+"""A run that is complete already, seen from the store before anything slow is started.
 
 To find every artifact of a configuration complete takes seconds. The server, Prefect, MLflow and
 the libraries of models, which a run needs, take several times as long. So a repeat of a complete
@@ -39,19 +39,6 @@ def complete_run(config: PipelineConfig, wiring: Wiring) -> RunRecord | None:
     return None
 
 
-def complete_nodes(
-    config: PipelineConfig, stage: str, name: str | None, wiring: Wiring
-) -> list[Node] | None:
-    """The stage's nodes, or the one of that name, if there are any and their artifacts are complete
-    and current; else None."""
-    nodes = [
-        node
-        for node in plan_nodes(pin(config, wiring)).values()
-        if node.stage.name == stage and name in (None, node.name)
-    ]
-    return nodes if nodes and all(is_complete(node, wiring) for node in nodes) else None
-
-
 def _is_of(record: RunRecord, pinned: PipelineConfig, nodes: dict[str, Node]) -> bool:
     return (
         record.finished_at is not None
@@ -63,5 +50,7 @@ def _is_of(record: RunRecord, pinned: PipelineConfig, nodes: dict[str, Node]) ->
 
 
 def _reused(record: RunRecord) -> RunRecord:
-    nodes = tuple(each.model_copy(update={"state": "reused"}) for each in record.nodes)
+    nodes = tuple(
+        each.model_copy(update={"state": "reused", "seconds": None}) for each in record.nodes
+    )
     return record.model_copy(update={"nodes": nodes})

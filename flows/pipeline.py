@@ -20,6 +20,7 @@ from pathlib import Path
 from prefect import flow, tags
 from prefect.exceptions import Pause
 
+from flows.announcement import announce
 from flows.approval import ask_for_approval, suspendable_run
 from flows.execution import flatten
 from flows.pinning import pin
@@ -90,8 +91,9 @@ def _run_nodes(record: RunRecord, wiring: Wiring) -> str:
     pinned, bar = record.config, ProgressBar()
     nodes = plan_nodes(pinned)
     for number, node in enumerate(nodes.values(), start=1):
-        logger.info("stage %d of %d: %s", number, len(nodes), node.name)
-        bar.show(number - 1, len(nodes), f"stage {number} of {len(nodes)}: {node.name}")
+        heading = f"stage {number} of {len(nodes)}: {node.name}"
+        announce(heading)
+        bar.show(number - 1, len(nodes), heading)
         try:
             entry = _make(node, record, wiring)
             if node.name == exam_node(nodes):

@@ -1,7 +1,22 @@
 """`pvar stage`: run one stage of a configuration."""
 
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from flows.commands.options import PresetOption, SetOption
 from pvar.placement import StageName
+
+if TYPE_CHECKING:
+    from flows.stage_nodes import BlockedNode, StageResult
+    from flows.wiring import Wiring
+    from pvar.config import PipelineConfig
+
+WAITING = 4
+"""Exit code if no node could run."""
 
 
 def stage(
@@ -12,14 +27,19 @@ def stage(
     preset: PresetOption = None,
     set_: SetOption = (),
 ) -> None:
-    """Run one stage. Its input artifacts must be complete.
+    """Run the nodes of one stage whose inputs are complete, and say what the others wait for.
+
+    It runs in this process, wherever `runtime.placement` puts the stage. The exit code is 0 if a
+    node was made or was complete, and 4 if all of them wait.
 
     Parameters
     ----------
     name
         Name of the stage.
     node
-        One node of the stage, as listed by `pvar show`. By default, all nodes of the stage run.
+        One node of the stage. By default, all of them run. `pvar show` lists the nodes of a
+        configuration: `score` has one for each reward model, such as score-vader, and `sample` has
+        sample, answers-opponent and answers-challenger.
     preset
         Name of a preset or path to a YAML file.
     set_
@@ -31,32 +51,77 @@ def stage(
     config = load_config(preset, set_)
     refuse_missing(config, (name,))
 
-    from flows.console import console, show_log, show_progress
-    from flows.server import has_configured_server
+    from flows.console import console, show_log
+    from flows.pinning import pin
+    from flows.stage_nodes import blocked_nodes
+    from flows.wiring import connect
 
-    def say(text: str) -> None:
-        console().print(text, highlight=False, markup=False, soft_wrap=True)
+    with show_log():
+        wiring = connect()
+        pinned = pin(config, wiring)
+        can_run = None in blocked_nodes(pinned, name, node, wiring)
+    results = _make(config, pinned, name, node, wiring) if can_run else []
+    waiting = [each for each in blocked_nodes(pinned, name, node, wiring) if each is not None]
+    options = _options(preset, set_)
+    for line in (*map(_of_result, results), *(_of_blocked(each, options) for each in waiting)):
+        console().print(line, highlight=False, markup=False, soft_wrap=True)
+    if all(result.waiting for result in results):
+        sys.exit(WAITING)
+
+
+def _make(
+    config: "PipelineConfig",
+    pinned: "PipelineConfig",
+    name: str,
+    node: str | None,
+    wiring: "Wiring",
+) -> "list[StageResult]":
+    """Run the stage: as a flow run if a Prefect server is configured, else without Prefect."""
+    from flows.console import show_log, show_progress
+    from flows.server import has_configured_server
+    from flows.stage_nodes import make_or_reuse, run_nodes_of
 
     if not has_configured_server():
-        from flows.complete_runs import complete_nodes
-        from flows.wiring import connect
-
-        with show_log():
-            complete = complete_nodes(config, name, node, connect())
-        if complete is not None:
-            for each in complete:
-                say(f"{each.name}: {each.keys.root} reused")
-            return
-
+        with show_log(), _ended_by_sigterm():
+            return run_nodes_of(
+                pinned, name, node, wiring, lambda each: make_or_reuse(each, pinned, wiring)
+            )
     from flows.temporary_server import temporary_server
 
     with show_progress(), temporary_server():
         from flows.stages import STAGE_FLOWS
 
-        results = STAGE_FLOWS[name](config=config, node=node)
-    for result in results:
-        if result.waiting is not None:
-            how = result.waiting.sentence
-        else:
-            how = "reused" if result.state == "reused" else f"made in {result.seconds:.1f} s"
-        say(f"{result.node}: {result.artifact} {how}")
+        return STAGE_FLOWS[name](config=config, node=node)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the body by an exception, as Ctrl-C does: leases are released at once."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _of_result(result: "StageResult") -> str:
+    if result.waiting is not None:
+        how = result.waiting.sentence
+    else:
+        how = "reused" if result.state == "reused" else f"made in {result.seconds:.1f} s"
+    return f"{result.node}: {result.artifact} {how}"
+
+
+def _of_blocked(node: "BlockedNode", options: str) -> str:
+    """What the node waits for, and the command that can run now."""
+    first, *later = node.stages
+    then = f" (then {', '.join(later)})" if later else ""
+    return f"{node.node}: waits for {', '.join(node.inputs)}; run pvar stage {first}{options}{then}"
+
+
+def _options(preset: str | None, changes: Sequence[str]) -> str:
+    """The options of a command with the same configuration."""
+    given = [] if preset is None else ["--preset", preset]
+    for change in changes:
+        given += ["--set", change]
+    return f" {shlex.join(given)}" if given else ""
