@@ -5,7 +5,7 @@ import logging
 logger = logging.getLogger(__name__)
 
 
-def announce(text: str) -> None:
+def announce_stage(text: str) -> None:
     """Log that a stage begins: `stage 3 of 9: score-vader`."""
     logger.info("%s", text, extra={"heading": text})
 

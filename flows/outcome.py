@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flows.report_sources import rows_by_source
-from flows.run_record import RunRecord
+from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
 from pvar.artifacts import Summary
 from pvar.gate import ABILITY_NOT_MEASURED, without_ability
 from pvar.references import Pinned
 from tasks.benchmark_nodes import score_name
 from tasks.engine.artifact import open_artifact
+from tasks.engine.progress_text import duration_text
 from tasks.engine.work_folders import work_folder
 from tasks.report.data import SourceRow
 
@@ -43,6 +44,8 @@ def _lines(
 ) -> Iterator[str]:
     num_reused = sum(node.state == "reused" for node in record.nodes)
     yield f"run {record.run}: {num_reused} of {len(record.nodes)} artifacts reused"
+    if spent := _time_spent(record.nodes):
+        yield spent
     if chosen := summaries.get("select"):
         yield _selected(record.config.select.strategy, chosen, sources)
     if result := summaries.get("evaluate"):
@@ -73,6 +76,27 @@ def _lines(
     if node is not None and node.waiting is not None:
         yield f"{node.name} waits for {node.waiting.what}"
         yield f"to go on: {node.waiting.how_to_go_on}"
+
+
+def _time_spent(nodes: Sequence[NodeRecord]) -> str:
+    """How long the stages took, the longest first, and which were reused. Empty if all were.
+
+    The total is that of the stages: a run may have been suspended for days between two of them.
+    """
+    took = {node.name: node.seconds for node in nodes if node.seconds and node.state == "made"}
+    if not took:
+        return ""
+    of_each = [
+        f"{name} {_seconds(seconds)}"
+        for name, seconds in sorted(took.items(), key=lambda item: -item[1])
+    ]
+    reused = [node.name for node in nodes if node.state == "reused"]
+    line = f"took {_seconds(sum(took.values()))}: {', '.join(of_each)}"
+    return f"{line}; reused: {', '.join(reused)}" if reused else line
+
+
+def _seconds(seconds: float) -> str:
+    return duration_text(seconds) if seconds >= 10 else f"{seconds:.1f} s"
 
 
 def _selected(strategy: str, chosen: Summary, sources: Sequence[SourceRow]) -> str:

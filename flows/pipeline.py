@@ -20,7 +20,7 @@ from pathlib import Path
 from prefect import flow, tags
 from prefect.exceptions import Pause
 
-from flows.announcement import announce
+from flows.announcement import announce_stage
 from flows.approval import ask_for_approval, suspendable_run
 from flows.execution import flatten
 from flows.pinning import pin
@@ -92,7 +92,7 @@ def _run_nodes(record: RunRecord, wiring: Wiring) -> str:
     nodes = plan_nodes(pinned)
     for number, node in enumerate(nodes.values(), start=1):
         heading = f"stage {number} of {len(nodes)}: {node.name}"
-        announce(heading)
+        announce_stage(heading)
         bar.show(number - 1, len(nodes), heading)
         try:
             entry = _make(node, record, wiring)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from flows.announcement import announce
+from flows.announcement import announce_stage
 from flows.execution import execute
 from flows.placed_stages import is_complete
 from flows.wiring import Wiring
@@ -81,7 +81,7 @@ def run_nodes_of(
     for number, each in enumerate(chosen, start=1):
         if not announced:
             at = f", node {number} of {len(chosen)}" if len(chosen) > 1 else ""
-            announce(f"stage {stage}{at}: {each.name}")
+            announce_stage(f"stage {stage}{at}: {each.name}")
         if found := _blocked(each, nodes, wiring):
             logger.info("%s", found.sentence)
             blocked.append(found)

@@ -45,6 +45,8 @@ class _Phase(NamedTuple):
     last_at: float
     """When the last portion was completed; the start if none was."""
     longest_gap: float = 0.0
+    shards_done: int = 0
+    num_shards: int = 0
 
 
 class ProgressLog:
@@ -98,6 +100,10 @@ class ProgressLog:
         gap = max(phase.longest_gap, now - phase.last_at)
         self._phase = phase._replace(done=done, last_at=now, longest_gap=gap)
 
+    def count_shards(self, done: int, total: int) -> None:
+        """Set how many shards of this activity are complete, by any process."""
+        self._phase = self._phase._replace(shards_done=done, num_shards=total)
+
     def skip(self, num: int = 1) -> None:
         """Add units that were already complete before."""
         phase = self._phase
@@ -123,7 +129,17 @@ class ProgressLog:
         left = None
         if speed is not None and phase.total is not None and phase.total > phase.done:
             left = max((phase.total - phase.done) / speed - waited, 0.0)
-        return Snapshot(phase.activity, phase.unit, phase.done, phase.total, elapsed, speed, left)
+        return Snapshot(
+            activity=phase.activity,
+            unit=phase.unit,
+            done=phase.done,
+            total=phase.total,
+            elapsed_seconds=elapsed,
+            per_second=speed,
+            left_seconds=left,
+            shards_done=phase.shards_done,
+            num_shards=phase.num_shards,
+        )
 
     def report(self) -> None:
         """Log the current progress."""

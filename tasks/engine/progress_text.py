@@ -1,6 +1,6 @@
 """Progress as one line of text: counts, speed, and remaining time.
 
-sample/ab12…: 54 of 108 prompts (50 %), 1.4 prompts/s, about 38 s left
+sample/ab12…: 54 of 108 prompts (50 %, 3 of 6 shards), 1.4 prompts/s, about 38 s left
 sample/ab12…: 0 of 108 prompts after 30 s
 train/ab12…: loading the model, 30 s so far
 """
@@ -24,6 +24,10 @@ class Snapshot(NamedTuple):
     per_second: float | None = None
     """Speed of this process; None until it has completed a unit."""
     left_seconds: float | None = None
+    shards_done: int = 0
+    """Complete shards of `num_shards`, by any process."""
+    num_shards: int = 0
+    """0 for work without shards."""
 
 
 def to_text(now: Snapshot) -> str:
@@ -31,8 +35,11 @@ def to_text(now: Snapshot) -> str:
     counts = f"{now.done}"
     if now.total:
         counts = f"{now.done} of {now.total} {now.unit}"
-        if now.done:
-            counts += f" ({100 * now.done // now.total} %)"
+        shares = [f"{100 * now.done // now.total} %"] if now.done else []
+        if now.num_shards > 1:
+            shares.append(f"{now.shards_done} of {now.num_shards} shards")
+        if shares:
+            counts += f" ({', '.join(shares)})"
     elif now.unit:
         counts = f"{now.done} {now.unit}"
     else:

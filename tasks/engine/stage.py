@@ -214,7 +214,7 @@ def _make_missing_shards(
     store, keys = job.ports.store, job.keys
     made, waiting, watch = 0, dict[int, Waiting](), LeaseWatch()
     missing = missing_shards(store, keys, recipe.shards, records)
-    _begin_counting(stage, recipe, missing, job)
+    _begin_counting(stage, recipe, missing, job, records)
     with ExitStack() as stack:
         work: Work | None = None
         while missing:
@@ -237,7 +237,7 @@ def _make_missing_shards(
                     if work is None:
                         job.progress.begin("loading")
                         work = stack.enter_context(stage.open_worker(job))
-                        _begin_counting(stage, recipe, missing, job)
+                        _begin_counting(stage, recipe, missing, job, records)
                     try:
                         _make_shard(job, recipe, shard, work, records)
                     except Waiting as signal:
@@ -251,16 +251,22 @@ def _make_missing_shards(
                 time.sleep(POLL_SECONDS)
             missing = missing_shards(store, keys, missing, records)
             job.progress.reach(_num_rows(recipe.shards) - _num_rows(missing))
+            job.progress.count_shards(len(records), len(recipe.shards))
     return made, next(iter(waiting.values()), None)
 
 
 def _begin_counting(
-    stage: Stage[Any], recipe: Recipe, missing: Sequence[ShardSpec], job: Job[Any]
+    stage: Stage[Any],
+    recipe: Recipe,
+    missing: Sequence[ShardSpec],
+    job: Job[Any],
+    records: Mapping[int, ShardRecord],
 ) -> None:
     """Count complete rows. A stage without shards of rows starts its own counts."""
     if total := _num_rows(recipe.shards):
         done = total - _num_rows(missing)
         job.progress.begin(total=total, unit=stage.unit, done=done)
+        job.progress.count_shards(len(records), len(recipe.shards))
     else:
         job.progress.begin("working")
 
@@ -294,6 +300,7 @@ def _make_shard(
     if job.ports.store.create(job.keys.record(shard.index), record.to_json()):
         records[shard.index] = record
     job.progress.advance(shard.stop - shard.start)
+    job.progress.count_shards(len(records), len(recipe.shards))
     logger.info(
         "%s: shard %d of rows %d–%d: %d rows out in %.1f s",
         job.keys.root,

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
+from flows.announcement import announce_stage
 from flows.console import show_progress
 from flows.terminal import Bars
 from tasks.engine.progress_log import ProgressLog
@@ -46,6 +47,7 @@ def show(*, on_terminal: bool) -> str:
     """All that is written while a stage makes half of its rows and logs a line."""
     file = io.StringIO()
     with show_progress(Console(file=file, force_terminal=on_terminal, width=140)):
+        announce_stage("stage 2 of 9: sample")
         logging.getLogger("tasks.engine.stage").info("sample/ab12: shard 0 is made")
         with half_done():
             pass
@@ -57,6 +59,7 @@ def test_a_plain_log_has_a_line_with_the_time_of_day() -> None:
     time_of_day = r"\d\d:\d\d:\d\d tasks\.engine\.progress_log: "
     assert any(re.fullmatch(time_of_day + "Prefect: loading", line) for line in lines)
     assert any(re.fullmatch(time_of_day + "sample/ab12: started", line) for line in lines)
+    assert sum(line.endswith(" flows.announcement: stage 2 of 9: sample") for line in lines) == 1
     assert any(
         re.fullmatch(time_of_day + re.escape(f"sample/ab12: {HALF}"), line) for line in lines
     )
@@ -64,6 +67,7 @@ def test_a_plain_log_has_a_line_with_the_time_of_day() -> None:
 
 def test_a_terminal_has_no_lines_of_progress() -> None:
     written = show(on_terminal=True)
+    assert "stage 2 of 9: sample" in written
     assert "sample/ab12: shard 0 is made" in written
     assert "sample/ab12: started" not in written
     assert f"sample/ab12: {HALF}" not in written
@@ -80,15 +84,26 @@ def drawn(bars: Bars) -> str:
 def test_a_terminal_has_a_bar_for_what_is_running_and_none_for_what_is_over() -> None:
     bars = Bars()
     logger = logging.getLogger("tasks.engine.progress_log")
+    announcements = logging.getLogger("flows.announcement")
     logger.addHandler(bars)
+    announcements.addHandler(bars)
     logger.setLevel(logging.INFO)
     try:
         with half_done():
             (line,) = {line.strip() for line in drawn(bars).splitlines() if line.strip()}
-        assert re.fullmatch(rf"sample/ab12 +[━╸╺]{{30}} +{re.escape(HALF)}", line)
+        assert re.fullmatch(rf"sample/ab12 +[━╸╺]{{20}} +{re.escape(HALF)}", line)
+        announce_stage("stage 2 of 9: sample")
+        with half_done():
+            lines = (line.strip() for line in drawn(bars).splitlines() if line.strip())
+            heading, line = dict.fromkeys(lines)
+        assert heading == "stage 2 of 9: sample"
+        assert re.fullmatch(rf"sample +[━╸╺]{{20}} +{re.escape(HALF)}", line)
+        with ProgressLog("pipeline"):  # another run begins
+            assert "stage 2 of 9" not in drawn(bars)
         assert drawn(bars).strip() == ""
     finally:
         logger.removeHandler(bars)
+        announcements.removeHandler(bars)
         logger.setLevel(logging.NOTSET)
 
 

@@ -14,6 +14,18 @@ from tasks.engine.progress_text import Snapshot, duration_text, rate_text, to_te
         ),
         (Snapshot("", "rows", 0, 864, 30), "0 of 864 rows after 30 s"),
         (Snapshot("", "rows", 432, 864, 30), "432 of 864 rows (50 %) after 30 s"),
+        (
+            Snapshot("", "rows", 432, 864, 30, shards_done=2, num_shards=5),
+            "432 of 864 rows (50 %, 2 of 5 shards) after 30 s",
+        ),
+        (
+            Snapshot("", "rows", 0, 864, 30, shards_done=0, num_shards=5),
+            "0 of 864 rows (0 of 5 shards) after 30 s",
+        ),
+        (
+            Snapshot("", "rows", 0, 864, 30, shards_done=0, num_shards=1),
+            "0 of 864 rows after 30 s",
+        ),
         (Snapshot("", "rows", 863, 864, 30), "863 of 864 rows (99 %) after 30 s"),
         (Snapshot("", "rows", 864, 864, 60, per_second=14), "864 of 864 rows (100 %), 14 rows/s"),
         (

@@ -90,9 +90,11 @@ def test_a_stage_in_shards_says_how_far_it_is_how_fast_and_how_long_still(
     job = slow_job(
         flow,
         watch,
-        watch.after(40, f"{root}: 0 of 21 prompts after 40 s"),
+        watch.after(40, f"{root}: 0 of 21 prompts (0 of 6 shards) after 40 s"),
         # 4 prompts in 40 s; 17 more take 170 s.
-        watch.after(0, "4 of 21 prompts (19 %), 6.0 prompts/min, about 2 min 50 s left"),
+        watch.after(
+            0, "4 of 21 prompts (19 %, 1 of 6 shards), 6.0 prompts/min, about 2 min 50 s left"
+        ),
         loading=watch.after(30, f"{root}: loading, 30 s so far"),
     )
     assert run(flow, job) == 6
@@ -104,9 +106,11 @@ def test_shards_that_were_complete_before_are_not_speed(flow: Workflow, watch: W
     job = slow_job(
         flow,
         watch,
-        watch.after(60, "8 of 21 prompts (38 %) after 1 min 0 s"),
+        watch.after(60, "8 of 21 prompts (38 %, 2 of 6 shards) after 1 min 0 s"),
         # 4 prompts in 60 s; 9 more take 135 s.
-        watch.after(0, "12 of 21 prompts (57 %), 4.0 prompts/min, about 2 min 15 s left"),
+        watch.after(
+            0, "12 of 21 prompts (57 %, 3 of 6 shards), 4.0 prompts/min, about 2 min 15 s left"
+        ),
     )
     assert run(flow, job) == 4
 
@@ -121,7 +125,8 @@ def test_a_stage_that_waits_for_another_workers_shard_says_so(
     lease = hold(flow.store, keys.lease(2), ttl_seconds=60)
     with ThreadPoolExecutor(1) as pool:
         made = pool.submit(run, flow, slow_job(flow, watch))
-        waiting = "waiting for other workers' shards (1 of 6): 17 of 21 prompts (80 %) after"
+        num = "17 of 21 prompts (80 %, 5 of 6 shards)"
+        waiting = f"waiting for other workers' shards (1 of 6): {num} after"
         try:
             watch.lines.wait_for(f"{waiting} 0 s")
             watch.after(90, f"{waiting} 1 min 30 s")()
