@@ -12,6 +12,7 @@ transposed, (N, B), so that every operation runs along memory.
 
 import math
 from collections.abc import Iterator, Sized
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,12 +45,17 @@ class Block(NamedTuple):
 def as_rewards(rewards: npt.ArrayLike, *, ndim: int = 2) -> Floats:
     """Return the rewards as a float32 or float64 array of `ndim` axes, without copying either.
 
-    Half precision becomes float32, whole numbers and lists become float64. Of two axes, rows may
-    have different lengths: the missing ends are NaN. Raises InputError for other types (None among
-    numbers makes an object array) and other shapes.
+    Half precision becomes float32, whole numbers and lists become float64; None and pandas' NA are
+    NaN. Of two axes, rows may have different lengths: the missing ends are NaN. A table must have
+    no other columns than rewards. Raises InputError for other types and other shapes.
     """
     is_ragged = ndim == 2 and _is_ragged(rewards)
     array = _padded(rewards) if is_ragged else as_array(rewards, "the rewards")
+    if array.dtype == np.object_ and array.size:
+        if ndim == 2 and array.ndim == 1 and all(_is_row(row) for row in array):
+            array = _padded(array)  # a column of lists
+        else:
+            array = _with_nan(array)
     if array.ndim != ndim:
         wanted = ", ".join(("num_models", "num_prompts", "num_responses")[-ndim:])
         raise InputError(f"rewards have the shape {array.shape}; expected ({wanted})")
@@ -60,7 +66,8 @@ def as_rewards(rewards: npt.ArrayLike, *, ndim: int = 2) -> Floats:
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
     raise InputError(
-        f"rewards have the type {array.dtype}; expected floats, with NaN where one is missing"
+        f"rewards have the type {array.dtype}; expected floats, with NaN where one is missing, and "
+        "no column of anything else"
     )
 
 
@@ -78,6 +85,22 @@ def _is_ragged(rewards: npt.ArrayLike) -> bool:
     if not isinstance(rewards, list | tuple):
         return False
     return len({len(row) for row in rewards if isinstance(row, Sized)}) > 1
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, Sized) and not isinstance(value, str | bytes)
+
+
+def _with_nan(values: npt.NDArray[np.object_]) -> npt.NDArray[Any]:
+    """Numbers of any kind as float64, with NaN for nulls; the values as they are if there is
+    anything else among them."""
+    flat = [
+        math.nan if value is None or type(value).__name__ == "NAType" else value  # pandas' NA
+        for value in values.ravel()
+    ]
+    if not all(isinstance(value, Real) and not isinstance(value, bool) for value in flat):
+        return values
+    return np.array(flat, np.float64).reshape(values.shape)
 
 
 def _padded(rewards: Any) -> Floats:

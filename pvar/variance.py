@@ -53,9 +53,10 @@ def preference_variance(
 ) -> Floats:
     """PVar of each prompt.
 
-    rewards: (P, N) floats, or P lists of different lengths; float32 is computed and returned in
-        float32, anything else in float64 (float16 in float32). NaN and infinite entries count as
-        missing.
+    rewards: (P, N) floats: an array, lists, a table of pandas, polars or pyarrow with a column for
+        each response, or a column of lists. Lists may have different lengths. float32 is computed
+        and returned in float32, anything else in float64 (float16 in float32). NaN, nulls and
+        infinite entries count as missing.
     scale: the reward scale τ, in units of the rewards (see `pvar.scale`).
     mask: (P, N) booleans, True where the reward counts.
 

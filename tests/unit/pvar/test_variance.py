@@ -212,7 +212,8 @@ def test_an_unusable_scale_is_refused(scale):
     [
         ([1.0, 2.0], None, r"shape \(2,\).*num_prompts, num_responses"),
         ([["a", "b"]], None, "type <U1"),
-        ([[1.0, None]], None, "NaN where one is missing"),
+        ([["a", 1.0], ["b", None]], None, "no column of anything else"),
+        ([[1.0, True], [1.0, None]], None, "NaN where one is missing"),
         ([[1.0, 2.0]], [True, False], r"shape \(2,\)"),
         ([[1.0, 2.0]], [[1, 0]], "expected bool"),
     ],
@@ -378,9 +379,30 @@ def test_lists_of_different_lengths_are_prompts_with_missing_rewards():
     padded = [[2.0, -0.3, 0.4], [math.nan] * 3, [1.0, 1.1, math.nan], [0.5, math.nan, math.nan]]
     for function in (pvar.preference_variance, pvar.preference_variance_stderr):
         np.testing.assert_array_equal(function(ragged), function(padded))
-    for wrong in ([[1.0], [1.0, None]], [[1.0], ["a", "b"]], [[1.0], [[1.0], [2.0]]]):
+    for wrong in ([[1.0], [1.0, "b"]], [[1.0], ["a", "b"]], [[1.0], [[1.0], [2.0]]]):
         with pytest.raises(InputError, match="rewards have the"):
             pvar.preference_variance(wrong)
+
+
+def test_wide_tables_and_columns_of_lists_are_read_as_they_are():
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    rewards = [[2.0, -0.3, None], [1.0, 1.0, 1.1]]
+    expected = pvar.preference_variance([[2.0, -0.3, math.nan], [1.0, 1.0, 1.1]])
+    frame = pandas.DataFrame(rewards, columns=["a", "b", "c"], index=["x", "y"])
+    ragged = [[2.0, -0.3], [1.0, 1.0, 1.1]]
+    for table in (
+        rewards,
+        frame,
+        frame.convert_dtypes(),  # nulls are pandas' NA
+        frame.convert_dtypes(dtype_backend="pyarrow"),
+        pyarrow.Table.from_pandas(frame, preserve_index=False),
+        pandas.Series(ragged),
+        pyarrow.array(ragged),
+        [[2.0, -0.3], [1.0, 1.0, 1.1, None]],
+    ):
+        np.testing.assert_array_equal(pvar.preference_variance(table), expected)
+    with pytest.raises(InputError, match="no column of anything else"):
+        pvar.preference_variance(frame.reset_index())
 
 
 def test_a_table_with_a_row_per_response_has_a_row_per_prompt():
