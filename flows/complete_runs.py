@@ -6,6 +6,7 @@ run makes nothing, starts nothing and records nothing: the run that is there has
 Prefect server is configured, every run is a flow run, and nothing here is asked.
 """
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 from flows.pinning import pin
@@ -31,18 +32,31 @@ def complete_run(config: PipelineConfig, wiring: Wiring) -> RunRecord | None:
     nodes = plan_nodes(pinned)
     if not all(is_complete(node, wiring) for node in nodes.values()):
         return None
-    for name in newest_runs(wiring.store, MOST_RECORDS):
-        with suppress(UnreadableRunError):  # of another version
-            record = load_run(wiring.store, name)
-            if _is_of(record, pinned, nodes):
-                return _reused(record)
+    for record in _runs_of(pinned, wiring):
+        if _has_ended(record, nodes):
+            return _reused(record)
     return None
 
 
-def _is_of(record: RunRecord, pinned: PipelineConfig, nodes: dict[str, Node]) -> bool:
+def newest_run_of(pinned: PipelineConfig, wiring: Wiring) -> RunRecord | None:
+    """The newest run of a pinned configuration, in whatever state; None among the newest records.
+
+    Settings of `runtime` may differ.
+    """
+    return next(_runs_of(pinned, wiring), None)
+
+
+def _runs_of(pinned: PipelineConfig, wiring: Wiring) -> Iterator[RunRecord]:
+    for name in newest_runs(wiring.store, MOST_RECORDS):
+        with suppress(UnreadableRunError):  # of another version
+            record = load_run(wiring.store, name)
+            if record.config.model_copy(update={"runtime": pinned.runtime}) == pinned:
+                yield record
+
+
+def _has_ended(record: RunRecord, nodes: dict[str, Node]) -> bool:
     return (
         record.finished_at is not None
-        and record.config.model_copy(update={"runtime": pinned.runtime}) == pinned
         and all(each.state in ("made", "reused") for each in record.nodes)
         and [(each.name, each.artifact) for each in record.nodes]
         == [(node.name, node.keys.root) for node in nodes.values()]

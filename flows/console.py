@@ -62,6 +62,13 @@ def show_log(err: "Console | None" = None) -> Iterator[None]:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with log_lines(err):
+        yield
+
+
+@contextmanager
+def log_lines(err: "Console | None" = None) -> Iterator[None]:
+    """The same, with the environment as it is: for a process that is not ours."""
     from rich.console import Console
 
     err = err or Console(stderr=True)

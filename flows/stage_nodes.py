@@ -134,6 +134,22 @@ def chosen_nodes(nodes: Mapping[str, Node], stage: str, name: str | None) -> lis
     return [of_stage[name]]
 
 
+def needed_nodes(nodes: Mapping[str, Node], name: str) -> list[Node]:
+    """The node of that name and all that it is made from, in order; the node is the last.
+
+    Raises ConfigError if there is none.
+    """
+    if name not in nodes:
+        raise ConfigError(f"there is no node {name!r}; this configuration has {', '.join(nodes)}")
+    wanted = {nodes[name].keys.root}
+    found: list[Node] = []
+    for node in reversed(list(nodes.values())):
+        if node.name == name or (found and node.keys.root in wanted):
+            found.append(node)
+            wanted |= {keys.root for keys in node.inputs.values()}
+    return found[::-1]
+
+
 def _blocked(node: Node, nodes: Mapping[str, Node], wiring: Wiring) -> BlockedNode | None:
     """What the node waits for; None if its inputs are complete."""
     makers: dict[str, Node] = {}

@@ -91,7 +91,7 @@ def _is_row(value: object) -> bool:
     return isinstance(value, Sized) and not isinstance(value, str | bytes)
 
 
-def _with_nan(values: npt.NDArray[np.object_]) -> npt.NDArray[Any]:
+def _with_nan(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Numbers of any kind as float64, with NaN for nulls; the values as they are if there is
     anything else among them."""
     flat = [

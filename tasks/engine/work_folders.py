@@ -4,11 +4,14 @@ A killed process leaves its folder behind, including inputs and checkpoints. The
 lock of a dead process on any host or container, so an unlocked folder is unused.
 """
 
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import lock_descriptor
 
@@ -28,6 +31,22 @@ def work_folder(home: Path, name: str) -> Iterator[Path]:
         with (path / LOCK).open("wb") as lock:
             lock_descriptor(lock.fileno())
             yield path
+
+
+def held_folder(owner: object, home: Path, name: str) -> Path:
+    """A folder that is removed when `owner` is no longer used, or at the end of the process."""
+    work = home / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=work))
+    lock = (path / LOCK).open("wb")
+    lock_descriptor(lock.fileno())
+    weakref.finalize(owner, _remove, path, lock)
+    return path
+
+
+def _remove(path: Path, lock: BinaryIO) -> None:
+    lock.close()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def abandoned_folders(home: Path) -> list[Path]:

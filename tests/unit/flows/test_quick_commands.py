@@ -198,6 +198,8 @@ for line in (
     call(line)
     print("==", line[0], *sorted(sys.modules.keys() & HEAVY))
 call(["stage", "sample", "--preset", preset, "--set", "sample.seed=1"])
+from flows import api
+print("started from Python:", api.load(preset).start().run)
 print("without Prefect:", not sys.modules.keys() & {"prefect", "flows.temporary_server"})
 """
 
@@ -249,6 +251,7 @@ def test_commands_that_make_nothing_load_no_heavy_library_and_start_no_server(
     assert re.search(r"^sample: sample/\w{16} made in .* s$", done.stdout, re.MULTILINE)
     assert re.search(r"^answers-opponent: sample/\w{16} reused$", done.stdout, re.MULTILINE)
     assert "answers-challenger: waits for train; run pvar stage score --preset" in done.stdout
+    assert "started from Python: 20260101-120000-aaaa" in done.stdout
     assert "without Prefect: True" in done.stdout
     assert newest_runs(flow.store, 2) == ["20260101-120000-aaaa"]
 
