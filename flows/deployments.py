@@ -190,6 +190,8 @@ def form_schema(
     from prefect.utilities.callables import parameter_schema
 
     schema = parameter_schema(flow).model_dump_for_openapi()
+    if spec.is_stage:
+        schema["properties"].pop("check", None)  # for pipelines, not for people
     opened = {spec.flow} if spec.is_stage else NOT_TRAINED if spec.flow == "benchmark" else None
     return arrange_form(schema, parameters, opened)
 

@@ -1,6 +1,7 @@
 """The pipeline: from prompts to a registered model that passed or failed the gate.
 
-Nodes run one after the other. Each runs as the flow of its stage, in this process or on the pool
+Before the first node, everything that any of them needs is checked (`flows/preflight.py`). Nodes
+run one after the other. Each runs as the flow of its stage, in this process or on the pool
 where the stage is placed. Complete artifacts are reused. The run record in the store and MLflow's
 parent run are updated during the work, so that a failed run can be inspected and reported. The same
 command resumes it.
@@ -23,8 +24,8 @@ from prefect.exceptions import Pause
 from flows.announcement import announce_stage
 from flows.approval import ask_for_approval, suspendable_run
 from flows.execution import flatten
-from flows.pinning import pin
 from flows.placed_stages import is_complete, run_placed
+from flows.preflight import check_before_start, pin_or_report
 from flows.run_names import describe_run, run_label, tags_of
 from flows.run_page import publish_run
 from flows.run_progress import ProgressBar
@@ -81,7 +82,9 @@ def pipeline(config: PipelineConfig, preset: str | None = None) -> str:
         wiring = connect()
         record = _suspended(wiring)
         if record is None:
-            record = _begin(pin(config, wiring), preset, wiring)
+            pinned = pin_or_report(config, wiring)
+            check_before_start(pinned, wiring)
+            record = _begin(pinned, preset, wiring)
     with tags(*tags_of(record.config, record.preset)):
         return _run_nodes(record, wiring)
 

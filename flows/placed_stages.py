@@ -47,6 +47,7 @@ from tasks.engine.stage_outcome import waiting_of
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.responses import DeploymentResponse
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ GRACE_SECONDS = 60.0
 the other runs have the same time to finish."""
 
 
-class _Deployment(NamedTuple):
+class StageDeployment(NamedTuple):
     """The deployment of a stage on a pool."""
 
     stage: str
@@ -68,7 +69,7 @@ class _Deployment(NamedTuple):
         return f"{self.stage}/{stage_deployment(self.stage, self.pool)}"
 
 
-class _Child(NamedTuple):
+class PlacedRun(NamedTuple):
     """A run that the pipeline started, and its current state at the server."""
 
     id: UUID
@@ -110,7 +111,7 @@ def run_placed(
     raises, its runs are over or being cancelled.
     """
     placement = config.runtime.placement.of(node.stage.name)
-    deployment = _Deployment(node.stage.name, placement.pool)
+    deployment = StageDeployment(node.stage.name, placement.pool)
     with _children(deployment, placement, node, config, parent_run) as started:
         children = _wait(started, placement, deployment)
     unfinished = "; ".join(
@@ -137,7 +138,7 @@ def run_placed(
 
 @contextmanager
 def _children(
-    deployment: _Deployment,
+    deployment: StageDeployment,
     placement: Placement,
     node: Node,
     config: PipelineConfig,
@@ -155,13 +156,14 @@ def _children(
         for worker in range(1, placement.workers + 1):
             name = node.name if placement.workers == 1 else f"{node.name} {worker}"
             key = f"{attempt}/{node.keys.root}/{node.name}/{worker}"
-            started.append(_start(deployment, name, key, parameters))
+            started.append(start_run(deployment, name, key, parameters))
         yield started
     finally:
-        _cancel(started)
+        cancel_runs(started)
 
 
-def _start(deployment: _Deployment, name: str, key: str, parameters: dict[str, Any]) -> UUID:
+def start_run(deployment: StageDeployment, name: str, key: str, parameters: dict[str, Any]) -> UUID:
+    """Start a run of the deployment. ConfigError if there is none."""
     from prefect.deployments import run_deployment
     from prefect.exceptions import ObjectNotFound
 
@@ -177,23 +179,41 @@ def _start(deployment: _Deployment, name: str, key: str, parameters: dict[str, A
             timeout=0,
         )
     except ObjectNotFound as error:
-        stage, pool = deployment.stage, deployment.pool
-        raise ConfigError(
-            f"runtime.placement.{stage}.pool is {pool}, but the Prefect server at {api_url()} has "
-            f"no deployment {deployment}; create it: pvar deploy --pool {pool}"
-        ) from error
+        raise _no_deployment(deployment) from error
     started: UUID = run.id  # type: ignore[union-attr]
     return started
 
 
-def _wait(started: list[UUID], placement: Placement, deployment: _Deployment) -> list[_Child]:
+def find_deployment(
+    client: "SyncPrefectClient", deployment: StageDeployment
+) -> "DeploymentResponse":
+    """The deployment as the server has it. ConfigError if there is none."""
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return client.read_deployment_by_name(str(deployment))
+    except ObjectNotFound as error:
+        raise _no_deployment(deployment) from error
+
+
+def _no_deployment(deployment: StageDeployment) -> ConfigError:
+    stage, pool = deployment.stage, deployment.pool
+    return ConfigError(
+        f"runtime.placement.{stage}.pool is {pool}, but the Prefect server at {api_url()} has "
+        f"no deployment {deployment}; create it: pvar deploy --pool {pool}"
+    )
+
+
+def _wait(
+    started: list[UUID], placement: Placement, deployment: StageDeployment
+) -> list[PlacedRun]:
     """Wait until all runs are over, or one completed and the others had time to finish."""
     began = time.monotonic()
     completed_at: float | None = None
     is_warned = False
     with connected_client() as client, ProgressLog(str(deployment)) as progress:
         while True:
-            children = _look(client, started)
+            children = look_at_runs(client, started)
             progress.say(_states(children))
             now = time.monotonic()
             if all(child.is_over for child in children):
@@ -213,7 +233,7 @@ def _wait(started: list[UUID], placement: Placement, deployment: _Deployment) ->
             time.sleep(POLL_SECONDS)
 
 
-def _too_long(deployment: _Deployment, seconds: float, children: list[_Child]) -> str:
+def _too_long(deployment: StageDeployment, seconds: float, children: list[PlacedRun]) -> str:
     return (
         f"{deployment} took longer than {seconds:g} s ({_states(children)}); its runs are "
         "cancelled; increase "
@@ -221,18 +241,19 @@ def _too_long(deployment: _Deployment, seconds: float, children: list[_Child]) -
     )
 
 
-def _states(children: list[_Child]) -> str:
+def _states(children: list[PlacedRun]) -> str:
     return ", ".join(f"{child.name} is {child.state}" for child in children)
 
 
-def _not_picked_up(deployment: _Deployment) -> str:
+def _not_picked_up(deployment: StageDeployment) -> str:
     return (
         f"no worker has picked up {deployment} for {GRACE_SECONDS:.0f} s; check that a worker "
         "polls its pool, or start one: prefect worker start --pool pvar-" + deployment.pool
     )
 
 
-def _look(client: "SyncPrefectClient", started: list[UUID]) -> list[_Child]:
+def look_at_runs(client: "SyncPrefectClient", started: list[UUID]) -> list[PlacedRun]:
+    """The current states of the runs."""
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     by_id = FlowRunFilter(id=FlowRunFilterId(any_=list(started)))
@@ -240,12 +261,12 @@ def _look(client: "SyncPrefectClient", started: list[UUID]) -> list[_Child]:
     return [_child(each, found.get(each)) for each in started]
 
 
-def _child(run_id: UUID, run: "FlowRun | None") -> _Child:
+def _child(run_id: UUID, run: "FlowRun | None") -> PlacedRun:
     state = run.state if run is not None else None
     if run is None or state is None:
         gone = "the run was deleted at the server"
-        return _Child(run_id, str(run_id), "deleted", gone, True, True, True, False, True)
-    return _Child(
+        return PlacedRun(run_id, str(run_id), "deleted", gone, True, True, True, False, True)
+    return PlacedRun(
         id=run_id,
         name=run.name,
         state=state.name or state.type.value,
@@ -258,7 +279,7 @@ def _child(run_id: UUID, run: "FlowRun | None") -> _Child:
     )
 
 
-def _cancel(started: list[UUID]) -> None:
+def cancel_runs(started: list[UUID]) -> None:
     """Cancel the runs that are not over. A server that cannot be reached is only logged.
 
     It opens a new client, because a signal may have interrupted a call of the other one.
@@ -270,7 +291,7 @@ def _cancel(started: list[UUID]) -> None:
         return
     try:
         with connected_client() as client:
-            for child in _look(client, started):
+            for child in look_at_runs(client, started):
                 if not child.is_over:
                     logger.info("cancelling run %s", child.name)
                     client.set_flow_run_state(child.id, Cancelling())

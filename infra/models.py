@@ -27,7 +27,7 @@ from infra.store import open_store
 from infra.store.keys import check_key
 from pvar.errors import ModelError, NotFoundError, StoreError, UnavailableError
 from pvar.ports import RegisteredVersion
-from pvar.references import Pinned, is_pinned
+from pvar.references import CHAMPION, Pinned, is_pinned
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
     """
     if is_pinned(reference):
         location, digest = Pinned.parse(reference)
-        return f"{_path(location).absolute()}#{digest}" if _is_path(location) else reference
+        at = local_path(location).absolute() if is_model_path(location) else location
+        return f"{at}#{digest}"
     scheme, separator, rest = reference.partition(":")
     if scheme == "bundled" and separator:
         return f"{reference}#{bundled_digest(rest)}"
@@ -61,7 +62,7 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
         return f"{reference}#{rest}"
     if scheme == "s3" and separator:
         return f"{reference}#{_s3_digest(reference)}"
-    if _is_path(reference):
+    if is_model_path(reference):
         folder = _local_folder(reference)
         return f"{folder}#{_digest_now(folder)}"
     if Path(reference).is_dir():
@@ -71,7 +72,8 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
     return f"{repository}@{commit}#{repository}@{commit}"
 
 
-def _is_path(reference: str) -> bool:
+def is_model_path(reference: str) -> bool:
+    """Whether the reference, or its location, is a folder."""
     return reference.startswith(("/", "./", "../", "~", "file:"))
 
 
@@ -90,13 +92,12 @@ def fetch_model(
     """
     location, digest = Pinned.parse(reference)
     scheme, _, rest = location.partition(":")
-    name = f"{reference} {registry_uri}" if scheme == "models" else reference
-    kept = home / f"{scheme}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    kept = kept_copy(reference, home, registry_uri)
     match scheme:
         case "bundled":
             _refuse_changed(location, digest, bundled_digest(rest))
             return _cached(
-                home / f"{rest}-{bundled_digest(rest)}",
+                kept,
                 lambda at: convert_bundled_model(rest, at),
                 f"converting {location}, which takes about half a minute",
             )
@@ -117,6 +118,20 @@ def fetch_model(
             return _unchanged_folder(location, digest)
         case _:
             return _hub_folder(location)
+
+
+def kept_copy(reference: str, home: Path, registry_uri: str) -> Path:
+    """Where the copy of a pinned model is kept, of those that are copied below `home`."""
+    scheme, _, rest = Pinned.parse(reference).location.partition(":")
+    if scheme == "bundled":
+        return home / f"{rest}-{bundled_digest(rest)}"
+    name = f"{reference} {registry_uri}" if scheme == "models" else reference
+    return home / f"{scheme}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def is_hub_model(location: str) -> bool:
+    """Whether the location is `org/name[@revision]` of the Hub."""
+    return location != CHAMPION and not is_model_path(location) and ":" not in location
 
 
 def _cached(folder: Path, fill: Callable[[Path], None], activity: str) -> Path:
@@ -161,7 +176,8 @@ def _known_digest(folder: Path, state: tuple[object, ...]) -> str:
     return _folder_digest(folder)
 
 
-def _path(reference: str) -> Path:
+def local_path(reference: str) -> Path:
+    """The folder of a reference that is a folder."""
     path = url2pathname(urlsplit(reference).path) if reference.startswith("file:") else reference
     return Path(path).expanduser()
 
@@ -174,8 +190,13 @@ def _refuse_changed(location: str, pinned: str, found: str) -> None:
         )
 
 
+def refuse_unusable_model(reference: str) -> None:
+    """Raise ModelError unless a reference that is a folder has a model. Nothing large is read."""
+    _local_folder(reference)
+
+
 def _local_folder(reference: str) -> Path:
-    folder = _path(reference).absolute()
+    folder = local_path(reference).absolute()
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder; give the folder of a Hugging Face model")
     _refuse_without_safetensors(folder)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from flows.benchmarking import BenchmarkRow
 
 
+NOT_USED = ("sample.", "evaluate.", "score.", "train", "reward_training", "runtime.")
+"""Beginnings of keys that only training and its comparison need."""
+
+
 def benchmark(
     *,
     preset: PresetOption = None,
@@ -50,12 +54,13 @@ def benchmark(
     as_json
         Print a JSON list with one object per benchmark and model. Rates are in percent.
     """
-    from infra.preconditions import inline_stages, refuse_missing
+    from infra.preconditions import find_problems, inline_stages, refuse
     from infra.presets import load_config
     from pvar.benchmark_takers import with_models
 
     config = load_config(preset, set_)
-    refuse_missing(with_models(config, model, name), inline_stages(config) - {"evaluate"})
+    problems = find_problems(with_models(config, model, name), inline_stages(config) - {"evaluate"})
+    refuse([problem for problem in problems if not problem.key.startswith(NOT_USED)])
 
     from flows.console import console, show_progress
     from flows.temporary_server import temporary_server

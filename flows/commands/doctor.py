@@ -15,6 +15,9 @@ from pvar.vllm_config import VLLM_SETUP
 
 MIN_FREE_GB = 5
 
+PLACES = ("home", "configuration and store")
+"""Without these, memory and disk are not looked at."""
+
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
 """Versions of Python: `requires-python` in pyproject.toml."""
 
@@ -55,7 +58,8 @@ def doctor(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
     """Check packages, hardware, store and servers; exit code 1 if a required part is missing.
 
     With a preset, also what its configuration needs of this machine: files of prompts and of
-    benchmarks, the judge's address and key, lm-evaluation-harness.
+    benchmarks, models, packages, servers with their keys, memory and disk by a rough bound. `pvar
+    run` checks the same before its first stage.
 
     Parameters
     ----------
@@ -92,22 +96,44 @@ def _look(config: PipelineConfig | None) -> Iterator[Finding]:
     yield _accelerator()
     yield from look_at_number_format()
     yield _checked("Prefect", _prefect, "check PREFECT_API_URL")
-    yield from look_at_places()
+    places = list(look_at_places())
+    yield from places
     if config is not None:
         yield from look_at_needs(config)
+        if all(place.state == "ok" for place in places if place.what in PLACES):
+            yield from look_for_room(config)
 
 
 def look_at_needs(config: PipelineConfig) -> Iterator[Finding]:
     """Check what the configuration needs of this machine, by the key that asks for it."""
     from infra.preconditions import inline_stages, preconditions
 
+    faulty = set()
     for each in preconditions(config, inline_stages(config)):
+        if each.asks and each.key in faulty:  # there is nothing to ask
+            continue
         problem = each.problem()
         if problem is None:
             yield Finding(each.key, "ok", each.what)
         else:
+            faulty.add(each.key)
             what, _, remedy = problem.rpartition("; ")
             yield Finding(each.key, "missing", what or problem, remedy if what else "")
+
+
+def look_for_room(config: PipelineConfig) -> Iterator[Finding]:
+    """Check memory and disk, by a rough bound, for the stages that would run on this machine."""
+    from flows.preflight import as_if_pinned, judge_resources
+    from flows.wiring import connect
+    from infra.preconditions import inline_stages
+    from tasks.graph import plan_nodes
+
+    planned, here = as_if_pinned(config), inline_stages(config)
+    nodes = [node for node in plan_nodes(planned).values() if node.stage.name in here]
+    fits, _ = judge_resources(planned, nodes, connect())
+    for fit in fits:
+        state = {"fits": "ok", "tight": "optional", "impossible": "missing"}[fit.verdict]
+        yield Finding(fit.what, state, fit.figures, "" if state == "ok" else fit.remedy)
 
 
 def look_at_python() -> Finding:

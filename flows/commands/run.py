@@ -20,7 +20,7 @@ def run(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
     from infra.presets import load_config
 
     config = load_config(preset, set_)  # before slow imports, so that errors are reported at once
-    refuse_missing(config, inline_stages(config))
+    refuse_missing(config, inline_stages(config), ask=False)
 
     from flows.console import console, show_log, show_progress
     from flows.outcome import describe

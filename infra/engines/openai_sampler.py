@@ -30,7 +30,7 @@ from pydantic import BaseModel, NonNegativeInt, ValidationError, WrapValidator
 
 from infra.engines.chat_format import ChatFormat, EncodedPrompts, load_chat_format
 from infra.engines.server_refusals import read_refusal, shared_refusal
-from infra.judges.access import ServerAccess, open_judge_client
+from infra.judges.access import SamplerAccess, open_judge_client
 from infra.judges.calls import CallError, RefusalError, TransientError, or_none, retry_after
 from infra.judges.health import DeadEnd, Health
 from infra.judges.in_flight import results_in_flight
@@ -52,17 +52,6 @@ RETRY_POLICY = RetryPolicy(timeout_seconds=600, max_attempts=6, back_off_seconds
 
 UNCHANGED_DISTRIBUTION = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Overrides the server's defaults for the model (generation_config.json)."""
-
-
-class SamplerAccess(ServerAccess, env_prefix="PVAR_SAMPLER_"):
-    """The policy's server: PVAR_SAMPLER_BASE_URL and, if needed, PVAR_SAMPLER_API_KEY.
-
-    PVAR_SAMPLER_SEEDS=false sends no seeds, for servers that fail on them (vLLM on a CPU). Two
-    runs then differ by the state of the server's own generator.
-    """
-
-    seeds: bool = True
-    """Send a seed with each prompt, from the shard's seed and the prompt's id."""
 
 
 class _Choice(BaseModel):

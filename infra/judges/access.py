@@ -10,12 +10,15 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pvar.errors import ConfigError
+from pvar.errors import ConfigError, PvarError, UnavailableError
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
 _OPENAI = "https://api.openai.com/v1"
+
+ANSWER_SECONDS = 10.0
+"""Limit of the one request that asks whether a server is there."""
 
 NO_KEY = "none"
 """Sent as the key if there is none, because the client wants one."""
@@ -40,6 +43,17 @@ class JudgeAccess(ServerAccess, env_prefix="PVAR_JUDGE_"):
     """The judge's server: PVAR_JUDGE_BASE_URL and PVAR_JUDGE_API_KEY."""
 
 
+class SamplerAccess(ServerAccess, env_prefix="PVAR_SAMPLER_"):
+    """The policy's server: PVAR_SAMPLER_BASE_URL and, if needed, PVAR_SAMPLER_API_KEY.
+
+    PVAR_SAMPLER_SEEDS=false sends no seeds, for servers that fail on them (vLLM on a CPU). Two
+    runs then differ by the state of the server's own generator.
+    """
+
+    seeds: bool = True
+    """Send a seed with each prompt, from the shard's seed and the prompt's id."""
+
+
 def open_judge_client(access: ServerAccess, *, timeout_seconds: float) -> "OpenAI":
     """Create the client without a request. Raises ConfigError for an invalid address or key.
 
@@ -61,6 +75,46 @@ def refuse_unusable_access(access: ServerAccess) -> None:
     """Raise ConfigError for an invalid address or key, without a request."""
     _checked_address(access)
     _checked_key(access)
+
+
+def refuse_unreachable(access: ServerAccess) -> None:
+    """Ask the server for its models. UnavailableError if it does not answer, ConfigError if it does
+    not accept the key. Any other answer will do: not every server has such a list.
+
+    What `refuse_unusable_access` refuses is not asked.
+    """
+    from openai import APIConnectionError, AuthenticationError, OpenAIError
+
+    try:
+        client = open_judge_client(access, timeout_seconds=ANSWER_SECONDS)
+    except ConfigError:
+        return
+    failure: PvarError | None = None
+    try:
+        client.models.list()
+    except APIConnectionError as error:
+        failure = UnavailableError(
+            f"the server that {_variable(access, 'BASE_URL')} names does not answer "
+            f"({_reason(error)}); start it, or correct the address"
+        )
+    except AuthenticationError as error:
+        if "scope" not in error.message.lower():  # a key for other requests
+            failure = ConfigError(
+                f"the server that {_variable(access, 'BASE_URL')} names does not accept the key "
+                f"(401); correct {_variable(access, 'API_KEY')}"
+            )
+    except OpenAIError:
+        pass
+    finally:
+        client.close()
+    if failure is not None:
+        raise failure  # out here, so that the client's own exception is not its context
+
+
+def _reason(error: Exception) -> str:
+    """The kind of the error: its words may hold the address."""
+    kinds = [type(link).__name__ for link in (error.__cause__, error) if link is not None]
+    return kinds[0]
 
 
 def _checked_address(access: ServerAccess) -> str:

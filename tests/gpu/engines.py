@@ -102,7 +102,8 @@ def server_engine(bench: Bench) -> Found:
     """The engine `openai`, on a server of vLLM."""
     from pydantic import SecretStr
 
-    from infra.engines.openai_sampler import SamplerAccess, open_openai_sampler
+    from infra.engines.openai_sampler import open_openai_sampler
+    from infra.judges.access import SamplerAccess
 
     with _served(bench) as address:
         access = SamplerAccess(

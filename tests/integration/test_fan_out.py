@@ -25,10 +25,12 @@ from prefect.client.schemas.objects import FlowRun
 
 from flows.deployment_specs import packaged_folder
 from flows.deployments import deploy
+from flows.placed_checks import problems_elsewhere
 from flows.placed_stages import run_placed
 from pvar.records import Prompt
 from pvar.retrain_decision import RetrainConfig
 from tasks.engine.lease import LeaseRecord, try_acquire
+from tasks.graph import plan_nodes
 from tests.services.prefect_server import PrefectServer
 from tests.services.processes import wait_until
 from tests.services.registry import empty_database
@@ -158,3 +160,14 @@ def test_three_workers_share_a_stage_and_survive_the_loss_of_one(
     made_again = [shard for shard in made if claims[shard] == killed]
     assert len(made_again) <= 1
     assert "sample was completed without some workers" in caplog.text
+    a_check_of_the_worker_says_what_it_lacks(workflow)  # here, because a worker is slow to start
+
+
+def a_check_of_the_worker_says_what_it_lacks(workflow: Workflow) -> None:
+    """The same worker, asked before a run begins. It has no address of a policy's server."""
+    with_server = workflow.config.sample.model_copy(update={"engine": "openai"})
+    config = workflow.config.model_copy(update={"sample": with_server})
+    (problem,) = problems_elsewhere(config, [plan_nodes(config)["sample"]], workflow.wiring)
+    assert problem.key == "pool process (sample)"
+    assert str(problem.error).startswith("InputError: sample.engine: OpenAI's server needs a key;")
+    assert not list(workflow.store.list("checks/"))

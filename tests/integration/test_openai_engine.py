@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from infra.engines.openai_sampler import SamplerAccess, open_openai_sampler
+from infra.engines.openai_sampler import open_openai_sampler
 from infra.hardware import read_hardware
+from infra.judges.access import SamplerAccess
 from pvar.errors import ModelError
 from pvar.number_format import resolve
 from pvar.ports import Rejection, SampleRequest

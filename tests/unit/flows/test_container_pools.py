@@ -8,8 +8,7 @@ import yaml
 
 from flows.deployment_specs import PoolType, packaged_folder, read_project
 from flows.deployments import placed_for
-from infra.engines.openai_sampler import SamplerAccess
-from infra.judges.access import JudgeAccess, ServerAccess
+from infra.judges.access import JudgeAccess, SamplerAccess, ServerAccess
 from pvar.placement import Placement, PlacementConfig
 from pvar.retrain_decision import RetrainConfig
 

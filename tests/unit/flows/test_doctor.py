@@ -17,8 +17,10 @@ from flows.commands.doctor import (
     look_at_places,
     look_at_python,
     look_for_packages,
+    look_for_room,
 )
 from infra.hardware import read_hardware
+from infra.machine_memory import Memory
 from pvar.config import PipelineConfig
 from pvar.number_format import resolve
 
@@ -97,8 +99,9 @@ def test_what_a_configuration_lacks_is_found_by_the_key_that_asks_for_it(
     }
     config = PipelineConfig.model_validate({"benchmarks": [benchmark]})
     findings = {finding.what: finding for finding in look_at_needs(config)}
-    assert {key: finding.state for key, finding in findings.items()} == {
-        "ingest.source": "ok",
+    states = {key: finding.state for key, finding in findings.items()}
+    assert states.pop("sample.engine") == "ok"
+    assert {key: state for key, state in states.items() if state != "ok"} == {
         "benchmarks.0.questions": "missing",
         "benchmarks.0.judge": "missing",
     }
@@ -108,6 +111,19 @@ def test_what_a_configuration_lacks_is_found_by_the_key_that_asks_for_it(
         "check the path",
     )
     assert "PVAR_JUDGE_API_KEY" in findings["benchmarks.0.judge"].remedy
+
+
+def test_memory_and_disk_are_looked_at_by_the_stages_that_run_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    monkeypatch.setattr("flows.preflight.read_memory", lambda: Memory(10**9, 10**9))
+    monkeypatch.setattr("flows.preflight.read_gpu_memory", list)
+    tree = {"runtime": {"placement": {"sample": {"pool": "docker"}}}}
+    memory, disk = look_for_room(PipelineConfig.model_validate(tree))
+    assert (memory.what, memory.state) == ("train", "missing")
+    assert memory.remedy.startswith("set train.lora")
+    assert str(tmp_path) in disk.what
 
 
 def without_prefect() -> str:

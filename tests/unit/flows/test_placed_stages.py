@@ -49,7 +49,7 @@ def test_runs_that_a_person_stopped_or_that_no_worker_took_have_an_error_of_thei
     runs = [state and Run(state, number) for number, state in enumerate(states)]
     children = [placed_stages._child(uuid4(), run) for run in runs]  # type: ignore[arg-type]
     monkeypatch.setattr(placed_stages, "_children", lambda *_: nullcontext([]))
-    monkeypatch.setattr(placed_stages, "_look", lambda *_: children)
+    monkeypatch.setattr(placed_stages, "look_at_runs", lambda *_: children)
     monkeypatch.setattr(placed_stages, "connected_client", nullcontext)
     monkeypatch.setattr(placed_stages, "POLL_SECONDS", 0.02)
     settings = {"runtime": {"placement": {"sample": {"pool": "far", "timeout_seconds": 0.01}}}}

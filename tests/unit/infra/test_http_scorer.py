@@ -196,7 +196,7 @@ def test_the_server_is_asked_before_a_run_where_it_is_needed(
         monkeypatch.setenv("PVAR_REWARD_BASE_URL", server.base_url)
         refuse()
         assert len(server.calls) == 1
-    with pytest.raises(InputError, match=r"did not answer \(no_connection, 1 attempts\)"):
+    with pytest.raises(UnavailableError, match=r"did not answer \(no_connection, 1 attempts\)"):
         refuse()
     with rewarding(lambda _: REFUSED) as server:
         monkeypatch.setenv("PVAR_REWARD_BASE_URL", server.base_url)

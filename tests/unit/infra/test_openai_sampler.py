@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr
 from transformers import AutoTokenizer
 
-from infra.engines.openai_sampler import OpenAISampler, SamplerAccess, open_openai_sampler
+from infra.engines.openai_sampler import OpenAISampler, open_openai_sampler
+from infra.judges.access import SamplerAccess
 from infra.judges.retry_policy import RetryPolicy
 from pvar.chat import prompt_token_ids
 from pvar.errors import ConfigError, ModelError, UnavailableError

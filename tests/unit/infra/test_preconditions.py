@@ -1,16 +1,18 @@
 """What is missing is said before a run: files, folders, the judge's server, the harness."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.preconditions import inline_stages, preconditions, refuse_missing
+from infra.preconditions import find_problems, inline_stages, preconditions, refuse_missing
 from pvar.config import PipelineConfig
-from pvar.errors import InputError
+from pvar.errors import InputError, UnavailableError
 from pvar.placement import PlacementConfig
 from tasks.graph import STAGES
+from tests.services.loopback_http import Handler, Sent, listening, sent_json
 
 SERVER_JUDGE = {"kind": "alpaca_eval", "model": "gpt-4-1106-preview"}
 ALL = frozenset(STAGES)
@@ -99,7 +101,20 @@ def test_what_is_elsewhere_is_checked_when_it_is_pinned(tmp_path: Path) -> None:
             tmp_path, questions="hub:org/name", baseline_outputs="s3://b/k", calibration="s3://b/t"
         )
     )
-    assert [each.key for each in preconditions(config, ALL)] == ["ingest.source"]
+    references = {"ingest.source", "benchmarks.0.questions", "benchmarks.0.calibration"}
+    assert references & {each.key for each in preconditions(config, ALL)} == {"ingest.source"}
+
+
+@contextmanager
+def answering(answer: Sent) -> Iterator[str]:
+    """Address, up to /v1, of a server that answers every request in the same way."""
+
+    class Answers(Handler):
+        def do_GET(self) -> None:
+            self.send(answer)
+
+    with listening(Answers) as address:
+        yield f"{address}/v1"
 
 
 def test_a_judge_needs_a_key_or_a_server_of_ones_own(
@@ -112,11 +127,76 @@ def test_a_judge_needs_a_key_or_a_server_of_ones_own(
         refuse_missing(config, ALL)
     monkeypatch.setenv("PVAR_JUDGE_BASE_URL", "judge.example/v1")
     assert keys(config) == both  # no scheme
-    monkeypatch.setenv("PVAR_JUDGE_BASE_URL", "http://judge.example/v1")
-    assert keys(config) == []
+    with answering(Sent(b"no such page", 404)) as address:  # not every server lists its models
+        monkeypatch.setenv("PVAR_JUDGE_BASE_URL", address)
+        assert keys(config) == []
     monkeypatch.delenv("PVAR_JUDGE_BASE_URL")
     monkeypatch.setenv("PVAR_JUDGE_API_KEY", "sk-1")
-    assert keys(config) == []
+    assert [each.key for each in find_problems(config, ALL, ask=False)] == []
+
+
+def test_a_server_that_does_not_answer_is_an_outage_and_a_wrong_key_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = config_of(evaluate={"judge": SERVER_JUDGE, "answers": {"engine": "openai"}})
+    with answering(sent_json({"error": {"message": "Incorrect API key"}}, 401)) as address:
+        for name in ("PVAR_JUDGE_BASE_URL", "PVAR_SAMPLER_BASE_URL"):
+            monkeypatch.setenv(name, address)
+        with pytest.raises(InputError) as refused:
+            refuse_missing(config, ALL)
+    assert [line.partition(";")[2] for line in str(refused.value).splitlines()[1:]] == [
+        " correct PVAR_SAMPLER_API_KEY",
+        " correct PVAR_JUDGE_API_KEY",
+    ]
+    refuse_missing(config, ALL, ask=False)
+    with pytest.raises(UnavailableError) as unreachable:  # it is closed now
+        refuse_missing(config, ALL)
+    assert "2 things are missing" in str(unreachable.value)
+    assert "PVAR_JUDGE_BASE_URL names does not answer (Connect" in str(unreachable.value)
+    assert address not in str(unreachable.value)
+
+
+def test_servers_are_asked_as_well_once_something_else_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One report has all of it."""
+    with answering(sent_json({})) as address:
+        monkeypatch.setenv("PVAR_JUDGE_BASE_URL", address)
+    config = config_of(evaluate={"judge": SERVER_JUDGE}, ingest={"source": "/no/prompts.jsonl"})
+    found = find_problems(config, ALL, ask=False)
+    assert [each.key for each in found] == ["ingest.source", "evaluate.judge"]
+
+
+def test_a_key_that_may_not_list_models_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(evaluate={"judge": SERVER_JUDGE})
+    said = {"error": {"message": "insufficient permissions. Missing scopes: api.model.read"}}
+    with answering(sent_json(said, 401)) as address:
+        monkeypatch.setenv("PVAR_JUDGE_BASE_URL", address)
+        refuse_missing(config, ALL)
+
+
+def test_packages_are_looked_for_where_their_stage_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {"vllm", "trl", "peft", "deepspeed"}
+    monkeypatch.setattr(
+        "infra.needed_packages.find_spec", lambda name: None if name in absent else name
+    )
+    config = config_of(
+        sample={"engine": "vllm"},
+        train={"lora": {}},
+        runtime={"sharding": "deepspeed", "scoring_backend": "vllm"},
+        score={"reward_models": [{"kind": "classifier", "name": "rm", "model": "/no/model"}]},
+    )
+    found = {each.key: str(each.error) for each in find_problems(config, ALL)}
+    assert set(found) == {
+        *("sample.engine", "score.reward_models.0", "train", "runtime.sharding"),
+        "score.reward_models.0.model",
+    }
+    assert found["train"] == (
+        "trl, peft are not installed; run: pip install 'pvar[pipeline]' (in a checkout: make setup)"
+    )
+    assert "'pvar[pipeline,vllm]'" in found["sample.engine"]
+    assert "/no/model: no such folder" in found["score.reward_models.0.model"]
+    assert set(keys(config, ALL - {"sample", "score", "train"})) == {"score.reward_models.0.model"}
 
 
 def test_only_stages_that_run_here_need_the_judge(tmp_path: Path) -> None:
