@@ -19,7 +19,7 @@ COMMANDS = (
     "run", "stage", "show", "schema", "report", "gradients", "predict", "history", "rollback",
     "approve", "lineage", "deploy", "serve", "notify", "retrain", "rounds", "compare", "benchmark",
     "gc", "forget", "audit", "backtest", "doctor", "variance", "reliability", "select",
-    "judge-agreement", "export", "runs", "diff", "ingest-check",
+    "judge-agreement", "export", "runs", "diff", "ingest-check", "init",
 )  # fmt: skip
 """Each command is a function in a module of the same name, with underscores."""
 
