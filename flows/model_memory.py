@@ -55,7 +55,7 @@ class UsedModel(NamedTuple):
     """0 if its weights are not loaded."""
 
 
-class Machine(NamedTuple):
+class MachineMemory(NamedTuple):
     """Where stages run here."""
 
     memory: Memory | None
@@ -118,7 +118,7 @@ def _of_reward_model(settings: RewardModelConfig, format_of: FormatOf) -> Iterat
 
 def judge_memory(
     used: Iterable[tuple[str, UsedModel, ModelSize | None]],
-    machine: Machine,
+    machine: MachineMemory,
     runtime: RuntimeConfig,
 ) -> list[Fit]:
     """Whether the models that nodes load fit, each by itself: they are loaded one after the other.
@@ -137,7 +137,11 @@ def judge_memory(
 
 
 def _judge(
-    names: str, model: UsedModel, num_parameters: int, machine: Machine, runtime: RuntimeConfig
+    names: str,
+    model: UsedModel,
+    num_parameters: int,
+    machine: MachineMemory,
+    runtime: RuntimeConfig,
 ) -> Iterator[Fit]:
     need = num_parameters * model.bytes_per_parameter
     what = f"{_what(model, num_parameters)}: at least {gigabytes(need)}"

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flows.free_disk import judge_disk
-from flows.model_memory import Fit, Machine, UsedModel, judge_memory, used_models
+from flows.model_memory import Fit, MachineMemory, UsedModel, judge_memory, used_models
 from flows.pinning import pin
 from flows.placed_stages import is_complete
 from flows.wiring import Wiring
@@ -105,7 +105,7 @@ def judge_resources(
                 problems.append(Problem(node.name, error))
     if all(size is None for _, _, size in used):
         return [], problems
-    machine = Machine(read_memory(), read_gpu_memory())
+    machine = MachineMemory(read_memory(), read_gpu_memory())
     fits = judge_memory(used, machine, config.runtime)
     return [*fits, *judge_disk(used, wiring.settings)], problems
 

@@ -12,7 +12,7 @@ import pytest
 
 from flows import placed_checks, preflight
 from flows.free_disk import judge_disk
-from flows.model_memory import Machine, UsedModel, judge_memory
+from flows.model_memory import MachineMemory, UsedModel, judge_memory
 from flows.placed_checks import StageCheck, check_worker, problems_elsewhere
 from flows.placed_stages import PlacedRun, StageDeployment
 from flows.preflight import as_if_pinned, check_before_start, judge_resources, pin_or_report
@@ -32,7 +32,7 @@ SERVER_JUDGE = {"kind": "alpaca_eval", "model": "gpt-4-1106-preview"}
 
 
 def verdicts(
-    model: UsedModel, num_parameters: int, machine: Machine, **runtime: Any
+    model: UsedModel, num_parameters: int, machine: MachineMemory, **runtime: Any
 ) -> list[tuple[str, str]]:
     """Verdict and sentence of each memory that the model needs."""
     used = [("train", model, ModelSize(num_parameters))]
@@ -40,7 +40,7 @@ def verdicts(
     return [(fit.verdict, fit.sentence) for fit in fits]
 
 
-LAPTOP = Machine(Memory(16 * GB, 12 * GB), [])
+LAPTOP = MachineMemory(Memory(16 * GB, 12 * GB), [])
 TRAINED = UsedModel(POLICY, "trained", 16)
 
 
@@ -66,7 +66,7 @@ def test_processes_without_sharding_each_hold_a_copy() -> None:
 
 
 def test_on_gpus_each_holds_its_part_and_main_memory_the_weights_while_they_are_loaded() -> None:
-    gpus = Machine(Memory(64 * GB, 60 * GB), [80 * GB] * 8)
+    gpus = MachineMemory(Memory(64 * GB, 60 * GB), [80 * GB] * 8)
     (on_gpu, said), (in_memory, _) = verdicts(TRAINED, 8 * GB, gpus)  # 128 GB of 80; 32 GB of 64
     assert (on_gpu, in_memory) == ("impossible", "fits")
     assert said == (
@@ -81,7 +81,7 @@ def test_on_gpus_each_holds_its_part_and_main_memory_the_weights_while_they_are_
 
 def test_vllm_may_use_a_share_of_each_of_its_gpus() -> None:
     model = UsedModel(POLICY, "vllm", 2)
-    gpus = Machine(Memory(8 * GB, 8 * GB), [24 * GB, 24 * GB])
+    gpus = MachineMemory(Memory(8 * GB, 8 * GB), [24 * GB, 24 * GB])
     ((found, said),) = verdicts(model, 11 * GB, gpus)  # 22 GB of 21.6
     assert (found, "a GPU here has 21.6 GB" in said) == ("impossible", True)
     assert "raise runtime.vllm.tensor_parallel_size" in said
@@ -92,7 +92,8 @@ def test_vllm_may_use_a_share_of_each_of_its_gpus() -> None:
 def test_what_is_unknown_is_not_judged(size: ModelSize | None) -> None:
     assert judge_memory([("sample", TRAINED, size)], LAPTOP, RuntimeConfig()) == []
     assert (
-        judge_memory([("train", TRAINED, ModelSize(GB))], Machine(None, []), RuntimeConfig()) == []
+        judge_memory([("train", TRAINED, ModelSize(GB))], MachineMemory(None, []), RuntimeConfig())
+        == []
     )
 
 
