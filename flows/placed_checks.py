@@ -34,7 +34,7 @@ from flows.wiring import Wiring
 from infra.outages import names_outage
 from infra.preconditions import Problem, refuse
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError, InputError, NotFoundError, PvarError, UnavailableError
+from pvar.errors import ConfigError, MissingError, NotFoundError, PvarError, UnavailableError
 from tasks.engine.node import Node
 from tasks.engine.progress_log import ProgressLog
 from tasks.graph import plan_nodes
@@ -185,7 +185,7 @@ def _found(group: _Group, run: PlacedRun) -> list[Problem]:
         logger.warning("%s was not asked: the check was cancelled", group)
         return []
     message = run.message.removeprefix(RAISED) or f"the check ended as {run.state}"
-    kind = UnavailableError if names_outage(message) else InputError
+    kind = UnavailableError if names_outage(message) else MissingError
     return [Problem(str(group), kind(message))]
 
 

@@ -1,11 +1,12 @@
 """Outages: errors of what a run needs, whatever its data is.
 
 An outage ends a run, and another run later may succeed: the store, MLflow, Prefect, a judge's or a
-policy's server or the Hub does not answer, a pool has no workers, a disk is full, another process
-holds a lease, another promotion came first in this moment. Out of memory is not an outage: a batch
-can be too large. Nor is a comparison with a model that is no longer the champion: it comes again
-where the opponent is fixed. What is not known to be an outage is none, so that an error which comes
-again at every attempt ends after a number of them.
+policy's server or the Hub does not answer, a pool has no workers, a disk is full, what a run needs
+is missing where it runs (a key, a package), another process holds a lease, another promotion came
+first in this moment. Out of memory is not an outage: a batch can be too large. Nor is a comparison
+with a model that is no longer the champion: it comes again where the opponent is fixed. What is not
+known to be an outage is none, so that an error which comes again at every attempt ends after a
+number of them.
 
 An error is looked at with all errors that led to it. Client libraries are recognised by the names
 of their errors, so that none of them is imported here.
@@ -21,6 +22,7 @@ from pvar.errors import (
     JudgeError,
     LeaseError,
     LostRaceError,
+    MissingError,
     NotFoundError,
     StageError,
     StoreError,
@@ -28,7 +30,10 @@ from pvar.errors import (
     UnavailableError,
 )
 
-_OURS = (StoreError, TrackingError, JudgeError, LeaseError, LostRaceError, UnavailableError)
+_OURS = (
+    StoreError, TrackingError, JudgeError, LeaseError, LostRaceError, MissingError,
+    UnavailableError,
+)  # fmt: skip
 _NOT_OURS = (NotFoundError, CoverageError)
 """Kinds of them that come again: an object is gone, a judge cannot judge these answers."""
 

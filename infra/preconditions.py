@@ -29,7 +29,7 @@ from infra.rewards.http_scorer import RewardAccess, refuse_unusable_server
 from infra.sources import is_local, refuse_unreadable_file, refuse_unreadable_rows
 from pvar.benchmark_config import BenchmarkConfig, JudgedBenchmark, LmEvalBenchmark
 from pvar.config import PipelineConfig
-from pvar.errors import InputError, PvarError, UnavailableError
+from pvar.errors import MissingError, PvarError, UnavailableError
 from pvar.judge_config import AlpacaEvalJudge, ArenaHardJudge, JudgeConfig
 from pvar.placement import INLINE, PlacementConfig
 from pvar.ports import RegisteredVersion
@@ -117,15 +117,22 @@ def refuse_missing(config: PipelineConfig, stages: Collection[str], *, ask: bool
 
 
 def refuse(problems: Sequence[Problem]) -> None:
-    """Raise one error for all problems; UnavailableError if all of them are outages, which pass."""
+    """Raise one error for all problems: UnavailableError if all of them pass by themselves, and
+    MissingError if something must be done."""
     if not problems:
         return
-    kind = UnavailableError if all(is_outage(each.error) for each in problems) else InputError
+    is_down = all(_is_down(each.error) for each in problems)
+    kind = UnavailableError if is_down else MissingError
     lines = [f"{key}: {error}" if key else str(error) for key, error in problems]
     if len(lines) == 1:
         raise kind(lines[0]) from problems[0].error
     listed = "".join(f"\n  {line}" for line in lines)
     raise kind(f"{len(lines)} things are missing:{listed}")
+
+
+def _is_down(error: PvarError) -> bool:
+    """Whether something does not answer that may answer later, without a change here."""
+    return is_outage(error) and not isinstance(error, MissingError)
 
 
 def _problems(needed: Iterator[Precondition]) -> list[Problem]:

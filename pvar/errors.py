@@ -3,7 +3,9 @@
     PvarError                    the message is for the user: what, the values, what to do
     ├── ConfigError              an invalid configuration (unknown key, range, combination)
     ├── InputError               an invalid input file or row
-    │   └── ColumnError          a file lacks a column: it may be a file of another form
+    │   ├── ColumnError          a file lacks a column: it may be a file of another form
+    │   ├── UnreadableRunError   the record of a run was written by another version, or is damaged
+    │   └── MissingError         what a run needs is missing where it runs: a key, a package, memory
     ├── ModelError               a model cannot be found, loaded or trusted
     │   └── ChatTemplateError    its chat template refuses a conversation
     ├── StoreError               the artifact store cannot be reached, read or written
@@ -46,6 +48,10 @@ class ColumnError(InputError):
 
 class UnreadableRunError(InputError):
     """The record of a run was written by another version, or is damaged."""
+
+
+class MissingError(InputError):
+    """What a run needs is missing where it runs."""
 
 
 class ModelError(PvarError):

@@ -169,5 +169,7 @@ def a_check_of_the_worker_says_what_it_lacks(workflow: Workflow) -> None:
     config = workflow.config.model_copy(update={"sample": with_server})
     (problem,) = problems_elsewhere(config, [plan_nodes(config)["sample"]], workflow.wiring)
     assert problem.key == "pool process (sample)"
-    assert str(problem.error).startswith("InputError: sample.engine: OpenAI's server needs a key;")
+    assert str(problem.error).startswith(
+        "MissingError: sample.engine: OpenAI's server needs a key;"
+    )
     assert not list(workflow.store.list("checks/"))

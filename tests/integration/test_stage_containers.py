@@ -191,11 +191,13 @@ def test_pipeline_and_stages_run_in_containers_of_their_own(
     assert [node.state for node in record.nodes] == ["made"] * len(record.nodes)
     assert {node.artifact.partition("/")[0] for node in record.nodes} == PIPELINE_STAGES
     containers = platform.containers()
-    assert containers.keys() == {run.name, *(node.name for node in record.nodes)}
+    checks = {name for name in containers if name.startswith("check ")}  # before the first stage
+    assert containers.keys() - checks == {run.name, *(node.name for node in record.nodes)}
     assert len(set(containers.values())) == len(containers)
     images = {name: created[container] for name, container in containers.items()}
     assert images["train"] == images["score-vader"] == images["evaluate"] == "pvar:train"
     assert images["ingest"] == images["promote"] == images[run.name] == "pvar:cpu"
+    assert {images[name] for name in checks} == {"pvar:cpu", "pvar:train"}
 
 
 def test_no_credential_reached_prefect(platform: Platform) -> None:
@@ -257,7 +259,7 @@ def _recorded_containers(engine: Engine, path: Path) -> Iterator[dict[str, str]]
 def _kill_next_ingest(engine: Engine) -> None:
     """As the kernel would, when memory runs out."""
     command = ["docker", "--host", engine.host, "events", "--format", "{{.ID}}"]
-    only = ["--filter", "event=start", "--filter", "label=io.prefect.flow-name=ingest"]
+    only = ["--filter", "event=start", "--filter", "label=io.prefect.flow-run-name=ingest"]
     with subprocess.Popen([*command, *only], stdout=subprocess.PIPE, text=True) as events:
         assert events.stdout is not None
         container = events.stdout.readline().strip()

@@ -21,7 +21,14 @@ from infra.model_size import ModelSize
 from infra.presets import load_config, preset_names
 from infra.settings import Settings
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError, InputError, PvarError, TrackingError, UnavailableError
+from pvar.errors import (
+    ConfigError,
+    InputError,
+    MissingError,
+    PvarError,
+    TrackingError,
+    UnavailableError,
+)
 from pvar.runtime_config import RuntimeConfig
 from tasks.graph import plan_nodes
 from tests.workflow import Workflow, fake_settings, start_workflow
@@ -298,7 +305,7 @@ def test_each_image_is_asked_once_for_all_of_its_stages(
 @pytest.mark.parametrize(
     ("message", "kind"),
     [
-        ("InputError: sample.engine: vLLM is not installed", InputError),
+        ("MissingError: sample.engine: vLLM is not installed", MissingError),
         ("UnavailableError: the server does not answer", UnavailableError),
     ],
 )

@@ -28,6 +28,7 @@ from pvar.errors import (
     JudgeError,
     LeaseError,
     LostRaceError,
+    MissingError,
     ModelError,
     NotFoundError,
     PromotionError,
@@ -48,6 +49,7 @@ REQUEST = httpx.Request("GET", "http://prefect.test/api")
         sqlalchemy.exc.InterfaceError("SELECT 1", {}, Exception("connection already closed")),
         sqlalchemy.exc.TimeoutError("QueuePool limit reached"),
         sqlalchemy.exc.DatabaseError("SELECT 1", {}, Exception("disk image is malformed")),
+        MissingError("evaluate.judge: set PVAR_JUDGE_API_KEY"),
     ],
 )
 def test_an_error_of_mlflows_database_is_an_outage_also_as_a_bad_request(error: Exception) -> None:
