@@ -31,9 +31,16 @@ from pydantic import BaseModel, NonNegativeInt, ValidationError, WrapValidator
 from infra.engines.chat_format import ChatFormat, EncodedPrompts, load_chat_format
 from infra.engines.server_refusals import read_refusal, shared_refusal
 from infra.judges.access import SamplerAccess, open_judge_client
-from infra.judges.calls import CallError, RefusalError, TransientError, or_none, retry_after
-from infra.judges.health import DeadEnd, Health
-from infra.judges.in_flight import results_in_flight
+from infra.judges.calls import (
+    CallError,
+    RefusalError,
+    TransientError,
+    failure_of,
+    is_transient,
+    or_none,
+    retry_after,
+)
+from infra.judges.health import DeadEnd, Health, results_while_well
 from infra.judges.refusals import Refusal
 from infra.judges.retry_policy import LONGEST_PAUSE_SECONDS, RetryPolicy, with_retries
 from pvar.digest import digest, response_id
@@ -133,28 +140,15 @@ class OpenAISampler:
         """
         encoded, rejections = self.chat.encode(requests)
         texts = {each.prompt_id: tuple(m.content for m in each.messages) for each in requests}
-        waiting = iter(
-            [_Asked(place, item, texts[item.prompt_id]) for place, item in enumerate(encoded)]
-        )
+        asked = [_Asked(place, item, texts[item.prompt_id]) for place, item in enumerate(encoded)]
         health = Health(self.max_in_flight, self.has_answered.is_set())
         found: list[_Answered] = []
-        is_over = False
-        while not is_over:  # again after a pause in which a request in flight was answered
-            over, is_over = Event(), True
-            for answered in results_in_flight(
-                partial(self._answer, num_responses, seed, over),
-                health.while_well(waiting),
-                limit=self.max_in_flight,
-                over=over,
-            ):
-                is_over = False
-                found.append(answered)
-                self._note(health, answered)
-            if health.is_hopeless:
-                raise ModelError(
-                    f"{health.dead_ends[0].explanation} (the first {len(health.dead_ends)} "
-                    "requests were all refused; no more were sent)"
-                )
+        ask = partial(self._answer, num_responses, seed)
+        for answered in results_while_well(ask, asked, health):
+            found.append(answered)
+            self._note(health, answered)
+        if health.is_hopeless:
+            raise ModelError(health.why_hopeless)
         found.sort(key=lambda answered: answered.place)
         rejections += [each.rejection for each in found if each.rejection is not None]
         return [response for each in found for response in each.responses], rejections
@@ -218,7 +212,7 @@ class OpenAISampler:
 
         Raises TransientError, RefusalError, ModelError or UnavailableError.
         """
-        from openai import APIStatusError, APITimeoutError, OpenAIError, omit
+        from openai import OpenAIError, omit
 
         part = [num_before] if num_before else []
         own_seed = int(digest([seed, asked.item.prompt_id, *part], length=8), 16) % 2**31
@@ -243,12 +237,8 @@ class OpenAISampler:
             failure: Exception = TransientError("unreadable_reply")
         except ValidationError:
             failure = TransientError("unreadable_reply")
-        except APITimeoutError:
-            failure = TransientError("timeout")
-        except APIStatusError as error:
-            failure = self._refusal(error, asked.texts)
-        except OpenAIError:
-            failure = TransientError("no_connection")
+        except OpenAIError as error:
+            failure = failure_of(error, lambda status: self._refusal(status, asked.texts))
         raise failure  # out here, so that the client's own exception is not its context
 
     def _refusal(self, error: "APIStatusError", texts: Sequence[str]) -> Exception:
@@ -261,7 +251,7 @@ class OpenAISampler:
                 f"the account of PVAR_SAMPLER_API_KEY has no credit left ({status}: "
                 f"{refusal.words}); add credit and run again; complete shards are kept"
             )
-        if _is_transient(status):
+        if is_transient(status):
             return TransientError(f"http_{status}", retry_after(error.response.headers))
         return RefusalError(refusal)
 
@@ -314,7 +304,13 @@ def open_openai_sampler(
 
 
 def _served(client: "OpenAI", policy: str, retry_policy: RetryPolicy) -> list[str]:
-    from openai import APIStatusError, OpenAIError
+    from openai import OpenAIError
+
+    def refused(error: "APIStatusError") -> Exception:
+        status = error.status_code
+        if is_transient(status):
+            return TransientError(f"http_{status}", retry_after(error.response.headers))
+        return _no_access(read_refusal(error, client, ()), policy)
 
     def ask() -> list[str]:
         try:
@@ -323,15 +319,8 @@ def _served(client: "OpenAI", policy: str, retry_policy: RetryPolicy) -> list[st
             return [model.id for model in listed if model.id is not None]
         except ValidationError:  # of a web page, for example
             failure: Exception = TransientError("unreadable_reply")
-        except APIStatusError as error:
-            status = error.status_code
-            failure = (
-                TransientError(f"http_{status}", retry_after(error.response.headers))
-                if _is_transient(status)
-                else _no_access(read_refusal(error, client, ()), policy)
-            )
-        except OpenAIError:
-            failure = TransientError("no_connection")
+        except OpenAIError as error:
+            failure = failure_of(error, refused)
         raise failure
 
     try:
@@ -341,10 +330,6 @@ def _served(client: "OpenAI", policy: str, retry_policy: RetryPolicy) -> list[st
             f"the policy's server cannot be reached ({error.reason}); check PVAR_SAMPLER_BASE_URL "
             "(it ends in /v1) and that the server runs"
         ) from None
-
-
-def _is_transient(status: int) -> bool:
-    return status in (408, 409, 429) or status >= 500
 
 
 def _no_access(refusal: Refusal, policy: str) -> ModelError:

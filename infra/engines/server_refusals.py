@@ -8,15 +8,13 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from infra.judges.access import NO_KEY
 from infra.judges.health import DeadEnd
-from infra.judges.redaction import redact
 from infra.judges.refusals import (
-    LENGTH,
     Refusal,
     is_of_one_call,
     refusal_message,
     refused_parameter,
+    words_of_server,
 )
 from pvar.sampler_config import SamplerSettings
 
@@ -35,13 +33,7 @@ _SETTINGS = {"max_tokens": "max_new_tokens", "temperature": "temperature", "top_
 def read_refusal(error: "APIStatusError", client: "OpenAI", texts: Iterable[str]) -> Refusal:
     """The refusal, in the server's words without the key, the address and these texts."""
     message = refusal_message(error.body)
-    words = redact(
-        message,
-        key="" if client.api_key == NO_KEY else client.api_key,
-        base_url=str(client.base_url),
-        texts=texts,
-        length=LENGTH,
-    )
+    words = words_of_server(message, client, texts)
     # In the words without the prompt, which may be about planting a seed.
     parameter = refused_parameter(error.body, words, _PARAMETERS)
     of_one_call = is_of_one_call(error.status_code, error.code, parameter, message)

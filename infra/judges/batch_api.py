@@ -20,11 +20,9 @@ from typing import IO, TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, WrapValidator
 
-from infra.judges.access import NO_KEY
 from infra.judges.batch_requests import ENDPOINT, BatchRequest, safe_code
-from infra.judges.calls import AGAIN, TransientError, or_none, retry_after
-from infra.judges.redaction import redact
-from infra.judges.refusals import LENGTH, refusal_message
+from infra.judges.calls import TransientError, is_transient, or_none, retry_after
+from infra.judges.refusals import refusal_message, words_of_server
 from infra.judges.retry_policy import RetryPolicy, with_retries
 from pvar.errors import JudgeError
 
@@ -166,13 +164,7 @@ class BatchApi:
 
     def redacted(self, message: str, texts: Iterable[str]) -> str:
         """The server's words without the key, the address and these texts."""
-        return redact(
-            message,
-            key="" if self.client.api_key == NO_KEY else self.client.api_key,
-            base_url=str(self.client.base_url),
-            texts=texts,
-            length=LENGTH,
-        )
+        return words_of_server(message, self.client, texts)
 
     def _download(self, file_id: str, file: IO[bytes]) -> None:
         file.seek(0)
@@ -239,7 +231,7 @@ def _refusal(error: "APIStatusError", not_there: str, said: str) -> Exception:
             f"the account of PVAR_JUDGE_API_KEY has no credit left ({status}{said}); add "
             "credit and run again"
         )
-    if status in AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if is_transient(status):
         return TransientError(f"http_{status}", retry_after(error.response.headers))
     return JudgeError(
         f"the judge's server refuses files or batches ({status}{said}); check "

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError, WrapValidator
 
-from infra.judges.calls import AGAIN, Completion, or_none, read_completion
+from infra.judges.calls import Completion, is_transient, or_none, read_completion
 from infra.judges.questions import Questions, Reading, Reply, Request
 from infra.judges.refusals import is_of_one_call, refusal_message, refused_parameter
 from pvar.digest import digest
@@ -174,7 +174,7 @@ def _reason(line: _Line) -> str:
 
 
 def _refused(response: _Response | None, message: str) -> Refused | None:
-    if response is None or response.status_code in AGAIN or response.status_code >= 500:
+    if response is None or is_transient(response.status_code):
         return None
     code: str | None = None
     match response.body:

@@ -10,7 +10,7 @@ The server's words are repeated without the key, the address and the texts
 Of a reply only what is needed must be there: a count or a name that is absent or malformed is None.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -26,15 +26,13 @@ from pydantic import (
     field_validator,
 )
 
-from infra.judges.access import NO_KEY
 from infra.judges.questions import Reply, Request
-from infra.judges.redaction import redact
 from infra.judges.refusals import (
-    LENGTH,
     Refusal,
     is_of_one_call,
     refusal_message,
     refused_parameter,
+    words_of_server,
 )
 from pvar.errors import JudgeError
 from pvar.thought import spoken
@@ -42,7 +40,7 @@ from pvar.thought import spoken
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI, OpenAIError
 
-AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+_AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def or_none(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -203,7 +201,7 @@ def complete(
         failure: Exception = TransientError("unreadable_reply")
     except OpenAIError as error:
         private = (*(message.content for message in request.messages), *texts)
-        failure = _failure(error, model, client, private)
+        failure = failure_of(error, lambda status: _refusal(status, model, client, private))
     raise failure  # out here, so that no other exception is its context
 
 
@@ -231,14 +229,15 @@ def read_completion(content: bytes) -> Completion:
     return Completion(reply, body.usage)
 
 
-def _failure(error: "OpenAIError", model: str, client: "OpenAI", texts: Iterable[str]) -> Exception:
+def failure_of(error: "OpenAIError", refusal: "Callable[[APIStatusError], Exception]") -> Exception:
+    """What an error of the client means; `refusal` says it of an answer with an error's status."""
     from openai import APIStatusError, APITimeoutError
 
     match error:
         case APITimeoutError():
             return TransientError("timeout")
         case APIStatusError():
-            return _refusal(error, model, client, texts)
+            return refusal(error)
         case _:
             return TransientError("no_connection")
 
@@ -248,13 +247,7 @@ def _refusal(
 ) -> Exception:
     status = error.status_code
     message = refusal_message(error.body)
-    words = redact(
-        message,
-        key="" if client.api_key == NO_KEY else client.api_key,
-        base_url=str(client.base_url),
-        texts=texts,
-        length=LENGTH,
-    )
+    words = words_of_server(message, client, texts)
     said = f": {words}" if words else ""
     if status == HTTPStatus.UNAUTHORIZED:
         return JudgeError(
@@ -271,11 +264,16 @@ def _refusal(
             "and run again"
         )
     reason = "rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else f"http_{status}"
-    if status in AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if is_transient(status):
         return TransientError(reason, retry_after(error.response.headers))
     parameter = refused_parameter(error.body, message)
     of_one_call = is_of_one_call(status, error.code, parameter, message)
     return RefusalError(Refusal(status, words, parameter, of_one_call))
+
+
+def is_transient(status: int) -> bool:
+    """Whether a retry may succeed after this status."""
+    return status in _AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

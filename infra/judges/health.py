@@ -9,13 +9,17 @@ in flight are waited for: if one of them has a verdict, judging goes on.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from threading import Event
 from typing import NamedTuple, TypeVar
 
+from infra.judges.in_flight import results_in_flight
 from pvar.errors import JudgeError
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 OUTAGE_ROUNDS = 3
 """An outage is this many times `max_in_flight` calls that fail in a row, after all retries."""
@@ -85,19 +89,49 @@ class Health:
         """The items, until there is an outage or no hope."""
         for item in items:
             yield item
-            if self.is_down or self.is_hopeless:
+            if self.is_over:
                 return
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more calls must be sent."""
+        return self.is_down or self.is_hopeless
+
+    @property
+    def why_hopeless(self) -> str:
+        """What all the first calls met, for an error."""
+        return (
+            f"{self.dead_ends[0].explanation} (the first {len(self.dead_ends)} requests all ended "
+            "so; no more were sent)"
+        )
 
     def raise_if_over(self, max_attempts: int) -> None:
         """Raise JudgeError if no more calls must be sent."""
         if self.is_hopeless:
-            raise JudgeError(
-                f"{self.dead_ends[0].explanation} (the first {len(self.dead_ends)} calls all ended "
-                "so; no more were sent)"
-            )
+            raise JudgeError(self.why_hopeless)
         if self.is_down:
             raise JudgeError(
                 f"the last {len(self.failures)} calls to the judge's server all failed "
                 f"({dict(Counter(self.failures))}), each after {max_attempts} attempts; earlier "
                 "verdicts are kept: run again when the server works"
             )
+
+
+def results_while_well(
+    ask: Callable[[Event, Item], Result], items: Iterable[Item], health: Health
+) -> Iterator[Result]:
+    """Yield what `ask` returns for each item, in the order of completion, while the server is well.
+
+    The consumer notes each result in `health` before it takes the next one. `ask` also gets an
+    event: once it is set, waiting for another attempt is pointless.
+    """
+    waiting = iter(items)
+    is_done = False
+    while not is_done:  # again after a pause in which a call in flight had a verdict
+        over, is_done = Event(), True
+        for result in results_in_flight(
+            partial(ask, over), health.while_well(waiting), limit=health.max_in_flight, over=over
+        ):
+            is_done = False
+            yield result
+        is_done = is_done or health.is_over

@@ -26,8 +26,7 @@ from infra.judges.calls import (
     complete,
 )
 from infra.judges.dead_ends import refused, unread
-from infra.judges.health import DeadEnd, Health
-from infra.judges.in_flight import results_in_flight
+from infra.judges.health import DeadEnd, Health, results_while_well
 from infra.judges.questions import Questions, Reading, Reply, Request
 from infra.judges.refusals import Refusal
 from infra.judges.retry_policy import RetryPolicy, with_retries
@@ -67,8 +66,6 @@ class _Server:
     """The server as it is known in one run, by all its calls."""
 
     client: "OpenAI"
-    over: threading.Event = field(default_factory=threading.Event)
-    """No more retries: the run has ended."""
     dialect: Dialect = NEWEST
     reported: set[str] = field(default_factory=set)
     """Refusals that are in the log."""
@@ -137,42 +134,37 @@ class OpenAIJudge:
         is_proven: bool = False,
     ) -> Iterator[Answer]:
         """As `judge_each`; `keep` is called with each answer in the thread of its call."""
-        waiting = iter(comparisons)
         health = Health(self.max_in_flight, is_proven)
         with open_judge_client(
             self.access, timeout_seconds=self.retry_policy.timeout_seconds
         ) as client:
-            server, is_over = _Server(client), False
-            while not is_over:  # again after a pause in which a call in flight had a verdict
-                server.over, is_over = threading.Event(), True
-                for call in results_in_flight(
-                    partial(self._call, server, keep),
-                    health.while_well(waiting),
-                    limit=self.max_in_flight,
-                    over=server.over,
-                ):
-                    is_over = False
-                    _note(health, call)
-                    yield call.answer
-                health.raise_if_over(self.retry_policy.max_attempts)
+            ask = partial(self._call, _Server(client), keep)
+            for call in results_while_well(ask, comparisons, health):
+                _note(health, call)
+                yield call.answer
+            health.raise_if_over(self.retry_policy.max_attempts)
 
     def estimate(self, comparisons: Sequence[Comparison]) -> Estimate:
         """The cost, from the number of characters of the first request about each comparison."""
         return estimate_of(self.questions, self.prices, comparisons)
 
     def _call(
-        self, server: _Server, keep: Callable[[Answer], None], comparison: Comparison
+        self,
+        server: _Server,
+        keep: Callable[[Answer], None],
+        over: threading.Event,
+        comparison: Comparison,
     ) -> _Call:
-        call = self._judged(server, comparison)
+        call = self._judged(server, over, comparison)
         keep(call.answer)
         return call
 
-    def _judged(self, server: _Server, comparison: Comparison) -> _Call:
+    def _judged(self, server: _Server, over: threading.Event, comparison: Comparison) -> _Call:
         """Judge one comparison, with retries."""
         completions: list[Completion] = []
 
         def ask(request: Request) -> Reply:
-            completions.append(self._completion(server, request, comparison))
+            completions.append(self._completion(server, over, request, comparison))
             return completions[-1].reply
 
         def without_verdict(error: CallError) -> Answer:
@@ -191,7 +183,9 @@ class OpenAIJudge:
         answer = answer_of(comparison, reading, completions, self.prices)
         return _Call(answer, dead_end=unread(reading.reason, self.identity))
 
-    def _completion(self, server: _Server, request: Request, comparison: Comparison) -> Completion:
+    def _completion(
+        self, server: _Server, over: threading.Event, request: Request, comparison: Comparison
+    ) -> Completion:
         """The server's reply, to the question as the server takes it."""
         texts = (comparison.first, comparison.second, *(m.content for m in comparison.messages))
         while True:
@@ -200,7 +194,7 @@ class OpenAIJudge:
                 return with_retries(
                     partial(complete, server.client, self.model, request, sent, texts),
                     self.retry_policy,
-                    server.over,
+                    over,
                 )
             except RefusalError as error:
                 if not server.learn(sent, error.refusal):

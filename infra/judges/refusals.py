@@ -10,10 +10,16 @@ A refusal that is about one comparison (too long, moderated) is told from one th
 """
 
 import re
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from infra.judges.access import NO_KEY
+from infra.judges.redaction import redact
 from pvar.judging import Identity
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 LENGTH = 300
 """Most characters of the server's words that are repeated."""
@@ -34,6 +40,17 @@ _ABOUT_THE_VALUE = re.compile(
     r"|limit was reached",
     re.IGNORECASE,
 )
+
+
+def words_of_server(message: str, client: "OpenAI", texts: Iterable[str]) -> str:
+    """What a server said, without the client's key and address and without these texts."""
+    return redact(
+        message,
+        key="" if client.api_key == NO_KEY else client.api_key,
+        base_url=str(client.base_url),
+        texts=texts,
+        length=LENGTH,
+    )
 
 
 class Refusal(NamedTuple):

@@ -21,9 +21,15 @@ from pydantic import SecretStr, ValidationError
 
 from infra.engines.server_refusals import read_refusal
 from infra.judges.access import ServerAccess, open_judge_client
-from infra.judges.calls import AGAIN, CallError, RefusalError, TransientError, retry_after
-from infra.judges.health import DeadEnd, Health
-from infra.judges.in_flight import results_in_flight
+from infra.judges.calls import (
+    CallError,
+    RefusalError,
+    TransientError,
+    failure_of,
+    is_transient,
+    retry_after,
+)
+from infra.judges.health import DeadEnd, Health, results_while_well
 from infra.judges.refusals import Refusal
 from infra.judges.retry_policy import RetryPolicy, with_retries
 from infra.rewards.reward_requests import RewardApi, api_of
@@ -84,25 +90,12 @@ class HttpScorer:
         """
         distinct = {_conversation(request): request for request in requests}
         health = Health(self.max_in_flight, self.has_answered.is_set())
-        waiting = iter(distinct.values())
         found: dict[object, _Rewarded] = {}
-        is_over = False
-        while not is_over:  # again after a pause in which a request in flight was answered
-            over, is_over = Event(), True
-            for rewarded in results_in_flight(
-                partial(self._ask, over),
-                health.while_well(waiting),
-                limit=self.max_in_flight,
-                over=over,
-            ):
-                is_over = False
-                found[_conversation(rewarded.request)] = rewarded
-                self._note(health, rewarded)
-            if health.is_hopeless:
-                raise ScoringError(
-                    f"{health.dead_ends[0].explanation} (the first {len(health.dead_ends)} "
-                    "requests were all refused; no more were sent)"
-                )
+        for rewarded in results_while_well(self._ask, distinct.values(), health):
+            found[_conversation(rewarded.request)] = rewarded
+            self._note(health, rewarded)
+        if health.is_hopeless:
+            raise ScoringError(health.why_hopeless)
         return [_score(request, found[_conversation(request)]) for request in requests]
 
     def _note(self, health: Health, rewarded: _Rewarded) -> None:
@@ -143,7 +136,7 @@ class HttpScorer:
         Raises TransientError, RefusalError, ScoringError or UnavailableError.
         """
         from httpx import Response
-        from openai import APIStatusError, APITimeoutError, OpenAIError
+        from openai import OpenAIError
 
         body = self.api.body(self.settings.model, request)
         try:
@@ -158,12 +151,8 @@ class HttpScorer:
                 f"another form than api {self.settings.api} has ({place}: {fault['msg']}); correct "
                 "`api`, or the server"
             )
-        except APITimeoutError:
-            failure = TransientError("timeout")
-        except APIStatusError as error:
-            failure = self._refusal(error, request)
-        except OpenAIError:
-            failure = TransientError("no_connection")
+        except OpenAIError as error:
+            failure = failure_of(error, lambda status: self._refusal(status, request))
         raise failure  # out here, so that the client's own exception is not its context
 
     def _refusal(self, error: "APIStatusError", request: ScoreRequest) -> Exception:
@@ -180,7 +169,7 @@ class HttpScorer:
                 f"{what} has no {self.api.path}, or no model {self.settings.model!r} "
                 f"({status}{said}); check `api`, `model` and PVAR_REWARD_BASE_URL"
             )
-        if status in AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if is_transient(status):
             return TransientError(f"http_{status}", retry_after(error.response.headers))
         return RefusalError(refusal)
 

@@ -76,10 +76,7 @@ def read_rewards(
     settings: RewardSettings,
     split: Split = "train",
 ) -> Rewards:
-    """Join the prompts of a split, their responses and the scores of every model by id.
-
-    Prompts that the input `exclusions` names are left out, with their responses, if it is given.
-    """
+    """The columns of `read_reward_columns`, with the rows that they are made of."""
     columns = read_reward_columns(inputs, reward_models, settings, split)
     prompts = RowReader(inputs["prompts"], PROMPTS, Prompt).take(columns.prompt_rows.tolist())
     everything = np.arange(len(columns.response_rows))
