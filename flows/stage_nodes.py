@@ -6,7 +6,7 @@ be made is made, and of the others it is said what they wait for, and what to ru
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -18,7 +18,7 @@ from flows.wiring import Wiring
 from pvar.artifacts import Manifest, Summary, WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, IncompleteError
-from tasks.engine.artifact import open_artifact, read_document
+from tasks.engine.artifact import ArtifactKeys, open_artifact, read_document
 from tasks.engine.node import Node
 from tasks.engine.stage_outcome import StageOutcome, StageState
 from tasks.graph import plan_nodes
@@ -152,31 +152,29 @@ def needed_nodes(nodes: Mapping[str, Node], name: str) -> list[Node]:
 
 def _blocked(node: Node, nodes: Mapping[str, Node], wiring: Wiring) -> BlockedNode | None:
     """What the node waits for; None if its inputs are complete."""
-    makers: dict[str, Node] = {}
+    makers: dict[ArtifactKeys, Node] = {}
     for each in nodes.values():
-        makers.setdefault(each.keys.root, each)
-    missing: dict[str, Node] = {}
-    looked: set[str] = set()
+        makers.setdefault(each.keys, each)
+    missing: dict[ArtifactKeys, None] = {}
+    looked: set[ArtifactKeys] = set()
 
-    def look(roots: Sequence[str]) -> list[str]:
-        """Names of the nodes of these artifacts that are incomplete; notes what these need."""
-        names = []
-        for root in roots:
-            maker = makers[root]
-            if root not in looked:
-                looked.add(root)
-                if read_document(wiring.store, maker.keys.manifest, Manifest) is None:
-                    look([keys.root for keys in maker.inputs.values()])
-                    missing[maker.name] = maker  # after its own inputs
-            if maker.name in missing:
-                names.append(maker.name)
-        return names
+    def look(inputs: Collection[ArtifactKeys]) -> list[ArtifactKeys]:
+        """Those that are incomplete; notes them after what they need."""
+        for keys in inputs:
+            if keys not in looked:
+                looked.add(keys)
+                if read_document(wiring.store, keys.manifest, Manifest) is None:
+                    if keys in makers:  # else a model of another configuration
+                        look(makers[keys].inputs.values())
+                    missing[keys] = None
+        return [keys for keys in inputs if keys in missing]
 
-    inputs = look([keys.root for keys in node.inputs.values()])
+    inputs = look(node.inputs.values())
     if not inputs:
         return None
-    stages = dict.fromkeys(each.stage.name for each in missing.values())
-    return BlockedNode(node.name, tuple(dict.fromkeys(inputs)), tuple(stages))
+    names = (makers[keys].name if keys in makers else keys.root for keys in inputs)
+    stages = dict.fromkeys(keys.stage for keys in missing)
+    return BlockedNode(node.name, tuple(dict.fromkeys(names)), tuple(stages))
 
 
 def _result(node: Node, outcome: StageOutcome) -> StageResult:

@@ -8,6 +8,7 @@ import yaml
 from flows.cli import main
 from flows.stage_nodes import BlockedNode, blocked_nodes, chosen_nodes, run_nodes_of
 from pvar.errors import ConfigError, IncompleteError
+from tests.artifacts import put_artifact
 from tests.workflow import Workflow, fake_settings, start_workflow
 
 ADAPTIVE = {"first_responses": 2, "second_round_share": 0.5}
@@ -54,8 +55,7 @@ def test_a_node_may_need_another_one_of_its_stage(tmp_path: Path) -> None:
     assert waiting(flow, "score") == []
 
 
-def test_every_input_is_made_by_a_node(tmp_path: Path) -> None:
-    """So whatever is missing can be named with the stage that makes it."""
+def test_whatever_is_missing_is_named_with_the_first_stage_to_run(tmp_path: Path) -> None:
     changes = {
         "sample.adaptive": ADAPTIVE,
         "sample.num_responses": 4,
@@ -65,8 +65,24 @@ def test_every_input_is_made_by_a_node(tmp_path: Path) -> None:
     flow = start_workflow(tmp_path, **changes)
     stages = {node.stage.name for node in flow.nodes.values()}
     for stage in stages - {"ingest"}:
-        for each in waiting(flow, stage):
-            assert each.stages[0] == "ingest"
+        assert {each.stages[0] for each in waiting(flow, stage)} == {"ingest"}
+
+
+def test_a_model_of_another_configuration_is_an_input_too(tmp_path: Path) -> None:
+    """The champion, which earlier data trained: no node of this plan makes it."""
+    flow = start_workflow(tmp_path)
+    flow.make("ingest")
+    keys = put_artifact(flow.store, "train")
+    for root in (keys.root, "train/0123456789abcdef"):
+        champion = {"opponent": f"artifact:{root}#{root}"}
+        evaluate = flow.config.evaluate.model_copy(update=champion)
+        later = Workflow(flow.config.model_copy(update={"evaluate": evaluate}), flow.wiring)
+        assert root in {each.root for each in later.nodes["answers-opponent"].inputs.values()}
+        found = waiting(later, "sample", "answers-opponent")
+        if root == keys.root:
+            assert found == []
+        else:
+            assert found == [BlockedNode("answers-opponent", (root,), ("train",))]
 
 
 def test_a_node_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) -> None:
