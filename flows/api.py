@@ -36,6 +36,7 @@ from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, InputError, StageError
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.child_processes import child_environment
+from tasks.engine.lineage import list_artifacts, read_lineage
 from tasks.engine.node import Node
 from tasks.engine.progress import progress_of
 from tasks.engine.work_folders import held_folder
@@ -67,8 +68,9 @@ class PlannedNode(NamedTuple):
 class PipelineRun:
     """A configuration and the artifacts that belong to it.
 
-    Files are fetched from the store when they are read, checked against their digests, and kept in
-    a folder of PVAR_HOME until this object is gone.
+    What reads takes the name of a node, or any artifact of the store as `stage/digest` (the first
+    characters are enough). Files are fetched when they are read, checked against their digests, and
+    kept in a folder of PVAR_HOME until this object is gone.
     """
 
     def __init__(
@@ -174,8 +176,14 @@ class PipelineRun:
         return self._artifact(node).folder(name)
 
     def _artifact(self, node: str) -> Artifact:
-        keys = needed_nodes(self.nodes, node)[-1].keys
-        return open_artifact(self._wiring.store, keys.stage, keys.digest, self._folder)
+        store = self._wiring.store
+        if "/" in node:
+            stages = (node.partition("/")[0],)
+            root = read_lineage(store, list_artifacts(store, stages)).find(node)
+        else:
+            root = needed_nodes(self.nodes, node)[-1].keys.root
+        stage, _, digest = root.partition("/")
+        return open_artifact(store, stage, digest, self._folder)
 
     @cached_property
     def _folder(self) -> Path:

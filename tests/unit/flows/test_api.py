@@ -56,6 +56,11 @@ def test_tables_are_read_as_arrow_as_pandas_and_in_parts(made: Workflow, preset:
     assert figures == made.artifact("select").manifest.summary
     assert variance["selected"].sum() == figures["num_selected"]
     assert variance["pvar"].mean() == pytest.approx(figures["pvar_mean"])
+    root = made.nodes["select"].keys.root
+    assert run.table(root, "variance").num_rows == len(variance)
+    assert run.figures(root[:-6]) == figures
+    with pytest.raises(InputError, match="select/zz"):
+        run.figures("select/zz")
 
 
 def test_what_is_not_there_is_said_with_what_is(preset: Path) -> None:
