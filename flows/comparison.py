@@ -26,7 +26,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
-from flows.pinning import pin
+from flows.complete_studies import CERTIFICATE, pin_study
 from flows.study_estimate import estimate_study
 from flows.study_member import SHARED
 from flows.study_outcomes import (
@@ -51,7 +51,7 @@ from flows.wiring import Wiring, connect
 from pvar.artifacts import Summary
 from pvar.errors import StageError
 from pvar.study_certificate import Certificate, Pool
-from pvar.study_config import StudyConfig, cells, variant, with_seed
+from pvar.study_config import StudyConfig, with_seed
 from pvar.study_margins import HeldOutMargins, tabulate_margins
 from pvar.study_results import TrainingResult, tabulate
 from tasks.engine.progress_text import duration_text
@@ -93,7 +93,7 @@ def compare(config: StudyConfig) -> str:
         raise StageError(
             f"{len(failed)} of {len(record.trainings)} trainings failed, first "
             f"{failed[0].label}: {failed[0].error}; the others are in {wiring.store.uri}/"
-            f"{FOLDER}/{record.run}/certificate.md; run the same command again to make what "
+            f"{FOLDER}/{record.run}/{CERTIFICATE}; run the same command again to make what "
             "is missing"
         )
     return page
@@ -101,13 +101,7 @@ def compare(config: StudyConfig) -> str:
 
 def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
     """Pin every arm, and record the artifacts of all trainings before any of them is made."""
-    # First what the arms have in common, so that a reference is read once and the same for all.
-    pinned = config.model_copy(
-        update={"pipeline": pin(with_seed(config, config.pipeline, config.seeds[0]), wiring)}
-    )
-    pipelines = {
-        cell.name: pin(variant(pinned, cell, config.seeds[0]), wiring) for cell in cells(pinned)
-    }
+    pinned, pipelines = pin_study(config, wiring)
     refuse_equal_trainings(pipelines, pinned.endpoints)
     refuse_other_held_out_pairs(pinned, pipelines)
     trainings = [StudyTraining(cell=cell, seed=seed) for seed in config.seeds for cell in pipelines]
@@ -211,7 +205,7 @@ def _keep(record: StudyRecord, outcomes: Sequence[Outcome], wiring: Wiring) -> s
     certificate = _certificate(record, outcomes, pool)
     page = certificate.to_markdown()
     files = {
-        "certificate.md": page,
+        CERTIFICATE: page,
         "certificate.json": json.dumps(certificate.to_json(), indent=1) + "\n",
         "outcomes.jsonl": "".join(f"{json.dumps(row)}\n" for row in outcome_rows(outcomes)),
         **{f"{name}.svg": svg for name, svg in _figures(certificate, outcomes).items()},

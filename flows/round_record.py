@@ -16,13 +16,20 @@ from flows.pinning import pin
 from flows.wiring import Wiring
 from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError
+from pvar.errors import ConfigError, NotFoundError
 from pvar.ports import Store
 from pvar.references import CHAMPION, Reference, find_references, replace_references
-from pvar.round_rules import RoundResult, RoundsConfig, round_settings
+from pvar.round_rules import (
+    RoundResult,
+    RoundsConfig,
+    RoundsResult,
+    reason_to_end,
+    round_settings,
+)
 from tasks.engine.artifact import read_document
 
 FOLDER = "rounds"
+RESULTS = "rounds.json"
 
 
 class RoundRecord(BaseModel):
@@ -96,3 +103,39 @@ def refuse_other_settings(records: Sequence[RoundRecord], config: RoundsConfig) 
                 f"{f' (and {len(other) - 1} more settings differ)' if other[1:] else ''}; give the "
                 "earlier settings to go on, or another --name for rounds of their own"
             )
+
+
+def rounds_result(records: Sequence[RoundRecord], config: RoundsConfig) -> RoundsResult:
+    """The results of the rounds so far, with the reason why there are no more, if there is one."""
+    ended = tuple(record.result for record in records if record.result is not None)
+    last = records[-1] if records else None
+    waiting = None
+    if last is not None and last.waiting is not None:
+        waiting = f"round {last.number} {last.waiting.sentence}"
+    return RoundsResult(
+        name=config.series,
+        model_name=config.pipeline.promote.model_name,
+        rounds=ended,
+        end=reason_to_end(ended, config),
+        waiting=waiting,
+    )
+
+
+def ended_rounds(config: RoundsConfig, store: Store) -> RoundsResult | None:
+    """The results of rounds that have ended and were published; None if anything is left to do.
+
+    Raises ConfigError if they were made with other settings.
+    """
+    records = read_rounds(store, config.series)
+    refuse_other_settings(records, config)
+    result = rounds_result(records, config)
+    try:
+        published = store.read(f"{FOLDER}/{config.series}/{RESULTS}")
+    except NotFoundError:
+        return None
+    return result if result.end is not None and published == results_json(result) else None
+
+
+def results_json(result: RoundsResult) -> bytes:
+    """The results as they are published."""
+    return result.model_dump_json(indent=1).encode() + b"\n"

@@ -23,10 +23,13 @@ from flows.placed_stages import is_complete
 from flows.retrain_batch import can_go_on
 from flows.round_record import (
     FOLDER,
+    RESULTS,
     RoundRecord,
     pin_round,
     read_rounds,
     refuse_other_settings,
+    results_json,
+    rounds_result,
     save_round,
 )
 from flows.round_results import read_round
@@ -39,7 +42,6 @@ from pvar.references import Pinned
 from pvar.round_rules import (
     RoundsConfig,
     RoundsResult,
-    reason_to_end,
     refuse_unfit_rounds,
     round_settings,
 )
@@ -70,33 +72,18 @@ def rounds(config: RoundsConfig) -> RoundsResult:
     with hold(wiring.store, f"{FOLDER}/{config.series}/leases"):
         records = read_rounds(wiring.store, config.series)
         refuse_other_settings(records, config)
-        result = _result(records, config)
+        result = rounds_result(records, config)
         if records:  # an interrupted flow may not have published its last round
             _publish(result, wiring.store)
         while result.end is None:
             record = _advance(records, config, wiring)
             records = [*records[: record.number - 1], record]
-            result = _result(records, config)
+            result = rounds_result(records, config)
             _publish(result, wiring.store)
             if record.waiting is not None:
                 return shown_as_waiting(result, record.waiting)
     logger.info("%s ended: %s", config.series, result.end.sentence)
     return result
-
-
-def _result(records: Sequence[RoundRecord], config: RoundsConfig) -> RoundsResult:
-    ended = tuple(record.result for record in records if record.result is not None)
-    last = records[-1] if records else None
-    waiting = None
-    if last is not None and last.waiting is not None:
-        waiting = f"round {last.number} {last.waiting.sentence}"
-    return RoundsResult(
-        name=config.series,
-        model_name=config.pipeline.promote.model_name,
-        rounds=ended,
-        end=reason_to_end(ended, config),
-        waiting=waiting,
-    )
 
 
 def _advance(records: Sequence[RoundRecord], config: RoundsConfig, wiring: Wiring) -> RoundRecord:
@@ -178,11 +165,11 @@ def _is_overtaken(record: RoundRecord, wiring: Wiring) -> bool:
 def _publish(result: RoundsResult, store: Store) -> None:
     """Write the results so far to the store."""
     files = {
-        "rounds.json": result.model_dump_json(indent=1) + "\n",
-        "rounds.html": render_rounds(result),
+        RESULTS: results_json(result),
+        "rounds.html": render_rounds(result).encode(),
     }
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in files.items():
+        for name, content in files.items():
             path = Path(folder) / name
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(content)
             store.upload(path, f"{FOLDER}/{result.name}/{name}")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from flows.benchmarking import BenchmarkRow
+    from flows.benchmark_table import BenchmarkRow, BenchmarkTable
+    from pvar.config import PipelineConfig
 
 
 NOT_USED = ("sample.", "evaluate.", "score.", "train", "reward_training", "runtime.")
@@ -33,7 +34,8 @@ def benchmark(
     """Run the benchmarks of a configuration for any models, and print one table.
 
     Answers and verdicts are kept: a model that took a benchmark before, in a run or here, is
-    neither asked nor judged again.
+    neither asked nor judged again. If all of it is there, nothing is started or recorded, unless a
+    Prefect server is configured.
 
     Parameters
     ----------
@@ -62,16 +64,16 @@ def benchmark(
     problems = find_problems(with_models(config, model, name), inline_stages(config) - {"evaluate"})
     refuse([problem for problem in problems if not problem.key.startswith(NOT_USED)])
 
-    from flows.console import console, show_progress
-    from flows.temporary_server import temporary_server
+    from flows.benchmark_table import complete_table, exported_files
+    from flows.console import console, show_log
+    from flows.server import has_configured_server
+    from flows.wiring import connect
 
-    with show_progress(), temporary_server():
-        from flows.benchmarking import benchmark as run
-        from flows.benchmarking import exported_files
-        from flows.wiring import connect
-
-        table = run(config, models=list(model), benchmarks=list(name))
-        wiring = connect()
+    wiring, table = connect(), None
+    if not has_configured_server():
+        with show_log():
+            table = complete_table(config, model, name, wiring)
+    table = table or _run(config, model, name)
     folder = out or wiring.settings.home / "benchmarks" / table.run
     files = [exported_files(row, wiring, folder.absolute()) for row in table.rows]
     if as_json:
@@ -82,11 +84,23 @@ def benchmark(
     console().print(f"files: {folder.absolute()}", highlight=False, soft_wrap=True)
 
 
+def _run(
+    config: "PipelineConfig", models: "Sequence[str]", benchmarks: "Sequence[str]"
+) -> "BenchmarkTable":
+    from flows.console import show_progress
+    from flows.temporary_server import temporary_server
+
+    with show_progress(), temporary_server():
+        from flows.benchmarking import benchmark as run
+
+        return run(config, models=list(models), benchmarks=list(benchmarks))
+
+
 def print_rows(rows: "Sequence[BenchmarkRow]", console: "Console") -> None:
     """Print a table for people."""
     from rich.table import Table
 
-    from flows.benchmarking import shown_cells
+    from flows.benchmark_table import shown_cells
 
     table = Table(
         *("Benchmark", "Model", "Score, %", "95 % interval", "Length-controlled"),

@@ -29,7 +29,7 @@ def compare(
     The result is a certificate: a table with intervals over prompts and trainings, and a verdict
     for each arm (helps, hurts, no difference that matters, not enough trainings). Below five
     trainings an arm nothing is claimed. Run the same command again to go on with a study that was
-    stopped: what is complete is not made again.
+    stopped: what is complete is not made again. If all of it is, the earlier certificate is shown.
 
     Benchmarks of the preset are kept out of the selections. The models take those that the study
     names as endpoints.
@@ -66,18 +66,29 @@ def compare(
     given = {name: value for name, value in options.items() if value is not None}
     config = load_study(study, preset=preset, changes=set_, options=given)
     _refuse_missing(config)
-    _run(config)
+    print(_page(config))  # noqa: T201  plain Markdown, also for files and programs
 
 
-def _run(config: "StudyConfig") -> None:
-    from flows.console import show_progress
+def _page(config: "StudyConfig") -> str:
+    """The certificate: of the earlier study if all is there, else of one that runs now."""
+    from flows.console import show_log, show_progress
+    from flows.server import has_configured_server
+
+    if not has_configured_server():
+        from flows.complete_studies import complete_study
+        from flows.wiring import connect
+
+        with show_log():
+            complete = complete_study(config, connect())
+        if complete is not None:
+            return complete
+
     from flows.temporary_server import temporary_server
 
     with show_progress(), temporary_server():
         from flows.comparison import compare as run
 
-        page = run(config)
-    print(page)  # noqa: T201  plain Markdown, also for files and programs
+        return run(config)
 
 
 def _refuse_missing(config: "StudyConfig") -> None:

@@ -72,19 +72,27 @@ def rounds(
         preset, set_, {key: value for key, value in options.items() if value is not None}
     )
 
+    from flows.round_record import ended_rounds
+    from flows.server import has_configured_server
+    from flows.wiring import connect
+
+    store = connect().store
+    result = None if has_configured_server() else ended_rounds(config, store)
+    result = result or _run(config)
+    if as_json:
+        sys.stdout.write(result.model_dump_json() + "\n")
+        return
+    _show(result, store.uri)
+
+
+def _run(config: "RoundsConfig") -> "RoundsResult":
     from flows.console import show_progress
     from flows.temporary_server import temporary_server
 
     with show_progress(), temporary_server():
         from flows.rounds import rounds as run
-        from flows.wiring import connect
 
-        result = run(config)
-        store_uri = connect().store.uri
-    if as_json:
-        sys.stdout.write(result.model_dump_json() + "\n")
-        return
-    _show(result, store_uri)
+        return run(config)
 
 
 def _config(

@@ -99,7 +99,10 @@ def pvar(*arguments: str) -> None:
 
 
 def test_every_model_has_a_row_per_benchmark_and_nothing_is_paid_for_twice(
-    judging: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    judging: ChatServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = preset(tmp_path)
     # The same file cannot answer both benchmarks; a column that AlpacaEval ignores names neither.
@@ -137,6 +140,14 @@ def test_every_model_has_a_row_per_benchmark_and_nothing_is_paid_for_twice(
     }
     assert all(Path(each).is_relative_to(tmp_path / "out") for each in again["files"])
     assert all(Path(each).is_file() for each in again["files"])
+
+    with monkeypatch.context() as patch:  # without a server, nothing is started: its last run
+        patch.delenv("PREFECT_API_URL")
+        (complete,) = printed(*alpaca_eval)
+    assert complete["files"] != row["files"]  # the run of `again` is newer
+    assert {**complete, "files": []} == {**row, "files": []}
+    runs = [info.key for info in connect().store.list("benchmarks/")]
+    assert len(runs) == 2
 
     answers = [arena_answer(q, "made-elsewhere", WON if q == "h1" else LOST) for q in CATEGORIES]
     arena = f"outputs:{write(tmp_path / 'arena.jsonl', answers)}"

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from flows.comparison import compare
+from flows.complete_studies import complete_study
 from flows.garbage_collection import plan_sweep
 from flows.study_processes import PartEnd
 from flows.study_record import StudyRecord
@@ -108,6 +109,19 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     assert plan_sweep(wiring, None).plan.artifacts == ()
     assert list((tmp_path / "work").iterdir()) == []
     assert wiring.tracking.client.search_registered_models() == []
+
+    def seen(**changes: object) -> str | None:
+        """What a repeat shows without making anything; settings of `runtime` may differ."""
+        other = pipeline.model_copy(update={"runtime": PipelineConfig().runtime})
+        study = {"pipeline": other, "seeds": (3,), "at_once": 2} | changes
+        return complete_study(StudyConfig.model_validate(study), wiring)
+
+    assert seen() == page
+    assert seen(seeds=(3, 4)) is None
+    assert seen(seeds=(4,)) is None
+    (evaluated, _) = [node.artifact for node in record.nodes if node.name == "evaluate"]
+    store.delete(f"{evaluated}/manifest.json")
+    assert seen() is None
 
 
 def test_the_stages_of_all_arms_run_on_their_pools(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows.benchmarking import nodes_of_models, with_models
+from flows.benchmark_table import nodes_of_models, with_models
 from flows.pinning import pin
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, InputError, PvarError

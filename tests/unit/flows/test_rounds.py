@@ -15,7 +15,7 @@ import pytest
 
 from flows import rounds as rounds_flow
 from flows.pinning import pin
-from flows.round_record import RoundRecord, read_rounds
+from flows.round_record import RoundRecord, ended_rounds, read_rounds
 from flows.run_record import NodeRecord, RunRecord, save_run
 from infra.store import open_store
 from pvar.artifacts import WaitingRecord
@@ -200,6 +200,21 @@ def test_each_round_starts_from_the_champion_of_the_last(
     assert policies(world)[0] == Pinned.parse(records(world)[0].config.first_model).digest
     published = json.loads(world.store.read("rounds/pvar/rounds.json"))
     assert published == json.loads(result.model_dump_json())
+
+
+def test_ended_rounds_are_seen_from_the_store_alone(begin: Begin, pipeline: PipelineConfig) -> None:
+    world = begin(True, True, True)
+
+    def seen(num_rounds: int) -> Any:
+        return ended_rounds(RoundsConfig(rounds=num_rounds, pipeline=pipeline), world.store)  # type: ignore[arg-type]
+
+    assert seen(2) is None
+    result = run(RoundsConfig(rounds=2, pipeline=pipeline))
+    assert seen(2) == result
+    assert seen(3) is None  # one more is to be made
+    world.store.write("rounds/pvar/rounds.json", b"of an interrupted flow")
+    assert seen(2) is None  # its page is to be published
+    assert world.num_runs == 2
 
 
 def test_a_round_after_a_failed_gate_has_fresh_responses_from_the_same_model(
