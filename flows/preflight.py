@@ -59,13 +59,12 @@ def check_before_start(config: PipelineConfig, wiring: Wiring) -> None:
     """Raise one error for everything that the incomplete stages of a pinned configuration need and
     that is missing, here and on the pools where they are placed. What is tight is logged."""
     nodes = [node for node in plan_nodes(config).values() if not is_complete(node, wiring)]
-    placement = config.runtime.placement
-    here = [node for node in nodes if placement.of(node.stage.name).pool == INLINE]
+    pool_of = {node.name: config.runtime.placement.of(node.stage.name).pool for node in nodes}
+    here = [node for node in nodes if pool_of[node.name] == INLINE]
     problems = problems_here(config, here, wiring)
-    if len(here) < len(nodes):
+    if placed := [node for node in nodes if pool_of[node.name] != INLINE]:
         from flows.placed_checks import problems_elsewhere
 
-        placed = [node for node in nodes if node not in here]
         problems += problems_elsewhere(config, placed, wiring)
     refuse(problems)
 
