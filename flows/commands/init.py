@@ -9,6 +9,10 @@ def init(folder: Path, /) -> None:
     The folder must be new or empty. Its example runs on a laptop, with the bundled model, in a few
     minutes; the README has the commands.
 
+    ```console
+    pvar init my-project
+    ```
+
     Parameters
     ----------
     folder
