@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli import make_app
+from flows.exit_codes import MEANINGS
 from pvar.config import PipelineConfig
 from pvar.retrain_decision import RetrainConfig
 from pvar.round_rules import RoundsConfig
@@ -59,7 +60,14 @@ def commands() -> str:
     text = make_app(with_summaries=False).generate_docs().replace("# pvar\n", "# Commands\n", 1)
     text = text.replace(" *[default: ()]*", "")  # an option that may be repeated, and need not
     text = re.sub(r"\*\[default: \('(\w+)',\)\]\*", r"*[default: \1]*", text)
+    text = text.replace("## Table of Contents", f"{_exit_codes()}\n## Table of Contents", 1)
     return f"{NOTE}\n\n{text.rstrip()}\n"
+
+
+def _exit_codes() -> str:
+    rows = [f"| {code} | {meaning} |" for code, meaning in MEANINGS.items()]
+    head = ["## Exit codes", "", "| code | meaning |", "|---|---|"]
+    return "\n".join([*head, *rows, "| 130 | ended by Ctrl-C |", ""])
 
 
 def configuration() -> str:

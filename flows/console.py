@@ -4,8 +4,10 @@ Prefect's console handlers are replaced, so that an error that the user can fix 
 message without a traceback. The full log with tracebacks is in Prefect's UI.
 """
 
+import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,6 +27,11 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console()
+
+
+def print_json(value: object) -> None:
+    """Write one JSON document to standard output, in one line."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class _NoTraceback(logging.Filter):

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from flows.open_inputs import open_inputs
-from flows.run_record import RunRecord, load_run
+from flows.run_record import RunRecord, find_run, load_run
 from flows.wiring import Wiring
 from pvar.errors import IncompleteError, InputError
 from pvar.pair_forms import PairOrigin
@@ -33,15 +33,16 @@ class ExportedPairs(NamedTuple):
 
 
 def read_exported_pairs(reference: str, wiring: Wiring) -> ExportedPairs:
-    """The pairs of an artifact `pair/digest` (or its first characters), or of a run.
+    """The pairs of an artifact `pair/digest` or of a run, both by their first characters.
 
     Raises InputError for a reference that does not exist or has no pairs, and IncompleteError if
     the pairs are not made yet.
     """
     graph = read_lineage(wiring.store, list_artifacts(wiring.store, _STAGES))
-    is_artifact = reference.startswith(f"{PAIR.name}/")
-    run = None if is_artifact else load_run(wiring.store, reference)
-    artifact = graph.find(reference) if run is None else _of_run(run)
+    pairs_made = [name for name in graph.names if name.startswith(f"{PAIR.name}/")]
+    named = find_run(wiring.store, reference, pairs_made)
+    run = None if named in pairs_made else load_run(wiring.store, named)
+    artifact = named if run is None else _of_run(run)
     with open_inputs(wiring, {"pairs": _keys(artifact)}) as opened:
         pairs = opened["pairs"].rows(PAIRS, Pair)
     withdrawn = withdrawn_ids(wiring.store)

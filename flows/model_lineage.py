@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
+from flows.run_record import find_run, load_run
 from flows.wiring import Wiring
 from infra.registered_models import VersionFacts
+from pvar.errors import InputError
 from tasks.engine.lineage import (
     Entry,
     Lineage,
@@ -25,17 +27,33 @@ class Trace(NamedTuple):
 
 
 def trace(reference: str, wiring: Wiring) -> Trace:
-    """The lineage of `models:/name/3`, `models:/name@alias` or `stage/digest` (or a prefix of it).
+    """The lineage of `models:/name/3`, `models:/name@alias`, of an artifact or of a run, both by
+    their first characters; that of a run is of the last artifact that it completed.
 
-    Raises InputError or ModelError if the reference does not exist.
+    Raises InputError or ModelError unless there is one such thing.
     """
     versions = wiring.registry.versions()
     if reference.startswith("models:"):
         version = wiring.registry.resolve(reference)
         reference = _reference(version.model_name, version.version)
     graph = whole_lineage(wiring, versions, list_artifacts(wiring.store, (*STAGES, *CACHES)))
-    found = graph.find(reference)
+    found = find_run(wiring.store, reference, graph.names)
+    if found not in graph.entries:
+        found = _end_of_run(found, graph, wiring)
     return Trace(graph.back(found), graph.forward(found))
+
+
+def _end_of_run(run: str, graph: Lineage, wiring: Wiring) -> str:
+    """The last artifact that the run completed and the store has."""
+    nodes = load_run(wiring.store, run).nodes
+    complete = [
+        node.artifact
+        for node in nodes
+        if node.state in ("made", "reused") and node.artifact in graph.entries
+    ]
+    if not complete:
+        raise InputError(f"the store has no artifact that run {run} completed; name another run")
+    return complete[-1]
 
 
 def whole_lineage(wiring: Wiring, versions: list[VersionFacts], listing: Listing) -> Lineage:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from flows.past_runs import PastRun, node_figures
 from flows.report_sources import rows_by_source
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
@@ -34,6 +35,23 @@ def describe(record: RunRecord, wiring: Wiring, console: "Console") -> None:
     summaries = {name: artifact.manifest.summary for name, artifact in artifacts.items()}
     for line in _lines(record, summaries, sources, wiring.store.uri):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def outcome_json(record: RunRecord, found: PastRun, wiring: Wiring) -> dict[str, object]:
+    """The run as `pvar runs --json` has it, with its stages and the figures of each."""
+    waits = record.waiting_node
+    return {
+        **found.as_row(),
+        "nodes": [
+            node.model_dump(mode="json", include={"name", "artifact", "state", "seconds", "error"})
+            | {"figures": node_figures(node, wiring.store)}
+            for node in record.nodes
+        ],
+        "waiting": None
+        if waits is None or waits.waiting is None
+        else {"node": waits.name, **waits.waiting.model_dump(mode="json")},
+        "report": f"{wiring.store.uri}/runs/{record.run}.html",
+    }
 
 
 def _lines(

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from flows.execution import flatten
-from flows.run_record import RunRecord, load_run, newest_runs
+from flows.run_record import NodeRecord, RunRecord, load_run, newest_runs
 from pvar.artifacts import Manifest, Summary
 from pvar.errors import UnreadableRunError
 from pvar.ports import Store
@@ -32,6 +32,11 @@ class PastRun(NamedTuple):
     is_champion: bool | None = None
     """Whether the run made it the champion, which may have moved since."""
 
+    def as_row(self) -> dict[str, object]:
+        """As JSON has it."""
+        started_at = self.started_at and self.started_at.isoformat(timespec="seconds")
+        return self._asdict() | {"started_at": started_at}
+
 
 class RunDifference(NamedTuple):
     """In what two runs differ. A value that a run does not have is None."""
@@ -52,12 +57,22 @@ def past_runs(store: Store, last: int) -> Iterator[PastRun]:
         except UnreadableRunError:
             yield PastRun(name, "unreadable")
             continue
-        summaries = {
-            node.artifact.partition("/")[0]: _summary(store, node.artifact)
-            for node in record.nodes
-            if node.name in ("evaluate", "promote") and node.state in ("made", "reused")
-        }
-        yield _past_run(record, summaries.get("evaluate"), summaries.get("promote"))
+        yield past_run(record, store)
+
+
+def past_run(record: RunRecord, store: Store) -> PastRun:
+    """What a record and its artifacts say of the run."""
+    summaries = {
+        node.name: node_figures(node, store)
+        for node in record.nodes
+        if node.name in ("evaluate", "promote")
+    }
+    return _past_run(record, summaries.get("evaluate"), summaries.get("promote"))
+
+
+def node_figures(node: NodeRecord, store: Store) -> Summary | None:
+    """The figures of a stage of a run; None if it did not complete them, or they are gone."""
+    return _summary(store, node.artifact) if node.state in ("made", "reused") else None
 
 
 def run_difference(store: Store, first: str, second: str) -> RunDifference:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from flows.run_record import load_run
 from flows.version_results import Results, results_of
 from flows.wiring import Wiring
 from flows.withdrawn_versions import versions_trained_on
@@ -10,7 +11,7 @@ from infra.actor import whoami
 from infra.promotion_history import Move
 from infra.registered_models import VersionFacts
 from infra.registry import MlflowRegistry
-from pvar.errors import PromotionError
+from pvar.errors import InputError, PromotionError
 from pvar.ports import RegisteredVersion
 from tasks.retraining.erasures import erased_pairs
 from tasks.retraining.withdrawals import withdrawn_ids
@@ -23,6 +24,7 @@ from tasks.stages.promote import (
     carry_out_approval,
     refuse_stale,
 )
+from tasks.stages.train import TRAIN
 
 
 class MoveWithResults(NamedTuple):
@@ -57,6 +59,24 @@ def read_history(registry: MlflowRegistry, model_name: str) -> list[MoveWithResu
             MoveWithResults(move, results_of(tags), tags.get(EXAM_TAGS["exam"]), has_files)
         )
     return found
+
+
+def version_of_run(run: str, wiring: Wiring) -> tuple[str, int]:
+    """Name and number of the version that a run registered. Raises InputError if there is none."""
+    record = load_run(wiring.store, run)
+    name = record.config.promote.model_name
+    trained = [node.artifact for node in record.nodes if node.name == TRAIN.name]
+    numbers = [
+        facts.version.version
+        for facts in wiring.registry.versions(name)
+        if facts.version.artifact in trained
+    ]
+    if not numbers:
+        raise InputError(
+            f"run {record.run} has registered no version of {name}; complete it first, or name "
+            "model and version as pvar history prints them"
+        )
+    return name, max(numbers)
 
 
 def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> VersionFacts:

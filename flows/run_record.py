@@ -1,5 +1,6 @@
 """The record of a pipeline run: `runs/{run}.json` in the store, used to report and resume a run."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal
@@ -10,6 +11,10 @@ from pvar.artifacts import WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import InputError, NotFoundError, UnreadableRunError
 from pvar.ports import Store
+from pvar.unique_name import unique_name
+
+LATEST = "latest"
+"""Names the newest run."""
 
 CLOCKS_DIFFER = timedelta(days=1)
 """Maximum clock difference between Prefect's server and the machine that started a run."""
@@ -65,19 +70,31 @@ def save_run(store: Store, record: RunRecord) -> None:
 
 
 def load_run(store: Store, run: str) -> RunRecord:
-    """The record of a run. `latest` is the newest run.
+    """The record of a run, by its id or the first characters of it. `latest` is the newest run.
 
-    Raises InputError if there is none, UnreadableRunError if this version cannot read it.
+    Raises InputError unless there is one such run, UnreadableRunError if this version cannot read
+    its record.
     """
-    if run == "latest":
-        run = max(_names(store), default=run)
+    try:
+        return _read_run(store, run)
+    except NotFoundError:
+        return _read_run(store, find_run(store, run))
+
+
+def find_run(store: Store, text: str, others: Sequence[str] = ()) -> str:
+    """The id of the run that `text` begins, or of the newest for `latest`; or one of the other
+    names. Raises InputError, with candidates, unless there is exactly one."""
+    runs = sorted(_names(store), reverse=True)
+    if not runs and (text == LATEST or not others):
+        raise InputError(f"{store.uri} has no runs yet; start one: pvar run --preset demo")
+    if text == LATEST:
+        return runs[0]
+    return unique_name(text, [*runs, *others], store.uri, "see pvar runs, and pvar show for stages")
+
+
+def _read_run(store: Store, run: str) -> RunRecord:
     try:
         return RunRecord.model_validate_json(store.read(f"runs/{run}.json"))
-    except NotFoundError as error:
-        if not (runs := newest_runs(store, 3)):
-            none = f"{store.uri} has no runs yet; start one: pvar run --preset demo"
-            raise InputError(none) from error
-        raise InputError(f"no run {run!r} in {store.uri}; the newest are {runs[::-1]}") from error
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise UnreadableRunError(

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 def approve(
     model: str,
-    version: int,
+    version: int | None = None,
     /,
     *,
     note: str,
@@ -18,10 +18,16 @@ def approve(
     An approved version becomes the champion at once. The first decision on a version counts. Start
     the waiting run again to complete it.
 
+    ```console
+    pvar approve pvar 3 --note 'better in every category'
+    pvar approve latest --note 'too long' --decline
+    ```
+
     Parameters
     ----------
     model
-        Name of the registered model.
+        Name of the registered model; or alone, the run that waits: its id, the first characters of
+        it, or `latest`.
     version
         The version that waits for approval (`promote.mode: approval`).
     note
@@ -30,11 +36,14 @@ def approve(
         Decline the version. It stays registered and does not become the champion.
     """
     from flows.console import console
-    from flows.promotions import decide
+    from flows.promotions import decide, version_of_run
     from flows.wiring import connect
     from pvar.errors import PromotionError
 
-    kept, is_new = decide(connect(), model, version, approved=not decline, note=note)
+    wiring = connect()
+    if version is None:
+        model, version = version_of_run(model, wiring)
+    kept, is_new = decide(wiring, model, version, approved=not decline, note=note)
     if not is_new:
         raise PromotionError(
             f"{model} version {version} was already {kept.sentence} ({kept.at:%Y-%m-%d %H:%M} "

@@ -9,8 +9,8 @@ from flows.commands.options import PresetOption, SetOption
 
 
 def audit(
-    *,
     preset: PresetOption = None,
+    *,
     set_: SetOption = (),
     exam: int | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
@@ -19,6 +19,10 @@ def audit(
 
     The reserve exam is `evaluate.reserve_prompts`, or what retraining kept apart when it froze its
     exam (`reserve_share`). No promotion is decided by it. The same champion is not asked twice.
+
+    ```console
+    pvar audit my.yaml
+    ```
 
     Parameters
     ----------

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def backtest(
+    preset: PresetOption = None,
     *,
     batches: str,
-    preset: PresetOption = None,
     set_: SetOption = (),
     rule: RuleOption = (),
     policy: Annotated[tuple[str, ...], Parameter(negative=())] = (),
@@ -33,6 +33,10 @@ def backtest(
     policy has a store and an MLflow of its own below PVAR_HOME: the registry, the batches and the
     incoming files that exist are not touched. Run the same command again to go on with a backtest
     that was stopped.
+
+    ```console
+    pvar backtest my.yaml --batches history --policy "fresh fresh_share=0.1"
+    ```
 
     Parameters
     ----------

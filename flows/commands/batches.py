@@ -23,6 +23,10 @@ NUM_PRINTED = 10
 def batches(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
     """List the batches of retraining with their states, rows, attempts and reasons.
 
+    ```console
+    pvar batches
+    ```
+
     Parameters
     ----------
     as_json
@@ -74,6 +78,10 @@ def show(
 ) -> None:
     """Show how far models agree with a batch's labels, and the rows that they are most against.
 
+    ```console
+    pvar batches show 3 --out disputed.jsonl
+    ```
+
     Parameters
     ----------
     number
@@ -122,6 +130,10 @@ def agreement(*, as_json: Annotated[bool, Parameter(name="--json", negative=())]
     No model had seen the labels that it was asked about. Batches that are held are shown, and are
     no part of the agreement with which later ones are compared.
 
+    ```console
+    pvar batches agreement
+    ```
+
     Parameters
     ----------
     as_json
@@ -147,6 +159,10 @@ def accept(number: int, /, *, reason: str) -> None:
 
     Its labels then count as good, and later ones are compared with them, too.
 
+    ```console
+    pvar batches accept 3 --reason 'new guidelines since May'
+    ```
+
     Parameters
     ----------
     number
@@ -170,6 +186,10 @@ def reject(number: int, /, *, reason: str) -> None:
     """Set a batch aside that is held because of its labels: nothing is trained on its rows.
 
     To use its rows with corrected labels, put the corrected files into the incoming folder.
+
+    ```console
+    pvar batches reject 3 --reason 'answers were swapped'
+    ```
 
     Parameters
     ----------
@@ -196,6 +216,10 @@ def retry(number: int, /) -> None:
     The next retraining runs it, unless its labels were rejected: then it is held again. If it is
     set aside or waits, it is run with the configuration of that retraining instead of the run that
     waits, and its earlier attempts do not count any more.
+
+    ```console
+    pvar batches retry 3
+    ```
 
     Parameters
     ----------

@@ -23,8 +23,8 @@ NOT_USED = ("sample.", "evaluate.", "score.", "train", "reward_training", "runti
 
 
 def benchmark(
-    *,
     preset: PresetOption = None,
+    *,
     set_: SetOption = (),
     model: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     name: Annotated[tuple[str, ...], Parameter(name="--benchmark", negative=())] = (),
@@ -36,6 +36,11 @@ def benchmark(
     Answers and verdicts are kept: a model that took a benchmark before, in a run or here, is
     neither asked nor judged again. If all of it is there, nothing is started or recorded, unless a
     Prefect server is configured.
+
+    ```console
+    pvar benchmark my.yaml --model champion --model Qwen/Qwen2.5-0.5B-Instruct
+    pvar benchmark my.yaml --benchmark alpaca_eval --json
+    ```
 
     Parameters
     ----------

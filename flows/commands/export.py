@@ -26,6 +26,11 @@ def export(
     Every row also has the rewards, the PVar of its prompt, its source and its id. Pairs of
     withdrawn prompts are left out.
 
+    ```console
+    pvar export --to trl --out pairs.parquet
+    pvar export pair/ab12 --to llama_factory --out data/pairs.jsonl
+    ```
+
     Parameters
     ----------
     reference

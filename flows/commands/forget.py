@@ -25,6 +25,11 @@ def forget(
     What exists stays as it is, unless --erase removes it. A model cannot unlearn them: `pvar
     lineage --withdrawn` names the versions that were trained on them.
 
+    ```console
+    pvar forget --ids withdrawn.txt --reason 'request of 3 May'
+    pvar forget --erase
+    ```
+
     Parameters
     ----------
     ids

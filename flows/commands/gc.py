@@ -4,16 +4,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from flows.commands.options import JsonOption
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from flows.garbage_collection import Sweep
+    from tasks.engine.local_copies import LocalFolder
 
 
 def gc(
     *,
     keep_runs: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     delete: Annotated[bool, Parameter(negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show unused artifacts, and delete them with --delete.
 
@@ -22,6 +26,11 @@ def gc(
     Local copies of models are deleted if no process uses one; a stage that needs a copy fetches it
     again.
 
+    ```console
+    pvar gc
+    pvar gc --keep-runs 10 --delete
+    ```
+
     Parameters
     ----------
     keep_runs
@@ -29,15 +38,52 @@ def gc(
         run that waits for a person are in use as well.
     delete
         Delete what is shown. By default nothing is deleted.
+    as_json
+        Print one JSON object instead of a table.
     """
-    from rich.filesize import decimal
-
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.garbage_collection import carry_out, plan_sweep
     from flows.wiring import connect
 
     wiring = connect()
     sweep = plan_sweep(wiring, keep_runs)
+    if as_json:
+        print_json(_to_json(sweep, carry_out(sweep, wiring) if delete else None))
+        return
+    _print(sweep)
+    plan = sweep.plan
+    if delete:
+        num_deleted = carry_out(sweep, wiring)
+        console().print(f"deleted {num_deleted} artifacts", highlight=False)
+    elif plan.artifacts or plan.stale_leases or sweep.folders or sweep.copies:
+        console().print("nothing was deleted; add --delete to do so", highlight=False)
+
+
+def _to_json(sweep: "Sweep", num_deleted: int | None) -> dict[str, object]:
+    return {
+        "artifacts": [
+            {**each._asdict(), "modified": each.modified.isoformat(timespec="seconds")}
+            for each in sweep.plan.artifacts
+        ],
+        "num_stale_leases": len(sweep.plan.stale_leases),
+        "num_needed": sweep.plan.num_needed,
+        "folders": [
+            {"path": str(each.path), "num_bytes": each.num_bytes} for each in sweep.folders
+        ],
+        "copies": [{"path": str(each.path), "num_bytes": each.num_bytes} for each in sweep.copies],
+        "num_deleted": num_deleted,
+    }
+
+
+def _folder(folder: "LocalFolder") -> dict[str, object]:
+    return {"path": str(folder.path), "num_bytes": folder.num_bytes}
+
+
+def _print(sweep: "Sweep") -> None:
+    from rich.filesize import decimal
+
+    from flows.console import console
+
     plan = sweep.plan
     if plan.artifacts or sweep.folders or sweep.copies:
         console().print(_table(sweep))
@@ -50,11 +96,6 @@ def gc(
         highlight=False,
         soft_wrap=True,
     )
-    if delete:
-        num_deleted = carry_out(sweep, wiring)
-        console().print(f"deleted {num_deleted} artifacts", highlight=False)
-    elif plan.artifacts or plan.stale_leases or sweep.folders or sweep.copies:
-        console().print("nothing was deleted; add --delete to do so", highlight=False)
 
 
 def _table(sweep: "Sweep") -> "Table":

@@ -18,8 +18,8 @@ GROUPS = ("low", "middle", "high")
 
 
 def gradients(
-    *,
     preset: PresetOption = None,
+    *,
     set_: SetOption = (),
     model: str | None = None,
     prompts: Annotated[int, Parameter(validator=validators.Number(gte=3))] = 32,
@@ -37,6 +37,10 @@ def gradients(
     The prompts must be sampled and scored first (`pvar run`, or its first three stages). The cost
     is one forward and backward pass of the whole model per response, and memory for eight times its
     float32 weights.
+
+    ```console
+    pvar gradients my.yaml --prompts 64 --out gradients
+    ```
 
     Parameters
     ----------

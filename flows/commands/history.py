@@ -25,6 +25,10 @@ def history(
     """Show every move of a model's champion, newest last, and what audits of it found on the
     reserve exam; or the results of all its versions.
 
+    ```console
+    pvar history pvar --versions
+    ```
+
     Parameters
     ----------
     model

@@ -66,8 +66,8 @@ class _Check(NamedTuple):
 def ingest_check(
     file: str | None = None,
     /,
-    *,
     preset: PresetOption = None,
+    *,
     set_: SetOption = (),
     rows: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 3,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
@@ -77,7 +77,11 @@ def ingest_check(
     Shown are the form that is recognised (docs/data.md), how many rows are kept, how many are
     rejected by which reason and the first line of each, and the first rows as they are read. A run
     also joins labelled answers to pairs (ingest.join_labels), and drops near-duplicates and what is
-    in benchmarks. If no row can be used, the exit code is 1.
+    in benchmarks. If no row can be used, the exit code is 2.
+
+    ```console
+    pvar ingest-check pairs.csv --set ingest.columns.prompt=question
+    ```
 
     Parameters
     ----------

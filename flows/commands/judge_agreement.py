@@ -39,8 +39,8 @@ class _Preferences(NamedTuple):
 def judge_agreement(
     file: Annotated[Path, Parameter(allow_leading_hyphen=True)],
     /,
-    *,
     preset: PresetOption = None,
+    *,
     set_: SetOption = (),
     max_calls: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
@@ -51,6 +51,10 @@ def judge_agreement(
     server are kept, so nothing is paid for twice. Accuracy is the share of the judged pairs in
     which the judge prefers the chosen answer (a tie counts half), with its 95 % interval over
     prompts. Kappa is Cohen's, between the sides that the judge and the person name.
+
+    ```console
+    pvar judge-agreement preferences.jsonl my.yaml --max-calls 200
+    ```
 
     Parameters
     ----------

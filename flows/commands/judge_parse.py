@@ -26,6 +26,10 @@ def arena_hard(
 ) -> None:
     """Print one JSON object per row with the parsed score, or null if there is none.
 
+    ```console
+    pvar judge-parse arena-hard replies.jsonl --version v2.0
+    ```
+
     Parameters
     ----------
     file

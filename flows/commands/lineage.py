@@ -22,6 +22,11 @@ def lineage(
 ) -> None:
     """Show what a model version or artifact was made from, and what was made from it.
 
+    ```console
+    pvar lineage models:/pvar@champion
+    pvar lineage train/ab12
+    ```
+
     Parameters
     ----------
     reference

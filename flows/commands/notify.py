@@ -13,6 +13,10 @@ Any HTTP client can send it. The automation in `infra/automations` then starts a
 def notify(*keys: str) -> None:
     """Announce new files to the Prefect server of PREFECT_API_URL, which starts a retraining.
 
+    ```console
+    pvar notify incoming/monday.jsonl
+    ```
+
     Parameters
     ----------
     keys

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def predict(
-    *,
     preset: PresetOption = None,
+    *,
     set_: SetOption = (),
     by: str | None = None,
     folds: Annotated[int, Parameter(validator=validators.Number(gte=2, lte=20))] = 10,
@@ -35,6 +35,10 @@ def predict(
 
     The prompts must be sampled and scored first (`pvar run`, or its first three stages), at least
     20 with four usable responses.
+
+    ```console
+    pvar predict my.yaml --by source
+    ```
 
     Parameters
     ----------

@@ -67,6 +67,10 @@ def export(
     One pair of responses of each prompt is asked about. The order of the two in a pair does not
     depend on their rewards, which are in queue.jsonl only.
 
+    ```console
+    pvar queue export latest --out queue --budget 200
+    ```
+
     Parameters
     ----------
     source
@@ -138,6 +142,10 @@ def import_answers(
     A pair has a label if more than half of its annotators prefer the same answer. All other answers
     are counted by reason.
 
+    ```console
+    pvar queue import answers.json --queue queue --out labels.jsonl
+    ```
+
     Parameters
     ----------
     answers
@@ -167,18 +175,25 @@ def import_answers(
 def fetch(digest: str, /, *, out: Path) -> None:
     """Write the queue of a stage that waits for people's answers (`annotate`).
 
+    ```console
+    pvar queue fetch latest --out queue
+    ```
+
     Parameters
     ----------
     digest
-        Digest of the stage's artifact, as the waiting run prints it.
+        Digest of the stage's artifact, as the waiting run prints it, or its first characters; or
+        the run that waits (`latest`).
     out
         Folder for tasks.json, labelling.xml and queue.jsonl.
     """
+    from flows.asked_questions import asked_digest
     from flows.console import console
     from flows.wiring import connect
     from tasks.stages.annotate import queued_pairs
 
-    pairs = queued_pairs(connect().store, digest)
+    store = connect().store
+    pairs = queued_pairs(store, asked_digest(store, digest))
     write_queue(out, pairs)
     console().print(f"{len(pairs)} pairs: {out.absolute()}", highlight=False, soft_wrap=True)
 
@@ -197,19 +212,26 @@ def answer(
     the ones that count; after that, no more are taken. Pairs without a label (ties, skipped pairs,
     disagreement) are left to the rewards.
 
+    ```console
+    pvar queue answer latest answers.json
+    ```
+
     Parameters
     ----------
     digest
-        Digest of the stage's artifact, as the waiting run prints it.
+        Digest of the stage's artifact, as the waiting run prints it, or its first characters; or
+        the run that waits (`latest`).
     answers
         The answers, as `pvar queue import` reads them.
     as_json
         Print the summary as one JSON object.
     """
+    from flows.asked_questions import asked_digest
     from flows.wiring import connect
     from tasks.stages.annotate import keep_answers, queued_pairs
 
     store = connect().store
+    digest = asked_digest(store, digest)
     pairs = queued_pairs(store, digest)
     labelled = label_pairs(pairs, read_answers(answers))
     if not has_answered(labelled):

@@ -14,6 +14,10 @@ def rebuild(model: str | None = None, /) -> None:
     For an MLflow whose database was lost: the store has the models, the decisions on them and every
     move of the champion. What MLflow still has stays; missing files of a version are uploaded.
 
+    ```console
+    pvar registry rebuild
+    ```
+
     Parameters
     ----------
     model

@@ -29,6 +29,10 @@ def reliability(
     each prompt, and their PVars are compared: the rank correlation, and the share of the top
     prompts that both have in common. So rewards of 16 responses say how well 2 to 8 do.
 
+    ```console
+    pvar reliability rewards.jsonl --scale 2
+    ```
+
     Parameters
     ----------
     input

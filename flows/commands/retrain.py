@@ -1,11 +1,31 @@
 """`pvar retrain`: run one retraining now, as the schedule does."""
 
-from flows.commands.options import PresetOption, SetOption
+from typing import TYPE_CHECKING
+
+from flows.commands.options import JsonOption, PresetOption, SetOption
 from flows.commands.rules import RuleOption
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOption = ()) -> None:
+    from flows.retraining import RetrainResult
+
+
+def retrain(
+    preset: PresetOption = None,
+    *,
+    set_: SetOption = (),
+    rule: RuleOption = (),
+    as_json: JsonOption = False,
+) -> int:
     """Read new incoming files, and run the pipeline on them if there is enough new data.
+
+    The exit code is 4 if a batch waits or pauses after an outage, else 3 if the gate of a run did
+    not pass. No new data is no error: 0.
+
+    ```console
+    pvar retrain my.yaml --rule min_new_pairs=200
+    ```
 
     Parameters
     ----------
@@ -16,19 +36,40 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
     rule
         Retraining rules as key=value: incoming, min_new_pairs, max_days_between_runs, max_attempts,
         exam, min_exam_prompts, reserve_share, audit_every, pairs, replay, hold, fresh_share.
+    as_json
+        Print one JSON object.
     """
     from flows.commands.rules import retrain_config
     from infra.presets import load_config
 
     config = retrain_config(load_config(preset, set_), rule)
 
-    from flows.console import console, show_progress
+    from flows.console import print_json, show_progress
+    from flows.exit_codes import code_of_result
     from flows.temporary_server import temporary_server
 
     with show_progress(), temporary_server():
+        from flows.past_runs import past_run
         from flows.retraining import retrain as look
+        from flows.run_record import load_run
+        from flows.wiring import connect
 
         result = look(config)
+        store = connect().store
+        gates = {run: past_run(load_run(store, run), store).gate_passed for run in result.runs}
+
+    if as_json:
+        print_json({**result.model_dump(mode="json"), "gate_passed": gates})
+    else:
+        _print(result, gates)
+    return code_of_result(
+        waits=bool(result.waiting or result.postponed),
+        gate_passed=False not in gates.values(),
+    )
+
+
+def _print(result: "RetrainResult", gates: "Mapping[str, bool | None]") -> None:
+    from flows.console import console
 
     def say(text: str) -> None:
         console().print(text, highlight=False, markup=False, soft_wrap=True)
@@ -38,7 +79,8 @@ def retrain(*, preset: PresetOption = None, set_: SetOption = (), rule: RuleOpti
     for sentence in (*result.postponed, *result.waiting):
         say(sentence)
     for run in result.runs:
-        say(f"run {run} succeeded; its report: pvar report {run}")
+        gate = {None: "", True: ", gate passed", False: ", gate failed"}[gates[run]]
+        say(f"run {run} succeeded{gate}; its report: pvar report {run}")
     if result.audited is not None:
         say(result.audited)
     say(f"batch {result.batch}: {'; '.join(result.reasons)}" if result.batch else result.reasons[0])

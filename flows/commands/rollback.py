@@ -14,6 +14,11 @@ def rollback(
 ) -> None:
     """Make an earlier version the champion, and record who did it and why.
 
+    ```console
+    pvar rollback pvar --reason 'rude answers'
+    pvar rollback pvar --to 3 --reason 'the one of spring'
+    ```
+
     Parameters
     ----------
     model

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
+from flows.exit_codes import code_of_result
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,8 +17,8 @@ Share = Annotated[float | None, Parameter(validator=validators.Number(gte=0, lte
 
 
 def rounds(
-    *,
     preset: PresetOption = None,
+    *,
     set_: SetOption = (),
     rounds: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     batches: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
@@ -26,13 +27,20 @@ def rounds(
     min_pvar_share: Share = None,
     max_kl: float | None = None,
     max_ability_loss: Share = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
-) -> None:
+    as_json: JsonOption = False,
+) -> int:
     """Sample from the champion, select, train, pass the gate or not, and again.
 
     The same command goes on with rounds that were interrupted, or that wait for a person, and
     with more --rounds it makes further ones. The first round starts from the champion, or from
     the policy while no model is promoted.
+
+    The exit code is 4 if a round waits, and 3 if the gate of the last round did not pass.
+
+    ```console
+    pvar rounds my.yaml --rounds 3
+    pvar rounds my.yaml --batches january.jsonl february.jsonl --max-kl 5
+    ```
 
     Parameters
     ----------
@@ -81,8 +89,12 @@ def rounds(
     result = result or _run(config)
     if as_json:
         sys.stdout.write(result.model_dump_json() + "\n")
-        return
-    _show(result, store.uri)
+    else:
+        _show(result, store.uri)
+    last = result.rounds[-1] if result.rounds else None
+    return code_of_result(
+        waits=result.waiting is not None, gate_passed=None if last is None else last.gate_passed
+    )
 
 
 def _run(config: "RoundsConfig") -> "RoundsResult":

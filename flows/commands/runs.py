@@ -1,7 +1,5 @@
 """`pvar runs`: list the runs in the store."""
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -19,6 +17,10 @@ def runs(
 
     `pvar report RUN` writes the report of one of them, and `pvar diff RUN RUN` compares two.
 
+    ```console
+    pvar runs --last 5
+    ```
+
     Parameters
     ----------
     last
@@ -29,7 +31,7 @@ def runs(
     from rich.table import Table
     from rich.text import Text
 
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.past_runs import past_runs
     from flows.wiring import connect
     from pvar.errors import ConfigError
@@ -39,12 +41,7 @@ def runs(
     store = connect().store
     found = list(past_runs(store, last))
     if as_json:
-        rows = [
-            each._asdict()
-            | {"started_at": each.started_at and each.started_at.isoformat(timespec="seconds")}
-            for each in found
-        ]
-        sys.stdout.write(json.dumps(rows, ensure_ascii=False) + "\n")
+        print_json([each.as_row() for each in found])
         return
     if not found:
         console().print(
@@ -54,7 +51,7 @@ def runs(
         )
         return
     table = Table(box=None)
-    table.add_column("run", overflow="fold")  # show the whole id, for copying
+    table.add_column("run", no_wrap=True, min_width=20)  # the id in one piece, for copying
     for name in ("state", "preset", "win rate", "gate", "model"):
         table.add_column(name)
     for each in found:

@@ -9,6 +9,10 @@ from cyclopts import Parameter
 def schema(*, presets: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Print the JSON schema of the configuration.
 
+    ```console
+    pvar schema --presets
+    ```
+
     Parameters
     ----------
     presets

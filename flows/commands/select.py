@@ -34,6 +34,10 @@ def select(
 ) -> None:
     """Select prompts by a strategy, within a budget.
 
+    ```console
+    pvar select rewards.jsonl --strategy top --fraction 0.1 --rows selected.jsonl
+    ```
+
     Parameters
     ----------
     input

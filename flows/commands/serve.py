@@ -20,8 +20,8 @@ Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
 
 
 def serve(
-    *,
     preset: PresetOption = None,
+    *,
     set_: SetOption = (),
     rule: RuleOption = (),
     port: Port = 4200,
@@ -30,6 +30,10 @@ def serve(
     """Serve the workflow on loopback until Ctrl-C, which stops everything that was started.
 
     Closing the terminal also stops everything, unless the command was started with nohup.
+
+    ```console
+    pvar serve my.yaml --port 4200
+    ```
 
     Parameters
     ----------

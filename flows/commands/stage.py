@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flows.commands.options import PresetOption, SetOption
+from flows.exit_codes import WAITING
 from pvar.placement import StageName
 
 if TYPE_CHECKING:
@@ -15,22 +16,23 @@ if TYPE_CHECKING:
     from flows.wiring import Wiring
     from pvar.config import PipelineConfig
 
-WAITING = 4
-"""Exit code if no node could run."""
-
-
 def stage(
     name: StageName,
     /,
+    preset: PresetOption = None,
     *,
     node: str | None = None,
-    preset: PresetOption = None,
     set_: SetOption = (),
 ) -> None:
     """Run the nodes of one stage whose inputs are complete, and say what the others wait for.
 
     It runs in this process, wherever `runtime.placement` puts the stage. The exit code is 0 if a
     node was made or was complete, and 4 if all of them wait.
+
+    ```console
+    pvar stage sample my.yaml
+    pvar stage score my.yaml --node score-vader
+    ```
 
     Parameters
     ----------

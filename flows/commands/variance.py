@@ -39,6 +39,10 @@ def variance(
 ) -> None:
     """Compute the preference variance of each prompt from the rewards of its responses.
 
+    ```console
+    pvar variance rewards.jsonl --scale 2 --out variance.parquet
+    ```
+
     Parameters
     ----------
     input

@@ -46,6 +46,10 @@ def alpaca_eval(
 ) -> None:
     """Compute AlpacaEval 2's win rates of one model; rates are in percent.
 
+    ```console
+    pvar winrate alpaca-eval --annotations a.json --outputs o.json --baseline b.json
+    ```
+
     Parameters
     ----------
     annotations
@@ -92,6 +96,10 @@ def arena_hard(
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Compute Arena-Hard's scores of all models in a file, in percent against the baseline.
+
+    ```console
+    pvar winrate arena-hard --games judgments.jsonl --version v2.0
+    ```
 
     Parameters
     ----------

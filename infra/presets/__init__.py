@@ -43,6 +43,11 @@ def load_config(preset: str | None, changes: Sequence[str] = ()) -> PipelineConf
         raise ConfigError(_explain(error, preset)) from error
 
 
+def is_preset(preset: str) -> bool:
+    """Whether it is the name of a preset that ships, or an existing file."""
+    return preset in preset_names() or Path(preset).expanduser().is_file()
+
+
 def read_preset(preset: str) -> Tree:
     """The settings of a preset (a name, or a path to a YAML file), not yet validated."""
     if preset in preset_names():

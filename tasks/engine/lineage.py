@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from pvar.artifacts import Recipe
-from pvar.errors import InputError
 from pvar.ports import ObjectInfo, Store
 from tasks.engine.artifact import ArtifactKeys, read_document
 
@@ -65,17 +64,10 @@ class Lineage:
 
     entries: Mapping[str, Entry]
 
-    def find(self, text: str) -> str:
-        """The reference equal to `text` or beginning with it; InputError unless there is one."""
-        known = [ref for ref, entry in self.entries.items() if entry.state != "outside"]
-        found = [text] if text in known else [ref for ref in known if ref.startswith(text)]
-        if len(found) != 1:
-            what = f"begins {len(found)} of them: {', '.join(sorted(found)[:3])}" if found else ""
-            raise InputError(
-                f"{text!r} {what or 'is not in the store'}; give stage/digest as in "
-                "pvar show, models:/name/3 or models:/name@champion"
-            )
-        return found[0]
+    @property
+    def names(self) -> list[str]:
+        """What is in the store, or was: artifacts and versions, in order."""
+        return sorted(ref for ref, entry in self.entries.items() if entry.state != "outside")
 
     def back(self, ref: str) -> Step:
         """What it was made from, down to external references."""

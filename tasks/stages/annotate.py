@@ -83,6 +83,13 @@ def answered_prompts(rewards: Rewards) -> list[AnsweredPrompt]:
     ]
 
 
+def asked_digests(store: Store) -> list[str]:
+    """Digests of the stages that have asked, newest first."""
+    queues = [info for info in store.list(f"{ANNOTATIONS}/") if info.key.endswith("/queue.jsonl")]
+    newest = sorted(queues, key=lambda info: info.modified, reverse=True)
+    return [info.key.split("/")[1] for info in newest]
+
+
 def queued_pairs(store: Store, digest: str) -> list[QueuedPair]:
     """The pairs that the stage with this digest asks about. InputError if it has not asked yet."""
     try:

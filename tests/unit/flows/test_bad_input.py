@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from flows import cli
+from flows.exit_codes import ERROR, WRONG_CALL
 from flows.run_record import RunRecord
 from infra.presets import load_config
 from pvar.config import PipelineConfig
@@ -47,7 +48,7 @@ def refused(
         monkeypatch.setattr(sys, "argv", ["pvar", *arguments])
         with pytest.raises(SystemExit) as end:
             cli.main()
-        assert end.value.code == 1
+        assert end.value.code in (ERROR, WRONG_CALL)
         said = capsys.readouterr().err
         assert said.startswith("error: ")
         assert "Traceback" not in said
@@ -330,7 +331,7 @@ def test_a_run_that_never_was(refused: Pvar, home: Path) -> None:
     store.mkdir(parents=True)
     (store / "20260101-000000-aaaa.json").write_text("{}")
     said = refused("report", "20260101-000000-bbbb")
-    assert "no run '20260101-000000-bbbb'" in said
+    assert "'20260101-000000-bbbb' is not in " in said
     assert "20260101-000000-aaaa" in said
 
 
@@ -395,15 +396,15 @@ def test_the_list_of_commands_says_what_each_does_and_a_command_says_all(
         assert f"{name} {summary}" in listed
         help_text = shown(name, "--help")
         for paragraph in filter(None, (summary, *more)):
-            assert paragraph.replace("`", "") in help_text
+            assert paragraph.removeprefix("```console ").replace("`", "").strip() in help_text
     assert "judge-parse Parse the verdicts in a judge's replies." in listed
     assert "winrate Compute the scores of AlpacaEval 2" in listed
 
 
-def test_the_installed_command_ends_with_one_message_and_1(home: Path) -> None:
+def test_the_installed_command_ends_with_one_message_and_2(home: Path) -> None:
     command = [str(Path(sys.executable).with_name("pvar")), "show", "--preset", "dmeo"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
-    assert done.returncode == 1
+    assert done.returncode == WRONG_CALL
     assert done.stdout == ""
     assert done.stderr.startswith("error: 'dmeo' is neither a preset")
     assert done.stderr.count("\n") == 1

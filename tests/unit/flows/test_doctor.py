@@ -1,5 +1,6 @@
 """What `pvar doctor` calls missing: what an installation of its kind should have."""
 
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -19,6 +20,7 @@ from flows.commands.doctor import (
     look_for_packages,
     look_for_room,
 )
+from flows.exit_codes import ERROR
 from infra.hardware import read_hardware
 from infra.machine_memory import Memory
 from pvar.config import PipelineConfig
@@ -139,8 +141,7 @@ def test_a_remedy_is_shown_whole(
     monkeypatch.setattr("flows.extras.ROOT", tmp_path)
     monkeypatch.setattr("flows.commands.doctor._version", lambda name: None)
     monkeypatch.setattr("flows.commands.doctor._prefect", without_prefect)
-    with pytest.raises(SystemExit):
-        doctor()
+    assert doctor() == ERROR
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     mlflow = next(line for line in lines if "mlflow " in line)
     assert mlflow.endswith("run: pip install 'pvar[workflow]'")
@@ -148,3 +149,7 @@ def test_a_remedy_is_shown_whole(
     assert "prefect is not installed, which this command needs" in prefect
     vllm = next(line for line in lines if "vllm " in line)
     assert "'pvar[pipeline,vllm]'" in vllm
+    assert doctor(as_json=True) == ERROR
+    findings = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
+    assert findings["mlflow"]["state"] == "missing"
+    assert findings["mlflow"]["remedy"] == "run: pip install 'pvar[workflow]'"

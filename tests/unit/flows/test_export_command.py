@@ -198,7 +198,7 @@ def test_what_cannot_be_pushed_is_named_before_anything_is_written(
 @pytest.mark.parametrize(
     ("reference", "out", "message"),
     [
-        ("pair/ffff", "p.jsonl", r"'pair/ffff' is not in the store"),
+        ("pair/ffff", "p.jsonl", r"'pair/ffff' is not in .*; there are pair/"),
         ("latest", "p.jsonl", r"has no runs yet; start one"),
         ("{artifact}", "p.csv", r"cannot write this file type"),
         ("{artifact}", "none/p.jsonl", r"does not exist; create it first"),

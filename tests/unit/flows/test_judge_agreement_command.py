@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flows import cli
+from flows.exit_codes import ERROR, WRONG_CALL
 from infra.judges.fake_judge import FakePairJudge
 from pvar.evaluation.judge_agreement import chosen_side
 from pvar.prompt_rows import parse_prompt
@@ -50,7 +51,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as ended:
         cli.main(["judge-agreement", *arguments])
-    assert ended.value.code == 1
+    assert ended.value.code in (ERROR, WRONG_CALL)
     out, err = capsys.readouterr()
     assert out == ""
     return err[err.index("error: ") :]

@@ -1,12 +1,15 @@
 """`pvar lineage`: registered versions are part of the graph."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from flows.commands.lineage import lineage
+from flows.run_record import NodeRecord, RunRecord, save_run
+from pvar.config import PipelineConfig
 from pvar.errors import InputError, ModelError
 from pvar.ports import Store
 from tasks.engine.artifact import ArtifactKeys
@@ -95,5 +98,36 @@ def test_the_trees_for_people(made: Made, capsys: pytest.CaptureFixture[str]) ->
 def test_what_does_not_exist_is_an_error() -> None:
     with pytest.raises(ModelError, match=f"MLflow has no models:/{MODEL}/9"):
         lineage(f"models:/{MODEL}/9")
-    with pytest.raises(InputError, match="is not in the store"):
+    with pytest.raises(InputError, match=r"'train/0000' is not in .*; there are .*train/"):
         lineage("train/0000")
+    with pytest.raises(InputError, match="has no runs yet; start one"):
+        lineage("latest")
+
+
+def test_an_artifact_is_named_by_its_digest_alone_or_by_a_run(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, at = made.neighbours.store, datetime(2026, 1, 1, tzinfo=UTC)
+    nodes = [
+        NodeRecord(name="pairs", artifact=made.ingest.root, state="reused"),
+        NodeRecord(name="train", artifact=made.train.root, state="made"),
+        NodeRecord(name="evaluate", artifact="evaluate/0000000000000000", state="failed"),
+    ]
+    for name in ("20260101-120000-aaaa", "20260102-120000-bbbb"):
+        record = RunRecord(
+            run=name,
+            started_at=at,
+            preset=None,
+            config=PipelineConfig(),
+            mlflow_run="m",
+            mlflow_experiment="1",
+            nodes=tuple(nodes) if "b" in name else (),
+        )
+        save_run(store, record)
+    for text in (made.train.digest[:6], "latest", "20260102"):
+        lineage(text, as_json=True)
+        assert json.loads(capsys.readouterr().out)["made_from"]["ref"] == made.train.root
+    with pytest.raises(InputError, match=r"'2026010' begins 2 of them: 20260101-120000-aaaa, "):
+        lineage("2026010")
+    with pytest.raises(InputError, match="no artifact that run 20260101-120000-aaaa completed"):
+        lineage("20260101")

@@ -1,12 +1,15 @@
 """`pvar rollback` and `pvar approve`: moves of the champion by people, kept in the history."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from flows.commands.approve import approve
 from flows.commands.rollback import rollback
-from pvar.errors import ModelError, PromotionError
+from flows.run_record import NodeRecord, RunRecord, save_run
+from pvar.config import PipelineConfig
+from pvar.errors import InputError, ModelError, PromotionError
 from pvar.ports import RegisteredVersion, Store
 from tests.services.registry import MODEL, RegistryNeighbours
 
@@ -93,6 +96,25 @@ def test_approval_makes_a_champion_and_keeps_the_note(neighbours: RegistryNeighb
         "ana",
         f"approved: read fifty answers ({results})",
     )
+
+
+def test_the_run_that_waits_names_its_version(neighbours: RegistryNeighbours) -> None:
+    neighbours.register("train/aa", gate="passed", opponent="bundled:start#start-1")
+    for run, artifact in (("20260101-a", "train/aa"), ("20260102-b", "train/bb")):
+        record = RunRecord(
+            run=run,
+            started_at=datetime(2026, 1, 1, tzinfo=UTC),
+            preset=None,
+            config=PipelineConfig.model_validate({"promote": {"model_name": MODEL}}),
+            mlflow_run="m",
+            mlflow_experiment="1",
+            nodes=(NodeRecord(name="train", artifact=artifact, state="made"),),
+        )
+        save_run(neighbours.store, record)
+    with pytest.raises(InputError, match=f"run 20260102-b has registered no version of {MODEL}"):
+        approve("latest", note="fine")
+    approve("20260101", note="fine")
+    assert neighbours.alias("champion") == 1
 
 
 def test_a_declined_version_is_no_champion(

@@ -133,7 +133,7 @@ def test_two_runs_differ_in_settings_and_figures(
     assert "one artifact for both: ingest" in text
     diff("one", "one")
     assert "setting: no difference" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"no run 'three' in .*; the newest are \['one', 'two'\]"):
+    with pytest.raises(InputError, match=r"'three' is not in .*; there are two, one; see"):
         diff("one", "three")
 
 

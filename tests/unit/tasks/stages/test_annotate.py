@@ -119,6 +119,18 @@ def test_a_measure_of_two_reward_models_is_refused_for_one(tmp_path: Path) -> No
         start_workflow(tmp_path, annotate={"measure": "entropy"})
 
 
+def waiting_run(flow: Workflow) -> RunRecord:
+    return RunRecord(
+        run="20260101-120000-aaaa",
+        started_at=NOON,
+        preset=None,
+        config=flow.config,
+        mlflow_run="m",
+        mlflow_experiment="1",
+        nodes=(NodeRecord(name="annotate", artifact=flow.nodes["annotate"].keys.root),),
+    )
+
+
 def test_answers_come_through_the_command_line_and_can_be_replaced(
     flow: Workflow, tmp_path: Path
 ) -> None:
@@ -126,7 +138,9 @@ def test_answers_come_through_the_command_line_and_can_be_replaced(
     with pytest.raises(InputError, match=f"annotate/{digest} has not asked yet"):
         fetch(digest, out=tmp_path / "q")
     flow.make("annotate")
-    fetch(digest, out=tmp_path / "q")
+    fetch(f"annotate/{digest[:6]}", out=tmp_path / "by its first characters")
+    save_run(flow.store, waiting_run(flow))
+    fetch("latest", out=tmp_path / "q")
     tasks = json.loads((tmp_path / "q" / "tasks.json").read_text())
     time = {"annotator": "ann", "time": NOON.isoformat()}
     ids = [task["data"]["pair_id"] for task in tasks]
@@ -140,7 +154,10 @@ def test_answers_come_through_the_command_line_and_can_be_replaced(
         answer(digest, lines)
     assert flow.make("annotate").artifact.manifest.summary["num_labels"] == 3
     with pytest.raises(InputError, match="went on with the answers that were there"):
-        answer(digest, lines)
+        answer(digest[:6], lines)
+    save_run(flow.store, waiting_run(flow).model_copy(update={"nodes": ()}))
+    with pytest.raises(InputError, match=r"run 20260101-120000-aaaa asks people nothing"):
+        fetch("2026", out=tmp_path / "q")
 
 
 def test_answers_without_a_label_leave_all_prompts_to_the_rewards(

@@ -1,0 +1,138 @@
+"""What a command's result means for its exit code, and what `--json` prints of it."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.cli import main
+from flows.commands.run import print_result
+from flows.exit_codes import DONE, ERROR, GATE_NOT_PASSED, WAITING, WRONG_CALL, code_of_error
+from flows.run_record import NodeRecord, RunRecord, save_run
+from flows.wiring import Wiring
+from pvar.artifacts import Summary, WaitingRecord
+from pvar.config import PipelineConfig
+from pvar.errors import ConfigError, InputError, ModelError, StageError, StoreError
+from tests.artifacts import put_artifact
+from tests.workflow import fake_settings, open_wiring, write_prompts
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RUN = "20260101-120000-aaaa"
+
+
+@pytest.fixture
+def wiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wiring:
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PVAR_STORE_URI", raising=False)
+    return open_wiring(tmp_path / "home")
+
+
+def decided(wiring: Wiring, *, passed: bool) -> RunRecord:
+    """A run of one stage, the gate."""
+    summary: Summary = {
+        "gate_passed": passed,
+        "version": 1,
+        "promoted": passed,
+        "decision": None,
+    }
+    keys = put_artifact(wiring.store, "promote", config={"passed": passed}, summary=summary)
+    node = NodeRecord(name="promote", artifact=keys.root, state="made", seconds=2.0)
+    return RunRecord(
+        run=RUN,
+        started_at=NOW,
+        finished_at=NOW,
+        preset="my.yaml",
+        config=PipelineConfig(),
+        mlflow_run="m",
+        mlflow_experiment="1",
+        nodes=(node,),
+    )
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out)
+
+
+@pytest.mark.parametrize(("passed", "code"), [(True, DONE), (False, GATE_NOT_PASSED)])
+def test_a_run_ends_with_what_its_gate_decided(
+    wiring: Wiring, capsys: pytest.CaptureFixture[str], passed: bool, code: int
+) -> None:
+    record = decided(wiring, passed=passed)
+    assert print_result(record, wiring, as_json=True) == code
+    found = printed(capsys)
+    assert (found["run"], found["state"], found["gate_passed"]) == (RUN, "done", passed)
+    (node,) = found["nodes"]
+    assert node["artifact"] == record.nodes[0].artifact
+    assert node["figures"]["promoted"] is passed
+    assert found["report"] == f"{wiring.store.uri}/runs/{RUN}.html"
+    assert print_result(record, wiring, as_json=False) == code
+    assert f"gate {'passed' if passed else 'failed'}" in capsys.readouterr().out
+
+
+def test_a_run_that_waits_says_for_what(wiring: Wiring, capsys: pytest.CaptureFixture[str]) -> None:
+    record = decided(wiring, passed=True)
+    waits = WaitingRecord(what="approval", how_to_go_on="pvar approve", since=NOW)
+    node = record.nodes[0].model_copy(update={"state": "waiting", "waiting": waits})
+    waiting = record.with_node(node).model_copy(update={"finished_at": None})
+    assert print_result(waiting, wiring, as_json=True) == WAITING
+    found = printed(capsys)
+    assert (found["state"], found["gate_passed"]) == ("waiting", None)
+    assert found["waiting"]["node"] == "promote"
+    assert found["waiting"]["how_to_go_on"] == "pvar approve"
+
+
+def test_a_run_without_a_gate_is_done(wiring: Wiring, capsys: pytest.CaptureFixture[str]) -> None:
+    record = decided(wiring, passed=True).model_copy(update={"nodes": ()})
+    assert print_result(record, wiring, as_json=True) == DONE
+
+
+def test_what_the_user_gave_is_a_wrong_call_and_the_rest_an_error() -> None:
+    for kind in (ConfigError, InputError, ModelError):
+        assert code_of_error(kind("x")) == WRONG_CALL
+    for other in (StoreError, StageError):
+        assert code_of_error(other("x")) == ERROR
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == DONE
+    return capsys.readouterr().out
+
+
+def test_a_name_that_show_prints_can_be_pasted(
+    wiring: Wiring,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a terminal of 80 columns, with a long name of a node and a long state."""
+    monkeypatch.setenv("COLUMNS", "80")
+    preset = tmp_path / "my.yaml"
+    tree = fake_settings(write_prompts(tmp_path / "prompts.jsonl"))
+    tree["score"]["reward_models"] = [
+        {"kind": "vader", "name": "a-name-as-long-as-a-reward-model-may-have"}
+    ]
+    preset.write_text(yaml.safe_dump(tree))
+    nodes = json.loads(shown(capsys, "show", str(preset), "--json"))["nodes"]
+    assert len(nodes) == 10
+    text = shown(capsys, "show", str(preset)).split()
+    assert {each["artifact"] for each in nodes} <= set(text)
+
+
+def test_the_stages_of_a_run_are_shown_by_its_first_characters(
+    wiring: Wiring, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = decided(wiring, passed=False)
+    save_run(wiring.store, record)
+    for text in ("latest", "2026"):
+        found = json.loads(shown(capsys, "show", text, "--json"))
+        (node,) = found["nodes"]
+        assert (node["artifact"], node["state"]) == (record.nodes[0].artifact, "complete")
+        assert found["remarks"] == [f"run {RUN}, preset my.yaml"]
