@@ -3,7 +3,14 @@
 A flow that ends with 3 or 4 has not failed: in Prefect its state is Completed or Waiting.
 """
 
-from pvar.errors import ConfigError, InputError, ModelError, PvarError
+from pvar.errors import (
+    ConfigError,
+    InputError,
+    LostRaceError,
+    ModelError,
+    PromotionError,
+    PvarError,
+)
 
 DONE, ERROR, WRONG_CALL, GATE_NOT_PASSED, WAITING = range(5)
 
@@ -21,11 +28,13 @@ MEANINGS = {
     ),
 }
 
-_WRONG_CALLS = (ConfigError, InputError, ModelError)
+_WRONG_CALLS = (ConfigError, InputError, ModelError, PromotionError)
 
 
 def code_of_error(error: PvarError) -> int:
     """2 for what the user gave, 1 for anything else."""
+    if isinstance(error, LostRaceError):  # the next call is another race
+        return ERROR
     return WRONG_CALL if isinstance(error, _WRONG_CALLS) else ERROR
 
 

@@ -48,10 +48,10 @@ def gradients_of(
     from transformers import AutoTokenizer
 
     pinned = pin(config, wiring)
+    selecting, labelling = _rewards(pinned, wiring)  # first: a model may have to be fetched
     policy = wiring.model_folder(pinned.policy)
     open_model = _opener(model, pinned.policy, wiring)
     tokenizer = AutoTokenizer.from_pretrained(policy, trust_remote_code=False)
-    selecting, labelling = _rewards(pinned, wiring)
     pairs = _pairs(labelling, tokenizer, pinned)
     sample = _spread(_scored(selecting, pairs, tokenizer, pinned), num_prompts)
     rows = list(dict.fromkeys(row for prompt in sample for row in prompt.rows))

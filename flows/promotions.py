@@ -89,7 +89,9 @@ def find_candidate(registry: MlflowRegistry, model_name: str, version: int) -> V
     facts = next((each for each in found if each.version.version == version), None)
     if facts is None:
         known = ", ".join(str(each.version.version) for each in found) or "none"
-        raise PromotionError(f"{model_name} has no version {version}; it has {known}")
+        raise PromotionError(
+            f"{model_name} has no version {version}; it has {known}; see pvar history {model_name}"
+        )
     gate = facts.tags.get(GATE_TAG)
     if gate != "passed":
         raise PromotionError(

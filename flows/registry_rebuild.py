@@ -72,9 +72,12 @@ def rebuild_registry(wiring: Wiring, model_name: str | None = None) -> list[Rebu
     names = [name for name in sorted(known) if model_name in (None, name)]
     if not names:
         what = "a registered model" if model_name is None else f"the model {model_name!r}"
-        others = f"; it has some on {', '.join(sorted(known))}" if known else ""
+        others = ", ".join(sorted(known)) or "none"
         unread = "".join(f"; {fault.sentence}" for fault in faults)
-        raise ModelError(f"{wiring.store.uri} has no decision on {what}{others}{unread}")
+        raise ModelError(
+            f"{wiring.store.uri} has no decision on {what}; it has some on: {others}; check the "
+            f"name and PVAR_STORE_URI{unread}"
+        )
     stages = _stages_of_artifacts(wiring.store)
     return [
         _rebuild(

@@ -130,8 +130,9 @@ def _cause(error: Exception, api: str) -> str:
 
 
 def _refuse_unusable(api: str) -> None:
-    """ConfigError unless Prefect's API is at the address, in limited time."""
-    from httpx import HTTPStatusError, InvalidURL, RequestError
+    """ConfigError unless Prefect's API is at the address; UnavailableError if it does not answer in
+    limited time."""
+    from httpx import HTTPStatusError, InvalidURL, RequestError, UnsupportedProtocol
 
     shown = without_credentials(api)
     try:
@@ -139,7 +140,8 @@ def _refuse_unusable(api: str) -> None:
     except HTTPStatusError as error:
         answer = error.response
     except (RequestError, InvalidURL, OSError, RuntimeError) as error:
-        raise ConfigError(
+        is_no_address = isinstance(error, InvalidURL | UnsupportedProtocol)
+        raise (ConfigError if is_no_address else UnavailableError)(
             f"the Prefect server at {shown} does not answer: {_cause(error, api)}; start it, or "
             "unset PREFECT_API_URL"
         ) from None
@@ -150,7 +152,7 @@ def _refuse_unusable(api: str) -> None:
         )
     is_page = answer.headers.get("content-type", "").startswith("text/html")
     if answer.status_code >= 500 or answer.status_code == 429:
-        raise ConfigError(
+        raise UnavailableError(
             f"the Prefect server at {shown} does not answer: HTTP {answer.status_code}; look at "
             "its log, or unset PREFECT_API_URL"
         )

@@ -1,5 +1,6 @@
 """Turn pydantic's validation errors into messages: key, fault, value, what to do."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import get_args
@@ -10,13 +11,25 @@ from pydantic_core import ErrorDetails
 NOT_KEYS = ("model_type", "model_attributes_type")
 """Pydantic's error types for a single value where keys and values are expected."""
 
+_CHOICES = {"literal_error": "expected", "enum": "expected", "union_tag_invalid": "expected_tags"}
+"""Pydantic's error type → where it lists what may be given."""
+_QUOTED = re.compile(r"'([^']*)'")
+
 
 def describe_faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One line per fault, such as `select.stratgy: no such key (given: 'random'); did you mean …`.
 
-    A fault of the whole configuration has no key.
+    A fault of the whole configuration has no key. A list that is too short because its elements are
+    invalid is no fault of its own.
     """
-    return [_describe(fault, model) for fault in error.errors()]
+    faults = error.errors()
+    places = [fault["loc"] for fault in faults]
+    return [
+        _describe(fault, model)
+        for fault in faults
+        if fault["type"] != "too_short"
+        or not any(place[: len(fault["loc"])] == fault["loc"] != place for place in places)
+    ]
 
 
 def _describe(fault: ErrorDetails, model: type[BaseModel]) -> str:
@@ -33,7 +46,21 @@ def _describe(fault: ErrorDetails, model: type[BaseModel]) -> str:
         target = "" if isinstance(fault["loc"][-1], int) else f"{key}="  # entries are not set alone
         return f"{key}: must hold keys and values{given}; write {target}{_form(models, fault)}"
     message = fault["msg"].removeprefix("Value error, ")
+    allowed = _QUOTED.findall(str(fault.get("ctx", {}).get(_CHOICES.get(fault["type"], ""), "")))
+    if fault["type"] == "union_tag_invalid":
+        message, given = f"there is no kind {fault['ctx']['tag']!r}; it is {_either(allowed)}", ""
+    elif fault["type"] == "union_tag_not_found":
+        message = "the `kind` is missing; write {kind: …}"
+    elif fault["type"] == "missing":
+        message, given = "is required; set it", ""
+    asked = fault["ctx"]["tag"] if fault["type"] == "union_tag_invalid" else fault["input"]
+    if near := get_close_matches(str(asked), allowed, n=1):
+        given += f"; did you mean {near[0]}?"
     return f"{key}: {message}{given}" if key else f"{message}{given}"
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _descend(

@@ -260,7 +260,7 @@ class RegisteredModels:
             return
         found = self._tracking.client.search_registered_models(max_results=NUM_NAMED)
         names = [model.name for model in found]
-        there_are = f"there are {', '.join(names)}" if names else "none is: pvar run does it"
+        there_are = f"there are {', '.join(names)}" if names else "pvar run registers the first"
         raise ModelError(f"MLflow has no model {model_name!r}; {there_are}")
 
     def ensure_model(self, model_name: str, tags: Mapping[str, str] | None = None) -> None:

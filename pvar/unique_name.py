@@ -22,7 +22,9 @@ def unique_name(text: str, known: Sequence[str], where: str, remedy: str) -> str
         case [name]:
             return name
         case []:
-            near = get_close_matches(text, known, NUM_CANDIDATES) or known
+            kind, slash, _ = text.partition("/")
+            same = [name for name in known if slash and name.startswith(kind + slash)]
+            near = get_close_matches(text, known, NUM_CANDIDATES) or same or known
             there = f"; there are {_listed(near)}" if known else ""
             raise InputError(f"{text!r} is not in {where}{there}; {remedy}")
     raise InputError(

@@ -210,4 +210,4 @@ def _sorted_ids(
 def _no_usable_row(file_name: str, rejected: Counter[str], first_problem: str | None) -> str:
     if set(rejected) == {"no_prompt_id"}:
         return NO_PROMPT_ID.format(file_name)
-    return f"{file_name}: all {rejected.total()} rows are unusable; {first_problem}"
+    return f"{file_name}: all {rejected.total()} rows are unusable; {first_problem}; correct them"

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from pydantic import JsonValue, ValidationError
 
 from infra.faults import describe_faults
+from infra.presets import yaml_fault
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.retrain_decision import RetrainConfig, fixed_opponent
@@ -29,7 +30,9 @@ def retrain_config(pipeline: PipelineConfig, rules: Sequence[str]) -> RetrainCon
         try:
             tree[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--rule {rule!r}: the value is invalid YAML: {error}") from error
+            raise ConfigError(
+                f"--rule {rule!r}: the value is invalid YAML: {yaml_fault(error)}"
+            ) from error
     try:
         config = RetrainConfig.model_validate({**tree, "pipeline": pipeline})
     except ValidationError as error:

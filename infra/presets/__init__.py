@@ -55,15 +55,23 @@ def read_preset(preset: str) -> Tree:
     else:
         path = Path(preset).expanduser()
         if not path.is_file():
+            what = "a folder" if path.is_dir() else "neither a preset nor an existing file"
             raise ConfigError(
-                f"{preset!r} is neither a preset nor an existing file; presets: "
-                f"{', '.join(preset_names())}"
+                f"{preset!r} is {what}; give a YAML file, or a preset: {', '.join(preset_names())}"
             )
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}") from error
-    return read_yaml(text, preset)
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path} is no UTF-8 text ({error}); save it as UTF-8") from error
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read ({error.strerror}); check it") from error
+    tree = read_yaml(text, preset)
+    if not tree:
+        raise ConfigError(
+            f"{preset} has no keys; write what differs from the defaults, such as `policy: "
+            "org/name`, or give no preset to run the defaults alone"
+        )
+    return tree
 
 
 def read_yaml(text: str, name: str) -> Tree:
@@ -71,10 +79,22 @@ def read_yaml(text: str, name: str) -> Tree:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{name} is invalid YAML: {error}") from error
+        raise ConfigError(f"{name} is invalid YAML: {yaml_fault(error)}") from error
     if not isinstance(tree, Mapping | None):
-        raise ConfigError(f"{name} has a {type(tree).__name__}; it must have keys and values")
+        raise ConfigError(
+            f"{name} has a {type(tree).__name__}; it must have keys and values, such as "
+            "`policy: org/name`"
+        )
     return dict(tree or {})
+
+
+def yaml_fault(error: yaml.YAMLError) -> str:
+    """What is wrong where, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    advice = "; indent with spaces" if "\\t" in str(error.problem) else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}{advice}"
 
 
 def apply_change(tree: Tree, change: str) -> None:
@@ -87,7 +107,10 @@ def apply_change(tree: Tree, change: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change!r}: the value is invalid YAML: {error}") from error
+        raise ConfigError(
+            f"--set {change!r}: the value is invalid YAML: {yaml_fault(error)}; quote the whole "
+            "--set in the shell"
+        ) from error
     *parents, last = key.split(".")
     for parent in parents:
         below = tree.setdefault(parent, {})

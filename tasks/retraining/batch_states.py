@@ -274,8 +274,8 @@ def find_record(store: Store, number: int) -> RetrainingBatch:
     records = read_records(store)
     record = next((record for record in records if record.batch.number == number), None)
     if record is None:
-        known = f"1 to {records[-1].batch.number}" if records else "none"
-        raise InputError(f"{store.uri} has no batch {number}; its batches: {known}")
+        known = f"its batches: 1 to {records[-1].batch.number}" if records else "it has none yet"
+        raise InputError(f"{store.uri} has no batch {number}; {known}; see pvar batches")
     return record
 
 

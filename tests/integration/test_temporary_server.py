@@ -145,7 +145,7 @@ def test_settings_that_prefect_refuses_are_said_without_their_values(prefect_hom
         capture_output=True,
         text=True,
     )
-    assert told.returncode == 1
+    assert told.returncode == 2
     assert "error: Prefect's settings are invalid: " in told.stderr
     assert "Traceback" not in told.stderr
     assert "s3cr3t" not in told.stderr

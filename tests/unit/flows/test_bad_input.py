@@ -77,7 +77,7 @@ def test_an_unknown_preset_names_those_that_there_are(refused: Pvar) -> None:
         ("- a\n", "has a list"),
         ("sample:\n  num_response: 4\n", "sample.num_response: there is no such key"),
         ("sample: 4\n", "sample: "),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xfe\x00", "is no UTF-8 text"),
     ],
 )
 def test_a_preset_file_that_is_none(
@@ -123,7 +123,7 @@ def test_a_preset_file_that_is_none(
         ("select.strategy=selective", "give exactly 1 of kind implicit"),
         ("train.pairs_per_step=6", "not a multiple of runtime.pairs_per_device (4)"),
         ("train.max_length_tokens=8", "pairs with long responses would be dropped"),
-        ("evaluate.judge={kind: oracle}", "'afinn'"),
+        ("evaluate.judge={kind: oracle}", "there is no kind 'oracle'; it is afinn, "),
         ("sample", "--set 'sample' is not key=value"),
         ("sample.num_responses=[", "the value is invalid YAML"),
         ("policy.name=x", "'policy' is a value and has no keys below it"),

@@ -193,3 +193,13 @@ def test_pairs_are_those_of_the_labelling_models_and_pvar_that_of_the_selecting_
         assert row["pvar"] == small[prompt]["pvar"]
         assert row["trained_norm"] == pytest.approx(large[prompt]["trained_norm"])
     assert any(row["trained_norm"] != small[prompt]["trained_norm"] for prompt, row in both.items())
+
+
+def test_responses_that_are_missing_are_named_before_a_model_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    elsewhere = "nobody/has-this@" + "0" * 40
+    flow = start_workflow(tmp_path, policy=f"{elsewhere}#{elsewhere}")
+    with pytest.raises(IncompleteError, match="run stage ingest first"):
+        gradients(preset=preset_of(flow, tmp_path), out=tmp_path)

@@ -87,7 +87,7 @@ def test_a_model_without_champions_has_no_history(
 def test_a_model_that_never_was_is_no_model_without_history(
     neighbours: RegistryNeighbours,
 ) -> None:
-    with pytest.raises(ModelError, match="MLflow has no model 'nope'; none is: pvar run does it"):
+    with pytest.raises(ModelError, match="no model 'nope'; pvar run registers the first"):
         history("nope")
     neighbours.register("train/aa")
     with pytest.raises(ModelError, match=f"MLflow has no model 'nope'; there are {MODEL}"):

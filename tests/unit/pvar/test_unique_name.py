@@ -38,6 +38,8 @@ def test_several_are_listed() -> None:
 def test_of_what_is_not_there_the_nearest_are_listed_or_else_the_first() -> None:
     with pytest.raises(InputError, match=r"^'pair/ab21' is not in s3://b; there are pair/ab12, "):
         unique_name("pair/ab21", NAMES, "s3://b", "see pvar show")
+    with pytest.raises(InputError, match=r"'train/00' is not in s3://b; there are train/ab12cd; "):
+        unique_name("train/00", NAMES, "s3://b", "see pvar show")
     with pytest.raises(InputError, match=r"there are 20260102.* and 1 more; see pvar show$"):
         unique_name("zzz", NAMES, "s3://b", "see pvar show")
     with pytest.raises(InputError, match=r"^'zzz' is not in s3://b; see pvar show$"):
