@@ -1,5 +1,7 @@
 """Pinning: resolve every reference of a configuration to a digest before anything runs."""
 
+import re
+
 from flows.wiring import Wiring
 from flows.withdrawn_prompts import with_withdrawals
 from infra.models import pin_model
@@ -15,10 +17,19 @@ from pvar.ports import RegisteredVersion
 from pvar.references import CHAMPION, Pinned, Reference, replace_references
 from pvar.reward_config import ImplicitReward
 from pvar.reward_training import RewardTrainingConfig, scores_by_champion
+from pvar.unique_name import unique_name
 from tasks.engine.artifact import ArtifactKeys, open_artifact, read_document
+from tasks.engine.lineage import list_artifacts
 from tasks.graph import reward_keys, train_keys
 from tasks.stages.ingest import INGEST
 from tasks.stages.judge_epoch import current_epoch
+from tasks.stages.reward import REWARD
+from tasks.stages.train import TRAIN
+
+_ARTIFACT = "artifact:"
+_TRAINED = (TRAIN.name, REWARD.name)
+"""Stages whose artifacts are models."""
+_PART = re.compile(rf"(?:(?:{'|'.join(_TRAINED)})/)?[0-9a-f]{{1,15}}")
 
 
 def pin(config: PipelineConfig, wiring: Wiring, *, goes_on: bool = True) -> PipelineConfig:
@@ -95,7 +106,14 @@ def _refuse_equal_models(reward: ImplicitReward) -> None:
 
 
 def pin_reference(reference: str, wiring: Wiring) -> str:
-    """A reference to a model, pinned; `artifact:…` if this store has it."""
+    """A reference to a model, pinned; `artifact:…` if this store has it.
+
+    A model of this store may be named by the first characters of its artifact, or of its digest.
+    """
+    part = reference.removeprefix(_ARTIFACT)
+    if reference != part and _PART.fullmatch(part):
+        trained = sorted(list_artifacts(wiring.store, _TRAINED))
+        reference = _ARTIFACT + unique_name(part, trained, wiring.store.uri, "see pvar show")
     location, _, digest = pin_model(reference, wiring.registry.resolve).rpartition("#")
     return f"{_here_or(location, digest, wiring)}#{digest}"
 

@@ -5,7 +5,8 @@
     /folder, ./folder, file:///…      a Hugging Face folder
     s3://bucket/prefix                such a folder in S3
     models:/name@alias, models:/name/3   MLflow's registry
-    artifact:train/<digest>           a model in this store (other references to it pin to this)
+    artifact:train/<digest>           a model in this store, by the first characters of its digest;
+                                      other references to it pin to this
 
 A pinned reference is `location#digest`: the location is where to fetch it, the digest identifies
 the content and enters artifact digests. Only safetensors are loaded, and no remote code is run.
@@ -57,7 +58,7 @@ def pin_model(reference: str, registered: Callable[[str], RegisteredVersion]) ->
         if not is_pinned(f"{reference}#{rest}"):
             raise ModelError(
                 f"{reference!r} does not name a trained model; `pvar show` prints its artifact, "
-                "train/ and 16 hexadecimal digits"
+                "train/ and 16 hexadecimal digits, of which the first ones are enough"
             )
         return f"{reference}#{rest}"
     if scheme == "s3" and separator:

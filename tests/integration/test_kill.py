@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.exit_codes import DONE, GATE_NOT_PASSED
 from pvar.artifacts import Recipe
 from tasks.engine.artifact import read_document
 from tasks.engine.lease import try_acquire
@@ -243,7 +244,7 @@ def test_a_killed_command_is_taken_up_by_the_same_command(
     with a_process(*command, **environment) as process:
         assert process.stdout is not None
         said = process.stdout.read().decode()
-        assert process.wait() == 0, said
+        assert process.wait() in (DONE, GATE_NOT_PASSED), said
     assert f"({21 - num_recorded} shards made" in said
     assert "is the champion" in said or "is registered, not promoted" in said
 

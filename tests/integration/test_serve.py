@@ -109,7 +109,7 @@ def tiny_preset(folder: Path) -> Path:
 
 def test_new_data_becomes_a_model_and_ctrl_c_leaves_nothing(served: Served) -> None:
     refused = pvar("serve", environment={"PVAR_HOME": str(served.home)})
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert f"already served by process {served.process.pid} at {served.prefect}" in refused.stderr
 
     store = open_store(str(served.home.parent / "artifacts"))  # it was given as a relative path

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from flows.pinning import pin
+from flows.pinning import pin, pin_reference
 from flows.wiring import Wiring
 from infra.sources import pin_source
 from pvar.artifacts import Manifest
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError, InputError
+from pvar.errors import ConfigError, InputError, ModelError
 from pvar.references import Pinned
 from pvar.row_counts import RowCounts
 from tasks.engine.artifact import ArtifactKeys
 from tasks.graph import plan_nodes, reward_keys
+from tests.artifacts import put_artifact
 from tests.services.registry import empty_database
 from tests.workflow import fake_settings, open_wiring, start_workflow, write_prompts
 
@@ -103,6 +104,8 @@ def home(tmp_path: Path) -> Path:
 
 
 FIRST = "bundled:smollm2-135m-instruct"
+MISSING = "0123456789"
+"""Begins no digest."""
 
 
 def from_champion(home: Path, **changes: Any) -> PipelineConfig:
@@ -133,6 +136,20 @@ def promote(config: PipelineConfig, wiring: Wiring, model: Path) -> str:
     version = registry.register("pvar", model, keys.root, tags)
     registry.promote(version, instead_of=registry.champion("pvar"), reason="better")
     return f"artifact:{keys.root}#{keys.root}"
+
+
+def test_a_model_of_the_store_is_named_by_first_characters(tmp_path: Path) -> None:
+    wiring = open_wiring(tmp_path)
+    one, other = (
+        put_artifact(wiring.store, "train", config={"policy": name}) for name in ("a", "b")
+    )
+    for text in (one.root[:12], one.digest[:6], one.root):
+        assert pin_reference(f"artifact:{text}", wiring) == f"artifact:{one.root}#{one.root}"
+    with pytest.raises(InputError, match=f"'train/{MISSING}' is not in .*there are train/"):
+        pin_reference(f"artifact:train/{MISSING}", wiring)
+    assert other.digest[0] != one.digest[0]
+    with pytest.raises(ModelError, match="does not name a trained model"):
+        pin_reference("artifact:train/", wiring)
 
 
 @pytest.mark.slow  # MLflow
