@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flows.announcement import announce_stage
 from flows.complete_runs import newest_run_of
 from flows.console import log_lines
+from flows.exit_codes import DONE, GATE_NOT_PASSED, WAITING
 from flows.pinning import pin
 from flows.run_record import RunRecord, load_run
 from flows.stage_nodes import make_or_reuse, needed_nodes
@@ -34,9 +35,10 @@ from infra.presets import load_config
 from pvar.artifacts import Summary
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, InputError, StageError
+from pvar.unique_name import unique_name
 from tasks.engine.artifact import Artifact, open_artifact
 from tasks.engine.child_processes import child_environment
-from tasks.engine.lineage import list_artifacts, read_lineage
+from tasks.engine.lineage import list_artifacts
 from tasks.engine.node import Node
 from tasks.engine.progress import progress_of
 from tasks.engine.work_folders import held_folder
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as pads
 
-ENDED = (0, 3, 4)
+ENDED = (DONE, GATE_NOT_PASSED, WAITING)
 """Exit codes of `pvar run`: done, done and the gate did not pass, waiting for a person."""
 
 REJECTED = "rejected"
@@ -179,7 +181,8 @@ class PipelineRun:
         store = self._wiring.store
         if "/" in node:
             stages = (node.partition("/")[0],)
-            root = read_lineage(store, list_artifacts(store, stages)).find(node)
+            made = list_artifacts(store, stages)
+            root = unique_name(node, list(made), store.uri, "see pvar show")
         else:
             root = needed_nodes(self.nodes, node)[-1].keys.root
         stage, _, digest = root.partition("/")

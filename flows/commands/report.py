@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from flows.commands.options import JsonOption
 
+
 def report(
     run: str = "latest",
     /,

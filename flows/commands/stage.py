@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flows.commands.options import PresetOption, SetOption
-from flows.exit_codes import WAITING
+from flows.exit_codes import DONE, WAITING
 from pvar.placement import StageName
 
 if TYPE_CHECKING:
     from flows.stage_nodes import BlockedNode, StageResult
     from flows.wiring import Wiring
     from pvar.config import PipelineConfig
+
 
 def stage(
     name: StageName,
@@ -23,7 +24,7 @@ def stage(
     *,
     node: str | None = None,
     set_: SetOption = (),
-) -> None:
+) -> int:
     """Run the nodes of one stage whose inputs are complete, and say what the others wait for.
 
     It runs in this process, wherever `runtime.placement` puts the stage. The exit code is 0 if a
@@ -67,8 +68,7 @@ def stage(
     options = _options(preset, set_)
     for line in (*map(_of_result, results), *(_of_blocked(each, options) for each in waiting)):
         console().print(line, highlight=False, markup=False, soft_wrap=True)
-    if all(result.waiting for result in results):
-        sys.exit(WAITING)
+    return WAITING if all(result.waiting for result in results) else DONE
 
 
 def _make(

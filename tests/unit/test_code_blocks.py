@@ -65,8 +65,8 @@ ONLY_PARSED = {
 }
 
 RUN = {
-    "ingest-check", "init", "schema", "variance", "select", "reliability", "judge-parse", "judge-agreement",
-    "winrate",
+    "ingest-check", "init", "schema", "variance", "select", "reliability", "judge-parse",
+    "judge-agreement", "winrate",
 }  # fmt: skip
 """Commands that are run: they need neither server nor store."""
 

@@ -48,16 +48,19 @@ def overview(*runs: PastRun, models: tuple[ModelEntry, ...] = (), unknown: str =
     return Overview("s3://bucket", NOW, runs, {}, models, unknown)
 
 
+GOOD = PastRun("20260102-b", "done", NOW, "mine.yaml", 0.6, 0.55, 0.65, True, "m/2", True)
+MODEL_ENTRY = ModelEntry(
+    "m",
+    (version(2, gate="passed", win_rate="0.6", exam="0123456789ab"), version(1, gate="failed")),
+    (move(2, has_files=False), move(None)),
+)
+
+
 def test_runs_and_versions_are_shown_with_their_results() -> None:
-    good = PastRun("20260102-b", "done", NOW, "mine.yaml", 0.6, 0.55, 0.65, True, "m/2", True)
     bad = PastRun("20260101-a", "done", NOW - timedelta(days=1), None, 0.4, None, None, False)
-    model = ModelEntry(
-        "m",
-        (version(2, gate="passed", win_rate="0.6", exam="0123456789ab"), version(1, gate="failed")),
-        (move(2, has_files=False), move(None)),
-    )
     reports = {"20260102-b": "file:///store/runs/b.html", "20260101-a": "s3://store/a.html"}
-    page = render_overview(overview(good, bad, models=(model,))._replace(reports=reports))
+    shown_all = overview(GOOD, bad, models=(MODEL_ENTRY,))._replace(reports=reports)
+    page = render_overview(shown_all)
     text = shown(page)
     assert "20260102-b 2026-03-01 12:00 UTC done 60.0 % 55.0 % – 65.0 % passed m/2 promoted" in text
     assert "20260101-a 2026-02-28 12:00 UTC done 40.0 % failed – –" in text
@@ -70,7 +73,7 @@ def test_runs_and_versions_are_shown_with_their_results() -> None:
         "Win rates of 2 runs with their intervals: 40% at first, 60% at last; 1 passed the gate."
     )
     assert not re.search(r"<(script|link|img)\b|@import|url\((?!#)", page)
-    assert page == render_overview(overview(good, bad, models=(model,))._replace(reports=reports))
+    assert page == render_overview(shown_all)
 
 
 def test_what_is_unknown_is_not_zero_and_users_text_stays_text() -> None:
