@@ -156,7 +156,8 @@ def test_a_start_that_fails_says_why(
 ) -> None:
     with pytest.raises(InputError, match=r"/no/such/file\.jsonl: no such file"):
         api.load(preset, {"ingest.source": "/no/such/file.jsonl"}).start()
-    (tmp_path / "config.json").write_text("{}")
+    none = tmp_path / "none.jsonl"
+    none.write_text('{"prompt": ""}\n')
     with pytest.raises(StageError, match=r"pvar run --preset .* ended with exit code [12]: ") as e:
-        api.load(preset, {"policy": str(tmp_path)}).start()
+        api.load(preset, {"ingest.source": str(none)}).start()
     assert str(e.value).endswith(capsys.readouterr().err.partition("error: ")[2].strip())
