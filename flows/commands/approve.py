@@ -4,6 +4,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from flows.commands.options import JsonOption
+
 
 def approve(
     model: str,
@@ -12,6 +14,7 @@ def approve(
     *,
     note: str,
     decline: Annotated[bool, Parameter(negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Approve a version that passed the gate and waits for approval, or decline it.
 
@@ -34,8 +37,10 @@ def approve(
         The reason. It is stored with the decision, and in the history if the version is approved.
     decline
         Decline the version. It stays registered and does not become the champion.
+    as_json
+        Print the decision as one JSON object.
     """
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.promotions import decide, version_of_run
     from flows.wiring import connect
     from pvar.errors import PromotionError
@@ -50,5 +55,8 @@ def approve(
             "UTC), and the first decision counts; to change the champion anyway: "
             f"pvar rollback {model} --to VERSION --reason TEXT"
         )
+    if as_json:
+        print_json({"model": model, "version": version, **kept.model_dump(mode="json")})
+        return
     done = f"version {version} is declined" if decline else f"champion is version {version}"
     console().print(f"{model}: {done}", highlight=False, markup=False)

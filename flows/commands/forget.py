@@ -1,14 +1,19 @@
 """`pvar forget`: withdraw prompts, so that they are never used again, and erase their rows."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter
 
+from flows.commands.options import JsonOption
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
     from flows.wiring import Wiring
+    from pvar.withdrawal import Withdrawal
     from tasks.retraining.erasures import Erasure
 
 
@@ -18,6 +23,7 @@ def forget(
     reason: str | None = None,
     erase: Annotated[bool, Parameter(negative=())] = False,
     yes: Annotated[bool, Parameter(negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Withdraw prompts: no later run reads, replays or asks them. Without options: list
     withdrawals.
@@ -43,25 +49,61 @@ def forget(
         in `erasures/` says what was removed. Your own files are named, and not changed.
     yes
         Remove what --erase shows.
+    as_json
+        Print one JSON object: what was withdrawn, what is or was erased, and all withdrawals.
     """
+    from flows.console import print_json
     from flows.wiring import connect
     from pvar.errors import InputError
 
     if yes and not erase:
         raise InputError("--yes is for --erase; nothing was withdrawn or removed")
     wiring = connect()
-    if ids is not None:
-        _withdraw(ids, reason, wiring)
+    withdrawn = None if ids is None else _withdraw(ids, reason, wiring)
+    erasure = _erase(wiring, is_wanted=yes) if erase else None
+    if as_json:
+        document = {
+            "withdrawn": None if withdrawn is None else withdrawn._asdict(),
+            "erasure": None if erasure is None else erasure.model_dump(mode="json"),
+            "withdrawals": [each.model_dump(mode="json") for each in _withdrawals(wiring)],
+        }
+        print_json(document)
+        return
+    if withdrawn is not None:
+        _say(withdrawn.sentence)
     if erase:
-        _erase(wiring, is_wanted=yes)
-    elif ids is None:
-        _list(wiring)
+        _print_erasure(erasure, is_wanted=yes)
+    elif withdrawn is None:
+        _print_withdrawals(wiring)
 
 
-def _withdraw(path: Path, reason: str | None, wiring: "Wiring") -> None:
+def _say(text: str) -> None:
+    from flows.console import console
+
+    console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Withdrawn(NamedTuple):
+    """Numbers of prompts that a file names."""
+
+    num_new: int
+    num_before: int
+    """Withdrawn earlier."""
+    num_in_store: int
+    num_elsewhere: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.num_new} prompts are withdrawn; {self.num_before} were before. "
+            f"{self.num_in_store} are in this store, {self.num_elsewhere} are not and are left out "
+            "if they arrive"
+        )
+
+
+def _withdraw(path: Path, reason: str | None, wiring: "Wiring") -> _Withdrawn:
     from datetime import UTC, datetime
 
-    from flows.console import console
     from flows.withdrawn_prompts import known_prompts, read_ids
     from pvar.errors import InputError
     from tasks.retraining.incoming_files import forget_inspected
@@ -73,26 +115,25 @@ def _withdraw(path: Path, reason: str | None, wiring: "Wiring") -> None:
     withdrawal = withdraw(wiring.store, named, reason=reason, now=datetime.now(UTC))
     forget_inspected(wiring.store)  # withdrawn rows do not count as new
     num_new = len(withdrawal.prompt_ids) if withdrawal else 0
-    known = known_prompts(named, wiring)
-    console().print(
-        f"{num_new} prompts are withdrawn; {len(named) - num_new} were before. "
-        f"{len(known)} are in this store, {len(named) - len(known)} are not and are left out if "
-        "they arrive",
-        highlight=False,
-        soft_wrap=True,
-    )
+    num_known = len(known_prompts(named, wiring))
+    return _Withdrawn(num_new, len(named) - num_new, num_known, len(named) - num_known)
 
 
-def _list(wiring: "Wiring") -> None:
+def _withdrawals(wiring: "Wiring") -> "Sequence[Withdrawal]":
+    from tasks.retraining.withdrawals import read_withdrawals
+
+    return read_withdrawals(wiring.store)
+
+
+def _print_withdrawals(wiring: "Wiring") -> None:
     from rich.table import Table
     from rich.text import Text
 
     from flows.console import console
-    from tasks.retraining.withdrawals import read_withdrawals
 
-    withdrawals = read_withdrawals(wiring.store)
+    withdrawals = _withdrawals(wiring)
     if not withdrawals:
-        console().print(f"{wiring.store.uri} has no withdrawals", highlight=False, markup=False)
+        _say(f"{wiring.store.uri} has no withdrawals")
         return
     table = Table("withdrawn (UTC)", "prompts", "reason", box=None)
     for each in withdrawals:
@@ -104,30 +145,31 @@ def _list(wiring: "Wiring") -> None:
     console().print(table)
 
 
-def _erase(wiring: "Wiring", *, is_wanted: bool) -> None:
+def _erase(wiring: "Wiring", *, is_wanted: bool) -> "Erasure | None":
+    """Erase, or look what there is to erase; None if that is nothing."""
     from datetime import UTC, datetime
 
-    from flows.console import console
     from flows.erasing import carry_out_erasure, plan_erasure
 
     if is_wanted:
-        erasure = carry_out_erasure(wiring, datetime.now(UTC))
-    else:
-        plan = plan_erasure(wiring, datetime.now(UTC))
-        erasure = None if plan.is_empty else plan.erasure
+        return carry_out_erasure(wiring, datetime.now(UTC))
+    plan = plan_erasure(wiring, datetime.now(UTC))
+    return None if plan.is_empty else plan.erasure
+
+
+def _print_erasure(erasure: "Erasure | None", *, is_wanted: bool) -> None:
+    from flows.console import console
+
     if erasure is None:
-        console().print("the store holds no rows of withdrawn prompts", highlight=False)
+        _say("the store holds no rows of withdrawn prompts")
         return
     console().print(_table(erasure))
     for key in erasure.kept:
-        text = f"not changed, and holds or quotes such a row: {key}"
-        console().print(text, highlight=False, markup=False, soft_wrap=True)
+        _say(f"not changed, and holds or quotes such a row: {key}")
     did = "was removed; see" if is_wanted else "is removed with --yes; the record will be"
-    console().print(
+    _say(
         f"this {did} erasures/{erasure.number:06d}.json. Models stay trained on these rows: "
-        "pvar lineage --withdrawn",
-        highlight=False,
-        soft_wrap=True,
+        "pvar lineage --withdrawn"
     )
 
 

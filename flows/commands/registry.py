@@ -1,14 +1,15 @@
 """`pvar registry`: make a lost MLflow registry again."""
 
-import sys
-
 from cyclopts import App
+
+from flows.commands.options import JsonOption
+from flows.exit_codes import DONE, ERROR
 
 app = App(name="registry", help="Make a lost MLflow registry again.")
 
 
 @app.command
-def rebuild(model: str | None = None, /) -> None:
+def rebuild(model: str | None = None, /, *, as_json: JsonOption = False) -> int:
     """Register the versions that the store knows again, with numbers, tags, aliases and history.
 
     For an MLflow whose database was lost: the store has the models, the decisions on them and every
@@ -22,8 +23,10 @@ def rebuild(model: str | None = None, /) -> None:
     ----------
     model
         Name of the registered model (default: every model that the store has a decision on).
+    as_json
+        Print a JSON list.
     """
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.registry_rebuild import rebuild_registry
     from flows.wiring import connect
 
@@ -31,8 +34,9 @@ def rebuild(model: str | None = None, /) -> None:
         console().print(line, highlight=False, soft_wrap=True, markup=False)
 
     found = rebuild_registry(connect(), model)
-    for rebuilt in found:
+    if as_json:
+        print_json([rebuilt._asdict() for rebuilt in found])
+    for rebuilt in () if as_json else found:
         for line in rebuilt.lines():
             say(line)
-    if any(rebuilt.gone for rebuilt in found):
-        sys.exit(1)
+    return ERROR if any(rebuilt.gone for rebuilt in found) else DONE

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from flows.commands.options import JsonOption
+
 
 def rollback(
     model: str,
@@ -11,6 +13,7 @@ def rollback(
     *,
     reason: str,
     to: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make an earlier version the champion, and record who did it and why.
 
@@ -27,11 +30,16 @@ def rollback(
         Reason, which is recorded in the history.
     to
         Version to return to (default: the champion before the current one).
+    as_json
+        Print the move as one JSON object, as `pvar history --json` has it.
     """
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.wiring import connect
 
     move = connect().registry.roll_back(model, to, reason=reason)
+    if as_json:
+        print_json(move.model_dump(mode="json"))
+        return
     was = "nothing" if move.from_version is None else f"version {move.from_version}"
     console().print(
         f"{model}: champion is version {move.to_version}, it was {was}; "

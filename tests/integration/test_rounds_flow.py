@@ -10,6 +10,7 @@ import pytest
 
 from flows import rounds as rounds_flow
 from flows.commands import rounds as command
+from flows.exit_codes import DONE
 from flows.round_record import read_rounds
 from flows.run_record import load_run
 from flows.wiring import connect
@@ -90,7 +91,7 @@ def test_a_round_that_is_killed_after_its_promotion_does_not_train_from_its_own_
     monkeypatch.setattr("flows.temporary_server.temporary_server", nullcontext)  # there is one
     preset = tmp_path / "rounds.yaml"
     preset.write_text(json.dumps(pipeline.model_dump(mode="json")))  # JSON is YAML
-    command.rounds(preset=str(preset), rounds=2, as_json=True)
+    assert command.rounds(preset=str(preset), rounds=2, as_json=True) == DONE
     assert json.loads(capsys.readouterr().out) == json.loads(result.model_dump_json())
     command.rounds(preset=str(preset), rounds=2)
     shown = capsys.readouterr().out

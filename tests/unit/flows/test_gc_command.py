@@ -80,6 +80,10 @@ def test_nothing_is_deleted_without_being_asked(
     kept: Kept, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = kept.there()
+    gc(as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert [each["root"] for each in found["artifacts"]] == [kept.garbage.root]
+    assert (found["num_needed"], found["num_deleted"]) == (6, None)
     gc()
     assert kept.there() == before
     printed = capsys.readouterr().out

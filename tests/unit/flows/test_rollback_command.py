@@ -1,5 +1,6 @@
 """`pvar rollback` and `pvar approve`: moves of the champion by people, kept in the history."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,10 +47,14 @@ def test_rollback_returns_to_the_champion_before(
     assert (last.by, last.reason) == ("ana", "rude answers")
 
 
-def test_rollback_to_a_version(neighbours: RegistryNeighbours) -> None:
+def test_rollback_to_a_version(
+    neighbours: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
+) -> None:
     promoted(neighbours, 3)
-    rollback(MODEL, to=1, reason="the one of spring")
+    rollback(MODEL, to=1, reason="the one of spring", as_json=True)
     assert neighbours.alias("champion") == 1
+    move = json.loads(capsys.readouterr().out)
+    assert (move["number"], move["to_version"], move["reason"]) == (4, 1, "the one of spring")
 
 
 def test_without_an_earlier_champion_rollback_says_what_to_do(
@@ -98,7 +103,9 @@ def test_approval_makes_a_champion_and_keeps_the_note(neighbours: RegistryNeighb
     )
 
 
-def test_the_run_that_waits_names_its_version(neighbours: RegistryNeighbours) -> None:
+def test_the_run_that_waits_names_its_version(
+    neighbours: RegistryNeighbours, capsys: pytest.CaptureFixture[str]
+) -> None:
     neighbours.register("train/aa", gate="passed", opponent="bundled:start#start-1")
     for run, artifact in (("20260101-a", "train/aa"), ("20260102-b", "train/bb")):
         record = RunRecord(
@@ -113,8 +120,10 @@ def test_the_run_that_waits_names_its_version(neighbours: RegistryNeighbours) ->
         save_run(neighbours.store, record)
     with pytest.raises(InputError, match=f"run 20260102-b has registered no version of {MODEL}"):
         approve("latest", note="fine")
-    approve("20260101", note="fine")
+    approve("20260101", note="fine", as_json=True)
     assert neighbours.alias("champion") == 1
+    decision = json.loads(capsys.readouterr().out)
+    assert (decision["model"], decision["version"], decision["approved"]) == (MODEL, 1, True)
 
 
 def test_a_declined_version_is_no_champion(

@@ -481,6 +481,11 @@ def test_the_command_withdraws_lists_and_erases_only_if_asked(
     said = capsys.readouterr().out
     assert "is removed with --yes" in said
     assert "holds or quotes such a row: incoming/a.jsonl" in said
+    forget(erase=True, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["withdrawn"], found["erasure"]["number"]) == (None, 1)
+    assert [each["reason"] for each in found["withdrawals"]][-1] == "asked for"
+    assert contents(store) == before
     forget(erase=True, yes=True)
     assert "was removed; see erasures/000001.json" in capsys.readouterr().out
     forget(erase=True, yes=True)
