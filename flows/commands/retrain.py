@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from flows.commands.options import JsonOption, PresetOption, SetOption
 from flows.commands.rules import RuleOption
+from flows.exit_codes import code_of_result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,6 @@ def retrain(
     config = retrain_config(load_config(preset, set_), rule)
 
     from flows.console import print_json, show_progress
-    from flows.exit_codes import code_of_result
     from flows.temporary_server import temporary_server
 
     with show_progress(), temporary_server():
@@ -62,9 +62,13 @@ def retrain(
         print_json({**result.model_dump(mode="json"), "gate_passed": gates})
     else:
         _print(result, gates)
+    return code_of_retraining(result, gates)
+
+
+def code_of_retraining(result: "RetrainResult", gates: "Mapping[str, bool | None]") -> int:
+    """The exit code; `gates` has what the gate of each run decided."""
     return code_of_result(
-        waits=bool(result.waiting or result.postponed),
-        gate_passed=False not in gates.values(),
+        waits=bool(result.waiting or result.postponed), gate_passed=False not in gates.values()
     )
 
 

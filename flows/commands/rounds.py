@@ -91,10 +91,7 @@ def rounds(
         sys.stdout.write(result.model_dump_json() + "\n")
     else:
         _show(result, store.uri)
-    last = result.rounds[-1] if result.rounds else None
-    return code_of_result(
-        waits=result.waiting is not None, gate_passed=None if last is None else last.gate_passed
-    )
+    return code_of_rounds(result)
 
 
 def _run(config: "RoundsConfig") -> "RoundsResult":
@@ -105,6 +102,14 @@ def _run(config: "RoundsConfig") -> "RoundsResult":
         from flows.rounds import rounds as run
 
         return run(config)
+
+
+def code_of_rounds(result: "RoundsResult") -> int:
+    """The exit code: whether a round waits, and what the last gate decided."""
+    gates = [each.gate_passed for each in result.rounds]
+    return code_of_result(
+        waits=result.waiting is not None, gate_passed=gates[-1] if gates else None
+    )
 
 
 def _config(

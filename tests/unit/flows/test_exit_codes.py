@@ -9,13 +9,17 @@ import pytest
 import yaml
 
 from flows.cli import main
+from flows.commands.retrain import code_of_retraining
+from flows.commands.rounds import code_of_rounds
 from flows.commands.run import print_result
 from flows.exit_codes import DONE, ERROR, GATE_NOT_PASSED, WAITING, WRONG_CALL, code_of_error
+from flows.retraining import RetrainResult
 from flows.run_record import NodeRecord, RunRecord, save_run
 from flows.wiring import Wiring
 from pvar.artifacts import Summary, WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, InputError, ModelError, StageError, StoreError
+from pvar.round_rules import RoundResult, RoundsResult
 from tests.artifacts import put_artifact
 from tests.workflow import fake_settings, open_wiring, write_prompts
 
@@ -89,6 +93,41 @@ def test_a_run_that_waits_says_for_what(wiring: Wiring, capsys: pytest.CaptureFi
 def test_a_run_without_a_gate_is_done(wiring: Wiring, capsys: pytest.CaptureFixture[str]) -> None:
     record = decided(wiring, passed=True).model_copy(update={"nodes": ()})
     assert print_result(record, wiring, as_json=True) == DONE
+
+
+@pytest.mark.parametrize(
+    ("found", "gates", "code"),
+    [
+        ({}, {}, DONE),  # no new data
+        ({"runs": ("a", "b")}, {"a": True, "b": None}, DONE),
+        ({"runs": ("a", "b")}, {"a": False, "b": True}, GATE_NOT_PASSED),
+        ({"runs": ("a",), "waiting": ("batch 2 is held",)}, {"a": False}, WAITING),
+        ({"postponed": ("batch 1 pauses after an outage",)}, {}, WAITING),
+    ],
+)
+def test_a_retraining_waits_or_ends_with_its_gates(
+    found: dict[str, Any], gates: dict[str, bool | None], code: int
+) -> None:
+    nothing = {"runs": (), "batch": None, "reasons": ("no new data",), "quarantined": ()}
+    result = RetrainResult.model_validate({**nothing, **found})
+    assert code_of_retraining(result, gates) == code
+
+
+@pytest.mark.parametrize(
+    ("gates", "waiting", "code"),
+    [
+        ((), None, DONE),
+        ((False, True), None, DONE),
+        ((True, False), None, GATE_NOT_PASSED),
+        ((False,), "round 2 waits", WAITING),
+    ],
+)
+def test_rounds_wait_or_end_with_the_last_gate(
+    gates: tuple[bool, ...], waiting: str | None, code: int
+) -> None:
+    ended = tuple(RoundResult.model_construct(gate_passed=passed) for passed in gates)
+    result = RoundsResult.model_construct(rounds=ended, waiting=waiting)
+    assert code_of_rounds(result) == code
 
 
 def test_what_the_user_gave_is_a_wrong_call_and_the_rest_an_error() -> None:
