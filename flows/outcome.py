@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from flows.past_runs import PastRun, node_figures
 from flows.report_sources import rows_by_source
-from flows.run_record import NodeRecord, RunRecord
+from flows.run_record import RunRecord
 from flows.wiring import Wiring
 from pvar.artifacts import Summary
 from pvar.gate import ABILITY_NOT_MEASURED, without_ability
@@ -62,7 +62,7 @@ def _lines(
 ) -> Iterator[str]:
     num_reused = sum(node.state == "reused" for node in record.nodes)
     yield f"run {record.run}: {num_reused} of {len(record.nodes)} artifacts reused"
-    if spent := _time_spent(record.nodes):
+    if spent := _time_spent(record):
         yield spent
     if chosen := summaries.get("select"):
         yield _selected(record.config.select.strategy, chosen, sources)
@@ -96,20 +96,27 @@ def _lines(
         yield f"to go on: {node.waiting.how_to_go_on}"
 
 
-def _time_spent(nodes: Sequence[NodeRecord]) -> str:
-    """How long the stages took, the longest first, and which were reused. Empty if all were.
+def _time_spent(record: RunRecord) -> str:
+    """How long the run took, the longest stage first, and what was reused. Empty if all was.
 
-    The total is that of the stages: a run may have been suspended for days between two of them.
+    Without the time between the stages if that is not known: a run that Prefect can suspend may
+    have waited for days.
     """
-    took = {node.name: node.seconds for node in nodes if node.seconds and node.state == "made"}
-    if not took:
+    took = {each.name: each.seconds for each in record.nodes if each.state == "made"}
+    made = {name: seconds for name, seconds in took.items() if seconds is not None}
+    if not made:
         return ""
-    of_each = [
+    parts = [
         f"{name} {_seconds(seconds)}"
-        for name, seconds in sorted(took.items(), key=lambda item: -item[1])
+        for name, seconds in sorted(made.items(), key=lambda item: -item[1])
     ]
-    reused = [node.name for node in nodes if node.state == "reused"]
-    line = f"took {_seconds(sum(took.values()))}: {', '.join(of_each)}"
+    total = sum(made.values())
+    if record.finished_at is not None and record.flow_run is None:
+        between = (record.finished_at - record.started_at).total_seconds() - total
+        parts.append(f"between the stages {_seconds(max(between, 0.0))}")
+        total += max(between, 0.0)
+    reused = [each.name for each in record.nodes if each.state == "reused"]
+    line = f"took {_seconds(total)}: {', '.join(parts)}"
     return f"{line}; reused: {', '.join(reused)}" if reused else line
 
 
