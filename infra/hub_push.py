@@ -130,10 +130,12 @@ def _refuse_filled(api: "HfApi", target: HubTarget) -> None:
 
 def _asked(target: HubTarget, ask: Callable[[], _Value]) -> _Value:
     """The answer of the Hub, with its errors explained."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
         return ask()
+    except HFValidationError as error:
+        raise ConfigError(f"{target}: the Hub allows no such name: {error}") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status == 401:

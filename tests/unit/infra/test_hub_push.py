@@ -65,6 +65,12 @@ def test_what_the_token_may_not_is_said_without_the_token(hub: FakeHub, tmp_path
     assert hub.files == {}
 
 
+def test_a_name_that_the_hub_does_not_allow_is_named(hub: FakeHub, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="hub:mine/a--b: the Hub allows no such name"):
+        push(tmp_path, HubTarget("mine/a--b", None))
+    assert hub.files == {}
+
+
 def test_a_hub_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
