@@ -58,6 +58,7 @@ def pages() -> dict[str, str]:
 def commands() -> str:
     """Every command with its whole docstring, arguments and options."""
     text = make_app(with_summaries=False).generate_docs().replace("# pvar\n", "# Commands\n", 1)
+    text = text.replace("](#pvar-install-completion)", "](#pvar---install-completion)")  # GitHub's
     text = text.replace(" *[default: ()]*", "")  # an option that may be repeated, and need not
     text = re.sub(r"\*\[default: \('(\w+)',\)\]\*", r"*[default: \1]*", text)
     text = text.replace("## Table of Contents", f"{_exit_codes()}\n## Table of Contents", 1)
