@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flows.announcement import announce_stage
 from flows.complete_runs import newest_run_of
 from flows.console import log_lines
-from flows.exit_codes import DONE, GATE_NOT_PASSED, WAITING
+from flows.exit_codes import DONE, GATE_NOT_PASSED, WAITING, WRONG_CALL
 from flows.pinning import pin
 from flows.run_record import RunRecord, load_run
 from flows.stage_nodes import make_or_reuse, needed_nodes
@@ -129,7 +129,7 @@ class PipelineRun:
 
         It is the command `pvar run`, so Prefect and MLflow record the run, and it is shown there.
         Its log appears here. The record says what was made and reused, and what the run waits for.
-        Raises StageError with the command's message if it fails.
+        Raises ConfigError for a wrong call, and StageError if it fails, with the command's message.
         """
         if self._options is None:
             raise ConfigError("this run was opened from its record; load its preset to start it")
@@ -208,7 +208,10 @@ def load(preset: str | Path | None = None, changes: Mapping[str, Any] | None = N
 
 
 def open_run(name: str = "latest") -> PipelineRun:
-    """A run that is in the store, by its id. Raises InputError if there is none."""
+    """A run that is in the store, by its id or the first characters of it.
+
+    Raises InputError unless there is one.
+    """
     wiring = connect()
     return PipelineRun(load_run(wiring.store, name).config, wiring, options=None)
 
@@ -229,7 +232,8 @@ def _table_of(artifact: Artifact, node: str, name: str | None) -> str:
 
 
 def _run(command: Sequence[str], name: str) -> None:
-    """Run the command and pass its output on. Raises StageError with its message if it fails."""
+    """Run the command and pass its output on. Raises ConfigError for a wrong call, and StageError
+    if it fails, with its message."""
     said: list[str] = []
     with subprocess.Popen(
         command,
@@ -251,7 +255,8 @@ def _run(command: Sequence[str], name: str) -> None:
             raise
     if process.returncode not in ENDED:
         message = "".join(said).rpartition("error: ")[2].strip()
-        raise StageError(f"{name} ended with exit code {process.returncode}: {message}")
+        kind = ConfigError if process.returncode == WRONG_CALL else StageError
+        raise kind(f"{name} ended with exit code {process.returncode}: {message}")
 
 
 def _pass_on(source: Any, target: Any, kept: list[str]) -> None:

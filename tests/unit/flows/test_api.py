@@ -11,7 +11,7 @@ import yaml
 
 from flows import api
 from flows.run_record import NodeRecord, RunRecord, save_run
-from pvar.errors import ConfigError, DamagedError, IncompleteError, InputError, StageError
+from pvar.errors import ConfigError, DamagedError, IncompleteError, InputError
 from tests.workflow import Workflow, fake_settings, start_workflow
 
 pytest.importorskip("pandas")
@@ -158,6 +158,6 @@ def test_a_start_that_fails_says_why(
         api.load(preset, {"ingest.source": "/no/such/file.jsonl"}).start()
     none = tmp_path / "none.jsonl"
     none.write_text('{"prompt": ""}\n')
-    with pytest.raises(StageError, match=r"pvar run --preset .* ended with exit code [12]: ") as e:
+    with pytest.raises(ConfigError, match=r"pvar run --preset .* ended with exit code 2: ") as e:
         api.load(preset, {"ingest.source": str(none)}).start()
     assert str(e.value).endswith(capsys.readouterr().err.partition("error: ")[2].strip())
