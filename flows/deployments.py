@@ -187,9 +187,7 @@ def form_schema(
     flow: "Flow[..., Any]", spec: DeploymentSpec, parameters: Mapping[str, JsonValue]
 ) -> dict[str, Any]:
     """The schema of the deployment's form. A stage opens with its own settings."""
-    from prefect.utilities.callables import parameter_schema
-
-    schema = parameter_schema(flow).model_dump_for_openapi()
+    schema = flow.parameters.model_dump_for_openapi()
     if spec.is_stage:
         schema["properties"].pop("check", None)  # for pipelines, not for people
     opened = {spec.flow} if spec.is_stage else NOT_TRAINED if spec.flow == "benchmark" else None

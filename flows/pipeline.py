@@ -31,7 +31,7 @@ from flows.run_page import publish_run
 from flows.run_progress import ProgressBar
 from flows.run_record import NodeRecord, RunRecord, save_run, suspended_run
 from flows.run_report import write_report
-from flows.stages import STAGE_FLOWS
+from flows.stages import stage_flow
 from flows.waiting_state import shown_as_waiting
 from flows.wiring import Wiring, connect
 from infra.tracking import DataInput
@@ -234,7 +234,7 @@ def run_node(node: Node, config: PipelineConfig, wiring: Wiring, mlflow_run: str
         if not is_complete(node, wiring):
             waiting = run_placed(node, config, wiring, parent_run=mlflow_run)
             return _entry(node, "waiting" if waiting else "made", time.monotonic() - began, waiting)
-    (result,) = STAGE_FLOWS[node.stage.name](config=config, node=node.name, parent_run=mlflow_run)
+    (result,) = stage_flow(node.stage.name)(config=config, node=node.name, parent_run=mlflow_run)
     return _entry(node, result.state, result.seconds, result.waiting)
 
 

@@ -9,6 +9,8 @@ earlier stages. A node whose inputs are incomplete waits for them, and the log s
 node can run, the error names the stage to run first.
 """
 
+from functools import cache
+
 from prefect import Flow, flow
 
 from flows.execution import execute
@@ -25,7 +27,11 @@ from tasks.engine.stage_outcome import StageOutcome
 from tasks.graph import STAGES
 
 
-def _stage_flow(stage: str) -> Flow[..., list[StageResult]]:
+@cache
+def stage_flow(stage: str) -> Flow[..., list[StageResult]]:
+    """The flow of a stage. It is made when it is first needed: each takes a tenth of a second, for
+    the schema of its parameters, and a process needs few of them."""
+
     @flow(
         name=stage,
         description=STAGES[stage].description,
@@ -64,11 +70,8 @@ def _stage_flow(stage: str) -> Flow[..., list[StageResult]]:
     return run
 
 
-STAGE_FLOWS: dict[str, Flow[..., list[StageResult]]] = {name: _stage_flow(name) for name in STAGES}
-
-
 def __getattr__(name: str) -> Flow[..., list[StageResult]]:
     """A stage's flow by attribute: `flows.stages.sample` is the entry point of its deployments."""
-    if name not in STAGE_FLOWS:
-        raise AttributeError(f"there is no stage {name!r}; there are {', '.join(STAGE_FLOWS)}")
-    return STAGE_FLOWS[name]
+    if name not in STAGES:
+        raise AttributeError(f"there is no stage {name!r}; there are {', '.join(STAGES)}")
+    return stage_flow(name)

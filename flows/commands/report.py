@@ -22,7 +22,6 @@ def report(
     each run, a chart of the win rates, and results, tags and promotions of each version.
 
     ```console
-    pvar report
     pvar report 20261127-09 --out report.html
     pvar report --all
     ```

@@ -91,9 +91,9 @@ def _make(
     from flows.temporary_server import temporary_server
 
     with show_progress(), temporary_server():
-        from flows.stages import STAGE_FLOWS
+        from flows.stages import stage_flow
 
-        return STAGE_FLOWS[name](config=config, node=node)
+        return stage_flow(name)(config=config, node=node)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def test_every_stage_has_a_flow_of_its_name_and_description() -> None:
     for name, stage in STAGES.items():
         flow = getattr(stages, name)
         assert (flow.name, flow.description) == (stage.name, stage.description)
-        assert flow is stages.STAGE_FLOWS[name]
+        assert flow is stages.stage_flow(name)
     with pytest.raises(AttributeError, match="there is no stage 'polish'; there are ingest"):
         stages.polish  # noqa: B018
 

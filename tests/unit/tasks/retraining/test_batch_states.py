@@ -236,7 +236,7 @@ def test_the_end_of_a_pause_keeps_the_run_that_waits(file_store: Store) -> None:
 
 
 def test_only_what_does_not_run_by_itself_can_be_put_back(file_store: Store) -> None:
-    with pytest.raises(InputError, match=r"has no batch 1; its batches: none"):
+    with pytest.raises(InputError, match=r"has no batch 1; it has none yet; see pvar batches"):
         retry_batch(file_store, 1, NOW)
     batch = make_batch(file_store)
     with pytest.raises(InputError, match=r"has no batch 2; its batches: 1 to 1"):
