@@ -61,7 +61,7 @@ def count_parameters(folder: Path) -> int | None:
     try:
         if "quantization_config" in json.loads((folder / "config.json").read_text("utf-8")):
             return None
-        counts = [_count_in(path) for path in sorted(folder.glob("*.safetensors"))]
+        counts = [_count_in(path) for path in _weights(folder)]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # what is wrong with it is said when it is loaded
     return sum(counts) or None
@@ -94,28 +94,48 @@ def _hub_size(location: str) -> ModelSize | None:
 
 def _is_whole(folder: Path) -> bool:
     """Whether all files of weights are there."""
+    return all((folder / name).exists() for name in _named_weights(folder))
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files that are loaded. Some repositories have the same weights once more, in another form
+    (`consolidated.safetensors`)."""
+    named = [folder / name for name in _named_weights(folder)]
+    return named if all(path.exists() for path in named) else sorted(folder.glob("*.safetensors"))
+
+
+def _named_weights(folder: Path) -> list[str]:
+    """Names of the files of weights, by the index if there is one."""
     index = folder / "model.safetensors.index.json"
     try:
-        named = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError):
-        named = {"model.safetensors"}
-    return all((folder / name).exists() for name in named)
+        return ["model.safetensors"]
 
 
 def _ask_hub(repository: str, revision: str | None) -> ModelSize | None:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, try_to_load_from_cache
 
     ask: Callable[..., Any] = HfApi().model_info
     try:
         info = ask(repository, revision=revision, files_metadata=True, timeout=HUB_SECONDS)
-        wanted = [
+        missing = [
             each.size or 0
             for each in info.siblings or ()
             if any(fnmatch(each.rfilename, pattern) for pattern in WANTED_FILES)
+            and not isinstance(
+                try_to_load_from_cache(repository, each.rfilename, revision=revision), str
+            )
         ]
         is_quantised = "quantization_config" in (info.config or {})
         num = info.safetensors.total if info.safetensors and not is_quantised else None
     except Exception as error:  # noqa: BLE001  the Hub client's errors have no common base
         logger.debug("the size of %s is unknown: %s", repository, type(error).__name__)
         return None
-    return ModelSize(num, sum(wanted))
+    return ModelSize(num, max(0, sum(missing) - _begun_bytes(repository)))
+
+
+def _begun_bytes(repository: str) -> int:
+    """What is there of interrupted downloads, which go on."""
+    folder = hub_cache() / f"models--{repository.replace('/', '--')}" / "blobs"
+    return sum(path.stat().st_size for path in folder.glob("*.incomplete"))

@@ -35,6 +35,17 @@ def test_parameters_are_counted_from_the_headers(tmp_path: Path) -> None:
     assert size(f"file://{folder}#sha256-0", tmp_path) == ModelSize(11)
 
 
+def test_weights_that_a_folder_has_twice_are_counted_once(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    save_file({"all": np.zeros(11, np.float16)}, folder / "consolidated.safetensors")
+    index = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    assert count_parameters(folder) == 11
+    (folder / "model.safetensors.index.json").unlink()
+    save_file({"all": np.zeros(11, np.float16)}, folder / "model.safetensors")
+    assert count_parameters(folder) == 11
+
+
 def test_the_number_of_packed_weights_says_nothing_of_memory(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", quantization_config={"bits": 4})
     assert count_parameters(folder) is None
@@ -106,12 +117,20 @@ def test_a_download_that_was_interrupted_is_no_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_model(tmp_path / "snapshot")
-    cached = str(folder / "config.json")
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: cached)
+
+    def cached(_: str, name: str, **__: object) -> str | None:
+        return str(folder / name) if (folder / name).exists() else None
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: Hub(info()))
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "c": "model-3"}}))
-    assert size(HUB, tmp_path) == ModelSize(8_000, download_bytes=16_010)
+    assert size(HUB, tmp_path) == ModelSize(8_000, download_bytes=16_000)  # config.json is there
+    blobs = tmp_path / "models--org--name" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "0a.incomplete").write_bytes(bytes(9_000))
+    assert size(HUB, tmp_path) == ModelSize(8_000, download_bytes=7_000)
     index.write_text(
         json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
     )
