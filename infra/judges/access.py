@@ -15,6 +15,8 @@ from pvar.errors import ConfigError, PvarError, UnavailableError
 if TYPE_CHECKING:
     from openai import OpenAI
 
+logger = logging.getLogger(__name__)
+
 _OPENAI = "https://api.openai.com/v1"
 
 ANSWER_SECONDS = 10.0
@@ -79,7 +81,8 @@ def refuse_unusable_access(access: ServerAccess) -> None:
 
 def refuse_unreachable(access: ServerAccess) -> None:
     """Ask the server for its models. UnavailableError if it does not answer, ConfigError if it does
-    not accept the key. Any other answer will do: not every server has such a list.
+    not accept the key. Any other answer will do: not every server has such a list. A server that
+    takes the request and is slow may be busy, or begin: that is logged.
 
     What `refuse_unusable_access` refuses is not asked.
     """
@@ -93,6 +96,14 @@ def refuse_unreachable(access: ServerAccess) -> None:
     try:
         client.models.list()
     except APIConnectionError as error:
+        if _reason(error) == "ReadTimeout":
+            logger.warning(
+                "the server that %s names took the request and has not answered in %.0f s: it may "
+                "be busy, or still begin",
+                _variable(access, "BASE_URL"),
+                ANSWER_SECONDS,
+            )
+            return
         failure = UnavailableError(
             f"the server that {_variable(access, 'BASE_URL')} names does not answer "
             f"({_reason(error)}); start it, or correct the address"

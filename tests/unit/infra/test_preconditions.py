@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -154,6 +155,25 @@ def test_a_server_that_does_not_answer_is_an_outage_and_a_wrong_key_is_none(
     assert "2 things are missing" in str(unreachable.value)
     assert "PVAR_JUDGE_BASE_URL names does not answer (Connect" in str(unreachable.value)
     assert address not in str(unreachable.value)
+
+
+def test_a_server_that_is_slow_is_no_outage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("infra.judges.access.ANSWER_SECONDS", 0.1)
+    config, over = config_of(evaluate={"judge": SERVER_JUDGE}), Event()
+
+    class Slow(Handler):
+        def do_GET(self) -> None:
+            over.wait()
+            self.send(sent_json({}))
+
+    with listening(Slow) as address:
+        monkeypatch.setenv("PVAR_JUDGE_BASE_URL", f"{address}/v1")
+        refuse_missing(config, ALL)
+        over.set()
+    assert "PVAR_JUDGE_BASE_URL names took the request and has not answered" in caplog.text
+    assert address not in caplog.text
 
 
 def test_servers_are_asked_as_well_once_something_else_is_missing(
