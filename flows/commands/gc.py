@@ -67,10 +67,8 @@ def _to_json(sweep: "Sweep", num_deleted: int | None) -> dict[str, object]:
         ],
         "num_stale_leases": len(sweep.plan.stale_leases),
         "num_needed": sweep.plan.num_needed,
-        "folders": [
-            {"path": str(each.path), "num_bytes": each.num_bytes} for each in sweep.folders
-        ],
-        "copies": [{"path": str(each.path), "num_bytes": each.num_bytes} for each in sweep.copies],
+        "folders": [_folder(each) for each in sweep.folders],
+        "copies": [_folder(each) for each in sweep.copies],
         "num_deleted": num_deleted,
     }
 
