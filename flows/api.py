@@ -27,10 +27,10 @@ from flows.complete_runs import newest_run_of
 from flows.console import log_lines
 from flows.exit_codes import DONE, GATE_NOT_PASSED, WAITING, WRONG_CALL
 from flows.pinning import pin
+from flows.preflight import refuse_early, refuse_unmakeable
 from flows.run_record import RunRecord, load_run
 from flows.stage_nodes import make_or_reuse, needed_nodes
 from flows.wiring import Wiring, connect
-from infra.preconditions import inline_stages, refuse_missing
 from infra.presets import load_config
 from pvar.artifacts import Summary
 from pvar.config import PipelineConfig
@@ -115,7 +115,7 @@ class PipelineRun:
         person.
         """
         needed = needed_nodes(self.nodes, node)
-        refuse_missing(self._given, {each.stage.name for each in needed})
+        refuse_unmakeable(self.config, needed, self._wiring)
         with log_lines():
             for number, each in enumerate(needed, start=1):
                 announce_stage(f"stage {number} of {len(needed)}: {each.name}")
@@ -133,7 +133,7 @@ class PipelineRun:
         """
         if self._options is None:
             raise ConfigError("this run was opened from its record; load its preset to start it")
-        refuse_missing(self._given, inline_stages(self._given))
+        refuse_early(self._given, self._wiring)
         command = [sys.executable, "-m", "flows.cli", "run", *self._options]
         _run(command, f"pvar run {shlex.join(self._options)}")
         record = newest_run_of(pin(self._given, self._wiring), self._wiring)

@@ -19,8 +19,9 @@ from flows.placed_stages import is_complete
 from flows.wiring import Wiring
 from infra.machine_memory import read_gpu_memory, read_memory
 from infra.model_size import ModelSize, find_size
-from infra.preconditions import Problem, find_problems, inline_stages, refuse
+from infra.preconditions import Problem, find_problems, inline_stages, lacks_something, refuse
 from infra.sources import is_local, refuse_unreadable_file, refuse_unreadable_rows
+from pvar.benchmark_config import JudgedBenchmark
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, IncompleteError, InputError, PvarError
 from pvar.number_format import NumberFormat, NumberFormatChoice
@@ -29,7 +30,10 @@ from pvar.references import Pinned, find_references, is_pinned, replace_referenc
 from tasks.engine.artifact import open_artifact
 from tasks.engine.node import Node
 from tasks.graph import plan_nodes
+from tasks.stages.dataset_sample import DatasetSampleSpec
 from tasks.stages.reward import REWARD
+from tasks.stages.sample import SampleSpec
+from tasks.stages.score import ScoreSpec
 from tasks.stages.train import TRAIN
 
 logger = logging.getLogger(__name__)
@@ -38,21 +42,58 @@ SAVED_BYTES = 2
 """Of a parameter of a model in the store: bfloat16."""
 
 
+def refuse_early(config: PipelineConfig, wiring: Wiring) -> None:
+    """A quick look before slow things start: if something is missing on this machine, raise one
+    error for everything that is, unless only complete artifacts need it. Else no server is asked.
+    """
+    here = inline_stages(config)
+    if lacks_something(config, here):
+        pinned = pin_for(config, here, wiring)
+        nodes = [node for node in plan_nodes(pinned).values() if node.stage.name in here]
+        refuse_unmakeable(pinned, nodes, wiring)
+
+
+def refuse_unmakeable(config: PipelineConfig, nodes: Iterable[Node], wiring: Wiring) -> None:
+    """Raise one error for everything that those of these nodes which are incomplete need of this
+    machine and lack."""
+    refuse(problems_here(config, [each for each in nodes if not is_complete(each, wiring)], wiring))
+
+
 def pin_or_report(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     """The pinned configuration. If a reference cannot be pinned, the error also names all else
     that is missing."""
     try:
         return pin(config, wiring)
     except PvarError as error:
-        others = [
-            each
-            for each in find_problems(config, inline_stages(config))
-            if str(each.error) not in str(error)
-        ]
-        if not others:
+        found, is_all = _with_others(error, config, inline_stages(config))
+        if is_all:
             raise
-        refuse([Problem("", error), *others])
+        refuse(found)
         raise
+
+
+def pin_for(config: PipelineConfig, stages: Collection[str], wiring: Wiring) -> PipelineConfig:
+    """The same for a command that runs these stages: the error also names the key, if it is
+    known."""
+    try:
+        return pin(config, wiring)
+    except PvarError as error:
+        found, is_all = _with_others(error, config, stages)
+        if is_all and not found[0].key:
+            raise
+        refuse(found)
+        raise
+
+
+def _with_others(
+    error: PvarError, config: PipelineConfig, stages: Collection[str]
+) -> tuple[list[Problem], bool]:
+    """What is missing, with the key of an error of pinning where it is known; and whether the error
+    is all of it."""
+    problems = find_problems(config, stages)
+    if any(str(each.error) in str(error) for each in problems):
+        return problems, len(problems) == 1
+    return [Problem("", error), *problems], not problems
 
 
 def check_before_start(config: PipelineConfig, wiring: Wiring) -> None:
@@ -72,7 +113,8 @@ def check_before_start(config: PipelineConfig, wiring: Wiring) -> None:
 def problems_here(config: PipelineConfig, nodes: Collection[Node], wiring: Wiring) -> list[Problem]:
     """What these nodes of a pinned configuration need of this machine and lack. What is tight is
     logged."""
-    problems = find_problems(config, {node.stage.name for node in nodes})
+    stages = {node.stage.name for node in nodes}
+    problems = find_problems(config, stages, unneeded=list(_unneeded(config, nodes)))
     problems += _missing_files(nodes)
     fits, missing = judge_resources(config, nodes, wiring)
     for fit in fits:
@@ -81,6 +123,31 @@ def problems_here(config: PipelineConfig, nodes: Collection[Node], wiring: Wirin
         if fit.verdict == "impossible":
             problems.append(Problem(fit.what, ConfigError(fit.sentence)))
     return [*problems, *missing]
+
+
+def _unneeded(config: PipelineConfig, nodes: Iterable[Node]) -> Iterator[str]:
+    """Keys that other nodes of the same stages need: engines, and reward models."""
+    engines: set[str] = set()
+    scored: set[str] = set()
+    for node in nodes:
+        match node.spec:
+            case SampleSpec(settings=settings):
+                engines.add(settings.engine)
+            case DatasetSampleSpec():
+                engines.add("dataset")
+            case ScoreSpec(reward_model=model):
+                scored.add(model.name)
+    answers = [
+        ("sample", config.sample.engine),
+        ("evaluate.answers", config.evaluate.answers.engine),
+    ]
+    for row, benchmark in enumerate(config.benchmarks):
+        if isinstance(benchmark, JudgedBenchmark):
+            answers.append((f"benchmarks.{row}.answers", benchmark.answers.engine))
+    yield from (key for key, engine in answers if engine not in engines)
+    for row, reward_model in enumerate(config.score.reward_models):
+        if reward_model.name not in scored:
+            yield f"score.reward_models.{row}"
 
 
 def judge_resources(

@@ -104,13 +104,23 @@ def make_or_reuse(node: Node, config: PipelineConfig, wiring: Wiring) -> StageOu
 
 def blocked_nodes(
     config: PipelineConfig, stage: str, node: str | None, wiring: Wiring
-) -> list[BlockedNode | None]:
-    """What each node of a stage, or the given one, waits for; None for one that can run.
+) -> list[BlockedNode]:
+    """What the nodes of a stage, or the given one, wait for that cannot run yet.
 
     Raises ConfigError if the pinned configuration has no such node.
     """
     nodes = plan_nodes(config)
-    return [_blocked(each, nodes, wiring) for each in chosen_nodes(nodes, stage, node)]
+    found = (_blocked(each, nodes, wiring) for each in chosen_nodes(nodes, stage, node))
+    return [each for each in found if each is not None]
+
+
+def unblocked_nodes(
+    config: PipelineConfig, stage: str, node: str | None, wiring: Wiring
+) -> list[Node]:
+    """The others: those that can run, or are complete."""
+    nodes = plan_nodes(config)
+    chosen = chosen_nodes(nodes, stage, node)
+    return [each for each in chosen if _blocked(each, nodes, wiring) is None]
 
 
 def chosen_nodes(nodes: Mapping[str, Node], stage: str, name: str | None) -> list[Node]:

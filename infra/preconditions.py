@@ -94,15 +94,29 @@ def preconditions(config: PipelineConfig, stages: Collection[str]) -> Iterator[P
         yield from _of_benchmark(f"benchmarks.{row}", benchmark, stages)
 
 
+def lacks_something(config: PipelineConfig, stages: Collection[str]) -> bool:
+    """Whether anything that these stages need is missing, as far as a look shows: no server is
+    asked."""
+    return any(not each.asks and each.error() for each in preconditions(config, stages))
+
+
 def find_problems(
-    config: PipelineConfig, stages: Collection[str], *, ask: bool = True
+    config: PipelineConfig,
+    stages: Collection[str],
+    *,
+    ask: bool = True,
+    unneeded: Collection[str] = (),
 ) -> list[Problem]:
     """Everything that these stages need and that is missing.
 
     Without `ask` servers are asked only if something else is missing, so that one report has it
-    all.
+    all. Keys in `unneeded`, and those below them, are left out.
     """
-    needed = list(preconditions(config, stages))
+    needed = [
+        each
+        for each in preconditions(config, stages)
+        if not any(f"{each.key}.".startswith(f"{key}.") for key in unneeded)
+    ]
     found = _problems(each for each in needed if not each.asks)
     if ask or found:
         faulty = {problem.key for problem in found}  # there is nothing to ask

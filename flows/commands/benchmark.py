@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pvar.config import PipelineConfig
 
 
-NOT_USED = ("sample.", "evaluate.", "score.", "train", "reward_training", "runtime.")
-"""Beginnings of keys that only training and its comparison need."""
+NOT_USED = ("sample", "evaluate", "score", "train", "reward_training", "runtime")
+"""Keys that only training and its comparison need."""
 
 
 def benchmark(
@@ -66,8 +66,13 @@ def benchmark(
     from pvar.benchmark_takers import with_models
 
     config = load_config(preset, set_)
-    problems = find_problems(with_models(config, model, name), inline_stages(config) - {"evaluate"})
-    refuse([problem for problem in problems if not problem.key.startswith(NOT_USED)])
+    taken = with_models(config, model, name)
+
+    def refuse_missing(*, ask: bool) -> None:
+        stages = inline_stages(config) - {"evaluate"}
+        refuse(find_problems(taken, stages, ask=ask, unneeded=NOT_USED))
+
+    refuse_missing(ask=False)
 
     from flows.benchmark_table import complete_table, exported_files
     from flows.console import console, show_log
@@ -78,7 +83,9 @@ def benchmark(
     if not has_configured_server():
         with show_log():
             table = complete_table(config, model, name, wiring)
-    table = table or _run(config, model, name)
+    if table is None:
+        refuse_missing(ask=True)
+        table = _run(config, model, name)
     folder = out or wiring.settings.home / "benchmarks" / table.run
     files = [exported_files(row, wiring, folder.absolute()) for row in table.rows]
     if as_json:

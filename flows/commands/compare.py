@@ -70,7 +70,7 @@ def compare(
     }
     given = {name: value for name, value in options.items() if value is not None}
     config = load_study(study, preset=preset, changes=set_, options=given)
-    _refuse_missing(config)
+    _refuse_missing(config, ask=False)
     print(_page(config))  # noqa: T201  plain Markdown, also for files and programs
 
 
@@ -88,6 +88,7 @@ def _page(config: "StudyConfig") -> str:
         if complete is not None:
             return complete
 
+    _refuse_missing(config, ask=True)
     from flows.temporary_server import temporary_server
 
     with show_progress(), temporary_server():
@@ -96,15 +97,16 @@ def _page(config: "StudyConfig") -> str:
         return run(config)
 
 
-def _refuse_missing(config: "StudyConfig") -> None:
-    """Raise ConfigError, before anything starts, for what any arm needs and is not there."""
+def _refuse_missing(config: "StudyConfig", *, ask: bool) -> None:
+    """Raise an error, before anything starts, for what any arm needs and is not there. Without
+    `ask` servers are asked only if something else is missing."""
     from infra.preconditions import inline_stages, refuse_missing
     from pvar.study_config import HELD_OUT, cells, variant
 
     left_out = {"harness"} if set(config.endpoints) - {HELD_OUT} else {"judge", "harness"}
     for cell in cells(config):
         pipeline = variant(config, cell, config.seeds[0])
-        refuse_missing(pipeline, inline_stages(pipeline) - left_out)
+        refuse_missing(pipeline, inline_stages(pipeline) - left_out, ask=ask)
 
 
 def _arms(

@@ -86,7 +86,9 @@ def rounds(
 
     store = connect().store
     result = None if has_configured_server() else ended_rounds(config, store)
-    result = result or _run(config)
+    if result is None:
+        _refuse_missing(config, ask=True)
+        result = _run(config)
     if as_json:
         sys.stdout.write(result.model_dump_json() + "\n")
     else:
@@ -120,10 +122,9 @@ def _config(
     from pydantic import ValidationError
 
     from infra.faults import describe_faults
-    from infra.preconditions import inline_stages, refuse_missing
     from infra.presets import load_config
     from pvar.errors import ConfigError
-    from pvar.round_rules import RoundsConfig, refuse_unfit_rounds, round_settings
+    from pvar.round_rules import RoundsConfig, refuse_unfit_rounds
 
     pipeline = load_config(preset, changes)
     refuse_unfit_rounds(pipeline)
@@ -131,10 +132,19 @@ def _config(
         config = RoundsConfig.model_validate({**rules, "pipeline": pipeline})
     except ValidationError as error:
         raise ConfigError(describe_faults(error, RoundsConfig)[0]) from error
+    _refuse_missing(config, ask=False)
+    return config
+
+
+def _refuse_missing(config: "RoundsConfig", *, ask: bool) -> None:
+    """Raise an error for what any round needs and is not there. Without `ask` servers are asked
+    only if something else is missing."""
+    from infra.preconditions import inline_stages, refuse_missing
+    from pvar.round_rules import round_settings
+
     for number in range(1, 1 + (config.rounds if config.batches else 1)):
         settings = round_settings(config, number)
-        refuse_missing(settings, inline_stages(settings))
-    return config
+        refuse_missing(settings, inline_stages(settings), ask=ask)
 
 
 def _show(result: "RoundsResult", store_uri: str) -> None:

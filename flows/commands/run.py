@@ -31,16 +31,17 @@ def run(preset: PresetOption = None, *, set_: SetOption = (), as_json: JsonOptio
     as_json
         Print one JSON object: state, results, the stages with their artifacts and figures.
     """
-    from infra.preconditions import inline_stages, refuse_missing
     from infra.presets import load_config
 
     config = load_config(preset, set_)  # before slow imports, so that errors are reported at once
-    refuse_missing(config, inline_stages(config), ask=False)
 
     from flows.console import console, show_log, show_progress
+    from flows.preflight import refuse_early
     from flows.server import has_configured_server
     from flows.wiring import connect
 
+    with show_log():
+        refuse_early(config, connect())
     if not has_configured_server():
         from flows.complete_runs import complete_run
 

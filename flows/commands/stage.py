@@ -48,23 +48,24 @@ def stage(
     set_
         Changes to the preset as key=value.
     """
-    from infra.preconditions import refuse_missing
     from infra.presets import load_config
 
     config = load_config(preset, set_)
-    refuse_missing(config, (name,))
 
     from flows.console import console, show_log
-    from flows.pinning import pin
-    from flows.stage_nodes import blocked_nodes
+    from flows.preflight import pin_for, refuse_unmakeable
+    from flows.stage_nodes import blocked_nodes, chosen_nodes, unblocked_nodes
     from flows.wiring import connect
+    from tasks.graph import plan_nodes
 
     with show_log():
         wiring = connect()
-        pinned = pin(config, wiring)
-        can_run = None in blocked_nodes(pinned, name, node, wiring)
+        pinned = pin_for(config, (name,), wiring)
+        can_run = unblocked_nodes(pinned, name, node, wiring)
+        chosen = chosen_nodes(plan_nodes(pinned), name, node)
+        refuse_unmakeable(pinned, can_run or chosen, wiring)
     results = _make(config, pinned, name, node, wiring) if can_run else []
-    waiting = [each for each in blocked_nodes(pinned, name, node, wiring) if each is not None]
+    waiting = blocked_nodes(pinned, name, node, wiring)
     options = _options(preset, set_)
     for line in (*map(_of_result, results), *(_of_blocked(each, options) for each in waiting)):
         console().print(line, highlight=False, markup=False, soft_wrap=True)

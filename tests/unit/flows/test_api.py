@@ -11,6 +11,7 @@ import yaml
 
 from flows import api
 from flows.run_record import NodeRecord, RunRecord, save_run
+from infra.machine_memory import Memory
 from pvar.errors import ConfigError, DamagedError, IncompleteError, InputError
 from tests.workflow import Workflow, fake_settings, start_workflow
 
@@ -124,6 +125,18 @@ def test_what_a_node_needs_is_made_in_order(
     missing = api.load(preset, {"ingest.source": "/no/such/file.jsonl"})
     with pytest.raises(InputError, match=r"/no/such/file\.jsonl: no such file"):
         missing.make("select")
+
+
+def test_what_does_not_fit_is_said_before_anything_is_made(
+    preset: Path, announced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.preflight.read_memory", lambda: Memory(10**9, 10**9))
+    monkeypatch.setattr("flows.preflight.read_gpu_memory", list)
+    run = api.load(preset)
+    with pytest.raises(InputError, match="train: training all weights of bundled:"):
+        run.make("evaluate")
+    assert announced == []
+    run.make("pair")  # complete: it needs nothing
 
 
 def record(flow: Workflow, **changes: Any) -> RunRecord:

@@ -1,5 +1,6 @@
 """What is checked before the first stage, here and by the workers of placed stages."""
 
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -9,13 +10,23 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import yaml
 
 from flows import placed_checks, preflight
+from flows.benchmark_table import BenchmarkTable
+from flows.cli import main
+from flows.exit_codes import DONE, ERROR
 from flows.free_disk import judge_disk
 from flows.model_memory import MachineMemory, UsedModel, judge_memory
 from flows.placed_checks import StageCheck, check_worker, problems_elsewhere
 from flows.placed_stages import PlacedRun, StageDeployment
-from flows.preflight import as_if_pinned, check_before_start, judge_resources, pin_or_report
+from flows.preflight import (
+    as_if_pinned,
+    check_before_start,
+    judge_resources,
+    pin_or_report,
+    refuse_early,
+)
 from infra.machine_memory import Memory
 from infra.model_size import ModelSize
 from infra.presets import load_config, preset_names
@@ -29,9 +40,10 @@ from pvar.errors import (
     TrackingError,
     UnavailableError,
 )
+from pvar.round_rules import RoundsResult
 from pvar.runtime_config import RuntimeConfig
 from tasks.graph import plan_nodes
-from tests.workflow import Workflow, fake_settings, start_workflow
+from tests.workflow import Workflow, fake_settings, start_workflow, write_prompts
 
 GB = 10**9
 POLICY = "org/policy#org/policy"
@@ -178,6 +190,80 @@ def test_what_is_complete_needs_nothing(
     flow = start_workflow(home, **{"evaluate.judge": SERVER_JUDGE})
     monkeypatch.setattr(preflight, "is_complete", lambda node, _: node.name != "ingest")
     check_before_start(flow.config, flow.wiring)
+
+
+def test_what_only_complete_nodes_need_is_not_looked_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy's server and that of a reward model are gone; later nodes of their stages run."""
+    for name in ("PVAR_SAMPLER_BASE_URL", "PVAR_SAMPLER_API_KEY", "PVAR_REWARD_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    served = {"kind": "http", "name": "served", "model": "org/rm", "api": "vllm_score"}
+    flow = start_workflow(
+        home,
+        **{
+            "sample.engine": "openai",
+            "score.reward_models": [served, {"kind": "vader", "name": "vader"}],
+        },
+    )
+    done = {"sample", "score-served"}
+    monkeypatch.setattr(preflight, "is_complete", lambda node, _: node.name in done)
+    check_before_start(flow.config, flow.wiring)
+    refuse_early(flow.config, flow.wiring)
+    done.remove("score-served")
+    with pytest.raises(InputError, match=r"score\.reward_models\.0"):
+        check_before_start(flow.config, flow.wiring)
+    done.clear()
+    for refuse in (check_before_start, refuse_early):
+        with pytest.raises(InputError, match=r"2 things are missing:\n  sample\.engine: OpenAI's"):
+            refuse(flow.config, flow.wiring)
+
+
+@pytest.mark.parametrize(
+    ("command", "look", "found"),
+    [
+        ("compare", "flows.complete_studies.complete_study", "the certificate"),
+        ("benchmark", "flows.benchmark_table.complete_table", BenchmarkTable(run="r", rows=())),
+        (
+            "rounds",
+            "flows.round_record.ended_rounds",
+            RoundsResult(name="pvar", model_name="pvar", rounds=()),
+        ),
+    ],
+)
+def test_what_is_complete_is_shown_while_a_server_is_down(
+    command: str, look: str, found: object, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the server is asked as soon as anything has to be made."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("PVAR_JUDGE_BASE_URL", f"http://127.0.0.1:{port}/v1")
+    monkeypatch.setenv("PVAR_HOME", str(home))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    home.mkdir()
+    tree = fake_settings(write_prompts(home / "prompts.jsonl"))
+    tree["benchmarks"] = [
+        {
+            "kind": "arena_hard",
+            "questions": str(home / "prompts.jsonl"),
+            "baseline_answers": [str(home / "prompts.jsonl")],
+            "judge": {"kind": "arena_hard", "model": "gpt-4-1106-preview"},
+        }
+    ]
+    if command != "benchmark":
+        tree["evaluate"] |= {"judge": SERVER_JUDGE, "opponent": "champion"}
+    (home / "my.yaml").write_text(yaml.safe_dump(tree))
+    words = [command, "--preset", str(home / "my.yaml")]
+    if command == "compare":
+        words += ["--strategy", "top", "--seeds", "2"]
+    monkeypatch.setattr(look, lambda *_: found)
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == DONE
+    monkeypatch.setattr(look, lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == ERROR
 
 
 def test_a_reference_that_cannot_be_pinned_is_reported_with_all_else(

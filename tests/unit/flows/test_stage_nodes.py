@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from flows.cli import main
+from flows.exit_codes import DONE, WRONG_CALL
 from flows.stage_nodes import BlockedNode, blocked_nodes, chosen_nodes, run_nodes_of
+from infra.machine_memory import Memory
 from pvar.errors import ConfigError, IncompleteError
 from tests.artifacts import put_artifact
 from tests.workflow import Workflow, fake_settings, start_workflow
@@ -21,8 +23,7 @@ def run(flow: Workflow, stage: str, node: str | None = None) -> list[str]:
 
 
 def waiting(flow: Workflow, stage: str, node: str | None = None) -> list[BlockedNode]:
-    found = blocked_nodes(flow.config, stage, node, flow.wiring)
-    return [each for each in found if each is not None]
+    return blocked_nodes(flow.config, stage, node, flow.wiring)
 
 
 def test_of_a_stage_those_nodes_run_whose_inputs_are_complete(tmp_path: Path) -> None:
@@ -93,6 +94,31 @@ def test_a_node_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) ->
         chosen_nodes(nodes, "sample", "train")
     with pytest.raises(ConfigError, match="no node of stage annotate; it has nodes of ingest, sam"):
         chosen_nodes(nodes, "annotate", None)
+
+
+def test_a_stage_is_refused_for_what_its_own_incomplete_nodes_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.preflight.read_memory", lambda: Memory(10**8, 10**8))
+    monkeypatch.setattr("flows.preflight.read_gpu_memory", list)
+    flow = start_workflow(tmp_path, **{"evaluate.answers.engine": "transformers"})
+    flow.make("ingest", "sample")
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    preset = tmp_path / "my.yaml"
+    tree = fake_settings(tmp_path / "prompts.jsonl", **{"evaluate.answers.engine": "transformers"})
+    preset.write_text(yaml.safe_dump(tree))
+
+    def end(*arguments: str) -> object:
+        with pytest.raises(SystemExit) as ended:
+            main(["stage", "sample", str(preset), *arguments])
+        return ended.value.code
+
+    assert end() == WRONG_CALL
+    said = capsys.readouterr().err
+    assert said.startswith("error: answers-opponent: the weights of bundled:smollm2-135m-instruct")
+    assert end("--node", "sample") == DONE
+    assert "reused" in capsys.readouterr().out
 
 
 def test_a_stage_that_cannot_run_yet_says_what_to_run_and_ends_with_4(
