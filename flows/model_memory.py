@@ -159,7 +159,10 @@ def _judge(
         what = f"{what} in each of {runtime.num_processes} processes"
     total, free = machine.memory
     here = f"the memory here is {gigabytes(total)}, of which {gigabytes(free)} are free"
-    yield Fit(_verdict(need, total, free), names, f"{what}, and {here}", remedy)
+    verdict = _verdict(need, total, free)
+    if verdict == "impossible" and machine.gpus and model.use != "trained":
+        verdict = "tight"  # safetensors are mapped: pages that are on the GPU are given up
+    yield Fit(verdict, names, f"{what}, and {here}", remedy)
 
 
 def _verdict(need: float, total: float, free: float) -> Literal["fits", "tight", "impossible"]:

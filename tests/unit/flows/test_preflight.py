@@ -98,6 +98,18 @@ def test_on_gpus_each_holds_its_part_and_main_memory_the_weights_while_they_are_
     assert [found for found, _ in verdicts(TRAINED, 8 * GB, gpus, **sharded)] == ["fits", "fits"]
 
 
+def test_a_model_that_is_only_loaded_may_exceed_the_main_memory_beside_a_gpu() -> None:
+    """Its files are mapped. To be trained, it is converted to float32 in main memory."""
+    colab = MachineMemory(Memory(13 * GB, 12 * GB), [80 * GB])
+    for use, num_bytes, expected in (
+        ("loaded", 2, "tight"),
+        ("base of LoRA", 2, "tight"),
+        ("trained", 16, "impossible"),
+    ):
+        _, (in_memory, _) = verdicts(UsedModel(POLICY, use, num_bytes), 7 * GB, colab)  # 14, 28 GB
+        assert in_memory == expected
+
+
 def test_vllm_may_use_a_share_of_each_of_its_gpus() -> None:
     model = UsedModel(POLICY, "vllm", 2)
     gpus = MachineMemory(Memory(8 * GB, 8 * GB), [24 * GB, 24 * GB])
