@@ -14,6 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid4
 
@@ -46,6 +47,10 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "checks"
 """Of the objects by which a worker knows the pipeline's store."""
+
+LEFT_AFTER = timedelta(days=1)
+"""An object of this age was left by a pipeline that was killed. The clocks of its machine and of
+the store may differ."""
 
 UNTAKEN_SECONDS = 60.0
 """A worker that takes no run within this time is not asked."""
@@ -87,6 +92,9 @@ def problems_elsewhere(
         groups, problems = _groups(client, config, nodes)
     if not groups:
         return problems
+    for info in list(wiring.store.list(f"{FOLDER}/")):
+        if wiring.clock() - info.modified > LEFT_AFTER:
+            wiring.store.delete(info.key)
     key = f"{FOLDER}/{uuid4().hex}.json"
     wiring.store.write(key, b"{}")
     started: dict[UUID, _Group] = {}

@@ -1,5 +1,6 @@
 """What is checked before the first stage, here and by the workers of placed stages."""
 
+import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -380,6 +381,8 @@ def test_each_image_is_asked_once_for_all_of_its_stages(
     home: Path, use: Callable[[Server], None]
 ) -> None:
     flow = placed(home, sample="docker", score="docker", train="docker", pair="mars")
+    flow.store.write("checks/of-a-killed-one.json", b"{}")
+    os.utime(home / "store/checks/of-a-killed-one.json", (0, 0))
     train, sample = {"image": "pvar:train"}, {"image": "pvar:sample"}
     server = Server(
         {"score/score-docker": train, "train/train-docker": train, "sample/sample-docker": sample},
