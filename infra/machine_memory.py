@@ -3,6 +3,7 @@
 In a container the limit of its control group counts (version 2 or 1), not the host's memory.
 """
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +27,11 @@ def read_memory() -> Memory | None:
         import psutil
     except ImportError:
         return None
-    main, swap = psutil.virtual_memory(), psutil.swap_memory()
-    found = Memory(main.total + swap.total, main.available)
-    limit = read_cgroup_memory(swap_bytes=swap.total)
+    main, swap_bytes = psutil.virtual_memory(), psutil.swap_memory().total
+    if sys.platform == "darwin":  # it makes more swap space when it needs it
+        swap_bytes += psutil.disk_usage("/").free
+    found = Memory(main.total + swap_bytes, main.available)
+    limit = read_cgroup_memory(swap_bytes=swap_bytes)
     if limit is None:
         return found
     return Memory(min(found.total, limit.total), min(found.free, limit.free))
