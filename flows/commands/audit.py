@@ -1,11 +1,8 @@
 """`pvar audit`: the champion against the first model on the reserve exam."""
 
 import sys
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
 
 
 def audit(
@@ -13,7 +10,7 @@ def audit(
     *,
     set_: SetOption = (),
     exam: int | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare the champion with the first model on the reserve exam, and record the look.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
 from flows.commands.rules import RuleOption
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def backtest(
     every_days: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
     on_arrival: bool = True,
     at_once: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=16))] = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Replay historical files through retraining, on a simulated clock, by one or more policies.
 

@@ -3,9 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
+
+from flows.commands.options import JsonOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +22,7 @@ NUM_PRINTED = 10
 
 
 @app.default
-def batches(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+def batches(*, as_json: JsonOption = False) -> None:
     """List the batches of retraining with their states, rows, attempts and reasons.
 
     ```console
@@ -74,7 +76,7 @@ def show(
     /,
     *,
     out: Path | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show how far models agree with a batch's labels, and the rows that they are most against.
 
@@ -124,7 +126,7 @@ def show(
 
 
 @app.command
-def agreement(*, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+def agreement(*, as_json: JsonOption = False) -> None:
     """Show how far models agreed with the labels of each batch, by source and annotator.
 
     No model had seen the labels that it was asked about. Batches that are held are shown, and are

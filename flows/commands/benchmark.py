@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ def benchmark(
     model: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     name: Annotated[tuple[str, ...], Parameter(name="--benchmark", negative=())] = (),
     out: Path | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the benchmarks of a configuration for any models, and print one table.
 

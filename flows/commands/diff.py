@@ -3,9 +3,8 @@
 import json
 import sys
 from collections.abc import Mapping
-from typing import Annotated
 
-from cyclopts import Parameter
+from flows.commands.options import JsonOption
 
 
 def diff(
@@ -13,7 +12,7 @@ def diff(
     second: str,
     /,
     *,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show in what two runs differ: settings, and the figures of the stages that both completed.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
 from flows.commands.summary import Figure, FigureValue, known, print_summary
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def gradients(
     model: str | None = None,
     prompts: Annotated[int, Parameter(validator=validators.Number(gte=3))] = 32,
     out: Path = Path("gradients"),
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure DPO gradients per prompt, and compare them with PVar.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter, validators
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
 from pvar.records import BadRow, Prompt, Row
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def ingest_check(
     *,
     set_: SetOption = (),
     rows: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 3,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show how stage ingest understands the rows of a file, without a run.
 

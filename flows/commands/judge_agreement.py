@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter, validators
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
 from flows.commands.summary import Figure, print_summary
 from infra.row_files import read_rows
 from pvar.errors import InputError, JudgeError
@@ -43,7 +43,7 @@ def judge_agreement(
     *,
     set_: SetOption = (),
     max_calls: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure how the configured judge agrees with people's preferences.
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from flows.commands.options import JsonOption
+
 if TYPE_CHECKING:
     from rich.tree import Tree
 
@@ -18,7 +20,7 @@ def lineage(
     /,
     *,
     withdrawn: Annotated[bool, Parameter(negative=())] = False,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a model version or artifact was made from, and what was made from it.
 

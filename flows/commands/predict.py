@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
 from flows.commands.summary import known
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def predict(
     by: str | None = None,
     folds: Annotated[int, Parameter(validator=validators.Number(gte=2, lte=20))] = 10,
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show how far PVar can be predicted from the prompt alone, and from fewer responses.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
+from flows.commands.options import JsonOption
 from flows.commands.queue_candidates import QueueCandidates, candidates_of_file, candidates_of_run
 from flows.commands.summary import Figure, print_summary
 from infra.row_files import ROW_FILES, STDIN, read_rows, write_rows
@@ -60,7 +61,7 @@ def export(
     source_field: str = "source",
     scale: float | Literal["spread"] | None = None,
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the pairs most worth a label as Label Studio tasks and as JSON lines.
 
@@ -135,7 +136,7 @@ def import_answers(
     queue: Path,
     out: Path,
     votes: Path | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn people's answers into labelled rows that retraining reads.
 
@@ -204,7 +205,7 @@ def answer(
     answers: Annotated[Path, Parameter(allow_leading_hyphen=True)],
     /,
     *,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Give the stage that waits (`annotate`) people's answers. Then start its run again.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from flows.commands.options import JsonOption
+
 if TYPE_CHECKING:
     from pvar.reliability import Reliability
 
@@ -21,7 +23,7 @@ def reliability(
     top_share: Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))] = 0.1,
     splits: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 20,
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show how well PVar from few responses agrees with PVar from as many others.
 

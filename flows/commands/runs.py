@@ -1,8 +1,8 @@
 """`pvar runs`: list the runs in the store."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
+from flows.commands.options import JsonOption
 
 if TYPE_CHECKING:
     from flows.past_runs import PastRun
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def runs(
     *,
     last: int = 20,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the runs in the store, newest first: state, preset, win rate, gate and model.
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from flows.commands.candidate_table import NUMBER_COLUMNS, CandidateTable, read_candidates
 from flows.commands.chosen_rows import refuse_own_input, refuse_rows_target, write_chosen_rows
+from flows.commands.options import JsonOption
 from flows.commands.summary import Figure, known, print_summary
 from infra.faults import describe_faults
 from infra.row_files import write_rows
@@ -30,7 +31,7 @@ def select(
     scale: float | None = None,
     out: Path | None = None,
     rows: Path | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Select prompts by a strategy, within a budget.
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from cyclopts import Parameter
 
+from flows.commands.options import JsonOption
 from flows.commands.reward_files import Variances, read_variances
 from flows.commands.scale_files import read_scale
 from flows.commands.summary import Figure, known, print_summary
@@ -35,7 +36,7 @@ def variance(
     out: Path | None = None,
     scale: float | None = None,
     scale_from: Path | None = None,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compute the preference variance of each prompt from the rewards of its responses.
 

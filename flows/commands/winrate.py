@@ -16,6 +16,7 @@ from flows.commands.arena_hard_report import (
     to_json,
 )
 from flows.commands.benchmark_files import read_calibration, row_file
+from flows.commands.options import JsonOption
 from flows.commands.summary import print_summary
 from pvar.errors import InputError
 from pvar.evaluation.alpaca_eval_files import read_annotations, read_outputs
@@ -42,7 +43,7 @@ def alpaca_eval(
     calibration: Path | None = None,
     judge: str | None = None,
     seed: int = 0,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compute AlpacaEval 2's win rates of one model; rates are in percent.
 
@@ -93,7 +94,7 @@ def arena_hard(
     metadata: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
     questions: Path | None = None,
     seed: int = 0,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compute Arena-Hard's scores of all models in a file, in percent against the baseline.
 
