@@ -113,9 +113,18 @@ def _create_branch(api: "HfApi", target: HubTarget) -> None:
     except HfHubHTTPError as error:
         if error.response.status_code != 409:
             raise
+        if _is_unfilled(api, target):
+            return
         raise InputError(
             f"{target}: there is such a branch already, and nothing is replaced; name another one"
         ) from error
+
+
+def _is_unfilled(api: "HfApi", target: HubTarget) -> bool:
+    """Whether the branch is where the main branch is, as an upload that failed leaves it."""
+    refs = api.list_repo_refs(target.repository, repo_type="dataset")
+    commits = {each.name: each.target_commit for each in refs.branches}
+    return target.branch in commits and commits[target.branch] == commits.get("main")
 
 
 def _refuse_filled(api: "HfApi", target: HubTarget) -> None:

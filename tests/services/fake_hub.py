@@ -5,6 +5,7 @@ the commit itself, as the Hub does with text, and knows neither LFS nor Xet.
 """
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,16 @@ class FakeHub:
             case ["revision", branch]:
                 names = [{"rfilename": name} for name in files[branch]]
                 return 200, {"id": repository, "sha": "0" * 40, "siblings": names}
+            case ["refs"]:
+                heads = [
+                    {
+                        "name": branch,
+                        "ref": f"refs/heads/{branch}",
+                        "targetCommit": hashlib.sha1(repr(found).encode()).hexdigest(),
+                    }
+                    for branch, found in files.items()
+                ]
+                return 200, {"branches": heads, "converts": [], "tags": []}
             case ["tree", branch]:
                 return 200, [
                     {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}

@@ -53,6 +53,11 @@ def test_an_upload_that_failed_is_done_again(hub: FakeHub, tmp_path: Path) -> No
         push(tmp_path)
     push(tmp_path)
     assert "pairs.jsonl" in hub.files["mine/pairs"]["main"]
+    hub.fails_commits, second = 1, HubTarget("mine/pairs", "v2")
+    with pytest.raises(UnavailableError, match="run the same command again"):
+        push(tmp_path, second, text="2")
+    push(tmp_path, second, text="2")
+    assert hub.files["mine/pairs"]["v2"]["pairs.jsonl"] == b"2"
 
 
 def test_what_the_token_may_not_is_said_without_the_token(hub: FakeHub, tmp_path: Path) -> None:
