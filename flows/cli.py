@@ -14,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
-from cyclopts.exceptions import UnknownCommandError, UnusedCliTokensError
+from cyclopts import App, Argument, CycloptsError
+from cyclopts.exceptions import MissingArgumentError, UnknownCommandError, UnusedCliTokensError
 
 from flows.exit_codes import ERROR, MEANINGS, WRONG_CALL, code_of_error
 from pvar.errors import PvarError
@@ -45,6 +45,7 @@ def make_app(*, with_summaries: bool) -> App:
         help="Retrain language models on the prompts that teach them most.",
         help_epilogue=f"Exit codes: {exit_codes}." if with_summaries else None,
         help_on_error=False,
+        suppress_keyboard_interrupt=False,  # `main` says what to do next
     )
     app.register_install_completion_command(
         help="Install completion of commands and options for your shell: bash, zsh or fish."
@@ -90,6 +91,8 @@ def _wrong_call(error: CycloptsError, arguments: Sequence[str]) -> str:
             what = f"{' '.join(unused)!r} {one} too many{_nearest(unused[0], error.app)}."
             if any(each.partition("=")[0] in ("--preset", "-p") for each in arguments):
                 what += " A preset is given by --preset already: give one of the two."
+        case MissingArgumentError(keyword=None, argument=Argument(name=name)) if not unused[0]:
+            what = f"{name} is missing."
         case _:
             what = str(error).strip()
     return f"{what} See: {' '.join(['pvar', *(error.command_chain or ()), '--help'])}"

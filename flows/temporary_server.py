@@ -96,10 +96,11 @@ def _start(listener: socket.socket) -> "subprocess.Popen[bytes]":
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Stop the server and wait for its end, but no longer than until a further Ctrl-C."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)  # at the end of its input, which closes later, it would not stop
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.kill()
         process.wait()
     assert process.stdin is not None

@@ -1,6 +1,8 @@
 """What a command's result means for its exit code, and what `--json` prints of it."""
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from flows.commands.run import print_result
 from flows.exit_codes import DONE, ERROR, GATE_NOT_PASSED, WAITING, WRONG_CALL, code_of_error
 from flows.retraining import RetrainResult
 from flows.run_record import NodeRecord, RunRecord, save_run
+from flows.temporary_server import _stop
 from flows.wiring import Wiring
 from pvar.artifacts import Summary, WaitingRecord
 from pvar.config import PipelineConfig
@@ -175,3 +178,40 @@ def test_the_stages_of_a_run_are_shown_by_its_first_characters(
         (node,) = found["nodes"]
         assert (node["artifact"], node["state"]) == (record.nodes[0].artifact, "complete")
         assert found["remarks"] == [f"run {RUN}, preset my.yaml"]
+
+
+class CtrlC:
+    """A standard input at which somebody presses Ctrl-C."""
+
+    @property
+    def buffer(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_says_that_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", CtrlC())
+    with pytest.raises(SystemExit) as end:
+        main(["variance", "-"])
+    assert end.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted; run the same command again to continue\n")
+
+
+class Impatient(subprocess.Popen[bytes]):
+    """Somebody presses Ctrl-C again while the process is waited for."""
+
+    waits = 0
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.waits += 1
+        if self.waits == 1:
+            raise KeyboardInterrupt
+        return super().wait(timeout)
+
+
+def test_a_second_interrupt_kills_the_temporary_server() -> None:
+    """Its stop runs at exit, where an exception would print a traceback."""
+    process = Impatient(["sleep", "600"], stdin=subprocess.PIPE)
+    _stop(process)
+    assert process.returncode is not None

@@ -34,6 +34,8 @@ CALLS = (
     Wrong("run a.yaml b.yaml", "'b.yaml' is one argument too many", "pvar run --help"),
     Wrong("run my.yaml --preset demo", "'my.yaml' is one argument too many", "give one of the two"),
     Wrong("run --prest demo", "Unknown option: --prest", "Did you mean --preset?"),
+    Wrong("export --to trl", "--out is missing", "pvar export --help"),
+    Wrong("diff latest", "SECOND is missing", "pvar diff --help"),
     Wrong("run --set", "--set requires an argument", "pvar run --help"),
     Wrong("export --to trll --out x.jsonl", 'Invalid value "trll"', 'Did you mean "trl"?'),
     Wrong("stage smaple my.yaml", 'Invalid value "smaple"', 'Did you mean "sample"?'),
