@@ -166,7 +166,7 @@ def judge_resources(
     for node in nodes:
         for model in used_models(node, format_of):
             try:
-                used.append((node.name, model, sizes.of(model.reference)))
+                used.append((node.name, sizes.named(model), sizes.of(model.reference)))
             except PvarError as error:
                 problems.append(Problem(node.name, error))
     if all(size is None for _, _, size in used):
@@ -204,6 +204,15 @@ class _Sizes:
         if reference not in self._found:
             self._found[reference] = self._find(reference)
         return self._found[reference]
+
+    def named(self, model: UsedModel) -> UsedModel:
+        """The same model; one that the run makes by its stage: as if pinned, its digest is
+        another than that of the run."""
+        location, digest = Pinned.parse(model.reference)
+        if digest not in self._starts:
+            return model
+        stage = location.removeprefix("artifact:").partition("/")[0]
+        return model._replace(reference=f"the model of {stage}#{digest}")
 
     def _find(self, reference: str) -> ModelSize | None:
         location = Pinned.parse(reference).location

@@ -12,6 +12,7 @@ from flows.extras import explain_import, extra_of, how_to_install
 from infra.bundled_model import SETUP
 from pvar.config import PipelineConfig
 from pvar.errors import PvarError
+from pvar.stand_ins import stand_ins
 from pvar.vllm_config import VLLM_SETUP
 
 MIN_FREE_GB = 5
@@ -61,8 +62,9 @@ def doctor(
     """Check packages, hardware, store and servers; exit code 1 if a required part is missing.
 
     With a preset, also what its configuration needs of this machine: files of prompts and of
-    benchmarks, models, packages, servers with their keys, memory and disk by a rough bound. `pvar
-    run` checks the same before its first stage.
+    benchmarks, models, packages, servers with their keys, memory and disk by a rough bound, and
+    what stands in for a model that it does not name. `pvar run` checks the same before its first
+    stage.
 
     ```console
     pvar doctor
@@ -97,14 +99,16 @@ def _show(checks: Iterator[Finding]) -> list[Finding]:
 
     from flows.console import console
 
-    columns = (Column(name, overflow="fold") for name in ("", "what", "found", "to fix it"))
-    table = Table(*columns, box=None, pad_edge=False)
+    what = Column("what", overflow="fold", max_width=30)
+    found = Column("found; to fix it", overflow="fold")
+    table = Table("", what, found, box=None, pad_edge=False)
     findings = []
     with console().status("looking"):
         for finding in checks:
             findings.append(finding)
             mark = {"ok": "✓", "optional": "–", "missing": "✗"}[finding.state]
-            table.add_row(mark, finding.what, Text(finding.detail), Text(finding.remedy))
+            said = "; ".join(filter(None, (finding.detail, finding.remedy)))
+            table.add_row(mark, finding.what, Text(said))
     console().print(table)
     return findings
 
@@ -119,6 +123,7 @@ def _look(config: PipelineConfig | None) -> Iterator[Finding]:
     places = list(look_at_places())
     yield from places
     if config is not None:
+        yield from (Finding("stand-in", "optional", clause) for clause in stand_ins(config))
         yield from look_at_needs(config)
         if all(place.state == "ok" for place in places if place.what in PLACES):
             yield from look_for_room(config)

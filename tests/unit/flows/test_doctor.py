@@ -128,6 +128,15 @@ def test_memory_and_disk_are_looked_at_by_the_stages_that_run_here(
     assert str(tmp_path) in disk.what
 
 
+def test_a_model_that_the_run_makes_is_named_by_its_stage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is pinned here, so its digest is not the one that the run gives it."""
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    findings = {each.what: each.detail for each in look_for_room(PipelineConfig())}
+    assert findings["answers-challenger"].startswith("the weights of the model of train (0.135")
+
+
 def without_prefect() -> str:
     raise ModuleNotFoundError("No module named 'prefect'", name="prefect")
 
@@ -149,7 +158,22 @@ def test_a_remedy_is_shown_whole(
     assert "prefect is not installed, which this command needs" in prefect
     vllm = next(line for line in lines if "vllm " in line)
     assert "'pvar[pipeline,vllm]'" in vllm
+    assert "stand-in" not in "".join(lines)
     assert doctor(as_json=True) == ERROR
     findings = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
     assert findings["mlflow"]["state"] == "missing"
     assert findings["mlflow"]["remedy"] == "run: pip install 'pvar[workflow]'"
+
+
+def test_a_lexicon_that_nobody_chose_is_named_in_a_narrow_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PVAR_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "my.yaml").write_text("evaluate: {judge: {kind: afinn}}")
+    monkeypatch.setattr("flows.commands.doctor.look_for_room", lambda _: ())
+    doctor(str(tmp_path / "my.yaml"))
+    out = capsys.readouterr().out
+    (row,) = (line for line in out.splitlines() if "stand-in" in line)
+    assert row.split()[:5] == ["–", "stand-in", "the", "rewards", "are"]
+    assert "VADER, a sentiment" in row  # a remedy in a column of its own leaves it less
