@@ -247,11 +247,12 @@ def _entry(
 
 
 def _failed(node: Node, error: BaseException) -> NodeRecord:
+    is_interrupt = isinstance(error, KeyboardInterrupt)
     return NodeRecord(
         name=node.name,
         artifact=node.keys.root,
         state="failed",
-        error=str(error) or type(error).__name__,
+        error="interrupted" if is_interrupt else str(error) or type(error).__name__,
     )
 
 

@@ -82,6 +82,7 @@ def open_mlflow_client(tracking_uri: str) -> "MlflowClient":
     tracking_uri = _credentials_apart(tracking_uri)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").addFilter(_has_no_traceback)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     with mlflow_errors_explained(tracking_uri):
         ready_database(tracking_uri)
     import mlflow

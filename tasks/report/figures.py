@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tasks.engine.tables import TrainStep
 from tasks.report.data import Correlation, Counts, ExamCurve
+from tasks.report.text import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,11 +103,11 @@ def win_rate_figure(
 
 def _paint_counts(axes: "Axes", counts: Counts) -> None:
     total, left = sum(counts), 0.0
-    for name, number, colour in zip(counts._fields, counts, (ACCENT, QUIET, WARM), strict=True):
-        share = number / total if total else 0.0
+    for name, num_pairs, colour in zip(counts._fields, counts, (ACCENT, QUIET, WARM), strict=True):
+        share = num_pairs / total if total else 0.0
         axes.barh(1.2, share, left=left, height=0.5, color=colour, gid=f"share-{name}")
         if share > 0.15:  # a narrower bar has no room for its label; the page's text has the number
-            axes.text(left + share / 2, 1.6, f"{number} {name}", ha="center", color=INK)
+            axes.text(left + share / 2, 1.6, f"{num_pairs} {name}", ha="center", color=INK)
         left += share
 
 
@@ -120,7 +121,7 @@ def pvar_figure(pvar: NDArray[np.float64], selected: NDArray[np.bool_], cut: flo
     chosen = np.histogram(pvar[known & selected], edges)[0]
     others = np.histogram(pvar[known & ~selected], edges)[0]
     label = f"Histogram of PVar: {known.sum()} prompts, {chosen.sum()} of them selected" + (
-        "." if cut is None else f"; the cut is at {cut:.3f}."
+        "." if cut is None else f"; the cut is at {number(cut)}."
     )
 
     def paint(axes: "Axes") -> None:
@@ -147,7 +148,7 @@ def pvar_figure(pvar: NDArray[np.float64], selected: NDArray[np.bool_], cut: flo
 def _write_cut(axes: "Axes", cut: float) -> None:
     side, offset = ("left", 4) if cut < MAX_PVAR / 2 else ("right", -4)
     axes.annotate(
-        f"cut {cut:.3f}",
+        f"cut {number(cut)}",
         (cut, 1),
         xycoords=axes.get_xaxis_transform(),
         xytext=(offset, 2),

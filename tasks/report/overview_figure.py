@@ -47,6 +47,9 @@ def win_rates_figure(points: Sequence[RatePoint]) -> str:
             axes.plot(at[~passed], rates[~passed], "D", color=WARM, gid="others")
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "even", "75 %", "100 %"])
         axes.set_ylim(-0.03, 1.03)
+        if at[0] == at[-1]:  # an axis of years otherwise
+            half_a_day = np.timedelta64(12, "h")
+            axes.set_xlim(at[0] - half_a_day, at[0] + half_a_day)
         locator: Any = AutoDateLocator(minticks=2, maxticks=7)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]

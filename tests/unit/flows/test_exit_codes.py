@@ -15,6 +15,8 @@ from flows.commands.retrain import code_of_retraining
 from flows.commands.rounds import code_of_rounds
 from flows.commands.run import print_result
 from flows.exit_codes import DONE, ERROR, GATE_NOT_PASSED, WAITING, WRONG_CALL, code_of_error
+from flows.pipeline import _failed
+from flows.preflight import as_if_pinned
 from flows.retraining import RetrainResult
 from flows.run_record import NodeRecord, RunRecord, save_run
 from flows.temporary_server import _stop
@@ -23,6 +25,7 @@ from pvar.artifacts import Summary, WaitingRecord
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, InputError, ModelError, StageError, StoreError
 from pvar.round_rules import RoundResult, RoundsResult
+from tasks.graph import plan_nodes
 from tests.artifacts import put_artifact
 from tests.workflow import fake_settings, open_wiring, write_prompts
 
@@ -215,3 +218,9 @@ def test_a_second_interrupt_kills_the_temporary_server() -> None:
     process = Impatient(["sleep", "600"], stdin=subprocess.PIPE)
     _stop(process)
     assert process.returncode is not None
+
+
+def test_a_run_that_was_interrupted_is_recorded_as_such() -> None:
+    node = plan_nodes(as_if_pinned(PipelineConfig()))["ingest"]
+    assert _failed(node, KeyboardInterrupt()).error == "interrupted"
+    assert _failed(node, ConfigError("what")).error == "what"

@@ -1,5 +1,6 @@
 import math
 import re
+from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
@@ -9,6 +10,7 @@ import pytest
 from tasks.engine.tables import TrainStep
 from tasks.report.data import Correlation, Counts
 from tasks.report.figures import correlation_figure, pvar_figure, training_figures, win_rate_figure
+from tasks.report.overview_figure import RatePoint, win_rates_figure
 
 PVAR = np.array([0.005, 0.006, 0.007, 0.012, 0.245, 0.25, np.nan])
 SELECTED = np.array([False, False, False, True, True, True, False])
@@ -77,7 +79,16 @@ def test_the_cut_is_drawn_where_it_is():
     svg = pvar_figure(PVAR, SELECTED, 0.1)
     # 0.1 is the left edge of bin 10.
     assert points(svg, "pvar-cut")[0][0] == pytest.approx(bar(svg, "pvar-other-10")[0])
-    assert "cut 0.100" in words(svg)
+    assert "cut 0.1" in words(svg)
+    assert "cut 0.000416" in words(pvar_figure(PVAR, SELECTED, 0.0004158))
+
+
+def test_a_single_run_has_an_axis_of_hours():
+    """Matplotlib's own limits around one date are years apart."""
+    at = datetime(2026, 11, 27, 10, 31, tzinfo=UTC)
+    svg = win_rates_figure([RatePoint(at, 0.5, 0.3, 0.7, passed=False)])
+    assert "12:00" in words(svg)
+    assert "2028" not in words(svg)
 
 
 def test_no_cut_draws_no_line():

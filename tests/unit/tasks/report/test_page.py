@@ -559,4 +559,4 @@ def test_every_figure_of_a_full_run_is_on_the_page(full: Page):
         "Accuracy",
         "Gradient",
     ]
-    assert labels[2] == ("Histogram of PVar: 2 prompts, 1 of them selected; the cut is at 0.200.")
+    assert labels[2] == ("Histogram of PVar: 2 prompts, 1 of them selected; the cut is at 0.2.")
