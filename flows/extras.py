@@ -1,9 +1,11 @@
 """What a failed import means for a user: an extra that is not installed, or a folder in the way."""
 
+import json
 import re
 import sys
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).parents[1]
 OURS = ("pvar", "tasks", "flows", "infra")
@@ -25,9 +27,18 @@ def explain_import(error: ImportError) -> str | None:
 
 def how_to_install(extra: str) -> str:
     """The command that installs an extra, in a checkout or beside a wheel."""
-    return (
-        "run: make setup" if (ROOT / "Makefile").exists() else f"run: pip install 'pvar[{extra}]'"
-    )
+    if (ROOT / "Makefile").exists():
+        return "run: make setup"
+    return f"run: pip install '{installed_from(metadata.distribution('pvar'))}[{extra}]'"
+
+
+def installed_from(distribution: metadata.Distribution) -> str:
+    """The file of the wheel that it was installed from; its name if an index had it."""
+    origin = distribution.read_text("direct_url.json")  # PEP 610
+    url = urlsplit(json.loads(origin)["url"]) if origin else None
+    if url is not None and url.scheme == "file" and url.path.endswith(".whl"):
+        return unquote(url.path)
+    return distribution.name
 
 
 def extra_of(module: str) -> str | None:

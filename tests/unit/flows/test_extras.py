@@ -1,14 +1,16 @@
 """A failed import says which extra is missing, or which folder hides a package of ours."""
 
+import json
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from flows import extras
-from flows.extras import explain_import, extra_of, how_to_install
+from flows.extras import explain_import, extra_of, how_to_install, installed_from
 
 ROOT = Path(__file__).parents[3]
 
@@ -50,6 +52,26 @@ def test_what_no_extra_brings_is_a_bug(module: str) -> None:
 
 def test_a_checkout_is_set_up_with_make() -> None:
     assert how_to_install("workflow") == "run: make setup"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            "file:///my%20wheels/pvar-0.1.0-py3-none-any.whl",
+            "/my wheels/pvar-0.1.0-py3-none-any.whl",
+        ),
+        ("file:///checkout", "pvar"),
+        ("https://host/pvar-0.1.0-py3-none-any.whl", "pvar"),
+        (None, "pvar"),
+    ],
+)
+def test_a_wheel_is_named_by_its_file(url: str | None, said: str, tmp_path: Path) -> None:
+    """An index may have no pvar, or another one of that name."""
+    (tmp_path / "METADATA").write_text("Name: pvar\nVersion: 0.1.0\n")
+    if url is not None:
+        (tmp_path / "direct_url.json").write_text(json.dumps({"url": url, "archive_info": {}}))
+    assert installed_from(metadata.Distribution.at(tmp_path)) == said
 
 
 @pytest.mark.parametrize("package", ["tasks", "infra"])
