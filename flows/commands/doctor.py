@@ -245,7 +245,8 @@ def _checked(what: str, look: Callable[[], str], remedy: str) -> Finding:
     try:
         return Finding(what, "ok", look())
     except PvarError as error:
-        return Finding(what, "missing", str(error), remedy)
+        cause, _, own_remedy = str(error).rpartition("; ")
+        return Finding(what, "missing", cause or own_remedy, own_remedy if cause else remedy)
     except ImportError as error:
         said = explain_import(error)
         return Finding(what, "missing", *(said or f"{error}; {remedy}").split("; ", 1))

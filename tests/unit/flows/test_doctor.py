@@ -76,7 +76,8 @@ def test_a_home_that_cannot_be_used_is_the_one_cause(monkeypatch: pytest.MonkeyP
     (finding,) = look_at_places()
     assert (finding.what, finding.state) == ("home", "missing")
     assert "/proc/x is not writable" in finding.detail
-    assert "set PVAR_HOME" in finding.remedy
+    assert finding.remedy.startswith("set PVAR_HOME")
+    assert f"{finding.detail}; {finding.remedy}".count("PVAR_HOME") == 1  # the error has a remedy
 
 
 def test_the_number_format_is_named_with_the_hardware_that_decides_it() -> None:
