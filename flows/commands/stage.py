@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flows.commands.options import PresetOption, SetOption
-from flows.exit_codes import DONE, WAITING
+from flows.exit_codes import code_of_result
 from pvar.placement import StageName
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def stage(
     """Run the nodes of one stage whose inputs are complete, and say what the others wait for.
 
     It runs in this process, wherever `runtime.placement` puts the stage. The exit code is 0 if a
-    node was made or was complete, and 4 if all of them wait.
+    node was made or was complete, 3 if the gate did not pass, and 4 if all of them wait.
 
     ```console
     pvar stage sample my.yaml
@@ -69,7 +69,15 @@ def stage(
     options = _options(preset, set_)
     for line in (*map(_of_result, results), *(_of_blocked(each, options) for each in waiting)):
         console().print(line, highlight=False, markup=False, soft_wrap=True)
-    return WAITING if all(result.waiting for result in results) else DONE
+    return code_of_stage(results)
+
+
+def code_of_stage(results: "Sequence[StageResult]") -> int:
+    """The exit code: whether all nodes wait, and what the gate decided if there is one."""
+    return code_of_result(
+        waits=all(result.waiting for result in results),
+        gate_passed=all(result.summary.get("gate_passed", True) for result in results),
+    )
 
 
 def _make(

@@ -16,7 +16,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from flows.deployment_specs import packaged_folder, read_project
 from flows.deployments import Deployed, deploy
 from infra.presets import load_config
-from pvar.errors import ConfigError
+from pvar.errors import ConfigError, UnavailableError
 from pvar.retrain_decision import RetrainConfig
 from tasks.graph import STAGES
 from tests.services.prefect_server import PVAR, ROOT, PrefectServer
@@ -229,7 +229,7 @@ def test_the_command_says_what_was_registered(server: PrefectServer) -> None:
 def test_a_server_that_does_not_answer_is_named() -> None:
     with (
         PrefectServer("http://127.0.0.1:9/api", Path()).is_ours(),
-        pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:9/api does not answer"),
+        pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1:9/api does not answer"),
     ):
         deploy(packaged_folder(), ("process",), config=RetrainConfig())
 

@@ -14,11 +14,13 @@ from flows.cli import main
 from flows.commands.retrain import code_of_retraining
 from flows.commands.rounds import code_of_rounds
 from flows.commands.run import print_result
+from flows.commands.stage import code_of_stage
 from flows.exit_codes import DONE, ERROR, GATE_NOT_PASSED, WAITING, WRONG_CALL, code_of_error
 from flows.pipeline import _failed
 from flows.preflight import as_if_pinned
 from flows.retraining import RetrainResult
 from flows.run_record import NodeRecord, RunRecord, save_run
+from flows.stage_nodes import StageResult
 from flows.temporary_server import _stop
 from flows.wiring import Wiring
 from pvar.artifacts import Summary, WaitingRecord
@@ -30,6 +32,7 @@ from tests.artifacts import put_artifact
 from tests.workflow import fake_settings, open_wiring, write_prompts
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+WAITS = WaitingRecord(what="approval", how_to_go_on="pvar approve", since=NOW)
 RUN = "20260101-120000-aaaa"
 
 
@@ -86,8 +89,7 @@ def test_a_run_ends_with_what_its_gate_decided(
 
 def test_a_run_that_waits_says_for_what(wiring: Wiring, capsys: pytest.CaptureFixture[str]) -> None:
     record = decided(wiring, passed=True)
-    waits = WaitingRecord(what="approval", how_to_go_on="pvar approve", since=NOW)
-    node = record.nodes[0].model_copy(update={"state": "waiting", "waiting": waits})
+    node = record.nodes[0].model_copy(update={"state": "waiting", "waiting": WAITS})
     waiting = record.with_node(node).model_copy(update={"finished_at": None})
     assert print_result(waiting, wiring, as_json=True) == WAITING
     found = printed(capsys)
@@ -134,6 +136,19 @@ def test_rounds_wait_or_end_with_the_last_gate(
     ended = tuple(RoundResult.model_construct(gate_passed=passed) for passed in gates)
     result = RoundsResult.model_construct(rounds=ended, waiting=waiting)
     assert code_of_rounds(result) == code
+
+
+def test_a_stage_alone_ends_as_its_gate_did_and_waits_only_if_all_of_it_does() -> None:
+    passed, failed, made = (
+        StageResult.model_construct(summary=summary)
+        for summary in ({"gate_passed": True}, {"gate_passed": False}, {})
+    )
+    waits = StageResult.model_construct(summary={}, waiting=WAITS)
+    for results, code in (
+        ([made], DONE), ([passed], DONE), ([failed], GATE_NOT_PASSED),
+        ([made, waits], DONE), ([waits], WAITING), ([], WAITING),
+    ):  # fmt: skip
+        assert code_of_stage(results) == code
 
 
 def test_what_the_user_gave_is_a_wrong_call_and_the_rest_an_error() -> None:
