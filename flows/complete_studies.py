@@ -15,15 +15,15 @@ from flows.study_outcomes import is_made
 from flows.study_record import FOLDER, StudyRecord, load_study_record
 from flows.wiring import Wiring
 from pvar.config import PipelineConfig
-from pvar.errors import NotFoundError
 from pvar.study_config import StudyConfig, cells, variant, with_seed
 
 CERTIFICATE = "certificate.md"
+"""In the folder of the study in the store, beside `certificate.json`."""
 
 
 def complete_study(config: StudyConfig, wiring: Wiring) -> str | None:
-    """The certificate of the newest study with these settings; None unless every training of it
-    succeeded and all of its artifacts are there. `runtime` and `at_once` may differ."""
+    """The name of the newest study with these settings; None unless every training of it succeeded
+    and all of its artifacts are there. `runtime` and `at_once` may differ."""
     pinned, pipelines = pin_study(config, wiring)
     names = {
         info.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
@@ -31,12 +31,12 @@ def complete_study(config: StudyConfig, wiring: Wiring) -> str | None:
         if info.key.endswith(".json") and info.key.count("/") == 1
     }
     for name in sorted(names, reverse=True)[:MOST_RECORDS]:
-        with suppress(ValidationError, NotFoundError):  # of another version, or without a page
+        with suppress(ValidationError):  # of another version
             record = load_study_record(wiring.store, name)
             if _is_of(record, pinned, pipelines) and all(
                 each.state == "done" and is_made(record, each, wiring) for each in record.trainings
             ):
-                return wiring.store.read(f"{FOLDER}/{name}/{CERTIFICATE}").decode()
+                return name
     return None
 
 

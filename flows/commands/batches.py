@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from flows.batch_labels import GroupAgreement
+    from pvar.ports import Store
     from tasks.retraining.batch_states import BatchState, RetrainingBatch
 
 app = App(name="batches", version_flags=())
@@ -156,7 +157,7 @@ def agreement(*, as_json: JsonOption = False) -> None:
 
 
 @app.command
-def accept(number: int, /, *, reason: str) -> None:
+def accept(number: int, /, *, reason: str, as_json: JsonOption = False) -> None:
     """Accept the labels of a batch that is held: the next retraining runs it.
 
     Its labels then count as good, and later ones are compared with them, too.
@@ -171,6 +172,8 @@ def accept(number: int, /, *, reason: str) -> None:
         Number of the batch, from `pvar batches`.
     reason
         The reason. It is stored with the batch.
+    as_json
+        Print the batch as one JSON object, as `pvar batches --json` lists it.
     """
     from datetime import UTC, datetime
 
@@ -179,12 +182,16 @@ def accept(number: int, /, *, reason: str) -> None:
     from infra.actor import whoami
     from tasks.retraining.batch_states import accept_labels
 
-    accept_labels(connect().store, number, by=whoami(), reason=reason, now=datetime.now(UTC))
+    store = connect().store
+    accept_labels(store, number, by=whoami(), reason=reason, now=datetime.now(UTC))
+    if as_json:
+        _print_row(store, number)
+        return
     console().print(f"batch {number} waits for its run; start it now: pvar retrain")
 
 
 @app.command
-def reject(number: int, /, *, reason: str) -> None:
+def reject(number: int, /, *, reason: str, as_json: JsonOption = False) -> None:
     """Set a batch aside that is held because of its labels: nothing is trained on its rows.
 
     To use its rows with corrected labels, put the corrected files into the incoming folder.
@@ -199,6 +206,8 @@ def reject(number: int, /, *, reason: str) -> None:
         Number of the batch, from `pvar batches`.
     reason
         The reason. It is stored with the batch.
+    as_json
+        Print the batch as one JSON object, as `pvar batches --json` lists it.
     """
     from datetime import UTC, datetime
 
@@ -207,12 +216,16 @@ def reject(number: int, /, *, reason: str) -> None:
     from infra.actor import whoami
     from tasks.retraining.batch_states import reject_labels
 
-    reject_labels(connect().store, number, by=whoami(), reason=reason, now=datetime.now(UTC))
+    store = connect().store
+    reject_labels(store, number, by=whoami(), reason=reason, now=datetime.now(UTC))
+    if as_json:
+        _print_row(store, number)
+        return
     console().print(f"batch {number} is set aside; to put it back: pvar batches retry {number}")
 
 
 @app.command
-def retry(number: int, /) -> None:
+def retry(number: int, /, *, as_json: JsonOption = False) -> None:
     """Put a batch back that is set aside, waits for approval, or pauses after an outage.
 
     The next retraining runs it, unless its labels were rejected: then it is held again. If it is
@@ -227,6 +240,8 @@ def retry(number: int, /) -> None:
     ----------
     number
         Number of the batch, from `pvar batches`.
+    as_json
+        Print the batch as one JSON object, as `pvar batches --json` lists it.
     """
     from datetime import UTC, datetime
 
@@ -234,8 +249,11 @@ def retry(number: int, /) -> None:
     from flows.wiring import connect
     from tasks.retraining.batch_states import retry_batch
 
-    record = retry_batch(connect().store, number, datetime.now(UTC))
-    if record.is_held:
+    store = connect().store
+    record = retry_batch(store, number, datetime.now(UTC))
+    if as_json:
+        _print_row(store, number)
+    elif record.is_held:
         console().print(f"batch {number} is held again: pvar batches show {number}")
     else:
         console().print(f"batch {number} waits for its run; start it now: pvar retrain")
@@ -284,6 +302,16 @@ def _agreement_table(rows: "list[GroupAgreement]") -> "Table":
             str(row.num_missing),
         )
     return table
+
+
+def _print_row(store: "Store", number: int) -> None:
+    from flows.console import print_json
+    from tasks.engine.lease import is_claimed
+    from tasks.retraining.batch_states import find_record
+    from tasks.retraining.batches import LEASE
+
+    record = find_record(store, number)
+    print_json(_row(record, record.state(is_retraining=is_claimed(store, LEASE))))
 
 
 def _row(record: "RetrainingBatch", state: "BatchState") -> dict[str, object]:

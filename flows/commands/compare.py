@@ -1,14 +1,16 @@
 """`pvar compare`: compare methods, each trained several times, with a control."""
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
 from pvar.selection import MatchedStrategyName
 
 if TYPE_CHECKING:
+    from flows.wiring import Wiring
     from pvar.study_config import StudyConfig
 
 
@@ -23,6 +25,7 @@ def compare(
     seeds: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     at_once: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=64))] = None,
     set_: SetOption = (),
+    as_json: JsonOption = False,
 ) -> None:
     """Train each arm of a study several times and compare the arms with the control.
 
@@ -59,7 +62,10 @@ def compare(
         Name of a preset or path to a YAML file.
     set_
         Changes to the preset as key=value.
+    as_json
+        Print the certificate as one JSON object instead of Markdown.
     """
+    from flows.wiring import connect
     from infra.studies import load_study
 
     options = {
@@ -71,20 +77,32 @@ def compare(
     given = {name: value for name, value in options.items() if value is not None}
     config = load_study(study, preset=preset, changes=set_, options=given)
     _refuse_missing(config, ask=False)
-    print(_page(config))  # noqa: T201  plain Markdown, also for files and programs
+
+    from flows.complete_studies import CERTIFICATE
+    from flows.console import print_json
+    from flows.study_record import FOLDER
+
+    wiring = connect()
+    folder = f"{FOLDER}/{_study(config, wiring)}"
+    name = "certificate.json" if as_json else CERTIFICATE
+    text = wiring.store.read(f"{folder}/{name}").decode()
+    if as_json:
+        print_json(json.loads(text))
+    else:
+        print(text)  # noqa: T201  plain Markdown, also for files and programs
 
 
-def _page(config: "StudyConfig") -> str:
-    """The certificate: of the earlier study if all is there, else of one that runs now."""
+def _study(config: "StudyConfig", wiring: "Wiring") -> str:
+    """The earlier study if all of it is there, else one that runs now."""
+    from flows.complete_studies import complete_study
     from flows.console import show_log, show_progress
     from flows.server import has_configured_server
+    from flows.study_record import FOLDER
+    from pvar.errors import StageError
 
     if not has_configured_server():
-        from flows.complete_studies import complete_study
-        from flows.wiring import connect
-
         with show_log():
-            complete = complete_study(config, connect())
+            complete = complete_study(config, wiring)
         if complete is not None:
             return complete
 
@@ -94,7 +112,14 @@ def _page(config: "StudyConfig") -> str:
     with show_progress(), temporary_server():
         from flows.comparison import compare as run
 
-        return run(config)
+        run(config)
+    made = complete_study(config, wiring)
+    if made is None:
+        raise StageError(
+            "the study ended, and something that it names was changed meanwhile; its certificate "
+            f"is in {wiring.store.uri}/{FOLDER}/; run it again"
+        )
+    return made
 
 
 def _refuse_missing(config: "StudyConfig", *, ask: bool) -> None:

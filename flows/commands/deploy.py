@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
 from flows.commands.rules import RuleOption
 
 PoolOption = Annotated[
@@ -21,6 +21,7 @@ def deploy(
     pool: PoolOption = ("process",),
     notify: str | None = None,
     folder: Path | None = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Register everything with the server at PREFECT_API_URL. A repetition updates only changes.
 
@@ -44,13 +45,15 @@ def deploy(
     folder
         Folder with your own prefect.yaml, work_pools/ and automations/, which replace those of the
         project.
+    as_json
+        Print the names of everything as one JSON object.
     """
     from flows.commands.rules import retrain_config
     from infra.presets import load_config
 
     config = retrain_config(load_config(preset, set_), rule)
 
-    from flows.console import console, show_progress
+    from flows.console import console, print_json, show_progress
     from flows.deployment_specs import packaged_folder
     from flows.deployments import deploy as register
 
@@ -58,6 +61,9 @@ def deploy(
         deployed = register(
             folder or packaged_folder(), pool, config=config, preset=preset, notify=notify
         )
+    if as_json:
+        print_json(deployed._asdict())
+        return
     for kind, names in deployed._asdict().items():
         console().print(f"{kind}: {', '.join(names)}", highlight=False, soft_wrap=True)
     if notify is None:

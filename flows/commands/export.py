@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from flows.commands.options import JsonOption
 from pvar.pair_forms import Trainer
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def export(
     out: Path,
     push: str | None = None,
     public: Annotated[bool, Parameter(negative=())] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the pairs that a run trains on in the form of another trainer.
 
@@ -47,8 +49,10 @@ def export(
         or `hub:org/name@branch`, a new branch. Nothing is replaced. The token is that of HF_TOKEN.
     public
         Let everybody read the new data set; otherwise it is private.
+    as_json
+        Print one JSON object: artifact, run, path, number of pairs, remarks and address.
     """
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.exported_pairs import read_exported_pairs
     from flows.wiring import connect
     from infra.hub_push import hub_target, push_dataset, require_token
@@ -70,16 +74,29 @@ def export(
     )
     if to == "llama_factory":
         _add_entry(entries, out)
-    console().print(f"{count} pairs of {found.artifact}: {out}", highlight=False, soft_wrap=True)
-    for line in _remarks(found, unreadable_pairs(found.pairs, to)):
-        console().print(line, highlight=False, soft_wrap=True)
-    console().print(_use(to, out), highlight=False, markup=False, soft_wrap=True)
+    remarks, address = _remarks(found, unreadable_pairs(found.pairs, to)), None
+    if not as_json:
+        lines = (f"{count} pairs of {found.artifact}: {out}", *remarks, _use(to, out))
+        for line in lines:
+            console().print(line, highlight=False, markup=False, soft_wrap=True)
     if target is not None:
         version = installed(["pvar"]).get("pvar", "(version unknown)")
         facts = ExportFacts(found.artifact, found.run, to, out.name, count, version)
         files: dict[str, Path | bytes] = {out.name: out, "README.md": dataset_card(facts).encode()}
         address = push_dataset(target, files, token, public=public)
-        console().print(f"pushed: {address}", highlight=False, soft_wrap=True)
+        if not as_json:
+            console().print(f"pushed: {address}", highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(
+            {
+                "artifact": found.artifact,
+                "run": found.run,
+                "path": str(out.absolute()),
+                "pairs": count,
+                "remarks": remarks,
+                "pushed": address,
+            }
+        )
 
 
 def _remarks(found: "ExportedPairs", num_unreadable: int) -> list[str]:

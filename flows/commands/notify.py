@@ -9,8 +9,10 @@ Any HTTP client can send it. The automation in `infra/automations` then starts a
 `occurred` is the current time and `id` is any new UUID.
 """
 
+from flows.commands.options import JsonOption
 
-def notify(*keys: str) -> None:
+
+def notify(*keys: str, as_json: JsonOption = False) -> None:
     """Announce new files to the Prefect server of PREFECT_API_URL, which starts a retraining.
 
     ```console
@@ -22,11 +24,16 @@ def notify(*keys: str) -> None:
     keys
         Keys of the files in the store, for example incoming/monday.jsonl. They must exist, and are
         shown with the event. Retraining reads all new files, whether listed here or not.
+    as_json
+        Print one JSON object with the announced keys.
     """
     from flows.arrival import announce
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.wiring import connect
 
     announce(connect().store, keys)
+    if as_json:
+        print_json({"announced": keys})
+        return
     announced = ", ".join(keys) or "new data"
     console().print(f"announced {announced}", highlight=False, markup=False, soft_wrap=True)

@@ -173,7 +173,7 @@ def import_answers(
 
 
 @app.command
-def fetch(digest: str, /, *, out: Path) -> None:
+def fetch(digest: str, /, *, out: Path, as_json: JsonOption = False) -> None:
     """Write the queue of a stage that waits for people's answers (`annotate`).
 
     ```console
@@ -187,15 +187,20 @@ def fetch(digest: str, /, *, out: Path) -> None:
         the run that waits (`latest`).
     out
         Folder for tasks.json, labelling.xml and queue.jsonl.
+    as_json
+        Print one JSON object with the number of pairs and the folder.
     """
     from flows.asked_questions import asked_digest
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.wiring import connect
     from tasks.stages.annotate import queued_pairs
 
     store = connect().store
     pairs = queued_pairs(store, asked_digest(store, digest))
     write_queue(out, pairs)
+    if as_json:
+        print_json({"pairs": len(pairs), "folder": str(out.absolute())})
+        return
     console().print(f"{len(pairs)} pairs: {out.absolute()}", highlight=False, soft_wrap=True)
 
 

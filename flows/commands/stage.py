@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from flows.commands.options import PresetOption, SetOption
+from flows.commands.options import JsonOption, PresetOption, SetOption
 from flows.exit_codes import code_of_result
 from pvar.placement import StageName
 
@@ -24,6 +24,7 @@ def stage(
     *,
     node: str | None = None,
     set_: SetOption = (),
+    as_json: JsonOption = False,
 ) -> int:
     """Run the nodes of one stage whose inputs are complete, and say what the others wait for.
 
@@ -47,12 +48,14 @@ def stage(
         Name of a preset or path to a YAML file.
     set_
         Changes to the preset as key=value.
+    as_json
+        Print one JSON object: what was made or reused, with its figures, and what waits.
     """
     from infra.presets import load_config
 
     config = load_config(preset, set_)
 
-    from flows.console import console, show_log
+    from flows.console import console, print_json, show_log
     from flows.preflight import pin_for, refuse_unmakeable
     from flows.stage_nodes import blocked_nodes, chosen_nodes, unblocked_nodes
     from flows.wiring import connect
@@ -66,6 +69,10 @@ def stage(
         refuse_unmakeable(pinned, can_run or chosen, wiring)
     results = _make(config, pinned, name, node, wiring) if can_run else []
     waiting = blocked_nodes(pinned, name, node, wiring)
+    if as_json:
+        made = [each.model_dump(mode="json") for each in results]
+        print_json({"nodes": made, "waiting": [each._asdict() for each in waiting]})
+        return code_of_stage(results)
     options = _options(preset, set_)
     for line in (*map(_of_result, results), *(_of_blocked(each, options) for each in waiting)):
         console().print(line, highlight=False, markup=False, soft_wrap=True)

@@ -116,7 +116,7 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
         study = {"pipeline": other, "seeds": (3,), "at_once": 2} | changes
         return complete_study(StudyConfig.model_validate(study), wiring)
 
-    assert seen() == page
+    assert seen() == record.run
     assert seen(seeds=(3, 4)) is None
     assert seen(seeds=(4,)) is None
     (evaluated, _) = [node.artifact for node in record.nodes if node.name == "evaluate"]

@@ -56,6 +56,16 @@ def test_its_examples_are_calls_of_the_command(name: str) -> None:
             retrain_config(config, given["rule"])
 
 
+def test_every_command_with_a_result_prints_json() -> None:
+    without = {
+        name
+        for name, command in COMMANDS_BY_NAME.items()
+        if "as_json" not in inspect.signature(command).parameters
+    }
+    # It serves; it prints a schema or rows of JSON always; it names the files that it wrote.
+    assert without == {"serve", "schema", "judge-parse arena-hard", "init"}
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_commands_and_options(shell: Literal["bash", "zsh", "fish"]) -> None:
     script = app.generate_completion(prog_name="pvar", shell=shell)

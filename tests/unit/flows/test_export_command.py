@@ -181,6 +181,22 @@ def test_the_file_is_pushed_with_a_card_that_says_what_it_is(
     assert f"Artifact `{artifact}`, exported by pvar" in text
 
 
+def test_json_says_what_was_written(
+    artifact: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pairs.jsonl"
+    capsys.readouterr()
+    export(artifact, to="trl", out=out, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "artifact": artifact,
+        "run": None,
+        "path": str(out),
+        "pairs": len(out.read_text().splitlines()),
+        "remarks": [],
+        "pushed": None,
+    }
+
+
 def test_what_cannot_be_pushed_is_named_before_anything_is_written(
     artifact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,7 +175,9 @@ def test_an_annotator_is_named(runs: Runs) -> None:
     assert "annotator bob: vader agrees with 0.0% of 40 labels, less than half" in held
 
 
-def test_labels_that_a_person_rejects_are_not_trained_on(runs: Runs) -> None:
+def test_labels_that_a_person_rejects_are_not_trained_on(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs.arrive("monday", {"web": 80, "mail": 20})
     assert "source mail: vader agrees with 20.0%" in runs.retrain().waiting[0]
     commands.reject(1, reason="mail was exported upside down")
@@ -188,9 +190,13 @@ def test_labels_that_a_person_rejects_are_not_trained_on(runs: Runs) -> None:
     assert set_aside.reason == "mail was exported upside down"
     with pytest.raises(InputError, match="it is set aside"):
         commands.accept(1, reason="no")
-    commands.retry(1)
-    assert runs.states() == ["waiting_for_labels"]
-    commands.accept(1, reason="it was not")
+    capsys.readouterr()
+    commands.retry(1, as_json=True)
+    assert json.loads(capsys.readouterr().out)["state"] == runs.states()[0] == "waiting_for_labels"
+    commands.accept(1, reason="it was not", as_json=True)
+    accepted = json.loads(capsys.readouterr().out)
+    assert (accepted["number"], accepted["state"]) == (1, runs.states()[0])
+    assert accepted["labels_accepted"]["reason"] == "it was not"
     with pytest.raises(InputError, match="is not held because of its labels"):
         commands.reject(1, reason="yes")
 

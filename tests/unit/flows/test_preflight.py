@@ -235,7 +235,7 @@ def test_what_only_complete_nodes_need_is_not_looked_for(
 @pytest.mark.parametrize(
     ("command", "look", "found"),
     [
-        ("compare", "flows.complete_studies.complete_study", "the certificate"),
+        ("compare", "flows.complete_studies.complete_study", "compare-1"),
         ("benchmark", "flows.benchmark_table.complete_table", BenchmarkTable(run="r", rows=())),
         (
             "rounds",
@@ -268,7 +268,10 @@ def test_what_is_complete_is_shown_while_a_server_is_down(
     (home / "my.yaml").write_text(yaml.safe_dump(tree))
     words = [command, "--preset", str(home / "my.yaml")]
     if command == "compare":
-        words += ["--strategy", "top", "--seeds", "2"]
+        words += ["--strategy", "top", "--seeds", "2", "--json"]
+        store = home / "store" / "comparisons" / "compare-1"
+        store.mkdir(parents=True)
+        (store / "certificate.json").write_text('{"verdict": "helps"}')
     monkeypatch.setattr(look, lambda *_: found)
     with pytest.raises(SystemExit) as end:
         main(words)

@@ -1,5 +1,6 @@
 """A stage alone: its nodes whose inputs are complete run, and the others say what they wait for."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -137,4 +138,13 @@ def test_a_stage_that_cannot_run_yet_says_what_to_run_and_ends_with_4(
         f"score-vader: waits for ingest, sample; run pvar stage ingest --preset '{preset}' "
         "--set sample.seed=1 (then sample)"
     )
+    with pytest.raises(SystemExit) as end:
+        main(["stage", "score", *command, "--json"])
+    assert end.value.code == 4
+    blocked = {
+        "node": "score-vader",
+        "inputs": ["ingest", "sample"],
+        "stages": ["ingest", "sample"],
+    }
+    assert json.loads(capsys.readouterr().out) == {"nodes": [], "waiting": [blocked]}
     assert list(flow.store.list("")) == []

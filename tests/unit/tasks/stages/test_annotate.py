@@ -132,7 +132,7 @@ def waiting_run(flow: Workflow) -> RunRecord:
 
 
 def test_answers_come_through_the_command_line_and_can_be_replaced(
-    flow: Workflow, tmp_path: Path
+    flow: Workflow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = digest_of(flow)
     with pytest.raises(InputError, match=f"annotate/{digest} has not asked yet"):
@@ -140,8 +140,11 @@ def test_answers_come_through_the_command_line_and_can_be_replaced(
     flow.make("annotate")
     fetch(f"annotate/{digest[:6]}", out=tmp_path / "by its first characters")
     save_run(flow.store, waiting_run(flow))
-    fetch("latest", out=tmp_path / "q")
+    capsys.readouterr()
+    fetch("latest", out=tmp_path / "q", as_json=True)
+    said = json.loads(capsys.readouterr().out)
     tasks = json.loads((tmp_path / "q" / "tasks.json").read_text())
+    assert said == {"pairs": len(tasks), "folder": str(tmp_path / "q")}
     time = {"annotator": "ann", "time": NOON.isoformat()}
     ids = [task["data"]["pair_id"] for task in tasks]
     lines = tmp_path / "answers.jsonl"
