@@ -18,6 +18,7 @@ from infra.bundled_model import BUNDLED
 from infra.example import WRITTEN_AS
 from infra.presets import load_config
 from pvar.errors import InputError
+from tests.services.processes import require
 from tests.services.registry import empty_database
 from tests.unit.infra.tiny_models import save_language_model
 from tests.workflow import Workflow, open_wiring
@@ -129,8 +130,8 @@ def test_the_services_are_those_of_the_projects_own_stack(project: Path) -> None
     assert "--set=ingest.source=/project/prompts.jsonl" in mounted
 
 
-@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is missing")
 def test_compose_accepts_the_stack_once_there_is_a_password(project: Path) -> None:
+    require("docker", ["docker-compose"])
     check = ["docker-compose", "config", "--quiet"]
     refused = subprocess.run(check, capture_output=True, text=True)
     assert refused.returncode != 0
