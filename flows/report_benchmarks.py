@@ -10,7 +10,7 @@ from pvar.evaluation.benchmark_scores import BenchmarkDifference, BenchmarkScore
 from pvar.records import Prompt, Response
 from tasks.benchmark_nodes import judge_of, score_name
 from tasks.engine.artifact import Artifact
-from tasks.report.data import BenchmarkAnswer, BenchmarkReport, BenchmarkSide
+from tasks.report.benchmark_report import BenchmarkAnswer, BenchmarkReport, BenchmarkSide
 from tasks.stages.benchmark import BY_QUESTION, CHALLENGER, DIFFERENCES, OPPONENT, RESULTS
 from tasks.stages.benchmark_label_agreement import FIRST_ROLE
 from tasks.stages.exam_questions import BASELINE

@@ -8,7 +8,8 @@ from prefect.artifacts import create_markdown_artifact
 from flows.run_record import RunRecord
 from flows.wiring import Wiring
 from infra.tracking import run_page
-from tasks.report.data import BenchmarkReport, Evaluation, Gate, GateCheck, ReportData
+from tasks.report.benchmark_report import BenchmarkReport
+from tasks.report.data import Evaluation, Gate, GateCheck, ReportData
 
 MAX_CELL_CHARACTERS = 300
 

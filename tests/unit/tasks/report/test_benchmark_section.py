@@ -5,7 +5,8 @@ import re
 
 from pvar.evaluation.benchmark_scores import BenchmarkDifference
 from pvar.records import Message
-from tasks.report.data import BenchmarkAnswer, BenchmarkReport, BenchmarkSide, ReportData
+from tasks.report.benchmark_report import BenchmarkAnswer, BenchmarkReport, BenchmarkSide
+from tasks.report.data import ReportData
 from tests.unit.tasks.report.test_page import ATTACK, Page, page, plain
 
 EMPTY = ReportData(run_id="run-8", title="Demo", date="today")
