@@ -11,7 +11,7 @@ from pvar.errors import UnreadableRunError
 from pvar.ports import Store
 from tasks.engine.artifact import ArtifactKeys, read_document
 
-RunState = Literal["done", "waiting", "failed", "unfinished"]
+RunState = Literal["done", "waiting", "failed", "interrupted", "unfinished"]
 """unfinished: it is running, or was killed."""
 
 
@@ -112,8 +112,8 @@ def _past_run(record: RunRecord, result: Summary | None, decision: Summary | Non
 
 
 def _state(record: RunRecord) -> RunState:
-    if any(node.state == "failed" for node in record.nodes):
-        return "failed"
+    if (failed := record.failed_node) is not None:
+        return "interrupted" if failed.was_interrupted else "failed"
     if record.waiting_node is not None:
         return "waiting"
     return "unfinished" if record.finished_at is None else "done"

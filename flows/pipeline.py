@@ -29,7 +29,7 @@ from flows.preflight import check_before_start, pin_or_report
 from flows.run_names import describe_run, run_label, tags_of
 from flows.run_page import publish_run
 from flows.run_progress import ProgressBar
-from flows.run_record import NodeRecord, RunRecord, save_run, suspended_run
+from flows.run_record import INTERRUPTED, NodeRecord, RunRecord, save_run, suspended_run
 from flows.run_report import write_report
 from flows.stages import stage_flow
 from flows.waiting_state import shown_as_waiting
@@ -252,7 +252,7 @@ def _failed(node: Node, error: BaseException) -> NodeRecord:
         name=node.name,
         artifact=node.keys.root,
         state="failed",
-        error="interrupted" if is_interrupt else str(error) or type(error).__name__,
+        error=INTERRUPTED if is_interrupt else str(error) or type(error).__name__,
     )
 
 

@@ -34,7 +34,7 @@ def publish_run(record: RunRecord, data: ReportData, wiring: Wiring) -> None:
 def outcome_of(data: ReportData) -> str:
     """How the run ended, in one line."""
     if data.failure is not None:
-        return f"failed in {data.failure.stage}"
+        return f"{data.failure.word} in {data.failure.stage}"
     fate = data.gate.fate if data.gate else "not decided"
     if data.waiting is not None:
         fate = f"waits for {data.waiting.what}"
@@ -51,7 +51,8 @@ def _lines(record: RunRecord, data: ReportData, wiring: Wiring) -> Iterator[str]
     yield ""
     yield from _links(record, data, wiring)
     if data.failure is not None:
-        yield from ("", f"**{data.failure.stage} failed:** {_cell(data.failure.message)}")
+        ended = f"{data.failure.stage} {data.failure.word}"
+        yield from ("", f"**{ended}:** {_cell(data.failure.message)}")
     if data.waiting is not None:
         yield from ("", f"**Waits for {data.waiting.what}.** {data.waiting.how_to_go_on}")
     if data.stand_ins:

@@ -16,6 +16,9 @@ from pvar.unique_name import unique_name
 LATEST = "latest"
 """Names the newest run."""
 
+INTERRUPTED = "interrupted"
+"""Error of the node at which a run was ended by Ctrl-C."""
+
 CLOCKS_DIFFER = timedelta(days=1)
 """Maximum clock difference between Prefect's server and the machine that started a run."""
 
@@ -33,6 +36,11 @@ class NodeRecord(BaseModel):
     error: str | None = None
     waiting: WaitingRecord | None = None
     """What it waits for. The nodes after it are pending."""
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether a person ended the run while it was made."""
+        return self.state == "failed" and self.error == INTERRUPTED
 
 
 class RunRecord(BaseModel):
@@ -57,6 +65,11 @@ class RunRecord(BaseModel):
     def waiting_node(self) -> NodeRecord | None:
         """The node at which the run waits; None if it does not wait."""
         return next((node for node in self.nodes if node.state == "waiting"), None)
+
+    @property
+    def failed_node(self) -> NodeRecord | None:
+        """The node at which the run failed or was interrupted; None if all went well so far."""
+        return next((node for node in self.nodes if node.state == "failed"), None)
 
     def with_node(self, node: NodeRecord) -> "RunRecord":
         """The record with the record of that node replaced."""

@@ -78,6 +78,8 @@ CHECKS = {
 IN_NATS = ("total_divergence_upper",)
 """Conditions whose values are not shares."""
 
+GO_ON = "run the same command again to continue"
+
 NUM_EXAMPLES = 4
 NUM_SAMPLES = 12
 
@@ -107,7 +109,6 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         for node in record.nodes
         if node.state in ("made", "reused")
     }
-    failed = next((node for node in record.nodes if node.state == "failed"), None)
     select = artifacts.get("select")
     examples = _examples(record, artifacts) if select else ([], [])
     return ReportData(
@@ -131,9 +132,17 @@ def _collect(record: RunRecord, wiring: Wiring, scratch: Path) -> ReportData:
         exam_curve=exam_curve(artifacts, wiring),
         machines=machines(artifacts),
         links=_links(record, wiring),
-        failure=Failure(failed.name, failed.error or "no message") if failed else None,
+        failure=_failure(record.failed_node),
         waiting=_waiting(record),
     )
+
+
+def _failure(node: NodeRecord | None) -> Failure | None:
+    if node is None:
+        return None
+    if node.was_interrupted:
+        return Failure(node.name, GO_ON, was_interrupted=True)
+    return Failure(node.name, node.error or "no message")
 
 
 def _open(node: NodeRecord, wiring: Wiring, scratch: Path) -> Artifact:

@@ -88,12 +88,15 @@ def _of_config(config: "PipelineConfig", wiring: "Wiring") -> _Shown:
 
 
 def _of_run(run: str, wiring: "Wiring") -> _Shown:
-    from flows.run_record import load_run
+    from flows.run_record import INTERRUPTED, load_run
 
     record = load_run(wiring.store, run)
-    errors = [f"{node.name} failed: {node.error}" for node in record.nodes if node.error]
+    failed, remarks = record.failed_node, [f"run {record.run}, preset {record.preset or '–'}"]
+    if failed is not None:
+        ended = INTERRUPTED if failed.was_interrupted else f"failed: {failed.error}"
+        remarks.append(f"{failed.name} {ended}")
     nodes = _states([(node.name, node.artifact) for node in record.nodes], wiring)
-    return _Shown(nodes, [f"run {record.run}, preset {record.preset or '–'}", *errors])
+    return _Shown(nodes, remarks)
 
 
 def _states(nodes: "Iterable[tuple[str, str]]", wiring: "Wiring") -> list[_ShownNode]:

@@ -161,6 +161,13 @@ class Failure(NamedTuple):
 
     stage: str
     message: str
+    was_interrupted: bool = False
+    """By a person, which is no fault of the stage."""
+
+    @property
+    def word(self) -> str:
+        """How the run ended, in one word."""
+        return "interrupted" if self.was_interrupted else "failed"
 
 
 class WaitingStage(NamedTuple):

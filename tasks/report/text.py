@@ -82,7 +82,8 @@ def headline(data: ReportData) -> Headline:
     """The outcome of the run in one sentence."""
     if data.failure is not None:
         reason = data.failure.message.strip().partition("\n")[0]
-        return Headline("Failed", "bad", f"Failed in {data.failure.stage}: {reason}")
+        word = data.failure.word.capitalize()
+        return Headline(word, "bad", f"{word} in {data.failure.stage}: {reason}")
     word, tone = _outcome(data)
     begin = f"{word} for {data.waiting.what}" if data.waiting else word
     if data.evaluation is not None:

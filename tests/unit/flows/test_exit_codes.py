@@ -19,7 +19,8 @@ from flows.exit_codes import DONE, ERROR, GATE_NOT_PASSED, WAITING, WRONG_CALL, 
 from flows.pipeline import _failed
 from flows.preflight import as_if_pinned
 from flows.retraining import RetrainResult
-from flows.run_record import NodeRecord, RunRecord, save_run
+from flows.run_record import INTERRUPTED, NodeRecord, RunRecord, save_run
+from flows.run_report import GO_ON, _failure
 from flows.stage_nodes import StageResult
 from flows.temporary_server import _stop
 from flows.wiring import Wiring
@@ -28,6 +29,7 @@ from pvar.config import PipelineConfig
 from pvar.errors import ConfigError, InputError, ModelError, StageError, StoreError
 from pvar.round_rules import RoundResult, RoundsResult
 from tasks.graph import plan_nodes
+from tasks.report.data import Failure
 from tests.artifacts import put_artifact
 from tests.workflow import fake_settings, open_wiring, write_prompts
 
@@ -196,6 +198,11 @@ def test_the_stages_of_a_run_are_shown_by_its_first_characters(
         (node,) = found["nodes"]
         assert (node["artifact"], node["state"]) == (record.nodes[0].artifact, "complete")
         assert found["remarks"] == [f"run {RUN}, preset my.yaml"]
+    for error, says in ((INTERRUPTED, "promote interrupted"), ("no", "promote failed: no")):
+        ended = record.nodes[0].model_copy(update={"state": "failed", "error": error})
+        save_run(wiring.store, record.with_node(ended))
+        remarks = json.loads(shown(capsys, "show", "latest", "--json"))["remarks"]
+        assert remarks == [f"run {RUN}, preset my.yaml", says]
 
 
 class CtrlC:
@@ -237,5 +244,9 @@ def test_a_second_interrupt_kills_the_temporary_server() -> None:
 
 def test_a_run_that_was_interrupted_is_recorded_as_such() -> None:
     node = plan_nodes(as_if_pinned(PipelineConfig()))["ingest"]
-    assert _failed(node, KeyboardInterrupt()).error == "interrupted"
-    assert _failed(node, ConfigError("what")).error == "what"
+    interrupted = _failed(node, KeyboardInterrupt())
+    assert (interrupted.error, interrupted.was_interrupted) == (INTERRUPTED, True)
+    assert _failure(interrupted) == Failure("ingest", GO_ON, was_interrupted=True)
+    failed = _failed(node, ConfigError("interrupted by a mistake"))
+    assert (failed.error, failed.was_interrupted) == ("interrupted by a mistake", False)
+    assert _failure(failed) == Failure("ingest", "interrupted by a mistake")

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from flows.run_page import run_markdown
+from flows.run_page import outcome_of, run_markdown
 from flows.run_record import RunRecord
 from pvar.evaluation.benchmark_scores import BenchmarkDifference
-from tasks.report.data import NamedLink, ReportData
+from tasks.report.data import Failure, NamedLink, ReportData
 from tests.unit.tasks.report.test_benchmark_section import report, side
 from tests.workflow import start_workflow
 
@@ -36,6 +36,11 @@ def test_benchmarks_and_stand_ins_are_on_the_page(tmp_path: Path) -> None:
     ]
     assert "arena: The judge answers as before." in lines
     assert "**This run has stand-ins:** all is fake." in lines
+    ended = ReportData(
+        "r", "Demo", "today", links=links, failure=Failure("train", "go on", was_interrupted=True)
+    )
+    assert "**train interrupted:** go on" in run_markdown(record, ended, flow.wiring)
+    assert outcome_of(ended) == "interrupted in train"
     plain = run_markdown(record, ReportData("r", "Demo", "today", links=links), flow.wiring)
     assert "Benchmarks" not in plain
     assert "stand-ins" not in plain

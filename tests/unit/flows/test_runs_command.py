@@ -74,10 +74,12 @@ def test_runs_are_listed_newest_first_with_state_and_results(
     waits = NodeRecord(name="promote", artifact="promote/3", state="waiting")
     put_run(store, "20260104-d", waits, finished=False)
     store.write("runs/20260105-e.json", b'{"run": "of a later version"}')
-    newest, waiting, unfinished, failed, first = listed(capsys)
+    ended = NodeRecord(name="train", artifact="train/1", state="failed", error="interrupted")
+    put_run(store, "20260102-c", ended)
+    newest, waiting, unfinished, interrupted, failed, first = listed(capsys)
     assert (newest["run"], newest["state"]) == ("20260105-e", "unreadable")
-    assert [each["state"] for each in (waiting, unfinished, failed, first)] == [
-        "waiting", "unfinished", "failed", "done",
+    assert [each["state"] for each in (waiting, unfinished, interrupted, failed, first)] == [
+        "waiting", "unfinished", "interrupted", "failed", "done",
     ]  # fmt: skip
     assert first["started_at"] == "2026-01-01T00:00:00+00:00"
     assert (first["win_rate"], first["win_rate_lower"]) == (0.75, 0.65)

@@ -98,6 +98,8 @@ def test_a_failure_comes_before_everything_else():
     failure = Failure("train", "the loss is NaN\nlower the learning rate")
     data = dataclasses.replace(NOTHING, evaluation=RESULT, gate=Gate(True, ()), failure=failure)
     assert headline(data).sentence == "Failed in train: the loss is NaN"
+    interrupted = dataclasses.replace(data, failure=Failure("train", "go on", was_interrupted=True))
+    assert headline(interrupted) == ("Interrupted", "bad", "Interrupted in train: go on")
 
 
 @pytest.mark.parametrize("rate", [None, float("nan")])
