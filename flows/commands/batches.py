@@ -1,7 +1,6 @@
 """`pvar batches`: the batches of retraining, their states and labels, and what a person decides."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from tasks.retraining.batch_states import BatchState, RetrainingBatch
 
 app = App(name="batches", version_flags=())
+
+START = "start it now: pvar retrain"
 
 NUM_PRINTED = 10
 """Disputed rows that are printed; a file has all that are recorded."""
@@ -35,6 +36,7 @@ def batches(*, as_json: JsonOption = False) -> None:
     as_json
         Print a JSON list instead of a table.
     """
+    from flows.console import console, print_json
     from flows.wiring import connect
     from tasks.engine.lease import is_claimed
     from tasks.retraining.batch_states import read_records
@@ -45,12 +47,10 @@ def batches(*, as_json: JsonOption = False) -> None:
     listed = [(record, record.state(is_retraining=is_retraining)) for record in read_records(store)]
     if as_json:
         rows = [_row(record, state) for record, state in listed]
-        sys.stdout.write(json.dumps(rows, ensure_ascii=False) + "\n")
+        print_json(rows)
         return
     from rich.table import Table
     from rich.text import Text
-
-    from flows.console import console
 
     if not listed:
         console().print(f"{store.uri} has no batches yet", highlight=False, markup=False)
@@ -95,7 +95,7 @@ def show(
         Print a JSON object instead of a table.
     """
     from flows.batch_labels import agreement_of, disputed_rows
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.wiring import connect
     from infra.row_files import write_rows
     from tasks.retraining.batch_states import find_record
@@ -107,8 +107,7 @@ def show(
         write_rows(out, rows)
     if as_json:
         audit = None if record.audit is None else record.audit.model_dump(mode="json")
-        document = {"number": number, "audit": audit, "rows": rows}
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        print_json({"number": number, "audit": audit, "rows": rows})
         return
 
     def say(text: str) -> None:
@@ -143,13 +142,13 @@ def agreement(*, as_json: JsonOption = False) -> None:
         Print a JSON list instead of a table.
     """
     from flows.batch_labels import agreement_of
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.wiring import connect
     from tasks.retraining.batch_states import read_records
 
     rows = agreement_of(read_records(connect().store))
     if as_json:
-        sys.stdout.write(json.dumps([row._asdict() for row in rows], ensure_ascii=False) + "\n")
+        print_json([row._asdict() for row in rows])
     elif rows:
         console().print(_agreement_table(rows))
     else:
@@ -177,17 +176,13 @@ def accept(number: int, /, *, reason: str, as_json: JsonOption = False) -> None:
     """
     from datetime import UTC, datetime
 
-    from flows.console import console
     from flows.wiring import connect
     from infra.actor import whoami
     from tasks.retraining.batch_states import accept_labels
 
     store = connect().store
     accept_labels(store, number, by=whoami(), reason=reason, now=datetime.now(UTC))
-    if as_json:
-        _print_row(store, number)
-        return
-    console().print(f"batch {number} waits for its run; start it now: pvar retrain")
+    _print_decided(store, number, f"waits for its run; {START}", as_json=as_json)
 
 
 @app.command
@@ -211,17 +206,14 @@ def reject(number: int, /, *, reason: str, as_json: JsonOption = False) -> None:
     """
     from datetime import UTC, datetime
 
-    from flows.console import console
     from flows.wiring import connect
     from infra.actor import whoami
     from tasks.retraining.batch_states import reject_labels
 
     store = connect().store
     reject_labels(store, number, by=whoami(), reason=reason, now=datetime.now(UTC))
-    if as_json:
-        _print_row(store, number)
-        return
-    console().print(f"batch {number} is set aside; to put it back: pvar batches retry {number}")
+    put_back = f"to put it back: pvar batches retry {number}"
+    _print_decided(store, number, f"is set aside; {put_back}", as_json=as_json)
 
 
 @app.command
@@ -245,18 +237,14 @@ def retry(number: int, /, *, as_json: JsonOption = False) -> None:
     """
     from datetime import UTC, datetime
 
-    from flows.console import console
     from flows.wiring import connect
     from tasks.retraining.batch_states import retry_batch
 
     store = connect().store
     record = retry_batch(store, number, datetime.now(UTC))
-    if as_json:
-        _print_row(store, number)
-    elif record.is_held:
-        console().print(f"batch {number} is held again: pvar batches show {number}")
-    else:
-        console().print(f"batch {number} waits for its run; start it now: pvar retrain")
+    held = f"is held again: pvar batches show {number}"
+    became = held if record.is_held else f"waits for its run; {START}"
+    _print_decided(store, number, became, as_json=as_json)
 
 
 def _state_text(record: "RetrainingBatch", state: "BatchState") -> str:
@@ -304,12 +292,16 @@ def _agreement_table(rows: "list[GroupAgreement]") -> "Table":
     return table
 
 
-def _print_row(store: "Store", number: int) -> None:
-    from flows.console import print_json
+def _print_decided(store: "Store", number: int, became: str, *, as_json: bool) -> None:
+    """What became of a batch by a person's decision."""
+    from flows.console import console, print_json
     from tasks.engine.lease import is_claimed
     from tasks.retraining.batch_states import find_record
     from tasks.retraining.batches import LEASE
 
+    if not as_json:
+        console().print(f"batch {number} {became}")
+        return
     record = find_record(store, number)
     print_json(_row(record, record.state(is_retraining=is_claimed(store, LEASE))))
 

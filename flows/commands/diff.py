@@ -1,7 +1,6 @@
 """`pvar diff`: in what two runs differ."""
 
 import json
-import sys
 from collections.abc import Mapping
 
 from flows.commands.options import JsonOption
@@ -29,13 +28,13 @@ def diff(
     as_json
         Print one JSON object instead of tables.
     """
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.past_runs import run_difference
     from flows.wiring import connect
 
     found = run_difference(connect().store, first, second)
     if as_json:
-        sys.stdout.write(json.dumps(found._asdict(), ensure_ascii=False) + "\n")
+        print_json(found._asdict())
         return
     _print_table("setting", first, second, found.settings)
     for node, figures in found.figures.items():

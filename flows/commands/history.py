@@ -1,8 +1,6 @@
 """`pvar history`: who moved the champion, when and why, and what audits found; and all versions'
 results, by exam."""
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -42,6 +40,7 @@ def history(
         Print a JSON list instead of tables.
     """
     from flows.audit_records import read_audits
+    from flows.console import console, print_json
     from flows.promotions import read_history
     from flows.version_results import by_curve, version_results
     from flows.wiring import connect
@@ -54,10 +53,8 @@ def history(
     if as_json:
         found = [_move_row(each, audits) for each in moves]
         rows = [each.as_row() for each in results] if versions else found
-        sys.stdout.write(json.dumps(rows, ensure_ascii=False) + "\n")
+        print_json(rows)
         return
-    from flows.console import console
-
     if versions:
         for curve in by_curve(results):
             console().print(_curve_table(curve))

@@ -1,7 +1,5 @@
 """`pvar lineage`: trace a model back to its data, and data forward to its models."""
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -32,13 +30,14 @@ def lineage(
     Parameters
     ----------
     reference
-        `models:/name/3`, `models:/name@champion`, or an artifact or its first characters:
-        `train/ab12…`.
+        `models:/name/3`, `models:/name@champion`; an artifact or its first characters:
+        `train/ab12…`; or a run (`latest`), for the last artifact that it completed.
     withdrawn
         Show instead which model versions were trained on prompts that `pvar forget` withdrew.
     as_json
         Print one JSON object instead of two trees, or with --withdrawn a list.
     """
+    from flows.console import console, print_json
     from flows.model_lineage import trace
     from flows.wiring import connect
     from pvar.errors import InputError
@@ -48,17 +47,14 @@ def lineage(
         return
     if reference is None:
         raise InputError(
-            "nothing to trace; give models:/name/3, models:/name@champion or stage/digest, or "
-            "--withdrawn"
+            "nothing to trace; give models:/name/3, models:/name@champion, stage/digest or a run, "
+            "or --withdrawn"
         )
     made_from, made_into = trace(reference, connect())
     if as_json:
-        both = {"made_from": made_from.model_dump(), "made_into": made_into.model_dump()}
-        sys.stdout.write(json.dumps(both, ensure_ascii=False) + "\n")
+        print_json({"made_from": made_from.model_dump(), "made_into": made_into.model_dump()})
         return
     from rich.tree import Tree
-
-    from flows.console import console
 
     for title, step in (("made from", made_from), ("made into", made_into)):
         tree = Tree(f"{step.ref}, {title}" if step.branches else f"{step.ref}, {title}: nothing")
@@ -67,7 +63,7 @@ def lineage(
 
 
 def _print_withdrawn(*, as_json: bool) -> None:
-    from flows.console import console
+    from flows.console import console, print_json
     from flows.wiring import connect
     from flows.withdrawn_versions import versions_trained_on
     from tasks.retraining.erasures import erased_pairs
@@ -77,7 +73,7 @@ def _print_withdrawn(*, as_json: bool) -> None:
     ids = withdrawn_ids(wiring.store)
     trained = versions_trained_on(ids, wiring, erased_pairs(wiring.store)) if ids else []
     if as_json:
-        sys.stdout.write(json.dumps([each.model_dump() for each in trained]) + "\n")
+        print_json([each.model_dump() for each in trained])
         return
     console().print(f"{len(ids)} prompts are withdrawn", highlight=False)
     for each in trained:
