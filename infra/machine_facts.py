@@ -42,11 +42,7 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
 
 def processor() -> str:
     """Name of the CPU."""
-    try:
-        lines = _CPUS.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    names = _values(_CPUS, "model name")
     return next(filter(None, names), "") or platform.processor() or platform.machine()
 
 
@@ -70,9 +66,17 @@ def _cards() -> list[str]:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    names = []
-    for path in sorted(_NVIDIA.glob("*/information")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("Model:"):
-                names.append(line.partition(":")[2].strip())
-    return names
+    return [
+        name for path in sorted(_NVIDIA.glob("*/information")) for name in _values(path, "Model")
+    ]
+
+
+def _values(path: Path, key: str) -> list[str]:
+    """The values of `key: value` lines; none of a file that cannot be read, which is no fault of
+    the stage that is recorded."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    pairs = (line.partition(":") for line in lines)
+    return [value.strip() for name, _, value in pairs if name.strip() == key]

@@ -27,5 +27,6 @@ def test_cards_are_counted_without_loading_pytorch(
     for bus in ("0000:01:00.0", "0000:02:00.0"):
         (tmp_path / bus).mkdir()
         (tmp_path / bus / "information").write_text(INFORMATION)
+    (tmp_path / "lost" / "information").mkdir(parents=True)  # one that cannot be read
     assert this_machine().hardware.startswith("2 × NVIDIA H100 80GB HBM3, ")
     assert "torch" not in sys.modules
