@@ -114,6 +114,11 @@ class ScoreRequest(NamedTuple):
     """What the data holds as answers to the prompt: the accepted ones of an ability question, else
     the preferred one that is annotated. None where the data is not asked (judges)."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the response is only white space. A model has no reward for it."""
+        return not self.response.strip()
+
 
 class Scorer(Protocol):
     """A reward model. Scores are float32 at least and do not depend on batch neighbours."""

@@ -5,7 +5,8 @@ about once. Busy servers are asked again. A response that the server refuses has
 (`http_400`, …); if the first requests are all refused for one reason that is not about their texts,
 or if the server does not answer at all, the stage fails and keeps its complete shards.
 
-Missing rewards have a reason: `no_reward` (the server gave null), `not_finite`, `http_…`.
+Missing rewards have a reason: `no_reward` (the server gave null), `not_finite`, `http_…`, and
+`empty_response` (which only a server of kind `pvar` is asked about).
 """
 
 import logging
@@ -88,7 +89,11 @@ class HttpScorer:
         Raises UnavailableError if the server does not answer, and ScoringError if it refuses the
         first requests for one reason that others share, or answers in another form.
         """
-        distinct = {_conversation(request): request for request in requests}
+        distinct = {
+            _conversation(request): request
+            for request in requests
+            if self.api.takes_empty or not request.is_empty
+        }
         health = Health(self.max_in_flight, self.has_answered.is_set())
         found: dict[object, _Rewarded] = {}
         for rewarded in results_while_well(self._ask, distinct.values(), health):
@@ -96,7 +101,7 @@ class HttpScorer:
             self._note(health, rewarded)
         if health.is_hopeless:
             raise ScoringError(health.why_hopeless)
-        return [_score(request, found[_conversation(request)]) for request in requests]
+        return [_score(request, found.get(_conversation(request))) for request in requests]
 
     def _note(self, health: Health, rewarded: _Rewarded) -> None:
         if rewarded.dead_end is not None:
@@ -201,7 +206,9 @@ def _conversation(request: ScoreRequest) -> tuple[tuple[Message, ...], str]:
     return request.messages, request.response
 
 
-def _score(request: ScoreRequest, rewarded: _Rewarded) -> Score:
+def _score(request: ScoreRequest, rewarded: _Rewarded | None) -> Score:
+    if rewarded is None:
+        return Score(request.prompt_id, request.response_id, None, "empty_response")
     return Score(request.prompt_id, request.response_id, rewarded.reward, rewarded.reason)
 
 

@@ -9,7 +9,9 @@
 
 vLLM applies the model's chat template to messages; the others get the prompt as one text. Logits
 are asked for, not their sigmoid or softmax, which would squeeze the differences that PVar measures.
-Nothing is truncated: a server refuses what is too long for its model.
+Nothing is truncated: a server refuses what is too long for its model. An empty response is sent to
+a server of the user's own only, which can say that it has no reward: a model would give the reward
+of something else, such as its chat template without the answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +61,8 @@ class RewardApi(NamedTuple):
     """Of the model's name and a request."""
     read: Callable[[bytes], float | int | None]
     """The reward in an answer; ValidationError for an answer of another form."""
+    takes_empty: bool = False
+    """Whether it is asked about empty responses, too."""
 
 
 def _messages(request: ScoreRequest) -> Sequence[Mapping[str, str]]:
@@ -84,6 +88,7 @@ APIS: Mapping[str, RewardApi] = {
             "response": request.response,
         },
         lambda content: _Own.model_validate_json(content).reward,
+        takes_empty=True,
     ),
     "vllm_classify": RewardApi(
         "/classify",

@@ -59,7 +59,7 @@ def _encode(
     max_tokens: int,
     prompts: dict[tuple[Message, ...], Ids],
 ) -> ScoreRow | Unscorable:
-    if not request.response.strip():
+    if request.is_empty:
         return Unscorable("empty_response")
     texts = (*(message.content for message in request.messages), request.response)
     if is_surely_longer(tokenizer, texts, max_tokens):

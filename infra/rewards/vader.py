@@ -31,7 +31,7 @@ class VaderScorer:
 
     def _score(self, request: ScoreRequest) -> Score:
         # VADER's own answer to a blank text is 0.0, which would read as a neutral tone.
-        if not request.response.strip():
+        if request.is_empty:
             return Score(request.prompt_id, request.response_id, None, "empty_response")
         compound = float(self._analyzer.polarity_scores(request.response)["compound"])
         return Score(request.prompt_id, request.response_id, self._scale * compound)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 
@@ -119,6 +119,23 @@ def test_what_has_no_reward_is_missing_with_a_reason(caplog: pytest.LogCaptureFi
     ]
     assert "maximum context length is 8" in caplog.text
     assert "far too long" not in caplog.text
+
+
+@pytest.mark.parametrize("api", get_args(Api))
+def test_only_a_server_of_the_users_own_is_asked_about_empty_responses(api: Api) -> None:
+    """It can answer null. A model has a reward for anything, also for a text without an answer."""
+    with rewarding() as server, scoring(server, api) as scorer:
+        scores = scorer.score(asked("", "four", " \n"))
+        nothing = scorer.score(asked(""))
+    found = [(each.response_id, each.reward, each.reason) for each in (*scores, *nothing)]
+    if api == "pvar":
+        assert found[0] == found[3] == ("r0", 0.5, None)
+        assert found[2] == ("r2", 2.5, None)
+    else:
+        assert found[0] == found[3] == ("r0", None, "empty_response")
+        assert found[2] == ("r2", None, "empty_response")
+        assert [call.response for call in server.calls] == ["four"]
+    assert found[1] == ("r1", 4.5, None)
 
 
 def test_a_server_that_is_busy_is_asked_again() -> None:
