@@ -1,6 +1,6 @@
 """Upload a data set to the Hugging Face Hub, by its own client.
 
-A new data set is private unless the caller says otherwise. Nothing that is there is replaced: a
+A data set is private unless the caller says otherwise. Nothing that is there is replaced: a
 data set with files, or a branch that exists, is an error. The token is read from the environment
 only, not from a login on this machine, and HF_ENDPOINT names another Hub, as for all of the client.
 """
@@ -62,13 +62,16 @@ def push_dataset(
 ) -> str:
     """Make a data set, or a branch of one, with these files in one commit; its address.
 
-    Raises InputError if there is something already, ConfigError if the token may not, and
-    UnavailableError if the Hub cannot be reached.
+    Raises InputError if there is something already, or if the data set exists and is not as public
+    or private as asked, ConfigError if the token may not, and UnavailableError if the Hub cannot be
+    reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
     is_new = _asked(target, lambda: _create(api, target.repository, public=public))
+    if not is_new:
+        _asked(target, lambda: _refuse_other_visibility(api, target, public=public))
     if target.branch is not None:
         _asked(target, lambda: _create_branch(api, target))
     elif not is_new:
@@ -102,6 +105,21 @@ def _create(api: "HfApi", repository: str, *, public: bool) -> bool:
             raise
         return False
     return True
+
+
+def _refuse_other_visibility(api: "HfApi", target: HubTarget, *, public: bool) -> None:
+    """A data set that exists stays private or public: rows are shown to nobody unasked."""
+    is_public = not api.dataset_info(target.repository).private
+    if is_public and not public:
+        raise InputError(
+            f"{target}: everybody can read this data set; add --public if they may read the pairs, "
+            "too, or give another name"
+        )
+    if public and not is_public:
+        raise InputError(
+            f"{target}: this data set is private, and --public is of a new one; leave --public out "
+            "(and change it on its page), or give another name"
+        )
 
 
 def _create_branch(api: "HfApi", target: HubTarget) -> None:

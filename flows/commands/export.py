@@ -48,17 +48,16 @@ def export(
         Also upload the file, with a card, to the Hugging Face Hub: `hub:org/name`, a new data set,
         or `hub:org/name@branch`, a new branch. Nothing is replaced. The token is that of HF_TOKEN.
     public
-        Let everybody read the new data set; otherwise it is private.
+        Let everybody read the data set; otherwise it is private. One that exists must be as this
+        says.
     as_json
         Print one JSON object: artifact, run, path, number of pairs, remarks and address.
     """
-    from flows.console import console, print_json
+    from flows.console import print_json
     from flows.exported_pairs import read_exported_pairs
     from flows.wiring import connect
     from infra.hub_push import hub_target, push_dataset, require_token
-    from infra.machine_facts import installed
     from infra.row_files import refuse_target, write_rows
-    from pvar.dataset_card import ExportFacts, dataset_card
     from pvar.errors import ConfigError
     from pvar.pair_forms import UNKNOWN, pair_row, unreadable_pairs
 
@@ -76,16 +75,12 @@ def export(
         _add_entry(entries, out)
     remarks, address = _remarks(found, unreadable_pairs(found.pairs, to)), None
     if not as_json:
-        lines = (f"{count} pairs of {found.artifact}: {out}", *remarks, _use(to, out))
-        for line in lines:
-            console().print(line, highlight=False, markup=False, soft_wrap=True)
+        _say(f"{count} pairs of {found.artifact}: {out}", *remarks, _use(to, out))
     if target is not None:
-        version = installed(["pvar"]).get("pvar", "(version unknown)")
-        facts = ExportFacts(found.artifact, found.run, to, out.name, count, version)
-        files: dict[str, Path | bytes] = {out.name: out, "README.md": dataset_card(facts).encode()}
+        files: dict[str, Path | bytes] = {out.name: out, "README.md": _card(found, to, out)}
         address = push_dataset(target, files, token, public=public)
         if not as_json:
-            console().print(f"pushed: {address}", highlight=False, soft_wrap=True)
+            _say(f"pushed: {address}")
     if as_json:
         print_json(
             {
@@ -97,6 +92,22 @@ def export(
                 "pushed": address,
             }
         )
+
+
+def _say(*lines: str) -> None:
+    from flows.console import console
+
+    for line in lines:
+        console().print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _card(found: "ExportedPairs", to: Trainer, out: Path) -> bytes:
+    from infra.machine_facts import installed
+    from pvar.dataset_card import ExportFacts, dataset_card
+
+    version = installed(["pvar"]).get("pvar", "(version unknown)")
+    facts = ExportFacts(found.artifact, found.run, to, out.name, len(found.pairs), version)
+    return dataset_card(facts).encode()
 
 
 def _remarks(found: "ExportedPairs", num_unreadable: int) -> list[str]:
@@ -147,9 +158,11 @@ def _entries(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); mend it or write elsewhere") from error
+        raise InputError(
+            f"{path}: cannot be read ({error}); correct it or write elsewhere"
+        ) from error
     if not isinstance(found, dict):
-        raise InputError(f"{path}: not a JSON object; mend it or write elsewhere")
+        raise InputError(f"{path}: not a JSON object; correct it or write elsewhere")
     return found
 
 

@@ -42,6 +42,8 @@ class FakeHub:
         repository, rest = "/".join(parts[2:4]), parts[4:]
         files = self.files[repository]
         match rest:
+            case []:
+                return 200, {"id": repository, "private": self.private[repository]}
             case ["revision", branch]:
                 names = [{"rfilename": name} for name in files[branch]]
                 return 200, {"id": repository, "sha": "0" * 40, "siblings": names}

@@ -107,7 +107,7 @@ def test_llama_factorys_list_of_data_sets_keeps_its_other_entries(
     assert found["theirs"] == {"file_name": "theirs.json"}
     assert found["pvar_pairs"]["file_name"] == "second.jsonl"
     info.write_text("[]")
-    with pytest.raises(InputError, match=r"dataset_info\.json: not a JSON object; mend it"):
+    with pytest.raises(InputError, match=r"dataset_info\.json: not a JSON object; correct it"):
         export(artifact, to="llama_factory", out=tmp_path / "third.jsonl")
     assert not (tmp_path / "third.jsonl").exists()
 

@@ -47,6 +47,21 @@ def test_nothing_is_replaced(hub: FakeHub, tmp_path: Path) -> None:
     assert found == {"main": b"{}\n", "v2": b"2"}
 
 
+def test_rows_are_not_shown_to_everybody_unasked(hub: FakeHub, tmp_path: Path) -> None:
+    hub.fails_commits = 1
+    with pytest.raises(UnavailableError):
+        push(tmp_path, public=True)
+    assert hub.private == {"mine/pairs": False}
+    for target in (MINE, HubTarget("mine/pairs", "v2")):
+        with pytest.raises(InputError, match="everybody can read this data set; add --public"):
+            push(tmp_path, target)
+    assert hub.files["mine/pairs"] == {"main": {".gitattributes": b""}}
+    push(tmp_path, public=True)
+    push(tmp_path, HubTarget("mine/closed", None))
+    with pytest.raises(InputError, match="this data set is private, and --public is of a new one"):
+        push(tmp_path, HubTarget("mine/closed", "v2"), public=True)
+
+
 def test_an_upload_that_failed_is_done_again(hub: FakeHub, tmp_path: Path) -> None:
     hub.fails_commits = 1
     with pytest.raises(UnavailableError, match=r"HTTP 418 \(not now\); run the same command again"):
