@@ -1,5 +1,6 @@
 """The card of an exported data set: README.md with the fields that the Hugging Face Hub reads."""
 
+import json
 from typing import NamedTuple
 
 from pvar.pair_forms import Trainer
@@ -40,14 +41,14 @@ configs:
 - config_name: default
   data_files:
   - split: train
-    path: {facts.file_name}
+    path: {json.dumps(facts.file_name)}
 ---
 
 # {facts.num_pairs} preference pairs
 
 Prompts with a chosen and a rejected response each, for training by preferences (DPO and its kin).
-The responses were sampled from a model and compared by reward models. The prompts were selected by
-PVar, the preference variance of their responses, as the settings of the run say.
+The responses were sampled from a model or are those of the data, and reward models or labels say
+which is chosen. The settings of the run have what it was, and how the prompts were selected.
 
 - Artifact `{facts.artifact}`{of_run}, exported by pvar {facts.version} in the form of
   {facts.trainer}.

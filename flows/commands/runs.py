@@ -15,7 +15,9 @@ def runs(
 ) -> None:
     """List the runs in the store, newest first: state, preset, win rate, gate and model.
 
-    `pvar report RUN` writes the report of one of them, and `pvar diff RUN RUN` compares two.
+    A run is done, waiting (for a person), failed, interrupted (by Ctrl-C) or unfinished (it is
+    running, or was killed). `pvar report RUN` writes the report of one of them, and `pvar diff RUN
+    RUN` compares two.
 
     ```console
     pvar runs --last 5

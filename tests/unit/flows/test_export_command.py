@@ -164,19 +164,19 @@ def test_the_file_is_pushed_with_a_card_that_says_what_it_is(
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    out = tmp_path / "pairs.parquet"
+    out = tmp_path / "pairs #1: mine.parquet"
     with fake_hub() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
         export(artifact, to="trl", out=out, push="hub:mine/pairs")
         address = f"{hub.address}/datasets/mine/pairs"
     assert f"pushed: {address}" in capsys.readouterr().out
     files = hub.files["mine/pairs"]["main"]
-    assert files["pairs.parquet"] == out.read_bytes()
+    assert files[out.name] == out.read_bytes()
     assert hub.private["mine/pairs"]
     _, fields, text = files["README.md"].decode().split("---\n", 2)
     card = yaml.safe_load(fields)
     assert card["license"] == "unknown"
-    assert card["configs"][0]["data_files"] == [{"split": "train", "path": "pairs.parquet"}]
+    assert card["configs"][0]["data_files"] == [{"split": "train", "path": out.name}]
     assert f"# {pq.read_table(out).num_rows} preference pairs" in text
     assert f"Artifact `{artifact}`, exported by pvar" in text
 
