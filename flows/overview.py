@@ -16,7 +16,7 @@ from flows.promotions import MoveWithResults, read_history
 from flows.run_record import run_reports
 from flows.version_results import VersionResults, version_results
 from flows.wiring import Wiring
-from infra.row_files import refuse_target
+from infra.row_files import refuse_target, write_page
 from pvar.errors import InputError, TrackingError
 from tasks.report.overview_figure import RatePoint, win_rates_figure
 from tasks.report.page import page_environment
@@ -68,13 +68,7 @@ def write_overview(wiring: Wiring, path: Path) -> None:
     Raises InputError if the path is not writable, or the store has no runs.
     """
     refuse_target(path)
-    page = render_overview(read_overview(wiring))
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{path} is not writable ({error.strerror}); give another path with --out"
-        ) from error
+    write_page(path, render_overview(read_overview(wiring)))
 
 
 def read_overview(wiring: Wiring) -> Overview:

@@ -16,11 +16,10 @@ from flows.report_origin import machines, stored_files
 from flows.report_sources import rows_by_source
 from flows.run_record import NodeRecord, RunRecord
 from flows.wiring import Wiring
-from infra.row_files import refuse_target
+from infra.row_files import refuse_target, write_page
 from infra.tracking import run_page
 from pvar.circular_judge import refuse_circular_judge
 from pvar.config import PipelineConfig
-from pvar.errors import InputError
 from pvar.gate import BENCHMARK_CHECK, without_ability
 from pvar.records import Pair, Prompt, Response, Score, Verdict
 from pvar.references import Pinned
@@ -93,12 +92,7 @@ def write_report(record: RunRecord, wiring: Wiring, path: Path) -> ReportData:
     with work_folder(wiring.settings.home, "report") as scratch:
         data = _collect(record, wiring, scratch)
         page = render_report(data)
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{path} is not writable ({error.strerror}); give another path with --out"
-        ) from error
+    write_page(path, page)
     return data
 
 

@@ -155,6 +155,16 @@ def refuse_target(path: Path) -> None:
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
 
 
+def write_page(path: Path, page: str) -> None:
+    """Write a page. Raises InputError if the path is not writable."""
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{path} is not writable ({error.strerror}); give another path with --out"
+        ) from error
+
+
 def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
     """Write rows to a .jsonl, .jsonl.gz or .parquet file atomically; return their number.
 
