@@ -82,7 +82,7 @@ def refuse_unusable_access(access: ServerAccess) -> None:
 def refuse_unreachable(access: ServerAccess) -> None:
     """Ask the server for its models. UnavailableError if it does not answer, ConfigError if it does
     not accept the key. Any other answer will do: not every server has such a list. A server that
-    takes the request and is slow may be busy, or begin: that is logged.
+    takes the request and is slow may be busy, or starting: that is logged.
 
     What `refuse_unusable_access` refuses is not asked.
     """
@@ -94,12 +94,12 @@ def refuse_unreachable(access: ServerAccess) -> None:
         return
     failure: PvarError | None = None
     try:
-        client.models.list()
+        client.models.with_raw_response.list()  # unread: it may be a web page
     except APIConnectionError as error:
         if _reason(error) == "ReadTimeout":
             logger.warning(
                 "the server that %s names took the request and has not answered in %.0f s: it may "
-                "be busy, or still begin",
+                "be busy, or still starting",
                 _variable(access, "BASE_URL"),
                 ANSWER_SECONDS,
             )
@@ -114,7 +114,7 @@ def refuse_unreachable(access: ServerAccess) -> None:
                 f"the server that {_variable(access, 'BASE_URL')} names does not accept the key "
                 f"(401); correct {_variable(access, 'API_KEY')}"
             )
-    except OpenAIError:
+    except OpenAIError:  # another status: the server is there
         pass
     finally:
         client.close()

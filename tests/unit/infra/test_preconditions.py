@@ -128,9 +128,14 @@ def test_a_judge_needs_a_key_or_a_server_of_ones_own(
         refuse_missing(config, ALL)
     monkeypatch.setenv("PVAR_JUDGE_BASE_URL", "judge.example/v1")
     assert keys(config) == both  # no scheme
-    with answering(Sent(b"no such page", 404)) as address:  # not every server lists its models
-        monkeypatch.setenv("PVAR_JUDGE_BASE_URL", address)
-        assert keys(config) == []
+    for answer in (  # not every server lists its models
+        Sent(b"no such page", 404),
+        Sent(b"<html></html>", content_type="text/html"),
+        Sent(b"{not JSON"),
+    ):
+        with answering(answer) as address:
+            monkeypatch.setenv("PVAR_JUDGE_BASE_URL", address)
+            assert keys(config) == []
     monkeypatch.delenv("PVAR_JUDGE_BASE_URL")
     monkeypatch.setenv("PVAR_JUDGE_API_KEY", "sk-1")
     assert [each.key for each in find_problems(config, ALL, ask=False)] == []
