@@ -24,6 +24,7 @@ from flows.benchmark_table import (
 )
 from flows.pinning import pin
 from flows.pipeline import run_node
+from flows.preflight import refuse_unmakeable_here
 from flows.wiring import Wiring, connect
 from pvar.artifacts import Summary
 from pvar.benchmark_takers import with_models
@@ -53,6 +54,7 @@ def benchmark(
     wiring = connect()
     pinned = pin(with_models(config, models or [], benchmarks or []), wiring)
     nodes = nodes_of_models(pinned)
+    refuse_unmakeable_here(pinned, nodes, wiring)
     record = _begin(pinned, nodes, wiring)
     mlflow_run = wiring.tracking.start_run(record.run, {"pvar.run": record.run})
     try:

@@ -27,6 +27,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import JsonValue
 
 from flows.complete_studies import CERTIFICATE, pin_study
+from flows.preflight import refuse_unmakeable_here
 from flows.study_estimate import estimate_study
 from flows.study_member import SHARED
 from flows.study_outcomes import (
@@ -49,6 +50,7 @@ from flows.study_record import (
 )
 from flows.wiring import Wiring, connect
 from pvar.artifacts import Summary
+from pvar.config import PipelineConfig
 from pvar.errors import StageError
 from pvar.study_certificate import Certificate, Pool
 from pvar.study_config import StudyConfig, with_seed
@@ -104,6 +106,7 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
     pinned, pipelines = pin_study(config, wiring)
     refuse_equal_trainings(pipelines, pinned.endpoints)
     refuse_other_held_out_pairs(pinned, pipelines)
+    _refuse_unmakeable(pinned, pipelines, wiring)
     trainings = [StudyTraining(cell=cell, seed=seed) for seed in config.seeds for cell in pipelines]
     now = datetime.now(UTC)
     run = f"compare-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -127,6 +130,20 @@ def _begin(config: StudyConfig, wiring: Wiring) -> StudyRecord:
     save_study(wiring.store, record)
     logger.info("study %s: %s", run, estimate_study(record, wiring))
     return record
+
+
+def _refuse_unmakeable(
+    study: StudyConfig, pipelines: Mapping[str, PipelineConfig], wiring: Wiring
+) -> None:
+    """Raise an error for everything that the trainings of a cell need of this machine and lack."""
+    for pipeline in pipelines.values():
+        seeded = [with_seed(study, pipeline, seed) for seed in study.seeds]
+        nodes = {
+            node.keys.root: node
+            for config in seeded
+            for node in compared_nodes(config, study.endpoints).values()
+        }
+        refuse_unmakeable_here(seeded[0], nodes.values(), wiring)
 
 
 class _Work:

@@ -1,7 +1,7 @@
 """Whether what a run downloads and writes fits on the disks, by a rough bound.
 
     models that are not on this machine yet      in the Hub's cache, or in PVAR_HOME
-    the trained model, bfloat16                  in PVAR_HOME, and in a store that is a folder
+    the trained models, bfloat16                 one in PVAR_HOME, all in a store that is a folder
     checkpoints of training all weights          in both: 12 bytes a parameter, while it trains
 
 Checkpoints are counted for the warning only: a short training makes none. Rows and answers, which
@@ -23,7 +23,7 @@ from infra.settings import Settings
 from pvar.references import Pinned
 
 SAVED_BYTES = 2
-"""Of a parameter of a trained model."""
+"""Of a parameter of a trained model, which is saved in bfloat16."""
 
 CHECKPOINT_BYTES = 12
 """Of a parameter, of which all are trained: float32, with AdamW's two moments."""
@@ -43,6 +43,7 @@ def judge_disk(
 ) -> list[Fit]:
     """Whether the disks have room for what nodes download and write."""
     written: list[_Written] = []
+    trained: list[_Written] = []
     seen: set[str] = set()
     for name, model, size in used:
         if size is None:
@@ -51,7 +52,9 @@ def judge_disk(
             seen.add(model.reference)
             written.append(_download(model.reference, size.download_bytes, settings))
         if size.num_parameters and model.use in ("trained", "base of LoRA"):
-            written += _trained(name, model, size.num_parameters, settings)
+            trained.append(_trained(name, model, size.num_parameters, settings.home))
+    if trained:
+        written += _everywhere(trained, settings)
     by_disk: dict[int, list[_Written]] = {}
     for each in written:
         by_disk.setdefault(os.stat(_existing(each.folder)).st_dev, []).append(each)
@@ -65,16 +68,21 @@ def _download(reference: str, num_bytes: int, settings: Settings) -> _Written:
     return _Written(settings.home / "models", f"a copy of {location}", num_bytes)
 
 
-def _trained(
-    name: str, model: UsedModel, num_parameters: int, settings: Settings
-) -> list[_Written]:
-    saved = SAVED_BYTES * num_parameters
+def _trained(name: str, model: UsedModel, num_parameters: int, home: Path) -> _Written:
     checkpoint = CHECKPOINT_BYTES * num_parameters if model.use == "trained" else 0
-    folders = [settings.home]
+    return _Written(home, f"the model of {name}", SAVED_BYTES * num_parameters, checkpoint)
+
+
+def _everywhere(trained: list[_Written], settings: Settings) -> list[_Written]:
+    """Models are trained one after the other: PVAR_HOME must have room for the largest, with its
+    checkpoints, and a store that is a folder for all of them."""
+    largest = max(trained, key=lambda each: each.sure + each.possible)
     store = urlsplit(settings.store_uri)
-    if store.scheme in ("", "file"):
-        folders.append(Path(url2pathname(store.path)).expanduser())
-    return [_Written(folder, f"the model of {name}", saved, checkpoint) for folder in folders]
+    if store.scheme not in ("", "file"):
+        return [largest]
+    folder = Path(url2pathname(store.path)).expanduser()
+    kept = [each._replace(possible=each.possible if each is largest else 0) for each in trained]
+    return [largest, *(each._replace(folder=folder) for each in kept)]
 
 
 def _judge_disk(written: list[_Written]) -> Fit:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from flows.free_disk import judge_disk
+from flows.free_disk import SAVED_BYTES, judge_disk
 from flows.model_memory import Fit, MachineMemory, UsedModel, judge_memory, used_models
 from flows.pinning import pin
 from flows.placed_stages import is_complete
@@ -38,9 +38,6 @@ from tasks.stages.train import TRAIN
 
 logger = logging.getLogger(__name__)
 
-SAVED_BYTES = 2
-"""Of a parameter of a model in the store: bfloat16."""
-
 
 def refuse_early(config: PipelineConfig, wiring: Wiring) -> None:
     """A quick look before slow things start: if something is missing on this machine, raise one
@@ -49,14 +46,19 @@ def refuse_early(config: PipelineConfig, wiring: Wiring) -> None:
     here = inline_stages(config)
     if lacks_something(config, here):
         pinned = pin_for(config, here, wiring)
-        nodes = [node for node in plan_nodes(pinned).values() if node.stage.name in here]
-        refuse_unmakeable(pinned, nodes, wiring)
+        refuse_unmakeable_here(pinned, plan_nodes(pinned).values(), wiring)
 
 
 def refuse_unmakeable(config: PipelineConfig, nodes: Iterable[Node], wiring: Wiring) -> None:
     """Raise one error for everything that those of these nodes which are incomplete need of this
     machine and lack."""
     refuse(problems_here(config, [each for each in nodes if not is_complete(each, wiring)], wiring))
+
+
+def refuse_unmakeable_here(config: PipelineConfig, nodes: Iterable[Node], wiring: Wiring) -> None:
+    """The same for those of the nodes whose stages are not placed on a work pool."""
+    here = inline_stages(config)
+    refuse_unmakeable(config, [node for node in nodes if node.stage.name in here], wiring)
 
 
 def pin_or_report(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:

@@ -15,7 +15,9 @@ import yaml
 
 from flows import placed_checks, preflight
 from flows.benchmark_table import BenchmarkTable
+from flows.benchmarking import benchmark
 from flows.cli import main
+from flows.comparison import compare
 from flows.exit_codes import DONE, ERROR
 from flows.free_disk import judge_disk
 from flows.model_memory import MachineMemory, UsedModel, judge_memory
@@ -43,7 +45,9 @@ from pvar.errors import (
 )
 from pvar.round_rules import RoundsResult
 from pvar.runtime_config import RuntimeConfig
+from pvar.study_config import StudyConfig
 from tasks.graph import plan_nodes
+from tests.benchmark_files import arena_hard_files
 from tests.workflow import Workflow, fake_settings, start_workflow, write_prompts
 
 GB = 10**9
@@ -157,6 +161,11 @@ def test_the_disk_must_hold_downloads_and_the_trained_model(
     assert [verdict(free) for free in (5.9, 6.1, 29.9, 30.1)] == [
         *("impossible", "tight", "tight", "fits"),
     ]
+    (fit,) = judge_disk([*used, *used], settings)  # the store keeps both, as in a study
+    assert fit.figures.startswith(
+        "at least 8 GB are written (downloading org/policy 2 GB, the model of train 6 GB), "
+        "and up to 24 GB of checkpoints, and "
+    )
 
 
 @pytest.fixture
@@ -230,6 +239,50 @@ def test_what_only_complete_nodes_need_is_not_looked_for(
     for refuse in (check_before_start, refuse_early):
         with pytest.raises(InputError, match=r"2 things are missing:\n  sample\.engine: OpenAI's"):
             refuse(flow.config, flow.wiring)
+
+
+class RecordedError(Exception):
+    """The check is over: the run would begin."""
+
+
+@pytest.fixture
+def recorded(home: Path, monkeypatch: pytest.MonkeyPatch) -> type[RecordedError]:
+    def begin(*_: object) -> str:
+        raise RecordedError
+
+    monkeypatch.setenv("PVAR_HOME", str(home))
+    monkeypatch.setattr("infra.tracking.Tracking.start_run", begin)
+    return RecordedError
+
+
+def test_a_study_that_does_not_fit_is_refused_before_it_is_recorded(
+    home: Path, small: None, recorded: type[RecordedError]
+) -> None:
+    """Training takes 2.2 GB of 1. What is placed elsewhere needs nothing here."""
+    flow = start_workflow(home)
+    with pytest.raises(InputError, match="train: training all weights of bundled:smollm2-135m"):
+        compare.fn(StudyConfig(pipeline=flow.config, seeds=(0, 1)))
+    assert not list(flow.store.list("comparisons/"))
+    with pytest.raises(recorded):
+        compare.fn(StudyConfig(pipeline=placed(home, train="gpus").config, seeds=(0, 1)))
+
+
+def test_benchmarks_that_do_not_fit_are_refused_before_they_are_recorded(
+    home: Path, small: None, recorded: type[RecordedError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answering takes 0.54 GB of 1, and the training of the same configuration is not done."""
+    home.mkdir()
+    answers = {"engine": "transformers", "max_new_tokens": 12, "dtype": "float32"}
+    files = arena_hard_files(home, judge={"kind": "fake"}, answers=answers)
+    flow = start_workflow(home, benchmarks=[files])
+    model = [flow.config.policy]
+    with pytest.raises(recorded):
+        benchmark.fn(flow.config, models=model)
+    assert len(list(flow.store.list("benchmarks/"))) == 1
+    monkeypatch.setattr(preflight, "read_memory", lambda: Memory(GB // 2, GB // 2))
+    with pytest.raises(InputError, match="the weights of bundled:smollm2-135m-instruct"):
+        benchmark.fn(flow.config, models=model)
+    assert len(list(flow.store.list("benchmarks/"))) == 1
 
 
 @pytest.mark.parametrize(
