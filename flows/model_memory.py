@@ -19,6 +19,8 @@ from pvar.references import Pinned, find_references
 from pvar.reward_config import RewardModelConfig, reward_format
 from pvar.runtime_config import RuntimeConfig
 from tasks.engine.node import Node
+from tasks.stages.adopt import AdoptSpec
+from tasks.stages.audit import AskedJudge, AuditSpec
 from tasks.stages.dataset_sample import DatasetSampleSpec
 from tasks.stages.divergence import DivergenceSpec
 from tasks.stages.evaluate import EvaluateSpec
@@ -94,7 +96,11 @@ def used_models(node: Node, format_of: FormatOf) -> Iterator[UsedModel]:
             yield UsedModel(policy, use, BYTES[format_of(settings.dtype, False)])
         case ScoreSpec(reward_model=reward_model):
             yield from _of_reward_model(reward_model, format_of)
-        case EvaluateSpec(judge=judge) | JudgeSpec(judge=judge) if judge.kind == "reward_model":
+        case (
+            EvaluateSpec(judge=judge)
+            | JudgeSpec(judge=judge)
+            | AuditSpec(judge=AskedJudge(judge=judge))
+        ) if judge.kind == "reward_model":
             yield from _of_reward_model(judge.reward_model, format_of)
         case LikelihoodSpec(policy=policy, dtype=dtype):
             yield UsedModel(policy, "loaded", BYTES[format_of(dtype, True)])
@@ -107,6 +113,10 @@ def used_models(node: Node, format_of: FormatOf) -> Iterator[UsedModel]:
             yield UsedModel(policy, "trained", TRAINING_BYTES)
         case RewardSpec(model=model):
             yield UsedModel(model, "trained", TRAINING_BYTES)
+        case AdoptSpec(opponent=opponent):
+            made = node.inputs["model"].root
+            for each in (opponent, f"artifact:{made}#{made}"):
+                yield UsedModel(each, "loaded", BYTES[format_of("auto", False)])
 
 
 def _of_reward_model(settings: RewardModelConfig, format_of: FormatOf) -> Iterator[UsedModel]:

@@ -181,7 +181,7 @@ def judge_resources(
 def as_if_pinned(config: PipelineConfig) -> PipelineConfig:
     """The configuration with made-up digests, for its plan where nothing may be asked."""
     return replace_references(
-        config, lambda each: each.text if is_pinned(each.text) else f"{each.text}#unknown"
+        config, lambda each: each.text if is_pinned(each.text) else f"{each.text}#{each.text}"
     )
 
 

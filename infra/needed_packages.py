@@ -2,18 +2,13 @@
 
 from collections.abc import Collection, Iterator
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from pvar.benchmark_config import (
-    AlpacaEvalBenchmark,
-    ArenaHardBenchmark,
-    LabelAgreementBenchmark,
-    LmEvalBenchmark,
-)
+from pvar.benchmark_config import LabelAgreementBenchmark, LmEvalBenchmark
 from pvar.config import PipelineConfig
 from pvar.errors import ConfigError
 from pvar.judge_config import JudgeConfig
-from pvar.reward_config import RewardModelConfig
+from pvar.reward_config import ClassifierReward, RewardModelConfig, reward_format
 from pvar.vllm_config import VLLM_SETUP
 
 MODELS = ("torch", "transformers")
@@ -65,19 +60,27 @@ def _needs(config: PipelineConfig) -> Iterator[tuple[str, tuple[str, ...], str]]
         yield "evaluate.divergence", MODELS, "divergence"
     if config.reward_training is not None:
         yield "reward_training", TRAINING, "reward"
+        yield "reward_training", _of_classifier(config), "adopt"
+    if config.label_audit is not None:
+        if config.label_audit.champion:
+            yield "label_audit", MODELS, "likelihood"
+        if config.label_audit.max_judged:
+            yield "label_audit", _of_judge(config.evaluate.judge, config), "audit"
     for row, benchmark in enumerate(config.benchmarks):
         key = f"benchmarks.{row}"
         match benchmark:
-            case AlpacaEvalBenchmark() | ArenaHardBenchmark():
-                yield f"{key}.answers.engine", _of_engine(benchmark.answers.engine), "sample"
-                yield f"{key}.judge", _of_judge(benchmark.judge, config), "judge"
             case LmEvalBenchmark():
                 yield f"{key}.backend", _of_engine(benchmark.backend), "harness"
             case LabelAgreementBenchmark():
                 yield key, MODELS, "likelihood"
+            case _:
+                yield f"{key}.answers.engine", _of_engine(benchmark.answers.engine), "sample"
+                yield f"{key}.judge", _of_judge(benchmark.judge, config), "judge"
 
 
-def _of_engine(engine: str) -> tuple[str, ...]:
+def _of_engine(
+    engine: Literal["transformers", "vllm", "openai", "dataset", "fake"],
+) -> tuple[str, ...]:
     match engine:
         case "transformers":
             return MODELS
@@ -85,18 +88,18 @@ def _of_engine(engine: str) -> tuple[str, ...]:
             return VLLM
         case "openai" | "dataset":
             return TOKENIZER
-        case _:
+        case "fake":
             return ()
 
 
 def _of_reward(model: RewardModelConfig, config: PipelineConfig) -> tuple[str, ...]:
-    match model.kind:
-        case "classifier":
-            return VLLM if config.runtime.scoring_backend == "vllm" else MODELS
-        case "implicit":
-            return MODELS
-        case _:
-            return ()
+    if isinstance(model, ClassifierReward):
+        return _of_classifier(config)
+    return () if reward_format(model) is None else MODELS
+
+
+def _of_classifier(config: PipelineConfig) -> tuple[str, ...]:
+    return VLLM if config.runtime.scoring_backend == "vllm" else MODELS
 
 
 def _of_judge(judge: JudgeConfig, config: PipelineConfig) -> tuple[str, ...]:
