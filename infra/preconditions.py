@@ -10,7 +10,7 @@ Memory and disk are in `flows/preflight.py`, because they depend on what is comp
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from infra.judges.access import (
     JudgeAccess,
@@ -30,11 +30,11 @@ from infra.sources import is_local, refuse_unreadable_file, refuse_unreadable_ro
 from pvar.benchmark_config import BenchmarkConfig, JudgedBenchmark, LmEvalBenchmark
 from pvar.config import PipelineConfig
 from pvar.errors import MissingError, PvarError, UnavailableError
-from pvar.judge_config import AlpacaEvalJudge, ArenaHardJudge, JudgeConfig
+from pvar.judge_config import JudgeConfig
 from pvar.placement import INLINE, PlacementConfig
 from pvar.ports import RegisteredVersion
 from pvar.references import Reference, find_references, is_pinned
-from pvar.reward_config import HttpReward, PythonReward, RewardModelConfig
+from pvar.reward_config import RewardModelConfig
 from pvar.sampler_config import SamplerSettings
 
 
@@ -89,7 +89,11 @@ def preconditions(config: PipelineConfig, stages: Collection[str]) -> Iterator[P
     yield from _of_sampler("evaluate.answers", config.evaluate.answers, stages)
     for row, model in enumerate(config.score.reward_models):
         yield from _of_reward_model(f"score.reward_models.{row}", model, "score" in stages)
-    yield from _of_judge("evaluate.judge", config.evaluate.judge, "evaluate" in stages)
+    judging = {"evaluate"}
+    if config.label_audit is not None and config.label_audit.max_judged:
+        judging.add("audit")
+    is_here = not judging.isdisjoint(stages)
+    yield from _of_judge("evaluate.judge", config.evaluate.judge, is_here)
     for row, benchmark in enumerate(config.benchmarks):
         yield from _of_benchmark(f"benchmarks.{row}", benchmark, stages)
 
@@ -204,10 +208,17 @@ def _of_benchmark(
 
 
 def _of_judge(key: str, judge: JudgeConfig, is_here: bool) -> Iterator[Precondition]:
-    if isinstance(judge, AlpacaEvalJudge | ArenaHardJudge) and is_here:
-        yield from _of_server(key, f"server of the judge {judge.model}", JudgeAccess())
-    if judge.kind == "reward_model":
-        yield from _of_reward_model(f"{key}.reward_model", judge.reward_model, is_here, judges=True)
+    match judge.kind:
+        case "alpaca_eval" | "arena_hard":
+            if is_here:
+                yield from _of_server(key, f"server of the judge {judge.model}", JudgeAccess())
+        case "reward_model":
+            model = judge.reward_model
+            yield from _of_reward_model(f"{key}.reward_model", model, is_here, judges=True)
+        case "afinn" | "fake":
+            pass
+        case unknown:
+            assert_never(unknown)
 
 
 def _of_reward_model(
@@ -215,12 +226,20 @@ def _of_reward_model(
 ) -> Iterator[Precondition]:
     """A server is asked, and a function imported, if that is needed here: only the machine where
     it is needed may have the address, or the packages."""
-    if isinstance(model, HttpReward) and is_here:
-        what = f"server of the reward model {model.model}"
-        check_server = partial(refuse_unusable_server, model, RewardAccess())
-        yield Precondition(key, what, check_server, asks=True)
-    if isinstance(model, PythonReward) and not is_pinned(model.folder):
-        yield Precondition(f"{key}.function", model.function, partial(refuse_missing_module, model))
-    if isinstance(model, PythonReward) and is_here:
-        check = partial(refuse_unusable_function, model, is_judge=judges)
-        yield Precondition(f"{key}.function", f"{model.function}: imported", check, asks=True)
+    match model.kind:
+        case "http":
+            if is_here:
+                what = f"server of the reward model {model.model}"
+                check_server = partial(refuse_unusable_server, model, RewardAccess())
+                yield Precondition(key, what, check_server, asks=True)
+        case "python":
+            key, what = f"{key}.function", model.function
+            if not is_pinned(model.folder):
+                yield Precondition(key, what, partial(refuse_missing_module, model))
+            if is_here:
+                check = partial(refuse_unusable_function, model, is_judge=judges)
+                yield Precondition(key, f"{what}: imported", check, asks=True)
+        case "vader" | "classifier" | "implicit" | "dataset" | "fake":
+            pass
+        case unknown:
+            assert_never(unknown)

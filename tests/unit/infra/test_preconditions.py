@@ -232,7 +232,12 @@ def test_only_stages_that_run_here_need_the_judge(tmp_path: Path) -> None:
     )
     assert inline_stages(config) == ALL - {"judge"}
     assert keys(config, inline_stages(config)) == ["evaluate.judge"]
-    assert keys(config, frozenset({"sample"})) == []
+    assert keys(config, frozenset({"sample", "audit"})) == []
+    for max_judged, expected in ((1, ["evaluate.judge"]), (0, [])):
+        audited = config_of(
+            evaluate={"judge": SERVER_JUDGE}, label_audit={"max_judged": max_judged}
+        )
+        assert keys(audited, frozenset({"audit"})) == expected
 
 
 def test_a_folder_of_tasks_must_be_there_and_hold_files(tmp_path: Path) -> None:
