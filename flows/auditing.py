@@ -20,6 +20,7 @@ from flows.audit_records import (
 )
 from flows.pinning import pin
 from flows.pipeline import run_node
+from flows.preflight import refuse_unmakeable_here
 from flows.retrain_exam import with_reserve
 from flows.wiring import Wiring, connect
 from infra.actor import whoami
@@ -67,6 +68,7 @@ def audit(config: PipelineConfig) -> AuditRecord:
     if earlier is not None:
         logger.info("%s version %d: looked at in %s", model, earlier.version, earlier.run)
         return _seen_again(earlier, wiring)
+    refuse_unmakeable_here(pinned, nodes, wiring)
     record = _begin(champion, pinned, nodes, wiring)
     mlflow_run = wiring.tracking.start_run(record.run, {"pvar.run": record.run})
     try:

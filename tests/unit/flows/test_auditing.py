@@ -29,7 +29,7 @@ from flows.commands.history import history
 from flows.wiring import Wiring
 from infra.promotion_history import Kind, Move
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError, DamagedError
+from pvar.errors import ConfigError, DamagedError, InputError
 from pvar.ports import RegisteredVersion, Store
 from pvar.records import Prompt
 from pvar.retrain_decision import RetrainConfig
@@ -306,6 +306,13 @@ def test_an_audit_that_fails_is_done_again(
         with pytest.raises(OSError, match="disk is full"):
             auditing.audit.fn(neighbours.config())
     assert read_audits(neighbours.wiring.store, MODEL) == []
+    records = list(neighbours.wiring.store.list(AUDITS))
+    monkeypatch.setenv("PVAR_JUDGE_BASE_URL", "judge.example/v1")  # no scheme
+    tree = neighbours.config().model_dump()
+    tree["evaluate"]["judge"] = {"kind": "alpaca_eval", "model": "gpt"}
+    with pytest.raises(InputError, match=r"evaluate\.judge: PVAR_JUDGE_BASE_URL"):
+        auditing.audit.fn(PipelineConfig.model_validate(tree))
+    assert list(neighbours.wiring.store.list(AUDITS)) == records
     again = auditing.audit.fn(neighbours.config())
     assert again.results is not None
     assert again.results.look == 1
