@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pvar.config import PipelineConfig
 
 
-NOT_USED = ("sample", "evaluate", "score", "train", "reward_training", "runtime")
+NOT_USED = ("sample", "evaluate", "score", "train", "reward_training", "label_audit", "runtime")
 """Keys that only training and its comparison need."""
 
 

@@ -128,7 +128,9 @@ def _refuse_missing(config: "StudyConfig", *, ask: bool) -> None:
     from infra.preconditions import inline_stages, refuse_missing
     from pvar.study_config import HELD_OUT, cells, variant
 
-    left_out = {"harness"} if set(config.endpoints) - {HELD_OUT} else {"judge", "harness"}
+    left_out = {"harness", "likelihood", "audit", "reward", "adopt"}
+    if set(config.endpoints) <= {HELD_OUT}:
+        left_out.add("judge")
     for cell in cells(config):
         pipeline = variant(config, cell, config.seeds[0])
         refuse_missing(pipeline, inline_stages(pipeline) - left_out, ask=ask)

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from flows.commands.benchmark import NOT_USED
 from flows.model_memory import used_models
 from flows.preflight import as_if_pinned
 from infra.needed_packages import needed_packages
+from infra.preconditions import preconditions
 from pvar.config import PipelineConfig
 from pvar.number_format import NumberFormat, NumberFormatChoice
 from pvar.references import find_references
@@ -73,3 +75,11 @@ def test_every_model_of_a_node_is_loaded_or_only_named(name: str) -> None:
         assert node.stage is PROMOTE or named <= used, (
             f"{node.name}: add its models to used_models in flows/model_memory.py"
         )
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_a_run_of_benchmarks_needs_only_what_benchmarks_and_their_models_name(name: str) -> None:
+    config = PipelineConfig.model_validate(CONFIGURATIONS[name])
+    needed = {each.key.partition(".")[0] for each in preconditions(config, frozenset(STAGES))}
+    pinned = {"policy", "policy_if_none", "ingest"}  # every reference of a configuration is
+    assert needed - set(NOT_USED) <= {*pinned, "benchmarks", "benchmark_models"}
