@@ -29,7 +29,7 @@ class ProgressBar:
         """Show `done` of `total`, and the text."""
         try:
             self._show(100 * done / total, text)
-        except Exception as error:  # noqa: BLE001  whatever client and server raise: it is no work
+        except Exception as error:  # noqa: BLE001  whatever Prefect raises: the run goes on
             logger.warning("Prefect does not show %r: %s", text, error)
 
     def _show(self, percent: float, text: str) -> None:

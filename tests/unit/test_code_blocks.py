@@ -174,7 +174,7 @@ def bind(words: list[str], block: CodeBlock) -> None:
     try:
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
         check_settings(command.__name__, bound.arguments)
-    except Exception as error:
+    except Exception as error:  # whatever is wrong with it, its place is named
         raise AssertionError(f"{block.place}: {shlex.join(words)}\n{error}") from error
 
 
