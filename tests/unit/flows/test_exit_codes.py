@@ -26,7 +26,17 @@ from flows.temporary_server import _stop
 from flows.wiring import Wiring
 from pvar.artifacts import Summary, WaitingRecord
 from pvar.config import PipelineConfig
-from pvar.errors import ConfigError, InputError, ModelError, StageError, StoreError
+from pvar.errors import (
+    ConfigError,
+    InputError,
+    LostRaceError,
+    MissingError,
+    ModelError,
+    PromotionError,
+    StageError,
+    StoreError,
+    UnavailableError,
+)
 from pvar.round_rules import RoundResult, RoundsResult
 from tasks.graph import plan_nodes
 from tasks.report.data import Failure
@@ -154,9 +164,9 @@ def test_a_stage_alone_ends_as_its_gate_did_and_waits_only_if_all_of_it_does() -
 
 
 def test_what_the_user_gave_is_a_wrong_call_and_the_rest_an_error() -> None:
-    for kind in (ConfigError, InputError, ModelError):
+    for kind in (ConfigError, InputError, MissingError, ModelError, PromotionError):
         assert code_of_error(kind("x")) == WRONG_CALL
-    for other in (StoreError, StageError):
+    for other in (StoreError, StageError, UnavailableError, LostRaceError):  # the next may win
         assert code_of_error(other("x")) == ERROR
 
 
