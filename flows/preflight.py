@@ -63,7 +63,8 @@ def refuse_unmakeable_here(config: PipelineConfig, nodes: Iterable[Node], wiring
 
 def pin_or_report(config: PipelineConfig, wiring: Wiring) -> PipelineConfig:
     """The pinned configuration. If a reference cannot be pinned, the error also names all else
-    that is missing."""
+    that is missing. If nothing else is, it keeps its kind: by it retraining counts the attempt.
+    """
     try:
         return pin(config, wiring)
     except PvarError as error:
