@@ -1,4 +1,4 @@
-"""The blocks of code in README and docs: what is in them, by page.
+"""The blocks of code in README, docs and the README of `pvar init`: what is in them, by page.
 
 A comment `<!-- create: FILE -->` above a block, or `# FILE` as its first line, names the file that
 it is. Blocks of commands may have several commands on a line, and lines that go on.
@@ -16,7 +16,10 @@ GENERATED = "docs/reference/commands.md"
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"))
+    for path in (
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "infra/example/README.md")),
+        *(ROOT / "docs").rglob("*.md"),
+    )
     if path.relative_to(ROOT).as_posix() != GENERATED
 )
 

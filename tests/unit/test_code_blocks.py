@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from flows.api import PipelineRun
 from flows.cli import COMMANDS, GROUPS, app
 from flows.commands.named_settings import named_settings
 from flows.commands.rules import retrain_config
-from flows.deployment_specs import DeploymentSpec
+from flows.deployment_specs import DeploymentSpec, read_project
 from infra.presets import load_config
 from infra.studies import load_study
 from pvar.annotation_answers import PairAnswer, parse_answer
@@ -85,7 +86,7 @@ OTHER_PROGRAMS = {
     "make": "its targets are looked up below",
     "cd export": "of the shell",
     "aws curl hf git": "need a network",
-    "vllm prefect": "servers and workers",
+    "vllm prefect docker": "servers and workers; the names of work pools are compared below",
 }
 COREUTILS = {"cp", "mkdir", "head"}
 """Programs that are run."""
@@ -162,7 +163,9 @@ def test_commands_bind_and_their_settings_exist(page: str, folder: Path) -> None
                 case ["pvar", *arguments]:
                     bind(arguments, block)
                 case ["make", *arguments]:
-                    refuse_unknown_targets(arguments, block)
+                    refuse_unknown_targets(arguments, block.place)
+                case ["prefect", "worker", "start", "--pool", pool]:
+                    assert pool in POOLS, block.place
                 case [program, *_]:
                     known = set(" ".join(OTHER_PROGRAMS).split()) | COREUTILS
                     assert program in known, f"{block.place}: {program} is in no list of the test"
@@ -197,12 +200,15 @@ def check_settings(command: str, given: dict[str, Any]) -> None:
         BacktestConfig.model_validate(tree)
 
 
-def refuse_unknown_targets(words: list[str], block: CodeBlock) -> None:
+POOLS = {pool.work_pool.name for pool in read_project(ROOT / "infra").stages}
+
+
+def refuse_unknown_targets(words: list[str], place: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {word for word in words if "=" not in word}
     known = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    assert targets, block.place
-    assert targets <= known, f"{block.place}: make {shlex.join(words)}"
+    assert targets, place
+    assert targets <= known, f"{place}: make {shlex.join(words)}"
 
 
 def is_run(line: str) -> bool:
@@ -345,6 +351,21 @@ def test_keys_in_the_text_exist(page: str) -> None:
     assert found - files - keys == set()
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_targets_of_make_in_the_text_exist(page: str) -> None:
+    for span in spans(page):
+        if span.startswith("make ") and span.isascii():
+            refuse_unknown_targets(shlex.split(span)[1:], page)
+
+
+def test_the_page_about_python_names_what_a_run_has() -> None:
+    named = {
+        name for span in spans("docs/python.md") for name in re.findall(r"\brun\.([a-z]+)", span)
+    }
+    offered = {name for name in vars(PipelineRun) if not name.startswith("_")}
+    assert named == offered - {"nodes"}
+
+
 def test_variables_in_pages_are_read_by_the_code() -> None:
     pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
     code = "".join(
@@ -400,11 +421,12 @@ GAMED = "preference,index,std_delta_len,instruction_difficulty\n" + "".join(
 
 def example(path: Path) -> None:
     """A file of `pvar init`'s folder, into which README goes."""
-    shutil.copy(ROOT / "infra/example" / path.name, path)
+    shutil.copy(ROOT / "infra/example" / path.name.removeprefix("."), path)
 
 
 FILES: dict[str, Callable[[Path], object]] = {
     "preset.yaml": example,
+    ".env.example": example,
     "my.yaml": lambda path: path.write_text(yaml.safe_dump(settings())),
     "prompts.jsonl": lines({"prompt": "Name a river."}),
     "my-rows.jsonl": lines({"prompt": "Name a river."}),

@@ -27,7 +27,7 @@ EXAMPLE = "pair/5325b601"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `.pvar` after a run up to its pairs, and files that pages take for granted."""
     folder = tmp_path_factory.mktemp("documented")
-    workflow = start_workflow(folder)
+    workflow = start_workflow(folder / "run")
     workflow.make(*NODES)
     home = workflow.wiring.settings.home
     shutil.copy(empty_database(), home / "mlflow.db")
@@ -48,6 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my.yaml").write_text(yaml.safe_dump(fake_settings(source)))
     source.write_text("\n".join(source.read_text().splitlines()[:2]))
     (folder / "ids.txt").write_text("f" * 16)
+    for name in ("preset.yaml", "prompts.jsonl"):  # of the project that `pvar init` writes
+        shutil.copy(ROOT / "infra/example" / name, folder)
     return folder
 
 
