@@ -25,6 +25,7 @@ from flows.cli import COMMANDS, GROUPS, app
 from flows.commands.named_settings import named_settings
 from flows.commands.rules import retrain_config
 from flows.deployment_specs import DeploymentSpec, read_project
+from flows.exit_codes import DONE, ERROR, GATE_NOT_PASSED, WAITING, WRONG_CALL
 from infra.presets import load_config
 from infra.studies import load_study
 from pvar.annotation_answers import PairAnswer, parse_answer
@@ -32,6 +33,7 @@ from pvar.backtest_config import BacktestConfig
 from pvar.config import PipelineConfig
 from pvar.prompt_rows import parse_prompt
 from pvar.records import Prompt
+from tasks.graph import STAGES
 from tests.code_blocks import (
     PAGES,
     ROOT,
@@ -330,14 +332,35 @@ def test_commands_in_the_text_exist_with_their_options(page: str) -> None:
     }
     unknown = []
     for span in spans(page):
-        command, options = re.match(r"pvar ([a-z][a-z-]*)", span), re.findall(r" (--[a-z-]+)", span)
+        command = re.match(r"pvar ([a-z][a-z-]*)(?: ([a-z][a-z-]*)\b)?", span)
+        options = re.findall(r" (--[a-z-]+)", span)
         if command is None:
             continue
         of_command = "".join(v for k, v in sections.items() if k.split()[0] == command[1])
-        is_known = command[1] in (*COMMANDS, *GROUPS)
+        is_known = command[1] in COMMANDS or (
+            command[1] in GROUPS and (command[2] is None or " ".join(command.groups()) in sections)
+        )
         if not is_known or any(f"`{option}" not in of_command for option in options):
             unknown.append(span)
     assert unknown == []
+
+
+def test_the_exit_codes_and_stages_of_pages_are_those_of_the_code() -> None:
+    operations, architecture = (
+        (ROOT / "docs" / name).read_text(encoding="utf-8")
+        for name in ("operations.md", "architecture.md")
+    )
+    (row,) = re.findall(r"^\| how it ended \|.*", operations, re.MULTILINE)
+    codes = re.findall(r"\b(\d) (done and|done|an error|a wrong call|something waits)", row)
+    assert codes == [
+        (str(DONE), "done"),
+        (str(ERROR), "an error"),
+        (str(WRONG_CALL), "a wrong call"),
+        (str(GATE_NOT_PASSED), "done and"),
+        (str(WAITING), "something waits"),
+    ]
+    (table,) = re.findall(r"^\| stage \| does \|.*\n(?:\|.*\n)+", architecture, re.MULTILINE)
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(STAGES)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "/decisions/" not in page])
