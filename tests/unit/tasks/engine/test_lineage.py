@@ -1,11 +1,20 @@
 """Lineage: every input is followed, in both directions."""
 
+import threading
+import time
+
 import pytest
 
 from pvar.errors import DamagedError
 from pvar.ports import Store
 from tasks.engine.artifact import ArtifactKeys
-from tasks.engine.lineage import Step, list_artifacts, read_lineage
+from tasks.engine.lineage import (
+    NUM_TRIED,
+    QUICK_SECONDS,
+    Step,
+    list_artifacts,
+    read_lineage,
+)
 from tests.artifacts import put_artifact
 
 STAGES = ("ingest", "sample", "train")
@@ -114,3 +123,32 @@ def test_a_broken_recipe_is_named(file_store: Store) -> None:
     file_store.write("train/00000000000000aa/recipe.json", b"{")
     with pytest.raises(DamagedError, match=r"train/00000000000000aa/recipe\.json"):
         read_lineage(file_store, list_artifacts(file_store, STAGES))
+
+
+class DistantStore:
+    """A store whose reads take as long as a request; which threads read is kept."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.uri = store.uri
+        self.readers: list[int] = []
+
+    def read(self, key: str) -> bytes:
+        self.readers.append(threading.get_ident())
+        time.sleep(2 * QUICK_SECONDS)
+        return self._store.read(key)
+
+
+def test_recipes_of_a_distant_store_are_read_at_once(file_store: Store) -> None:
+    made = [
+        put_artifact(file_store, "ingest", config={"source": f"sha256-{number}"})
+        for number in range(2 * NUM_TRIED)
+    ]
+    listing = list_artifacts(file_store, STAGES)
+    distant = DistantStore(file_store)
+    graph = read_lineage(distant, listing)  # type: ignore[arg-type]  only read is asked for
+    assert [thread == threading.get_ident() for thread in distant.readers] == (
+        [True] * NUM_TRIED + [False] * NUM_TRIED
+    )
+    assert graph.entries == read_lineage(file_store, listing).entries
+    assert {keys.root for keys in made} <= set(graph.names)
