@@ -181,7 +181,7 @@ class PipelineRun:
         store = self._wiring.store
         if "/" in node:
             stages = (node.partition("/")[0],)
-            made = list_artifacts(store, stages)
+            made = list_artifacts(store, stages, with_shards=False)
             root = unique_name(node, list(made), store.uri, "see pvar show")
         else:
             root = needed_nodes(self.nodes, node)[-1].keys.root

@@ -38,7 +38,7 @@ def read_exported_pairs(reference: str, wiring: Wiring) -> ExportedPairs:
     Raises InputError for a reference that does not exist or has no pairs, and IncompleteError if
     the pairs are not made yet.
     """
-    graph = read_lineage(wiring.store, list_artifacts(wiring.store, _STAGES))
+    graph = read_lineage(wiring.store, list_artifacts(wiring.store, _STAGES, with_shards=False))
     pairs_made = [name for name in graph.names if name.startswith(f"{PAIR.name}/")]
     named = find_run(wiring.store, reference, pairs_made)
     run = None if named in pairs_made else load_run(wiring.store, named)

@@ -36,7 +36,8 @@ def trace(reference: str, wiring: Wiring) -> Trace:
     if reference.startswith("models:"):
         version = wiring.registry.resolve(reference)
         reference = _reference(version.model_name, version.version)
-    graph = whole_lineage(wiring, versions, list_artifacts(wiring.store, (*STAGES, *CACHES)))
+    listing = list_artifacts(wiring.store, (*STAGES, *CACHES), with_shards=False)
+    graph = whole_lineage(wiring, versions, listing)
     found = find_run(wiring.store, reference, graph.names)
     if found not in graph.entries:
         found = _end_of_run(found, graph, wiring)

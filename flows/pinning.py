@@ -112,7 +112,7 @@ def pin_reference(reference: str, wiring: Wiring) -> str:
     """
     part = reference.removeprefix(_ARTIFACT)
     if reference != part and _PART.fullmatch(part):
-        trained = sorted(list_artifacts(wiring.store, _TRAINED))
+        trained = sorted(list_artifacts(wiring.store, _TRAINED, with_shards=False))
         reference = _ARTIFACT + unique_name(part, trained, wiring.store.uri, "see pvar show")
     location, _, digest = pin_model(reference, wiring.registry.resolve).rpartition("#")
     return f"{_here_or(location, digest, wiring)}#{digest}"

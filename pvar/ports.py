@@ -66,8 +66,12 @@ class Store(Protocol):
         """Copy a local file into the store, as a multipart upload if it is large."""
         ...
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key begins with `prefix`, in key order."""
+    def list(self, prefix: str, depth: int | None = None) -> Iterator[ObjectInfo]:
+        """All objects whose key begins with `prefix`, in key order.
+
+        With `depth`, only those with at most so many slashes after the prefix, which in a folder
+        takes less time: `list("train/", 1)` has `train/ab12/recipe.json`, and no shards.
+        """
         ...
 
     def delete(self, key: str) -> None:

@@ -98,11 +98,12 @@ class FileStore:
             _settle(file)
             os.replace(file.name, name)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key begins with `prefix`, in key order."""
+    def list(self, prefix: str, depth: int | None = None) -> Iterator[ObjectInfo]:
+        """Objects whose key begins with `prefix`, at most `depth` folders deep, in key order."""
         folder = check_prefix(prefix).rpartition("/")[0]
+        base = f"{folder}/" if folder else ""
         with self._explained("list", prefix):
-            yield from _objects(str(self._root / folder), f"{folder}/" if folder else "", prefix)
+            yield from _objects(str(self._root / folder), base, prefix, depth)
 
     def delete(self, key: str) -> None:
         """Remove the object. No error if it does not exist."""
@@ -150,13 +151,14 @@ def open_file_store(root: Path) -> FileStore:
     return FileStore(root)
 
 
-def _objects(folder: str, base: str, prefix: str) -> Iterator[ObjectInfo]:
+def _objects(folder: str, base: str, prefix: str, depth: int | None) -> Iterator[ObjectInfo]:
     """Objects in and below `folder`, whose keys begin with `base`, in key order."""
     left = _entries(folder, base, prefix)
     while left:
         key, entry = left.pop()
         if key.endswith("/"):
-            left += _entries(entry.path, key, prefix)
+            if depth is None or key.count("/", len(prefix)) <= depth:
+                left += _entries(entry.path, key, prefix)
             continue
         with suppress(FileNotFoundError):  # deleted since
             status = entry.stat()

@@ -121,8 +121,8 @@ class S3Store:
         with path.open("rb") as file, self._explained("upload", key):
             self._client.upload_fileobj(file, self._bucket, self._name(key), Config=_TRANSFER)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects whose key begins with `prefix`, in key order.
+    def list(self, prefix: str, depth: int | None = None) -> Iterator[ObjectInfo]:
+        """All objects whose key begins with `prefix`, at most `depth` folders deep, in key order.
 
         The empty objects that S3's consoles and tools make for folders are left out: their names
         end with a slash, or are that of the store itself.
@@ -134,7 +134,8 @@ class S3Store:
                 for item in page.get("Contents", []):
                     key = item["Key"].removeprefix(self._root)
                     is_folder = not key or key.endswith("/")
-                    if not is_folder and not key.startswith(f"{TEMPORARY}/"):
+                    is_deeper = depth is not None and key.count("/", len(prefix)) > depth
+                    if not is_folder and not is_deeper and not key.startswith(f"{TEMPORARY}/"):
                         modified = item["LastModified"].astimezone(UTC)
                         etag = item.get("ETag", "").strip('"')
                         yield ObjectInfo(key, item["Size"], modified, etag)

@@ -105,11 +105,12 @@ class Lineage:
         )
 
 
-def list_artifacts(store: Store, stages: Iterable[str]) -> Listing:
-    """The objects of all artifacts of these stages."""
+def list_artifacts(store: Store, stages: Iterable[str], *, with_shards: bool = True) -> Listing:
+    """The objects of all artifacts of these stages. Without shards it has the recipes, manifests
+    and what else lies beside them, which is all that the graph needs."""
     found: dict[str, list[ObjectInfo]] = {}
     for stage in stages:
-        for info in store.list(f"{stage}/"):
+        for info in store.list(f"{stage}/", None if with_shards else 1):
             end = info.key.find("/", len(stage) + 1)
             if end != -1:  # else no object of an artifact
                 found.setdefault(info.key[:end], []).append(info)

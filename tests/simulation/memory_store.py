@@ -71,13 +71,14 @@ class MemoryStore:
         data = path.read_bytes()
         self._simulation.call(lambda: self._put("upload", key, data))
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, depth: int | None = None) -> Iterator[ObjectInfo]:
         def effect() -> list[ObjectInfo]:
             self._check(Effect("list", prefix, None, None))
             return [
                 ObjectInfo(key, len(put.data), BEGAN + timedelta(seconds=put.at), str(put.version))
                 for key, put in sorted(self.objects.items())
                 if key.startswith(prefix)
+                and (depth is None or key.count("/", len(prefix)) <= depth)
             ]
 
         yield from cast("list[ObjectInfo]", self._simulation.call(effect))

@@ -41,8 +41,8 @@ def store(place: Place) -> Store:
     return place.open()
 
 
-def keys(store: Store, prefix: str = "") -> list[str]:
-    return [info.key for info in store.list(prefix)]
+def keys(store: Store, prefix: str = "", depth: int | None = None) -> list[str]:
+    return [info.key for info in store.list(prefix, depth)]
 
 
 def test_what_is_written_is_read(store: Store) -> None:
@@ -111,6 +111,19 @@ def test_listing_is_in_key_order_and_by_beginning(store: Store) -> None:
     assert keys(store, "a/b/") == ["a/b/1"]
     assert keys(store, "nothing/here/") == []
     assert keys(store, "b/") == []  # an object, not a folder
+
+
+def test_listing_goes_as_deep_as_asked(store: Store) -> None:
+    ordered = ["a/b/1", "a/b/c/2", "a/b/c/d/3", "a/b0", "a/c"]
+    for key in ordered:
+        store.write(key, b"")
+    assert keys(store, "a/", 0) == ["a/b0", "a/c"]
+    assert keys(store, "a/", 1) == ["a/b/1", "a/b0", "a/c"]
+    assert keys(store, "a/b", 0) == ["a/b0"]
+    assert keys(store, "a/b/", 1) == ["a/b/1", "a/b/c/2"]
+    assert keys(store, "a/b/c", 1) == ["a/b/c/2"]
+    assert keys(store, "", 0) == []
+    assert keys(store, "a/", 9) == keys(store, "a/") == ordered
 
 
 @pytest.mark.slow
