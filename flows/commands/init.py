@@ -18,6 +18,7 @@ def init(folder: Path, /) -> None:
     folder
         The project's folder.
     """
+    import shlex
     from importlib import metadata
 
     from flows.console import console
@@ -30,6 +31,6 @@ def init(folder: Path, /) -> None:
 
     say(f"{folder}: {', '.join(names)}")
     say(
-        f"next: cd {folder}; pvar doctor --preset preset.yaml; pvar run --preset preset.yaml "
-        "(README.md has more)"
+        f"next: cd {shlex.quote(str(folder))}; pvar doctor --preset preset.yaml; "
+        "pvar run --preset preset.yaml (README.md has more)"
     )

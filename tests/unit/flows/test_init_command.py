@@ -1,6 +1,7 @@
 """`pvar init`: each file that it writes is valid, and the project runs."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from importlib import metadata
@@ -65,6 +66,14 @@ def test_a_folder_with_anything_in_it_is_left_as_it_is(tmp_path: Path) -> None:
         init(tmp_path / "preset.yaml")
     with pytest.raises(InputError, match=r"/proc/none cannot be written"):
         init(Path("/proc/none"))
+
+
+def test_the_next_step_can_be_pasted_into_a_shell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init(tmp_path / "my project")
+    command = capsys.readouterr().out.partition("next: ")[2].partition(";")[0]
+    assert shlex.split(command) == ["cd", str(tmp_path / "my project")]
 
 
 def test_every_key_of_the_preset_has_a_comment(project: Path) -> None:
