@@ -148,8 +148,9 @@ def require_reserve(exam: int, store: Store) -> None:
         )
 
 
-def audit_if_due(config: RetrainConfig, wiring: Wiring) -> AuditRecord | None:
-    """Audit the champion if `audit_every` promotions have followed the last look; else None."""
+def audit_due(config: RetrainConfig, wiring: Wiring) -> PipelineConfig | None:
+    """The configuration of an audit, if `audit_every` promotions have followed the last look; else
+    None."""
     if config.audit_every is None:
         return None
     model = config.pipeline.promote.model_name
@@ -167,7 +168,7 @@ def audit_if_due(config: RetrainConfig, wiring: Wiring) -> AuditRecord | None:
     looked_at = max((each.move for each in audits), default=0)
     moves = wiring.registry.history(model)
     promotions = [move for move in moves if move.kind == "promotion" and move.number > looked_at]
-    return audit(pipeline) if len(promotions) >= config.audit_every else None
+    return pipeline if len(promotions) >= config.audit_every else None
 
 
 def audit_sentence(record: AuditRecord) -> str:

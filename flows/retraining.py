@@ -16,9 +16,9 @@ from typing import NamedTuple
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-from flows.auditing import audit_if_due, audit_sentence
+from flows.auditing import audit, audit_due, audit_sentence
 from flows.retrain_audit import held_sentence
-from flows.retrain_batch import run_batch
+from flows.retrain_batch import BatchEnd, run_batch
 from flows.retrain_fresh import fresh_splitter
 from flows.retrain_replay import replayed_rows
 from flows.wiring import Wiring, connect
@@ -85,18 +85,30 @@ def retrain(config: RetrainConfig) -> RetrainResult:
     return retrain_once(config, connect())
 
 
-def retrain_once(config: RetrainConfig, wiring: Wiring) -> RetrainResult:
+def retrain_once(
+    config: RetrainConfig, wiring: Wiring, before_flows: Callable[[], object] = lambda: None
+) -> RetrainResult:
     """As the flow `retrain`, with these adapters and their clock. `wiring` must be that of the
-    environment in all else: the runs of the pipeline connect by it."""
+    environment in all else: the runs of the pipeline connect by it.
+
+    `before_flows` is called before each flow that is due: a batch's pipeline or an audit."""
+
+    def run(record: RetrainingBatch) -> BatchEnd:
+        before_flows()
+        return run_batch(record, config, wiring)
+
     if fault := fixed_opponent(config):
         logger.warning("%s", fault)
     with hold(wiring.store, LEASE):
         unfinished = _unfinished(config, wiring, wiring.clock())
-        earlier = [run_batch(record, config, wiring) for record in unfinished.to_run]
+        earlier = [run(record) for record in unfinished.to_run]
         batch, result = _make_batch(config, wiring)
-        ended = [*earlier, *([run_batch(RetrainingBatch(batch), config, wiring)] if batch else [])]
+        ended = [*earlier, *([run(RetrainingBatch(batch))] if batch else [])]
         # Its errors count against no batch: it is due again at the next retraining.
-        audited = audit_if_due(config, wiring)
+        audited = None
+        if (due := audit_due(config, wiring)) is not None:
+            before_flows()
+            audited = audit(due)
     return result.model_copy(
         update={
             "postponed": unfinished.postponed,

@@ -1,5 +1,7 @@
 """`pvar retrain`: run one retraining now, as the schedule does."""
 
+from contextlib import ExitStack
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from flows.commands.options import JsonOption, PresetOption, SetOption
@@ -46,15 +48,23 @@ def retrain(
     config = retrain_config(load_config(preset, set_), rule)
 
     from flows.console import print_json, show_progress
-    from flows.temporary_server import temporary_server
+    from flows.server import has_configured_server
 
-    with show_progress(), temporary_server():
+    # Most looks find nothing to do; they are no flow runs where no server is configured.
+    with show_progress(), ExitStack() as stack:
+        if has_configured_server():
+            _start_server(stack)
         from flows.past_runs import past_run
         from flows.retraining import retrain as look
+        from flows.retraining import retrain_once
         from flows.run_record import load_run
         from flows.wiring import connect
 
-        result = look(config)
+        if has_configured_server():
+            result = look(config)
+        else:
+            start_once = cache(partial(_start_server, stack))
+            result = retrain_once(config, connect(), before_flows=start_once)
         store = connect().store
         gates = {run: past_run(load_run(store, run), store).gate_passed for run in result.runs}
 
@@ -63,6 +73,12 @@ def retrain(
     else:
         _print(result, gates)
     return code_of_retraining(result, gates)
+
+
+def _start_server(stack: ExitStack) -> None:
+    from flows.temporary_server import temporary_server
+
+    stack.enter_context(temporary_server())
 
 
 def code_of_retraining(result: "RetrainResult", gates: "Mapping[str, bool | None]") -> int:

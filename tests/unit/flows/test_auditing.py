@@ -19,7 +19,7 @@ from flows.audit_records import (
     save_audit,
 )
 from flows.auditing import (
-    audit_if_due,
+    audit_due,
     audit_sentence,
     audited_config,
     require_reserve,
@@ -109,22 +109,13 @@ def moved(*kinds: Kind) -> list[Move]:
     ]
 
 
-def test_an_audit_is_due_after_so_many_promotions_since_the_last_look(
-    file_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_audit_is_due_after_so_many_promotions_since_the_last_look(file_store: Store) -> None:
     champion = RegisteredVersion(MODEL, 1, "train/aa", None)
     done: list[int] = []
     moves: list[Move] = []
     registry = SimpleNamespace(champion=lambda _: champion, history=lambda _: moves)
     wiring: Any = SimpleNamespace(store=file_store, registry=registry)
 
-    def audit(config: PipelineConfig) -> AuditRecord:
-        assert config.evaluate.reserve_prompts == ("reserve.jsonl",)
-        done.append(len(moves))
-        save_audit(file_store, recorded(len(moves)))
-        return recorded(len(moves))
-
-    monkeypatch.setattr(auditing, "audit", audit)
     pipeline = PipelineConfig.model_validate(
         {"evaluate": {"reserve_prompts": ["reserve.jsonl"]}, "promote": {"model_name": MODEL}}
     )
@@ -135,12 +126,15 @@ def test_an_audit_is_due_after_so_many_promotions_since_the_last_look(
     for number in range(1, len(kinds) + 1):
         moves[:] = moved(*kinds[:number])
         for _ in range(2):  # the next retraining asks again
-            audit_if_due(config, wiring)
+            if due := audit_due(config, wiring):
+                assert due.evaluate.reserve_prompts == ("reserve.jsonl",)
+                done.append(len(moves))
+                save_audit(file_store, recorded(len(moves)))
     assert done == [3, 6]
-    assert audit_if_due(RetrainConfig(pipeline=pipeline), wiring) is None
+    assert audit_due(RetrainConfig(pipeline=pipeline), wiring) is None
     registry.champion = lambda _: None
     moves[:] = moved("promotion", "promotion", "promotion")
-    assert audit_if_due(config, wiring) is None
+    assert audit_due(config, wiring) is None
     assert done == [3, 6]
 
 
@@ -158,7 +152,7 @@ def test_without_a_reserve_exam_nothing_is_due_and_that_is_said(
 ) -> None:
     registry = SimpleNamespace(champion=lambda _: RegisteredVersion(MODEL, 1, "train/aa", None))
     wiring: Any = SimpleNamespace(store=file_store, registry=registry)
-    assert audit_if_due(RetrainConfig(audit_every=1), wiring) is None
+    assert audit_due(RetrainConfig(audit_every=1), wiring) is None
     assert "there is no reserve exam yet; reserve_share keeps one apart" in caplog.text
     with pytest.raises(ConfigError, match=r"set evaluate\.reserve_prompts, or reserve_share"):
         audited_config(PipelineConfig(), RegisteredVersion(MODEL, 1, "train/aa", None))

@@ -268,7 +268,7 @@ def test_an_error_that_counts_against_no_batch_ends_the_replay(
     def fail(*_: object) -> None:
         raise KeyError("a fault of ours")
 
-    monkeypatch.setattr("flows.retraining.audit_if_due", fail)
+    monkeypatch.setattr("flows.retraining.audit_due", fail)
     with pytest.raises(KeyError, match="a fault of ours"):
         run_backtest(config(history, policies={"plain": {}}))
 

@@ -201,6 +201,8 @@ call(["stage", "sample", "--preset", preset, "--set", "sample.seed=1"])
 from flows import api
 print("started from Python:", api.load(preset).start().run)
 print("without Prefect:", not sys.modules.keys() & {"prefect", "flows.temporary_server"})
+call(["retrain", "--preset", preset])
+print("without a server:", "flows.temporary_server" not in sys.modules)
 """
 
 
@@ -253,6 +255,8 @@ def test_commands_that_make_nothing_load_no_heavy_library_and_start_no_server(
     assert "answers-challenger: waits for train; run pvar stage score --preset" in done.stdout
     assert "started from Python: 20260101-120000-aaaa" in done.stdout
     assert "without Prefect: True" in done.stdout
+    assert "no run: " in done.stderr
+    assert "without a server: True" in done.stdout
     assert newest_runs(flow.store, 2) == ["20260101-120000-aaaa"]
 
 

@@ -391,7 +391,7 @@ def test_an_audit_that_fails_counts_against_no_batch(
 ) -> None:
     make_batch(file_store)
     with monkeypatch.context() as patched:
-        patched.setattr(retraining, "audit_if_due", raising(OSError("the disk is full")))
+        patched.setattr(retraining, "audit_due", raising(OSError("the disk is full")))
         with pytest.raises(OSError, match="disk is full"):
             retraining.retrain.fn(CONFIG)
     record = the_record(file_store)
@@ -399,3 +399,20 @@ def test_an_audit_that_fails_counts_against_no_batch(
     assert [attempt.error for attempt in record.attempts] == [None]
     assert retraining.retrain.fn(CONFIG).audited is None
     assert policies == ["org/new"]
+
+
+def test_only_what_runs_a_flow_needs_a_server(
+    file_store: Store, policies: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look() -> int:
+        asked: list[None] = []
+        retraining.retrain_once(CONFIG, retraining.connect(), lambda: asked.append(None))
+        return len(asked)
+
+    assert look() == 0
+    make_batch(file_store)
+    assert (look(), policies) == (1, ["org/new"])
+    assert look() == 0
+    monkeypatch.setattr(retraining, "audit_due", lambda *_: NEW)
+    monkeypatch.setattr(retraining, "audit", lambda _: None)
+    assert look() == 1
