@@ -3,14 +3,12 @@
 import re
 import unicodedata
 
-_WHITE_SPACE = re.compile(r"\s+")
 _AT_ENDS = re.compile(r"(?<!\S)[\"'“”‘’«»]+|[.,;:!?…。、\"'“”‘’«»]+(?!\S)")
 
 
 def normalise(text: str) -> str:
     """Unicode NFKC, case folding, runs of white space replaced by one space, ends stripped."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return _WHITE_SPACE.sub(" ", folded).strip()
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def plain(text: str) -> str:
