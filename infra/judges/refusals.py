@@ -4,6 +4,7 @@ Servers word refusals in several ways:
 
     OpenAI, vLLM    {"error": {"message": …, "param": "temperature", "code": …}}
     FastAPI         {"detail": [{"loc": ["body", "temperature"], "msg": …}]}  or  {"detail": "…"}
+    TEI             {"error": "…", "error_type": "Validation"}
     proxies         {"message": …}, plain text, HTML
 
 A refusal that is about one comparison (too long, moderated) is told from one that every call meets.
@@ -30,7 +31,8 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _OF_ONE_CALL = re.compile(
-    r"context[_ ](length|window)|too long|maximum (context|length)|max_model_len"
+    r"context[_ ](length|window|size)|too long|maximum (context|length|model length)|max_model_len"
+    r"|must have less than [0-9]+ (tokens|characters)"
     r"|exceeds? the (model|context|limit)|content[_ ](filter|policy|management)"
     r"|moderat|flagged|safety|usage polic|inappropriate",
     re.IGNORECASE,

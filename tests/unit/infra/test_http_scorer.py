@@ -186,6 +186,49 @@ def test_what_ends_the_stage_says_what_to_change_and_no_secret(
     assert "http://host/x" not in said
 
 
+@pytest.mark.parametrize(
+    ("api", "sent"),
+    [
+        (
+            "vllm_score",
+            sent_json(
+                {
+                    "error": {
+                        "message": "This model's maximum context length is 512 tokens. However, "
+                        "your prompt contains at least 513 input tokens.",
+                        "type": "BadRequestError",
+                        "param": "input_tokens",
+                        "code": 400,
+                    }
+                },
+                400,
+            ),
+        ),
+        (
+            "tei_predict",
+            sent_json(
+                {
+                    "error": "Input validation error: `inputs` must have less than 512 tokens. "
+                    "Given: 813",
+                    "error_type": "Validation",
+                },
+                422,
+            ),
+        ),
+    ],
+)
+def test_responses_that_are_all_too_long_do_not_end_the_stage(api: Api, sent: Sent) -> None:
+    """As the servers word it; later responses may be shorter."""
+    responses = [f"a long response {row}" for row in range(20)]
+    with (
+        rewarding(lambda call: sent if "long" in call.response else by_length(call)) as server,
+        scoring(server, api) as scorer,
+    ):
+        scores = scorer.score(asked(*responses, "four"))
+    assert {each.reason for each in scores[:-1]} <= {"http_400", "http_422"}
+    assert scores[-1].reward == 4.5
+
+
 def test_a_model_with_two_classes_is_no_reward_model() -> None:
     body = {"data": [{"index": 0, "label": "a", "probs": [0.2, 0.8], "num_classes": 2}]}
     with (
