@@ -74,13 +74,14 @@ RUN = {
 """Commands that are run: they need neither server nor store."""
 
 NOT_RUN = {
-    "run stage compare rounds backtest benchmark gradients predict retrain audit": "make models, "
-    "for minutes; bound here, with their settings, and run by tests/integration",
-    "show report runs diff export lineage forget gc queue": "need a run; bound here, and run by "
-    "tests/unit/flows/test_documented_commands.py",
-    "history batches notify doctor": "need what is installed, MLflow's database or a server; each "
-    "has tests of its own",
-    "serve deploy": "need servers: tests/integration/test_serve.py, test_deployments.py",
+    "show report runs diff export lineage forget gc queue doctor": "need a run or MLflow's "
+    "database; bound here, and run by tests/unit/flows/test_documented_commands.py",
+    "run retrain compare rounds backtest": "train: with the smallest model 25 CPU-seconds each; "
+    "run by tests/integration with settings of their own",
+    "benchmark audit": "load models, and start a Prefect server, 10 CPU-seconds each: "
+    "tests/integration/test_benchmark_command.py, test_retrain.py",
+    "notify deploy": "need a Prefect server: tests/integration/test_automations.py, "
+    "test_deployments.py",
 }
 """Commands that are bound only, and why."""
 
