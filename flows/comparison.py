@@ -255,18 +255,20 @@ def _certificate(
     first, *others = record.config.endpoints
     results: dict[str, list[TrainingResult]] = {}
     start: dict[str, Mapping[str, float]] = {}
+    sources: dict[str, str] = {}
     held_out: dict[str, list[HeldOutMargins]] = {}
     for outcome in outcomes:
         if outcome.held_out is not None:
             held_out.setdefault(outcome.training.cell, []).append(outcome.held_out)
         results.setdefault(outcome.training.cell, []).append(outcome.result)
         start[outcome.training.cell] = outcome.start_ability
+        sources |= outcome.sources
     return Certificate(
         run=record.run,
         study=record.config,
         pool=pool,
-        rows=tabulate(record.config, results, start, first),
-        further={name: tabulate(record.config, results, start, name) for name in others},
+        rows=tabulate(record.config, results, start, first, sources),
+        further={name: tabulate(record.config, results, start, name, sources) for name in others},
         seconds=total_seconds(record),
         failures={each.label: each.error for each in record.trainings if each.error is not None},
         margins=tabulate_margins(record.config, held_out),
@@ -283,5 +285,6 @@ def outcome_rows(outcomes: Sequence[Outcome]) -> Iterator[dict[str, JsonValue]]:
             for prompt_id, value in values.items():
                 yield {
                     "arm": training.cell, "seed": training.seed, "endpoint": endpoint,
-                    "prompt_id": prompt_id, "value": value,
+                    "prompt_id": prompt_id, "source": outcome.sources.get(prompt_id),
+                    "value": value,
                 }  # fmt: skip

@@ -26,7 +26,7 @@ from tasks.held_out_nodes import HELD_OUT_SELECT
 from tasks.report.study_figures import TrainingPoint
 from tasks.stages.benchmark import BY_QUESTION, CHALLENGER
 from tasks.stages.evaluate import preferences
-from tasks.stages.ingest import PROMPTS
+from tasks.stages.ingest import INGEST, PROMPTS
 from tasks.stages.judgments import VERDICTS
 from tasks.stages.sample import RESPONSES
 from tasks.stages.select import VARIANCE
@@ -56,6 +56,8 @@ class Outcome(NamedTuple):
     """PVar of the prompts from which it selected."""
     held_out: HeldOutMargins | None
     """Margins of held-out pairs; None if they are not measured (`evaluate.margins`)."""
+    sources: Mapping[str, str]
+    """The source of each held-out prompt, by its id."""
 
     @property
     def point(self) -> TrainingPoint | None:
@@ -105,7 +107,9 @@ def read_outcome(
 ) -> Outcome:
     """The results of a training that is done. `scratch` is a folder for its tables."""
     artifacts = _Artifacts(record, training, wiring, scratch)
-    rows = artifacts.of(exam_node(record.nodes_of(training))).rows(PROMPTS, Prompt)
+    exam = exam_node(record.nodes_of(training))
+    rows = artifacts.of(exam).rows(PROMPTS, Prompt)
+    ingested = rows if exam == INGEST.name else artifacts.of(INGEST.name).rows(PROMPTS, Prompt)
     held_out = [row for row in rows if row.split == "eval"]
     questions = [row for row in held_out if row.is_question]
     return Outcome(
@@ -124,8 +128,9 @@ def read_outcome(
         ),
         _shares_right(artifacts.of("answers-opponent"), questions),
         np.array([step.margin for step in artifacts.of("train").rows(STEPS, TrainStep)]),
-        _pool(artifacts.of("select")),
+        _pool(artifacts.of("select"), {row.prompt_id: row.source for row in ingested}),
         _held_out(artifacts) if artifacts.has(HELD_OUT_SELECT) else None,
+        {row.prompt_id: row.source for row in held_out},
     )
 
 
@@ -142,10 +147,14 @@ def _held_out(artifacts: _Artifacts) -> HeldOutMargins:
     )
 
 
-def _pool(select: Artifact) -> Pool:
+def _pool(select: Artifact, sources: Mapping[str, str]) -> Pool:
     rows = select.rows(VARIANCE, PromptVariance)
-    known = np.array([row.pvar for row in rows if row.pvar is not None])
-    return Pool.of(known, num_without=len(rows) - known.size)
+    known = {row.prompt_id: row.pvar for row in rows if row.pvar is not None}
+    return Pool.of(
+        np.array(list(known.values())),
+        num_without=len(rows) - len(known),
+        sources=[sources[prompt_id] for prompt_id in known],
+    )
 
 
 def _preferences(

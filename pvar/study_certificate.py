@@ -32,10 +32,14 @@ class Pool(NamedTuple):
     """Minimum, quartiles and maximum; empty without prompts."""
     share_low: float
     """Share of prompts with a PVar below FLOOR; NaN without prompts."""
+    mean_by_source: Mapping[str, float] = {}
+    """Mean PVar of the prompts of each source."""
 
     @classmethod
-    def of(cls, pvar: NDArray[np.float64], *, num_without: int) -> "Pool":
-        """From the known PVar of each prompt, (P,)."""
+    def of(
+        cls, pvar: NDArray[np.float64], *, num_without: int, sources: Sequence[str] = ()
+    ) -> "Pool":
+        """From the known PVar of each prompt, and the prompt's source, both (P,)."""
         if not pvar.size:
             return cls(0, num_without, (), math.nan)
         quantiles = np.quantile(pvar, [0, 0.25, 0.5, 0.75, 1])
@@ -44,6 +48,7 @@ class Pool(NamedTuple):
             num_without,
             tuple(float(each) for each in quantiles),
             float((pvar < FLOOR).mean()),
+            {name: float(pvar[np.array(sources) == name].mean()) for name in sorted(set(sources))},
         )
 
 
@@ -109,6 +114,7 @@ class Certificate(NamedTuple):
                 f"By {name}, without a verdict:\n\n{table(rows)}"
                 for name, rows in self.further.items()
             ),
+            *_source_tables(self),
             *([margin_table(self.margins)] if self.margins else []),
             "\n".join(f"- {line}" for line in _made_with(self)),
         ]
@@ -165,6 +171,37 @@ def _line(row: ArmRow) -> str:
         _number(figures["seconds"], ".0f"),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _source_tables(certificate: Certificate) -> list[str]:
+    """The differences from the control by source; nothing where all prompts are of one."""
+    of_all = (certificate.rows, *certificate.further.values())
+    arms = [row for rows in of_all for row in rows if row.by_source]
+    if not arms:
+        return []
+    pvar = certificate.pool.mean_by_source if certificate.pool else {}
+    lines = [
+        f"| source | PVar | prompts | {' | '.join(row.cell for row in arms)} |",
+        f"|{'---|' * (3 + len(arms))}",
+    ]
+    for source in sorted({source for row in arms for source in row.by_source}):
+        found = [row.by_source.get(source) for row in arms]
+        known = [each for each in found if each is not None]
+        cells = (
+            source,
+            _number(pvar.get(source), ".3f"),
+            f"{min(each.num_prompts for each in known)} of "
+            f"{max(each.num_wanted for each in known)}",
+            *("–" if each is None or not each.num_prompts else _difference(each) for each in found),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    said = (
+        "Win rate minus control on the held-out prompts of each source that were judged for every "
+        "training of both, and the mean PVar of the pool's prompts of that source. Descriptive: "
+        "the intervals are those of the table above, without allowance for the number of sources, "
+        "and no verdict follows from them."
+    )
+    return ["\n".join(["By source:", "", *lines, "", said])]
 
 
 def margin_table(rows: Sequence[ArmMargins]) -> str:

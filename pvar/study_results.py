@@ -7,12 +7,13 @@ the compared models is left out.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pvar.evaluate_config import EvaluateConfig
 from pvar.evaluation.method_verdict import MethodClaim, claim
 from pvar.evaluation.trainings import MethodDifference, method_difference, method_mean
 from pvar.study_config import HELD_OUT, Cell, StudyConfig, cells, control_of
@@ -55,6 +56,9 @@ class ArmRow(NamedTuple):
     """What the study says about that difference; None for the control, or without results."""
     figures: Mapping[str, float | None]
     """Means over trainings of the FIGURES; None where no training has one."""
+    by_source: Mapping[str, MethodDifference]
+    """`over_control` by the source of the held-out prompts. Descriptive: no interval allows for the
+    number of sources. Empty for the control, for benchmarks, and where all prompts are of one."""
 
 
 def tabulate(
@@ -62,11 +66,13 @@ def tabulate(
     results: Mapping[str, Sequence[TrainingResult]],
     start_ability: Mapping[str, Mapping[str, float]],
     endpoint: str = HELD_OUT,
+    sources: Mapping[str, str] | None = None,
 ) -> list[ArmRow]:
     """One row per cell of the study that has a result, in their order, by one endpoint.
 
     `results` has the finished trainings of each cell; `start_ability` the opponent's share of
-    right answers per ability question, of each cell.
+    right answers per ability question, of each cell; `sources` the source of each held-out prompt,
+    by its id.
     """
     evaluate = study.pipeline.evaluate
     claimed = [cell for cell in cells(study) if control_of(study, cell) is not None]
@@ -76,7 +82,7 @@ def tabulate(
         if not runs:
             continue
         control = results.get(control_of(study, cell) or "", ())
-        over, said = None, None
+        over, said, by_source = None, None, {}
         if control:
             arm, other = _tables([runs, control], endpoint)
             over = method_difference(arm, other, confidence=evaluate.confidence, seed=evaluate.seed)
@@ -84,8 +90,10 @@ def tabulate(
                 arm, other, num_claims=len(claimed), delta=study.delta, width=study.width,
                 seed=evaluate.seed,
             )  # fmt: skip
+            if endpoint == HELD_OUT:
+                by_source = _by_source(runs, control, sources or {}, evaluate)
         start = start_ability.get(cell.name, {})
-        rows.append(_row(study, cell, runs, start, over, said, endpoint))
+        rows.append(_row(study, cell, runs, start, over, said, by_source, endpoint))
     return rows
 
 
@@ -96,6 +104,7 @@ def _row(
     start_ability: Mapping[str, float],
     over: MethodDifference | None,
     said: MethodClaim | None,
+    by_source: Mapping[str, MethodDifference],
     endpoint: str,
 ) -> ArmRow:
     evaluate = study.pipeline.evaluate
@@ -110,7 +119,30 @@ def _row(
         over,
         said,
         {name: _mean_figure(runs, name) for name in FIGURES},
+        by_source,
     )
+
+
+def _by_source(
+    runs: Sequence[TrainingResult],
+    control: Sequence[TrainingResult],
+    sources: Mapping[str, str],
+    evaluate: EvaluateConfig,
+) -> dict[str, MethodDifference]:
+    of_source: dict[str, set[str]] = {}
+    for run in (*runs, *control):
+        for prompt in run.preferences.get(HELD_OUT, {}):
+            if prompt in sources:
+                of_source.setdefault(sources[prompt], set()).add(prompt)
+    if len(of_source) < 2:
+        return {}
+    tables = {
+        name: _tables([runs, control], HELD_OUT, of_source[name]) for name in sorted(of_source)
+    }
+    return {
+        name: method_difference(arm, other, confidence=evaluate.confidence, seed=evaluate.seed)
+        for name, (arm, other) in tables.items()
+    }
 
 
 def _ability_change(
@@ -124,10 +156,16 @@ def _ability_change(
     return method_difference(arm, before, confidence=confidence, seed=seed)
 
 
-def _tables(arms: Sequence[Sequence[TrainingResult]], endpoint: str) -> list[NDArray[np.float64]]:
-    """Preferences of each arm, (num_trainings, num_prompts); column i of all is the same prompt."""
+def _tables(
+    arms: Sequence[Sequence[TrainingResult]], endpoint: str, only: Container[str] | None = None
+) -> list[NDArray[np.float64]]:
+    """Preferences of each arm, (num_trainings, num_prompts); column i of all is the same prompt.
+
+    With `only`, of these prompts.
+    """
     found = [[run.preferences.get(endpoint, {}) for run in runs] for runs in arms]
-    prompts = sorted({prompt for runs in found for run in runs for prompt in run})
+    all_prompts = {prompt for runs in found for run in runs for prompt in run}
+    prompts = sorted(prompt for prompt in all_prompts if only is None or prompt in only)
     return [
         np.array([[run.get(prompt, math.nan) for prompt in prompts] for run in runs]).reshape(
             len(runs), len(prompts)

@@ -63,11 +63,18 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
 ) -> None:
     monkeypatch.setattr("flows.comparison.run_parts", parts_in_this_process)
     with_margins = pipeline.evaluate.model_copy(update={"margins": True})
-    pipeline = pipeline.model_copy(update={"evaluate": with_margins})
+    with_sources = pipeline.ingest.model_copy(update={"source_field": "from"})
+    pipeline = pipeline.model_copy(update={"evaluate": with_margins, "ingest": with_sources})
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [json.loads(line) for line in prompts.read_text().splitlines()]
+    named = [row | {"from": ("ours", "theirs")[place % 2]} for place, row in enumerate(rows)]
+    prompts.write_text("".join(f"{json.dumps(row)}\n" for row in named))
     page = compare(StudyConfig(pipeline=pipeline, seeds=(3,)))
 
     table = [line for line in page.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in table] == ["| arm", "| random", "| top"] * 2
+    of_arms = ["| arm", "| random", "| top"]
+    of_sources = ["| source", "| ours", "| theirs"]
+    assert [line.split(" | ")[0] for line in table] == [*of_arms, *of_sources, *of_arms]
     assert "**top: not enough trainings, " in page
     assert "11 of 11 prompts judged for every training. Intervals of differences are over" in page
     wiring = connect()
@@ -103,6 +110,10 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     rows = [json.loads(line) for line in results["outcomes.jsonl"].splitlines()]
     assert len(rows) == 2 * 11
     assert {row["arm"] for row in rows} == {"random", "top"}
+    assert {row["source"] for row in rows} == {"ours", "theirs"}
+    assert set(certificate["pool"]["mean_by_source"]) == {"ours", "theirs"}
+    by_source = certificate["arms"][1]["by_source"].values()
+    assert sum(each["num_prompts"] for each in by_source) == 11
     named = {node.artifact for node in record.nodes}
     stages = ("ingest", "sample", "score", "select", "pair", "train", "evaluate")
     assert len(named) == sum(artifacts(store, stage) for stage in stages)

@@ -3,11 +3,14 @@
 import gzip
 import json
 from collections import defaultdict
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from infra.studies import load_study
+from pvar.prompt_rows import parse_prompt
+from pvar.records import Prompt
 from pvar.study_config import cells
 from pvar.study_results import FIGURES, TrainingResult, tabulate
 
@@ -52,6 +55,26 @@ def test_the_table_follows_from_the_outcomes(study: str) -> None:
         for end in ("difference", "ci_lower", "ci_upper"):
             claimed = said["claim"]["difference"][end]
             assert claimed == pytest.approx(getattr(row.claim.difference, end))
+
+
+def test_the_table_by_source_follows_from_the_outcomes() -> None:
+    lines = Path(str(files("pvar") / "data" / "mixed_prompts.jsonl")).read_text().splitlines()
+    fields = [json.loads(line) for line in lines]
+    prompts = [parse_prompt(row, row.get("pool", "questions")) for row in fields]
+    sources = {row.prompt_id: row.source for row in prompts if isinstance(row, Prompt)}
+    study = load_study("mixed-pool")
+    rows = tabulate(study, published_results("mixed-pool"), {}, sources=sources)
+    page = (FOLDER / "README.md").read_text()
+    for source in ("expressive", "plain"):
+        found = [row.by_source[source] for row in rows if row.by_source]
+        values = [
+            f"{100 * each.difference:+.1f} "
+            f"({100 * each.ci_lower:+.1f} to {100 * each.ci_upper:+.1f})"
+            for each in found
+        ]
+        (number,) = {each.num_prompts for each in found}
+        line = f"| {source} | {number} | {' | '.join(values)} |"
+        assert line.replace("-", "−") in page
 
 
 def sorted_as(values: tuple[float, ...], order: list[float]) -> list[float]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 
 from pvar.study_certificate import Certificate, Pool, table
@@ -90,6 +91,31 @@ def test_each_arm_is_compared_with_its_own_start() -> None:
     )
     changes = [row.ability_change.difference for row in rows if row.ability_change]
     assert changes == [0, 0]
+
+
+def test_differences_are_told_by_source_for_the_held_out_prompts() -> None:
+    results = {
+        "random": [trained(0.5, 0.5, 0.4, math.nan), trained(0.5, 0.5, 0.4, 0.5)],
+        "top": [trained(0.6, 0.8, 0.4, 0.9), trained(0.7, 0.7, 0.4, 0.9)],
+    }
+    sources = {"p0": "ours", "p1": "ours", "p2": "theirs", "p3": "theirs", "question": "ability"}
+    random, top = tabulate(STUDY, results, {}, sources=sources)
+    assert random.by_source == {}
+    assert list(top.by_source) == ["ours", "theirs"]
+    ours, theirs = top.by_source.values()
+    assert ours.difference == pytest.approx(0.2)  # the mean of 0.6, 0.7, 0.8, 0.7 is 0.7
+    assert (theirs.difference, theirs.num_prompts, theirs.num_wanted) == (0, 1, 2)
+    pool = Pool.of(np.array([0.1, 0.2, 0.02]), num_without=1, sources=["ours", "ours", "elsewhere"])
+    assert pool.mean_by_source == {"elsewhere": 0.02, "ours": pytest.approx(0.15)}
+    rows = {"arena_hard": [], "evaluate": [random, top]}
+    page = Certificate("run", STUDY, pool, [], rows, 0.0, {}).to_markdown()
+    assert "| source | PVar | prompts | top |" in page
+    assert "| ours | 0.150 | 2 of 2 | +20.0% (" in page
+    assert "| theirs | – | 1 of 2 | +0.0% (" in page
+
+    (_, alone) = tabulate(STUDY, results, {}, sources=dict.fromkeys(sources, "ours"))
+    assert alone.by_source == {}
+    assert "By source" not in Certificate("r", STUDY, pool, [alone], {}, 0.0, {}).to_markdown()
 
 
 def test_an_arm_without_results_has_no_row_and_one_without_its_control_no_claim() -> None:
