@@ -14,8 +14,11 @@ from pvar.study_results import ArmRow
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
-"""Okabe & Ito's, which people with colour-blindness tell apart."""
+_COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000",
+)  # fmt: skip
+"""Okabe & Ito's, which people with colour-blindness tell apart. More cells than these share them;
+no study that ships has more."""
 _STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "pvar study", "font.family": "DejaVu Sans",
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,

@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 
-from pvar.study_config import StudyConfig
+from infra.studies import load_study, study_names
+from pvar.study_config import StudyConfig, cells
 from pvar.study_margins import ArmMargins, MarginCurve
 from pvar.study_results import FIGURES, TrainingResult, tabulate
 from tasks.report.study_figures import TrainingPoint, study_figures
@@ -45,6 +46,16 @@ def test_held_out_margins_are_shown_by_arm_and_by_pvar() -> None:
     texts = re.findall(r">([^<>]+)</text>", figures["held_out_margins_by_pvar"])
     assert {"random", "low PVar", "high PVar"} <= set(texts)
     assert not {"top", "middle PVar"} & set(texts)
+
+
+def test_each_arm_of_every_study_that_ships_has_a_colour_of_its_own() -> None:
+    studies = [load_study(name) for name in study_names()]
+    largest = max(studies, key=lambda study: len(cells(study)))
+    rows = tabulate(largest, {cell.name: [trained(0.5)] for cell in cells(largest)}, {})
+    margins = {row.cell: [np.array([0.0, 1.0])] for row in rows}
+    drawn = study_figures(rows, [], margins)["margins"]
+    lines = re.findall(r"fill: none; stroke: (#\w{6}); stroke-width: 1.5", drawn)
+    assert len(set(lines)) == len(rows) == 8
 
 
 def test_the_same_data_gives_the_same_bytes() -> None:
