@@ -8,7 +8,9 @@
     {stage}/{digest}/machines/{digest}.json  after it: hardware and versions that made a part of it
 
 Folders are named by content and records are put only if absent. So a worker that was presumed dead
-and returns cannot replace or mix what others completed. Leases only avoid duplicate work.
+and returns cannot replace or mix what others completed. Leases only avoid duplicate work. A record
+names the plan for which it was made: if the artifact was begun anew meanwhile, from other inputs or
+in other shards, nobody takes it for one of the new shards.
 A manifest holds no clock, host or duration: a deterministic stage that was killed and rerun gives
 the same bytes as an uninterrupted one.
 
@@ -17,6 +19,7 @@ Only `pvar forget --erase` replaces records and a manifest, by ones without the 
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
@@ -78,6 +81,12 @@ class Recipe(_Contract):
         identity = {"stage", "version", "identity", "inputs"}
         return digest(self.model_dump(mode="json", include=identity))
 
+    @property
+    def plan_digest(self) -> str:
+        """Digest of what the run that began the artifact found: shards, inputs, number format."""
+        found = {"shards", "made_from", "number_format"}
+        return digest(self.model_dump(mode="json", include=found))
+
     @classmethod
     def of(
         cls, stage: str, version: int, settings: BaseModel, inputs: Mapping[str, str]
@@ -112,6 +121,13 @@ class ShardRecord(_Contract):
     """Folder of the files, below the artifact."""
     files: tuple[FileRecord, ...]
     row_counts: RowCounts
+    plan: str | None = None
+    """`Recipe.plan_digest` of the artifact for which it was made. Not part of a manifest, which
+    names its inputs itself. None in records of earlier versions."""
+
+    def is_of(self, plan: str) -> bool:
+        """Whether it was made for this plan, as far as it says."""
+        return self.plan in (None, plan)
 
 
 class Manifest(_Contract):
@@ -132,7 +148,9 @@ class Manifest(_Contract):
     def to_json(self) -> bytes:
         """The stored bytes. A manifest from which nothing was erased has those that it always had:
         others name it by their hash."""
-        unused = {"erased_from"} if self.erased_from is None else set[str]()
+        unused: dict[str, Any] = {"shards": {"__all__": {"plan"}}}
+        if self.erased_from is None:
+            unused["erased_from"] = True
         return self.model_dump_json(indent=1, exclude=unused).encode() + b"\n"
 
     @property

@@ -111,8 +111,10 @@ def clean_up(store: Store, keys: ArtifactKeys, manifest: Manifest) -> None:
     for shard in manifest.shards:
         named |= {f"{keys.root}/{shard.folder}/{file.name}" for file in shard.files}
     for shard in manifest.shards:
-        if read_document(store, keys.record(shard.index), ShardRecord) != shard:
-            store.write(keys.record(shard.index), shard.to_json())
+        record = read_document(store, keys.record(shard.index), ShardRecord)
+        if record is None or record.folder != shard.folder:
+            plan = record.plan if record else None
+            store.write(keys.record(shard.index), shard.model_copy(update={"plan": plan}).to_json())
     for key in [info.key for info in store.list(f"{keys.root}/shards/")]:
         if key not in named:
             store.delete(key)

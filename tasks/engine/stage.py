@@ -75,6 +75,8 @@ class Job(Generic[Spec]):
     """Reports progress; `run_stage` starts it with the artifact's name."""
     number_format: NumberFormat | None = None
     """Number format of the models, from the recipe once the artifact is begun."""
+    plan: str = ""
+    """`Recipe.plan_digest`, once the artifact is begun."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def run_stage(stage: Stage[Any], recipe: Recipe, job: Job[Any]) -> StageOutcome:
         with job.progress.nested(keys.root) as progress:
             job = replace(job, progress=progress)
             recipe = begin_artifact(stage, recipe, job)
-            job = replace(job, number_format=recipe.number_format)
+            job = replace(job, number_format=recipe.number_format, plan=recipe.plan_digest)
             _say_number_format(job)
             records = dict[int, ShardRecord]()
             made, signal = _make_missing_shards(stage, recipe, job, records)
@@ -213,7 +215,7 @@ def _make_missing_shards(
     """
     store, keys = job.ports.store, job.keys
     made, waiting, watch = 0, dict[int, Waiting](), LeaseWatch()
-    missing = missing_shards(store, keys, recipe.shards, records)
+    missing = missing_shards(store, keys, job.plan, recipe.shards, records)
     _begin_counting(stage, recipe, missing, job, records)
     with ExitStack() as stack:
         work: Work | None = None
@@ -232,8 +234,8 @@ def _make_missing_shards(
                     continue
                 with lease:
                     claimed.add(shard.index)
-                    if is_recorded(store, keys, shard, records):  # finished between look and claim
-                        continue
+                    if is_recorded(store, keys, job.plan, shard, records):
+                        continue  # it was finished between look and claim
                     if work is None:
                         job.progress.begin("loading")
                         work = stack.enter_context(stage.open_worker(job))
@@ -249,7 +251,7 @@ def _make_missing_shards(
                 num = f"{len(missing)} of {len(recipe.shards)}"
                 job.progress.say(f"waiting for other workers' shards ({num})")
                 time.sleep(POLL_SECONDS)
-            missing = missing_shards(store, keys, missing, records)
+            missing = missing_shards(store, keys, job.plan, missing, records)
             job.progress.reach(_num_rows(recipe.shards) - _num_rows(missing))
             job.progress.count_shards(len(records), len(recipe.shards))
     return made, next(iter(waiting.values()), None)
@@ -291,7 +293,8 @@ def _make_shard(
         leftover.unlink() if leftover.is_file() else leftover.rmdir()
     row_counts = work(shard, local)
     _refuse_replaced_models(job)
-    record = upload_shard(job.ports.store, job.keys, shard.index, local, row_counts)
+    uploaded = upload_shard(job.ports.store, job.keys, shard.index, local, row_counts)
+    record = uploaded.model_copy(update={"plan": job.plan})
     if read_document(job.ports.store, job.keys.recipe, Recipe) != recipe:
         raise StageError(
             f"{job.keys.root}: its inputs were made again while shard {shard.index} was made from "
@@ -358,7 +361,7 @@ def _write_manifest(
         key, record = keys.record(shard.index), known.get(shard.index)
         if record is None or key not in listed or not is_intact(keys, record, listed):
             record = read_document(store, key, ShardRecord)
-        if record is None:
+        if record is None or not record.is_of(job.plan):
             raise StageError(f"{keys.root}: shard {shard.index} is missing; run the stage again")
         records[shard.index] = record
     manifest = Manifest(

@@ -45,13 +45,15 @@ def discard_stale(
     with ExitStack() as held:
         for prefix in prefixes:
             held.enter_context(hold(store, prefix, ttl_seconds=ttl_seconds, watch=watch))
-        if read_document(store, keys.recipe, Recipe) != recipe:
-            return
-        store.delete(keys.manifest)
-        for key in [info.key for info in store.list(f"{keys.root}/")]:
-            if key != keys.recipe and not key.startswith(f"{keys.root}/leases/"):
-                store.delete(key)
-        store.delete(keys.recipe)  # last: until then the next run comes here again
+        # A look before each deletion, because the leases may be lost meanwhile. What is listed
+        # before the look is of this recipe, but for names that recur (decision 0027).
+        listed = [info.key for info in store.list(f"{keys.root}/")]
+        others = {key for key in listed if not key.startswith(f"{keys.root}/leases/")}
+        others -= {keys.manifest, keys.recipe}
+        for key in (keys.manifest, *sorted(others), keys.recipe):  # the recipe last: until then the
+            if read_document(store, keys.recipe, Recipe) != recipe:  # next run comes here again
+                return
+            store.delete(key)
 
 
 def _refuse_earlier(store: Store, keys: ArtifactKeys, inputs: Mapping[str, Artifact]) -> None:
@@ -65,13 +67,23 @@ def _refuse_earlier(store: Store, keys: ArtifactKeys, inputs: Mapping[str, Artif
             )
 
 
+def refuse_other_plan(store: Store, keys: ArtifactKeys, plan: str) -> None:
+    """Raise StageError if the artifact was discarded, or begun anew with another plan."""
+    recipe = read_document(store, keys.recipe, Recipe)
+    if recipe is None or recipe.plan_digest != plan:
+        raise StageError(f"{keys.root}: {MADE_AGAIN}; run the stage again")
+
+
 def put_manifest(store: Store, keys: ArtifactKeys, recipe: Recipe, manifest: Manifest) -> None:
     """Put the manifest, unless another process has put one of the same inputs. StageError if the
     artifact was discarded meanwhile."""
-    if read_document(store, keys.recipe, Recipe) != recipe:
-        raise StageError(f"{keys.root}: {MADE_AGAIN}; run the stage again")
-    if not store.create(keys.manifest, manifest.to_json()):
+    while read_document(store, keys.recipe, Recipe) == recipe:
+        if store.create(keys.manifest, manifest.to_json()):
+            return
         existing = read_document(store, keys.manifest, Manifest)
-        if existing is None or existing.inputs != manifest.inputs:
+        if existing is not None and existing.inputs == manifest.inputs:
+            return
+        if read_document(store, keys.recipe, Recipe) == recipe:
             # Of a process that was stopped since before the inputs were made again.
-            store.write(keys.manifest, manifest.to_json())
+            store.delete(keys.manifest)
+    raise StageError(f"{keys.root}: {MADE_AGAIN}; run the stage again")

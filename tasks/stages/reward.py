@@ -82,7 +82,9 @@ def _open_worker(job: Job[RewardSpec]) -> Iterator[Work]:
 def _plan(job: Job[RewardSpec], pairs: list[TokenPair], output: Path) -> TrainingPlan:
     pairs_path = job.scratch / "pairs.parquet"
     write_table(pairs_path, pairs, TokenPair)
-    checkpoint = newest_checkpoint(job.ports.store, checkpoints_of(job), job.scratch / "resume")
+    checkpoint = newest_checkpoint(
+        job.ports.store, checkpoints_of(job), job.plan, job.scratch / "resume"
+    )
     if checkpoint is not None:
         logger.info("%s: going on from %s", job.keys.root, checkpoint.name)
     settings = job.spec.settings.model_dump()

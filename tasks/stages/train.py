@@ -178,7 +178,9 @@ def _plan(job: Job[TrainSpec], pairs: list[TokenPair], output: Path) -> Training
     if has_reference(settings.method):
         artifact = make_reference(job, _reference_spec(spec))
         (reference,) = artifact.paths(LOGPS)
-    checkpoint = newest_checkpoint(job.ports.store, checkpoints_of(job), job.scratch / "resume")
+    checkpoint = newest_checkpoint(
+        job.ports.store, checkpoints_of(job), job.plan, job.scratch / "resume"
+    )
     if checkpoint is not None:
         logger.info("%s: going on from %s", job.keys.root, checkpoint.name)
     return TrainingPlan(

@@ -2,7 +2,8 @@
 
 A checkpoint's files are uploaded first and its marker, with their SHA-256, is written last. So a
 run never resumes from an incomplete or damaged checkpoint. Only the holder of the stage's lease
-writes here.
+writes here, or one who does not know yet that it lost the lease: so a marker names the plan of the
+artifact, and a run that began it anew, from other inputs, does not resume from it.
 """
 
 import logging
@@ -25,9 +26,11 @@ class Marker(BaseModel):
 
     step: int
     files: tuple[FileRecord, ...]
+    plan: str | None = None
+    """`Recipe.plan_digest` of the artifact. None in markers of earlier versions."""
 
 
-def save_checkpoint(store: Store, prefix: str, step: int, folder: Path) -> None:
+def save_checkpoint(store: Store, prefix: str, plan: str, step: int, folder: Path) -> None:
     """Upload the files of a local checkpoint and mark it as complete. Older ones are deleted."""
     marker = Marker(
         step=step,
@@ -40,6 +43,7 @@ def save_checkpoint(store: Store, prefix: str, step: int, folder: Path) -> None:
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         ),
+        plan=plan,
     )
     for file in marker.files:
         store.upload(folder / file.name, f"{prefix}/{step:08d}/{file.name}")
@@ -50,13 +54,16 @@ def save_checkpoint(store: Store, prefix: str, step: int, folder: Path) -> None:
     logger.info("%s: checkpoint at step %d", prefix, step)
 
 
-def newest_checkpoint(store: Store, prefix: str, folder: Path) -> Path | None:
-    """Download the newest complete, undamaged checkpoint below `folder`; None if there is none."""
+def newest_checkpoint(store: Store, prefix: str, plan: str, folder: Path) -> Path | None:
+    """Download the newest complete, undamaged checkpoint of this plan below `folder`; None if there
+    is none."""
     keys = [info.key for info in store.list(f"{prefix}/")]
     markers = [key for key in keys if key.endswith(".json") and "/" not in key[len(prefix) + 1 :]]
     for key in reversed(markers):
         try:
-            return _download(store, prefix, Marker.model_validate_json(store.read(key)), folder)
+            marker = Marker.model_validate_json(store.read(key))
+            if marker.plan in (None, plan):
+                return _download(store, prefix, marker, folder)
         except (ValidationError, NotFoundError, DamagedError) as error:
             logger.warning("%s cannot be resumed from: %s", key, error)
     return None

@@ -75,4 +75,5 @@ class _Report:
         )
 
     def on_checkpoint(self, step: int, folder: Path) -> None:
-        save_checkpoint(self._job.ports.store, checkpoints_of(self._job), step, folder)
+        job = self._job
+        save_checkpoint(job.ports.store, checkpoints_of(job), job.plan, step, folder)

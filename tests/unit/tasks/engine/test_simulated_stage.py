@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvar.artifacts import Manifest
+from pvar.artifacts import Manifest, Recipe, ShardRecord
 from pvar.row_counts import RowCounts
 from tasks.engine import shard_files, stage
-from tasks.engine.lease import Lease, LeaseRecord, Sighting
+from tasks.engine.lease import Lease, LeaseRecord, Sighting, hold
 from tests.simulation.generated import fates_of_calls, generated_runs
 from tests.simulation.memory_store import MemoryStore
 from tests.simulation.scheduler import FATES, Fate, Simulation, Violation
@@ -86,12 +86,10 @@ def test_combined_faults_harm_nothing(
     run(seed, fates, num_shards=num_shards, num_workers=num_workers)
 
 
-# A process that is stopped for longer than its lease lives, exactly between its last look at the
-# recipe and its put, can still record what it made from the earlier input: pauses are short here.
 @generated_runs(100)
 @given(
     seed=st.integers(0, 2**32),
-    fates=fates_of_calls(120, [5.0, 20.0], most=4),
+    fates=fates_of_calls(120, [5.0, 20.0, 150.0, 500.0], most=4),
     num_shards=st.integers(1, 2),
     num_workers=st.integers(1, 2),
     remade_after=st.floats(0, 300),
@@ -109,6 +107,65 @@ def _remake_while_the_manifest_is_written(plant: Plant | None) -> None:
 
 def test_an_input_that_is_made_again_at_the_end_mixes_nothing() -> None:
     _remake_while_the_manifest_is_written(None)
+
+
+def _stop_at_any_call(plant: Plant | None) -> None:
+    """Also of the two that discard: one is stopped while the other completes the stage."""
+    for number in range(50):
+        for kind in ("paused", "late"):
+            for seconds in (150.0, 500.0):
+                fates = {number: Fate(kind, seconds)}
+                run(0, fates, num_shards=1, num_workers=1, remade_after=71.2, plant=plant)
+
+
+def test_an_input_that_is_made_again_while_a_process_is_stopped_mixes_nothing() -> None:
+    _stop_at_any_call(None)
+
+
+def _stop_until_it_is_discarded(plant: Plant | None) -> None:
+    """Stop a process at its upload until another one discards what it found of the stage."""
+    for fifths in range(5 * 64, 5 * 71):
+        fates = {15: Fate("paused", fifths / 5)}
+        run(0, fates, num_shards=1, num_workers=1, remade_after=71.2, plant=plant)
+
+
+def test_a_shard_that_comes_while_the_earlier_ones_are_discarded_mixes_nothing() -> None:
+    _stop_until_it_is_discarded(None)
+
+
+def test_a_record_of_an_earlier_input_that_is_taken_is_found() -> None:
+    def plant(patch: pytest.MonkeyPatch, _: Simulation) -> None:
+        patch.setattr(ShardRecord, "is_of", lambda *_: True)
+
+    with pytest.raises(Violation, match="shard 0 of the manifest is of another input"):
+        _stop_until_it_is_discarded(plant)
+
+
+def _replace_the_manifest(patch: pytest.MonkeyPatch, _: Simulation) -> None:
+    def faulty(store: Any, keys: Any, recipe: Any, manifest: Manifest) -> None:
+        existing = stage.read_document(store, keys.manifest, Manifest)
+        if existing is None or existing.inputs != manifest.inputs:
+            store.write(keys.manifest, manifest.to_json())
+
+    patch.setattr(stage, "put_manifest", faulty)
+
+
+def _discard_what_is_there(patch: pytest.MonkeyPatch, _: Simulation) -> None:
+    def faulty(store: Any, keys: Any, recipe: Any, *_: Any, ttl_seconds: float) -> None:
+        with hold(store, keys.lease(0), ttl_seconds=ttl_seconds):
+            if stage.read_document(store, keys.recipe, Recipe) != recipe:
+                return
+            for key in [info.key for info in store.list(f"{keys.root}/")]:
+                if "/leases/" not in key:
+                    store.delete(key)
+
+    patch.setattr(stage, "discard_stale", faulty)
+
+
+@pytest.mark.parametrize("plant", [_replace_the_manifest, _discard_what_is_there])
+def test_a_complete_artifact_that_a_late_process_harms_is_found(plant: Plant) -> None:
+    with pytest.raises(Violation, match=r"was deleted|was replaced"):
+        _stop_at_any_call(plant)
 
 
 def test_a_manifest_that_is_written_without_a_lease_is_found() -> None:

@@ -10,12 +10,13 @@ from typing import Any, cast
 import pytest
 
 from infra.engines.fake_sampler import FakeSampler
-from pvar.artifacts import Recipe
+from pvar.artifacts import Recipe, ShardRecord, ShardSpec
 from pvar.errors import DamagedError, IncompleteError, LeaseError, ModelError, StageError
 from pvar.ports import Ports, Sampler, SampleRequest, Store
 from pvar.records import Response, Score
 from pvar.sampler_config import SamplerSettings
 from tasks.engine.lease import LeaseRecord, LeaseWatch, hold
+from tasks.engine.shard_records import is_recorded
 from tasks.engine.stage import run_stage
 from tasks.engine.stale_artifact import discard_stale
 from tests.services.processes import NEVER_SECONDS, wait_until
@@ -228,6 +229,29 @@ def test_made_again_with_the_same_content_nothing_is_stale(flow: Workflow) -> No
         flow.store.delete(info.key)
     assert flow.make("sample").shards_made == 6
     assert flow.make("score-vader").reused
+
+
+def test_a_shard_of_another_plan_is_made_again(flow: Workflow) -> None:
+    flow.make("sample")
+    keys = flow.nodes["sample"].keys
+    record = ShardRecord.model_validate_json(flow.store.read(keys.record(3)))
+    recipe = Recipe.model_validate_json(flow.store.read(keys.recipe))
+    assert record.plan == recipe.plan_digest
+    assert b'"plan"' not in flow.store.read(keys.manifest)
+
+    for plan, num_made in (("0123456789abcdef", 1), (None, 0)):  # earlier versions say nothing
+        other = record.model_copy(update={"plan": plan})
+        flow.store.write(keys.record(3), other.to_json())
+        flow.store.delete(keys.manifest)
+        assert flow.make("sample").shards_made == num_made
+
+
+def test_a_process_with_an_earlier_plan_discards_nothing(flow: Workflow) -> None:
+    flow.make("sample")
+    keys, shard = flow.nodes["sample"].keys, ShardSpec(index=3, start=12, stop=16)
+    with pytest.raises(StageError, match="its inputs were made again"):
+        is_recorded(flow.store, keys, "0123456789abcdef", shard, {})
+    assert flow.make("sample").reused
 
 
 def test_stale_training_does_not_go_on_from_old_checkpoints(flow: Workflow) -> None:

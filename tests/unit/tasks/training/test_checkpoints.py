@@ -8,6 +8,7 @@ from pvar.ports import Store
 from tasks.training.checkpoints import delete_checkpoints, newest_checkpoint, save_checkpoint
 
 PREFIX = "train/ab/checkpoints"
+PLAN = "0123456789abcdef"
 
 
 @pytest.fixture
@@ -31,29 +32,29 @@ def keys(store: Store) -> list[str]:
 
 
 def test_what_was_saved_comes_back(file_store: Store, local: Path, tmp_path: Path) -> None:
-    save_checkpoint(file_store, PREFIX, 4, local)
-    found = newest_checkpoint(file_store, PREFIX, tmp_path / "resume")
+    save_checkpoint(file_store, PREFIX, PLAN, 4, local)
+    found = newest_checkpoint(file_store, PREFIX, PLAN, tmp_path / "resume")
     assert content(found) == content(local)
     assert found is not None
     assert found.name == "checkpoint-4"  # the trainer reads the step from the name
 
 
 def test_there_may_be_none(file_store: Store, tmp_path: Path) -> None:
-    assert newest_checkpoint(file_store, PREFIX, tmp_path) is None
+    assert newest_checkpoint(file_store, PREFIX, PLAN, tmp_path) is None
 
 
 def test_only_the_newest_is_kept(file_store: Store, local: Path, tmp_path: Path) -> None:
     for step in (4, 8, 12):
-        save_checkpoint(file_store, PREFIX, step, local)
+        save_checkpoint(file_store, PREFIX, PLAN, step, local)
     assert {key[:8] for key in keys(file_store)} == {"00000012"}
 
 
 def test_one_that_was_interrupted_does_not_count(
     file_store: Store, local: Path, tmp_path: Path
 ) -> None:
-    save_checkpoint(file_store, PREFIX, 4, local)
+    save_checkpoint(file_store, PREFIX, PLAN, 4, local)
     file_store.upload(local / "trainer_state.json", f"{PREFIX}/00000008/trainer_state.json")
-    found = newest_checkpoint(file_store, PREFIX, tmp_path / "resume")
+    found = newest_checkpoint(file_store, PREFIX, PLAN, tmp_path / "resume")
     assert found is not None
     assert found.name == "checkpoint-4"
 
@@ -62,10 +63,10 @@ def test_one_that_was_interrupted_does_not_count(
 def test_a_damaged_one_is_left_for_an_older_one(
     file_store: Store, local: Path, tmp_path: Path, damage: str
 ) -> None:
-    save_checkpoint(file_store, PREFIX, 8, local)
+    save_checkpoint(file_store, PREFIX, PLAN, 8, local)
     weights, marker = f"{PREFIX}/00000008/adapter/weights.bin", f"{PREFIX}/00000008.json"
     newer = {info.key: file_store.read(info.key) for info in file_store.list(PREFIX)}
-    save_checkpoint(file_store, PREFIX, 4, local)  # deletes the other: put it back, damaged
+    save_checkpoint(file_store, PREFIX, PLAN, 4, local)  # deletes the other: put it back, damaged
     for key, data in newer.items():
         file_store.write(key, data)
     match damage:
@@ -75,13 +76,20 @@ def test_a_damaged_one_is_left_for_an_older_one(
             file_store.delete(weights)
         case _:
             file_store.write(marker, b'{"step": 8')
-    found = newest_checkpoint(file_store, PREFIX, tmp_path / "resume")
+    found = newest_checkpoint(file_store, PREFIX, PLAN, tmp_path / "resume")
     assert found is not None
     assert found.name == "checkpoint-4"
     assert content(found) == content(local)
 
 
+def test_one_of_a_training_on_earlier_inputs_is_left(
+    file_store: Store, local: Path, tmp_path: Path
+) -> None:
+    save_checkpoint(file_store, PREFIX, "fedcba9876543210", 8, local)
+    assert newest_checkpoint(file_store, PREFIX, PLAN, tmp_path / "resume") is None
+
+
 def test_all_can_be_deleted(file_store: Store, local: Path) -> None:
-    save_checkpoint(file_store, PREFIX, 4, local)
+    save_checkpoint(file_store, PREFIX, PLAN, 4, local)
     delete_checkpoints(file_store, PREFIX)
     assert keys(file_store) == []
