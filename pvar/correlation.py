@@ -3,7 +3,9 @@
 Pearson's r sees linear relations and suffers from outliers; Spearman's ρ is Pearson's r of the
 ranks (ties share their mean rank) and is what a selection by rank cares about. Its interval is
 Fisher's, on atanh ρ with standard error √((1 + ρ²/2)/(n − 3)) (Bonett & Wright 2000,
-doi:10.1007/BF02294183). Correlations are over the prompts where both measures are present.
+doi:10.1007/BF02294183). It has no width where |ρ| = 1, and six prompts in the same order are no
+proof of that, so there it is not known. Correlations are over the prompts where both measures are
+present.
 
 Axes: P prompts, K measures.
 """
@@ -18,6 +20,9 @@ from pvar.errors import ConfigError, InputError
 
 Matrix = npt.NDArray[np.float64]
 
+_SAME = 1e-12
+"""What is missing to |ρ| = 1 is rounding below this."""
+
 
 class CorrelationTable(NamedTuple):
     """Correlations of every measure with every other, ready to be drawn as a heat map."""
@@ -30,7 +35,7 @@ class CorrelationTable(NamedTuple):
     """(K, K); NaN where a measure is constant or fewer than three prompts have both."""
     spearman: Matrix
     spearman_lower: Matrix
-    """(K, K) ends of the interval; NaN for fewer than four prompts, ρ itself where |ρ| = 1."""
+    """(K, K) ends of the interval; NaN for fewer than four prompts and where |ρ| = 1."""
     spearman_upper: Matrix
 
 
@@ -95,5 +100,5 @@ def _spearman_interval(
     with np.errstate(divide="ignore", invalid="ignore"):  # atanh(±1), and fewer than four prompts
         stderr = np.sqrt((1 + spearman**2 / 2) / np.where(num_prompts > 3, num_prompts - 3, np.nan))
         reach = float(ndtri((1 + confidence) / 2)) * stderr
-        center = np.arctanh(spearman)
+        center = np.arctanh(np.where(1 - np.abs(spearman) < _SAME, np.nan, spearman))
         return np.tanh(center - reach), np.tanh(center + reach)

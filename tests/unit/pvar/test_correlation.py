@@ -56,6 +56,14 @@ def test_two_prompts_make_no_correlation_and_three_no_interval():
     assert np.isnan(three.spearman_lower[0, 1])
 
 
+def test_ranks_that_agree_entirely_claim_no_certainty() -> None:
+    order = [0.0, 0.1, 0.2, 0.4, 0.7, 0.9]
+    table = correlation_table({"x": order, "same": order, "reverse": order[::-1]})
+    np.testing.assert_allclose(table.spearman[0], [1, 1, -1])
+    assert np.isnan(table.spearman_lower[0]).all()
+    assert np.isnan(table.spearman_upper[0]).all()
+
+
 def test_the_interval_covers_the_true_rank_correlation():
     # For normal variables ρ_s = (6/π) asin(r/2). 500 intervals at 95 %: 0.95 ± 0.03.
     rng = np.random.default_rng(0)
