@@ -67,8 +67,8 @@ def test_each_arm_is_trained_beside_the_control_on_shared_answers(
     pipeline = pipeline.model_copy(update={"evaluate": with_margins, "ingest": with_sources})
     prompts = tmp_path / "prompts.jsonl"
     rows = [json.loads(line) for line in prompts.read_text().splitlines()]
-    named = [row | {"from": ("ours", "theirs")[place % 2]} for place, row in enumerate(rows)]
-    prompts.write_text("".join(f"{json.dumps(row)}\n" for row in named))
+    sourced = [row | {"from": ("ours", "theirs")[place % 2]} for place, row in enumerate(rows)]
+    prompts.write_text("".join(f"{json.dumps(row)}\n" for row in sourced))
     page = compare(StudyConfig(pipeline=pipeline, seeds=(3,)))
 
     table = [line for line in page.splitlines() if line.startswith("| ")]
