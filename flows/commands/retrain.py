@@ -50,20 +50,20 @@ def retrain(
     from flows.console import print_json, show_progress
     from flows.server import has_configured_server
 
-    # Most looks find nothing to do; they are no flow runs where no server is configured.
+    # Most looks find nothing to do; without a configured server they start none.
     with show_progress(), ExitStack() as stack:
-        if has_configured_server():
-            _start_server(stack)
+        is_configured, start_once = has_configured_server(), cache(partial(_start_server, stack))
+        if is_configured:
+            start_once()
         from flows.past_runs import past_run
         from flows.retraining import retrain as look
         from flows.retraining import retrain_once
         from flows.run_record import load_run
         from flows.wiring import connect
 
-        if has_configured_server():
+        if is_configured:
             result = look(config)
         else:
-            start_once = cache(partial(_start_server, stack))
             result = retrain_once(config, connect(), before_flows=start_once)
         store = connect().store
         gates = {run: past_run(load_run(store, run), store).gate_passed for run in result.runs}
