@@ -188,7 +188,7 @@ def _source_tables(certificate: Certificate) -> list[str]:
         found = [row.by_source.get(source) for row in arms]
         known = [each for each in found if each is not None]
         cells = (
-            source,
+            " ".join(source.split()).replace("|", "\\|"),  # the text of a user's row
             _number(pvar.get(source), ".3f"),
             f"{min(each.num_prompts for each in known)} of "
             f"{max(each.num_wanted for each in known)}",

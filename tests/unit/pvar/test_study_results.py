@@ -113,6 +113,11 @@ def test_differences_are_told_by_source_for_the_held_out_prompts() -> None:
     assert "| ours | 0.150 | 2 of 2 | +20.0% (" in page
     assert "| theirs | – | 1 of 2 | +0.0% (" in page
 
+    renamed = {prompt: f"{source} |\n one" for prompt, source in sources.items()}
+    rows = {"evaluate": tabulate(STUDY, results, {}, sources=renamed), "arena_hard": []}
+    page = Certificate("run", STUDY, pool, [], rows, 0.0, {}).to_markdown()
+    assert "| ours \\| one | – | 2 of 2 | +20.0% (" in page  # a row of the table, whatever its name
+
     (_, alone) = tabulate(STUDY, results, {}, sources=dict.fromkeys(sources, "ours"))
     assert alone.by_source == {}
     assert "By source" not in Certificate("r", STUDY, pool, [alone], {}, 0.0, {}).to_markdown()
