@@ -60,7 +60,7 @@ class _FunctionProcess:
         started = cls(process)
         try:
             started.wants_answers = started.read()["wants_answers"]
-        except BaseException:
+        except BaseException:  # stopped from outside, too
             started.close()
             raise
         return started
@@ -170,7 +170,7 @@ def open_function(settings: PythonReward) -> FunctionScorer:
         folder = copy_pinned_folder(settings.folder, Path(scratch.name))
         location = Pinned.parse(settings.folder).location
         process = _start(settings, folder, location)
-    except BaseException:
+    except BaseException:  # stopped from outside, too
         scratch.cleanup()
         raise
     return FunctionScorer(settings.name, location, process, scratch)
